@@ -1,0 +1,3 @@
+"""vinnow: choose which visual-instruction data is worth training on."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,121 @@
+"""Files through `pyarrow.fs`: local paths, `s3://` and `gs://` alike; every write is a temporary file + rename."""
+
+import hashlib
+import json
+import os
+import uuid
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from .errors import InputError
+
+
+def open_fs(path: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
+    """Split a path or URI into its file system and the path inside it.
+
+    Raises:
+        InputError: the URI's scheme is unknown to `pyarrow.fs`.
+    """
+    text = os.fspath(path)
+    if "://" not in text:
+        return pafs.LocalFileSystem(), os.path.abspath(text)
+    try:
+        return pafs.FileSystem.from_uri(text)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"cannot open {text!r}: {error}. Use a local path, s3://… or gs://….") from error
+
+
+def join(root: str | os.PathLike[str], *names: str) -> str:
+    """Join path parts; works for URIs too."""
+    return "/".join([os.fspath(root).rstrip("/"), *names])
+
+
+def exists(path: str | os.PathLike[str]) -> bool:
+    """Say whether a file or a folder is there."""
+    fs, inner = open_fs(path)
+    return fs.get_file_info(inner).type != pafs.FileType.NotFound
+
+
+def list_files(folder: str | os.PathLike[str], suffix: str = "", recursive: bool = False) -> list[str]:
+    """List the files of a folder that end in `suffix`, sorted; a missing folder is empty."""
+    fs, inner = open_fs(folder)
+    infos = fs.get_file_info(pafs.FileSelector(inner, allow_not_found=True, recursive=recursive))
+    root = os.fspath(folder).rstrip("/") if "://" in os.fspath(folder) else inner.rstrip("/")
+    found = [join(root, i.path[len(inner.rstrip("/")) + 1 :]) for i in infos if i.type == pafs.FileType.File]
+    return sorted(f for f in found if f.endswith(suffix) and ".tmp-" not in PurePosixPath(f).name)
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file so that it appears whole or not at all."""
+    fs, inner = open_fs(path)
+    fs.create_dir(str(PurePosixPath(inner).parent), recursive=True)
+    temporary = f"{inner}.tmp-{uuid.uuid4().hex[:12]}"
+    try:
+        with fs.open_output_stream(temporary) as sink:
+            sink.write(data)
+        fs.move(temporary, inner)
+    except BaseException:
+        _discard(fs, temporary)
+        raise
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Read a whole file.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    fs, inner = open_fs(path)
+    try:
+        with fs.open_input_stream(inner) as source:
+            return source.read()
+    except FileNotFoundError as error:
+        raise InputError(f"no such file: {os.fspath(path)!r}.") from error
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write JSON, indented, with a stable key order."""
+    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read JSON; a missing or broken file is an `InputError` that names it."""
+    try:
+        return json.loads(read_bytes(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{os.fspath(path)!r} is not JSON: {error}.") from error
+
+
+def write_parquet(path: str | os.PathLike[str], table: pa.Table, split_columns: tuple[str, ...] = ()) -> None:
+    """Write one Parquet file whole or not at all (zstd; `split_columns` in BYTE_STREAM_SPLIT for float vectors)."""
+    fs, inner = open_fs(path)
+    fs.create_dir(str(PurePosixPath(inner).parent), recursive=True)
+    temporary = f"{inner}.tmp-{uuid.uuid4().hex[:12]}"
+    options: dict[str, Any] = {"compression": "zstd"}
+    if split_columns:
+        options |= {"use_dictionary": False, "use_byte_stream_split": list(split_columns)}
+    try:
+        pq.write_table(table, temporary, filesystem=fs, **options)
+        fs.move(temporary, inner)
+    except BaseException:
+        _discard(fs, temporary)
+        raise
+
+
+def digest(*parts: bytes | str, size: int = 8) -> str:
+    """Hash parts (length-prefixed, so that borders matter) to `2 * size` hexadecimal digits."""
+    h = hashlib.blake2b(digest_size=size)
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        h.update(len(data).to_bytes(8, "little"))
+        h.update(data)
+    return h.hexdigest()
+
+
+def _discard(fs: pafs.FileSystem, path: str) -> None:
+    if fs.get_file_info(path).type == pafs.FileType.File:
+        fs.delete_file(path)

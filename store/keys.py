@@ -1,0 +1,51 @@
+"""FeatureKey: what a feature depends on, written in every part's footer and compared by every reader."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from .errors import InputError
+from .files import digest
+
+FOOTER = b"vinnow.feature_key"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureKey:
+    """What a feature vector depends on; two vectors may be compared only under equal keys.
+
+    `pool` and `model` are content digests. `recipe` is canonical JSON of the maths (projection and its seed, token
+    mask, mode, preprocessing), made by `recipe_text`; never a host, a path or a device.
+    """
+
+    kind: str
+    dim: int
+    pool: str
+    model: str
+    checkpoint: int
+    recipe: str
+
+    def to_metadata(self) -> dict[bytes, bytes]:
+        """Return the Parquet footer entry."""
+        return {FOOTER: json.dumps(asdict(self), sort_keys=True).encode()}
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[bytes, bytes] | None, what: str) -> "FeatureKey":
+        """Read the key back; `InputError` names the file when its footer has none."""
+        if not metadata or FOOTER not in metadata:
+            raise InputError(f"{what}: no feature key in the footer: this file was not written by vinnow.")
+        return cls(**json.loads(metadata[FOOTER]))
+
+    def differences(self, other: "FeatureKey") -> list[str]:
+        """List the fields that differ, one readable line each."""
+        pairs = [(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]
+        return [f"{name}: {mine!r} against {theirs!r}" for name, mine, theirs in pairs if mine != theirs]
+
+    def digest(self) -> str:
+        """Return 16 hexadecimal digits that name this key."""
+        return digest(json.dumps(asdict(self), sort_keys=True))
+
+
+def recipe_text(**facts: Any) -> str:
+    """Return canonical JSON of the facts that the maths depends on."""
+    return json.dumps(facts, sort_keys=True, separators=(",", ":"))

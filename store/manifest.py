@@ -1,0 +1,63 @@
+"""Stage manifests: what a stage was given and what it did, so that a second run does nothing and a report has its figures."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from .files import digest, exists, join, read_json, write_json
+
+
+@dataclass
+class StageRecord:
+    """One stage of a run. `fingerprint` is the digest of its inputs and config; `facts` are counts and measures."""
+
+    name: str
+    fingerprint: str
+    inputs: dict[str, Any]
+    version: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class Manifest:
+    """The manifests of one run folder: `RUN/stages/NAME.json`, each written once, when its stage is done."""
+
+    def __init__(self, run: str | os.PathLike[str], version: str) -> None:
+        self.run = os.fspath(run)
+        self.version = version
+
+    def path(self, name: str) -> str:
+        """Return where a stage's manifest lies."""
+        return join(self.run, "stages", f"{name}.json")
+
+    def read(self, name: str) -> StageRecord | None:
+        """Return a finished stage, or None."""
+        return StageRecord(**read_json(self.path(name))) if exists(self.path(name)) else None
+
+    def changed(self, name: str, inputs: dict[str, Any]) -> list[str] | None:
+        """Return None when the stage has not run, else the inputs that differ now (empty: it is done)."""
+        done = self.read(name)
+        if done is None:
+            return None
+        now = _plain(inputs)
+        names = sorted(set(done.inputs) | set(now))
+        return [
+            f"{n}: was {done.inputs.get(n)!r}, is {now.get(n)!r}" for n in names if done.inputs.get(n) != now.get(n)
+        ]
+
+    @contextmanager
+    def stage(self, name: str, inputs: dict[str, Any]) -> Iterator[StageRecord]:
+        """Time a stage; write its manifest only if the body ends without an error."""
+        plain = _plain(inputs)
+        record = StageRecord(name, digest(repr(sorted(plain.items()))), plain, self.version)
+        start = time.perf_counter()
+        yield record
+        record.seconds = round(time.perf_counter() - start, 3)
+        write_json(self.path(name), vars(record))
+
+
+def _plain(inputs: dict[str, Any]) -> dict[str, Any]:
+    return {k: v if isinstance(v, (str, int, float, bool, type(None))) else repr(v) for k, v in inputs.items()}

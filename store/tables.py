@@ -1,0 +1,124 @@
+"""The tables that cross a wall between rooms: Arrow schemas, and a check at both ends.
+
+Legend: `sample_id` is the content id of a POOL row (`ids.py`); row numbers never cross a wall. Scores: higher is
+better. `extra` holds what the source record carried beyond LLaVA's keys, as a JSON object.
+"""
+
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .errors import DuplicateRowsError, InputError
+from .files import open_fs, write_parquet
+
+TURN = pa.struct([pa.field("from", pa.string(), nullable=False), pa.field("value", pa.string(), nullable=False)])
+
+
+def _schema(**columns: pa.DataType | pa.Field) -> pa.Schema:
+    fields = [
+        c.with_name(n) if isinstance(c, pa.Field) else pa.field(n, c, nullable=False) for n, c in columns.items()
+    ]
+    return pa.schema(fields)
+
+
+def _nullable(kind: pa.DataType) -> pa.Field:
+    return pa.field("", kind, nullable=True)
+
+
+POOL = _schema(
+    sample_id=pa.uint64(),
+    source=pa.string(),
+    task=pa.string(),
+    image=_nullable(pa.string()),
+    conversations=pa.list_(TURN),
+    n_chars=pa.int64(),
+    extra=pa.string(),
+)
+REFUSED = _schema(
+    sample_id=_nullable(pa.uint64()), source=pa.string(), row=pa.int64(), reason=pa.string(), detail=pa.string()
+)
+SCORES = _schema(sample_id=pa.uint64(), target=pa.string(), group=pa.int64(), score=pa.float64())
+PICKS = _schema(
+    sample_id=pa.uint64(),
+    rank=pa.int64(),
+    group=pa.int64(),
+    score=pa.float64(),
+    selector=pa.string(),
+    budget=pa.int64(),
+    seed=pa.int64(),
+)
+EVALS = _schema(
+    run=pa.string(),
+    benchmark=pa.string(),
+    task=pa.string(),
+    sample=pa.string(),
+    correct=pa.bool_(),
+    score=pa.float64(),
+    answer=pa.string(),
+    reference=pa.string(),
+)
+
+
+def features_schema(dim: int, dtype: pa.DataType) -> pa.Schema:
+    """FEATURES(kind, dim): one vector of `dim` numbers (`pa.float16()` or `pa.float32()`) a sample and step."""
+    return _schema(sample_id=pa.uint64(), step=pa.int64(), n_tokens=pa.int32(), vec=pa.list_(dtype, dim))
+
+
+def targets_schema(dim: int, dtype: pa.DataType) -> pa.Schema:
+    """TARGETS: FEATURES of a pool of its own, plus the task that each row stands for."""
+    return features_schema(dim, dtype).append(pa.field("task", pa.string(), nullable=False))
+
+
+def conform(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:
+    """Return the table with exactly the schema's columns, order and types; footer metadata stays.
+
+    Raises:
+        InputError: a column is missing, unknown, of another type, or holds a null where none may be.
+    """
+    missing = [n for n in schema.names if n not in table.column_names]
+    unknown = [n for n in table.column_names if n not in schema.names]
+    if missing or unknown:
+        raise InputError(f"{what}: columns missing: {missing}, unknown: {unknown}; expected {schema.names}.")
+    try:
+        cast = table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        raise InputError(f"{what}: wrong column type: {error}.") from error
+    nulls = [f.name for f in schema if not f.nullable and cast[f.name].null_count]
+    if nulls:
+        raise InputError(f"{what}: null values in {nulls}.")
+    return cast.replace_schema_metadata(table.schema.metadata)
+
+
+def write_rows(path: str | os.PathLike[str], table: pa.Table, schema: pa.Schema) -> None:
+    """Check a table against its schema and write it as one Parquet file, whole or not at all."""
+    write_parquet(path, conform(table, schema, os.fspath(path)))
+
+
+def read_rows(path: str | os.PathLike[str], schema: pa.Schema) -> pa.Table:
+    """Read one Parquet file and check it against its schema.
+
+    Raises:
+        InputError: there is no such file, it is no Parquet, or it does not fit.
+    """
+    fs, inner = open_fs(path)
+    try:
+        # ParquetFile, not read_table: the dataset reader would add hive columns from folder names like "step=1"
+        with fs.open_input_file(inner) as source:
+            table = pq.ParquetFile(source).read()
+    except FileNotFoundError as error:
+        raise InputError(f"no such table: {os.fspath(path)!r}.") from error
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{os.fspath(path)!r} is not a readable Parquet file: {error}.") from error
+    return conform(table, schema, os.fspath(path))
+
+
+def check_unique(table: pa.Table, what: str) -> None:
+    """Refuse a table that holds a `sample_id` twice.
+
+    Raises:
+        DuplicateRowsError: names the number of surplus rows.
+    """
+    distinct = len(table["sample_id"].unique())
+    if distinct != table.num_rows:
+        raise DuplicateRowsError(f"{what}: {table.num_rows - distinct} of {table.num_rows} rows are there twice.")

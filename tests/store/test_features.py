@@ -1,0 +1,90 @@
+"""The store's laws: written whole, finite, one key, no row missing, no row twice."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from vinnow.store.errors import DuplicateRowsError, InputError, KeyMismatchError, MissingRowsError, NotFiniteError
+from vinnow.store.features import FeatureBatch, FeatureSet, parts_done, write_part
+from vinnow.store.keys import FeatureKey, recipe_text
+from vinnow.store.tables import POOL, conform, read_rows, write_rows
+
+KEY = FeatureKey(kind="gradient", dim=16, pool="p" * 16, model="m" * 16, checkpoint=3, recipe=recipe_text(seed=0))
+
+
+def batch(ids, seed=0, dim=16):
+    rng = np.random.default_rng(seed)
+    ids = np.asarray(ids, dtype=np.uint64)
+    return FeatureBatch(ids, np.full(len(ids), 7, np.int32), rng.normal(size=(len(ids), dim)).astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_round_trip_is_bit_exact_in_the_stored_type(tmp_path, dtype):
+    rows = batch([2**63 + 5, 1, 9])
+    write_part(tmp_path, KEY, "part-0", rows, dtype)
+    got = FeatureSet(tmp_path, "gradient").load(3, np.array([9, 2**63 + 5], dtype=np.uint64))
+    assert np.array_equal(got.vec, rows.vec.astype(dtype).astype(np.float32)[[2, 0]])
+    assert got.ids.tolist() == [9, 2**63 + 5]
+
+
+def test_reader_refuses_missing_and_double_rows(tmp_path):
+    write_part(tmp_path, KEY, "part-0", batch(range(100)))
+    with pytest.raises(MissingRowsError, match="100 of 300"):
+        FeatureSet(tmp_path, "gradient").load(3, np.arange(300, dtype=np.uint64))
+    write_part(tmp_path, KEY, "part-1", batch([5, 200]))
+    with pytest.raises(DuplicateRowsError, match="1 of 102"):
+        FeatureSet(tmp_path, "gradient").load(3, np.arange(10, dtype=np.uint64))
+
+
+def test_another_key_is_refused_and_the_field_is_named(tmp_path):
+    write_part(tmp_path, KEY, "part-0", batch(range(4)))
+    other = replace(KEY, model="x" * 16)
+    with pytest.raises(KeyMismatchError, match=r"model: 'mmm.*against 'xxx"):
+        parts_done(tmp_path, other)
+    with pytest.raises(KeyMismatchError, match="pool"):
+        FeatureSet(tmp_path, "gradient").check_key(pool="other")
+    write_part(tmp_path, other, "part-1", batch([50]))
+    with pytest.raises(KeyMismatchError, match="model"):
+        list(FeatureSet(tmp_path, "gradient").scan(3))
+
+
+def test_values_not_finite_after_the_cast_are_refused(tmp_path):
+    rows = batch([11, 12])
+    rows.vec[1, 3] = 1e30  # finite in float32, infinite in float16
+    with pytest.raises(NotFiniteError, match="sample_id 12"):
+        write_part(tmp_path, KEY, "part-0", rows, "float16")
+    assert parts_done(tmp_path, KEY) == set()
+    write_part(tmp_path, KEY, "part-0", rows, "float32")
+    assert parts_done(tmp_path, KEY) == {"part-0"}
+
+
+def test_a_crash_while_writing_leaves_no_part(tmp_path, monkeypatch):
+    import vinnow.store.files as files
+
+    def full_disk(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.pq, "write_table", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_part(tmp_path, KEY, "part-0", batch([1]))
+    assert parts_done(tmp_path, KEY) == set()
+
+
+def test_tables_are_checked_at_both_ends(tmp_path):
+    table = pa.table({"sample_id": pa.array([1], pa.uint64())})
+    with pytest.raises(InputError, match="columns missing"):
+        write_rows(tmp_path / "pool.parquet", table, POOL)
+    (tmp_path / "broken.parquet").write_bytes(b"not parquet")
+    with pytest.raises(InputError, match="not a readable Parquet"):
+        read_rows(tmp_path / "broken.parquet", POOL)
+    with pytest.raises(InputError, match="no such table"):
+        read_rows(tmp_path / "none.parquet", POOL)
+    nulls = pa.table({n: pa.nulls(1, POOL.field(n).type) for n in POOL.names})
+    with pytest.raises(InputError, match="null values"):
+        conform(nulls, POOL, "pool")
+
+
+def test_no_features_says_how_to_make_them(tmp_path):
+    with pytest.raises(InputError, match="vinnow features"):
+        FeatureSet(tmp_path, "gradient")

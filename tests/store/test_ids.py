@@ -1,0 +1,45 @@
+"""Content ids and manifests."""
+
+import pytest
+from vinnow.store.errors import suggest
+from vinnow.store.ids import IdGiver, ids_digest
+from vinnow.store.keys import FeatureKey
+from vinnow.store.manifest import Manifest
+
+TURNS = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cat."}]
+
+
+def test_ids_depend_on_content_and_occurrence_alone():
+    a, b = IdGiver(), IdGiver()
+    first, second = a.give("x.jpg", TURNS), a.give("x.jpg", TURNS)
+    assert first[0] != second[0]
+    assert (first[1], second[1]) == (0, 1)
+    assert b.give("y.jpg", TURNS)[0] not in (first[0], second[0])
+    assert b.give("x.jpg", TURNS)[0] == first[0]
+    assert b.give(None, TURNS)[0] != first[0]
+
+
+def test_the_id_of_a_record_never_changes():
+    """Golden value: a change here orphans every store on people's disks."""
+    assert IdGiver().give("x.jpg", TURNS)[0] == 9867997542729453517
+
+
+def test_pool_digest_ignores_order_and_sees_content():
+    assert ids_digest([3, 1, 2]) == ids_digest([1, 2, 3]) != ids_digest([1, 2, 4])
+
+
+def test_a_failed_stage_is_not_done_and_a_change_is_named(tmp_path):
+    manifest = Manifest(tmp_path, "0.1.0")
+    with pytest.raises(RuntimeError), manifest.stage("ingest", {"pool": "a"}):
+        raise RuntimeError("killed")
+    assert manifest.changed("ingest", {"pool": "a"}) is None
+    with manifest.stage("ingest", {"pool": "a"}) as record:
+        record.facts["rows"] = 5
+    assert manifest.changed("ingest", {"pool": "a"}) == []
+    assert manifest.changed("ingest", {"pool": "b"}) == ["pool: was 'a', is 'b'"]
+    assert manifest.read("ingest").facts == {"rows": 5}
+
+
+def test_a_typo_names_its_neighbour():
+    assert "did you mean 'random'" in suggest("randon", ["less", "random"])
+    assert FeatureKey(kind="k", dim=1, pool="", model="", checkpoint=0, recipe="").digest() != ""
