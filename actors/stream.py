@@ -1,0 +1,170 @@
+"""Ray Data around the feature actor: parts of the pool stream through an actor pool into the feature store.
+
+Exactly once: a part is the unit of work, its file appears whole, parts that are there are not computed again, and a
+task that Ray retries after a lost worker writes the same file. Ray Data's own checkpointing is not used: its unit is a
+block, and leaves such as `from_items` duplicate rows silently (spec: Ray §1).
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+from ..models.load import load_processor, model_digest
+from ..pool.encode import Encoder
+from ..pool.reader import Pool
+from ..store.errors import InputError
+from ..store.features import parts_done
+from ..store.keys import FeatureKey
+from ..store.refusals import read_refused
+from .config import ActorResources, CheckpointRef, FeatureConfig, FeatureReport, FeatureSpec
+from .features import FeatureActor
+from .loader import PartLoader
+
+Progress = Callable[[int, int], None]
+
+
+def make_spec(
+    pool: str,
+    checkpoints: list[CheckpointRef],
+    config: FeatureConfig,
+    out: str,
+    *,
+    targets: bool = False,
+    image_root: str | None = None,
+) -> FeatureSpec:
+    """Resolve what is to be computed: digests of pool and checkpoints become the feature keys.
+
+    Raises:
+        InputError: no checkpoint, one that is missing, two with one step.
+    """
+    if not checkpoints:
+        raise InputError("no checkpoint given: features need at least one, as STEP=FOLDER.")
+    steps = [c.step for c in checkpoints]
+    if len(set(steps)) != len(steps):
+        raise InputError(f"two checkpoints have the same step: {steps}.")
+    text = Encoder(
+        load_processor(checkpoints[0].path), config.template, config.max_len, image_mode=config.image_mode
+    ).recipe()
+    keys = tuple(
+        FeatureKey(
+            kind=config.kind,
+            dim=config.dim,
+            pool=Pool(pool).digest,
+            model=model_digest(c.path),
+            checkpoint=c.step,
+            recipe=config.recipe(text),
+        )
+        for c in checkpoints
+    )
+    # workers start in other folders than the driver
+    absolute = tuple(CheckpointRef(c.step, os.path.abspath(c.path)) for c in checkpoints)
+    pool, out = (p if "://" in p else os.path.abspath(p) for p in (pool, out))
+    return FeatureSpec(pool, image_root, out, config, absolute, keys, targets)
+
+
+def run_features(
+    spec: FeatureSpec, resources: ActorResources | None = None, progress: Progress | None = None
+) -> FeatureReport:
+    """Compute what is missing and return what was done; a finished run does nothing and starts no Ray.
+
+    Raises:
+        KeyMismatchError: the output folder holds features of another pool, model or recipe.
+    """
+    resources = resources or ActorResources()
+    start = time.perf_counter()
+    names = [p.name for p in Pool(spec.pool).parts(spec.config.rows_per_part)]
+    report = FeatureReport(spec.config.kind, [k.checkpoint for k in spec.keys])
+    done = {key.checkpoint: parts_done(spec.out, key) for key in spec.keys}
+    _refuse_other_parts(done, set(names), spec.out)
+    total = len(names) * len(spec.keys)
+    report.skipped_parts = sum(len(d) for d in done.values())
+    tell = progress or (lambda done, total: None)
+    tell(report.skipped_parts, total)
+    for one_pass in _passes(spec):
+        items = _todo(names, one_pass, done)
+        for row in _stream(one_pass, items, resources) if items else ():
+            report.parts += str(row["todo"]).count(",") + 1
+            report.rows += int(row["rows"])
+            report.tokens += int(row["tokens"])
+            report.padded += int(row["padded"])
+            tell(report.skipped_parts + report.parts, total)
+    report.refused = read_refused(spec.out, spec.config.kind).num_rows
+    report.seconds = round(time.perf_counter() - start, 3)
+    return report
+
+
+def run_inline(spec: FeatureSpec) -> FeatureReport:
+    """The same without Ray, in this process: for tests and for looking at one part in a debugger."""
+    names = [p.name for p in Pool(spec.pool).parts(spec.config.rows_per_part)]
+    report = FeatureReport(spec.config.kind, [k.checkpoint for k in spec.keys])
+    done = {key.checkpoint: parts_done(spec.out, key) for key in spec.keys}
+    items = _todo(names, spec, done)
+    actor = FeatureActor(spec) if items else None
+    for item in items:
+        assert actor is not None
+        row = actor.compute(item["part"], [int(s) for s in item["todo"].split(",")])
+        report.parts += item["todo"].count(",") + 1
+        report.rows += row["rows"]
+    return report
+
+
+def _passes(spec: FeatureSpec) -> Iterator[FeatureSpec]:
+    size = spec.config.checkpoints_per_pass
+    pairs = iter(zip(spec.checkpoints, spec.keys, strict=True))
+    while chunk := tuple(islice(pairs, size)):
+        yield replace(spec, checkpoints=tuple(c for c, _ in chunk), keys=tuple(k for _, k in chunk))
+
+
+def _todo(names: list[str], spec: FeatureSpec, done: dict[int, set[str]]) -> list[dict[str, str]]:
+    items = []
+    for name in names:
+        steps = [str(k.checkpoint) for k in spec.keys if name not in done[k.checkpoint]]
+        if steps:
+            items.append({"part": name, "todo": ",".join(steps)})
+    return items
+
+
+def _stream(spec: FeatureSpec, items: list[dict[str, str]], resources: ActorResources) -> Iterator[dict[str, Any]]:
+    import ray.data
+    from ray.data import ActorPoolStrategy
+
+    spec = replace(spec, threads=resources.threads, device="cuda" if resources.gpus_per_actor else "cpu")
+    data = ray.data.from_items(items, override_num_blocks=len(items))
+    arguments = {"spec": spec}
+    if resources.loaders:
+        data = data.map_batches(
+            PartLoader,
+            batch_size=1,
+            compute=ActorPoolStrategy(size=min(resources.loaders, len(items))),
+            num_cpus=1,
+            fn_constructor_kwargs=arguments,
+        )
+    data = data.map_batches(
+        _Reporting,
+        batch_size=1,
+        compute=ActorPoolStrategy(min_size=1, max_size=resources.actors, max_tasks_in_flight_per_actor=2),
+        num_cpus=resources.cpus_per_actor,
+        num_gpus=resources.gpus_per_actor,
+        fn_constructor_kwargs=arguments,
+    )
+    yield from data.iter_rows()
+
+
+class _Reporting(FeatureActor):
+    """The actor as Ray Data sees it: its rows of counts also carry what was asked for."""
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return super().__call__(batch) | {"todo": batch["todo"]}
+
+
+def _refuse_other_parts(done: dict[int, set[str]], names: set[str], out: str) -> None:
+    for step, have in done.items():
+        other = sorted(have - names)
+        if other:
+            raise InputError(
+                f"{out}: step {step} holds parts that this run would not write (first {other[0]!r}): rows_per_part was "
+                "another one. Give the old rows_per_part, or another output folder."
+            )

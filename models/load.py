@@ -1,0 +1,132 @@
+"""Loading LLaVA-family checkpoints from disk: Hugging Face's own classes, local files, safetensors, no remote code."""
+
+import os
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoTokenizer, LlavaForConditionalGeneration, LlavaProcessor
+
+from ..store.errors import InputError, suggest
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ADAPTER = "adapter_config.json"
+
+
+@dataclass
+class Loaded:
+    """A model in eval mode with its processor; `digest` names the weights' content, `path` the folder."""
+
+    model: Any
+    processor: LlavaProcessor
+    digest: str
+    path: str
+
+
+def load(path: str, dtype: str = "float32", device: str = "cpu", attn: str = "sdpa") -> Loaded:
+    """Load a LLaVA checkpoint, or a PEFT adapter on its base (`adapter_config.json` names it; not merged).
+
+    Raises:
+        InputError: no such folder, not a LLaVA, unknown dtype, weights missing or unknown to the class.
+    """
+    folder = check_folder(path)
+    if dtype not in DTYPES:
+        raise InputError(f"unknown dtype {dtype!r}{suggest(dtype, DTYPES)}")
+    is_adapter = (folder / ADAPTER).is_file()
+    base = check_folder(adapter_base(folder)) if is_adapter else folder
+    kind = AutoConfig.from_pretrained(base, local_files_only=True).model_type
+    if kind != "llava":
+        raise InputError(f"{str(base)!r} is a {kind!r} model, not a LLaVA (LlavaForConditionalGeneration).")
+    model: Any
+    model, info = LlavaForConditionalGeneration.from_pretrained(
+        base,
+        dtype=DTYPES[dtype],
+        attn_implementation=attn,
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    # transformers only warns about these and goes on with random weights
+    wrong = {k: sorted(info[k])[:5] for k in ("missing_keys", "unexpected_keys", "mismatched_keys") if info.get(k)}
+    if wrong:
+        raise InputError(f"{str(base)!r}: its weights do not fit the model: {wrong}.")
+    if is_adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
+    model = model.to(device).eval()
+    return Loaded(model, load_processor(path), model_digest(path), str(folder))
+
+
+def load_processor(path: str) -> LlavaProcessor:
+    """Load tokenizer and image processor (the PIL one: the default class needs torchvision).
+
+    Raises:
+        InputError: the folder has no processor, or lacks what the number of image tokens is computed from.
+    """
+    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+    folder = check_folder(path)
+    if (folder / ADAPTER).is_file() and not (folder / "tokenizer_config.json").is_file():
+        folder = check_folder(adapter_base(folder))
+    settings = _processor_settings(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        images = LlavaImageProcessorPil.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{str(folder)!r} has no usable tokenizer or image processor: {error}.") from error
+    if not settings.get("patch_size"):
+        raise InputError(f"{str(folder)!r}: processor_config.json lacks patch_size, so image tokens cannot be counted.")
+    known = ("patch_size", "vision_feature_select_strategy", "num_additional_image_tokens", "image_token")
+    return LlavaProcessor(images, tokenizer, **{k: settings[k] for k in known if k in settings})
+
+
+def model_digest(path: str) -> str:
+    """Digest a checkpoint's content (weights and config, base included for an adapter): 16 hexadecimal digits."""
+    folder = check_folder(path)
+    h = blake2b(digest_size=8)
+    if (folder / ADAPTER).is_file():
+        h.update(model_digest(str(adapter_base(folder))).encode())
+        names = sorted(folder.glob("*.safetensors"))
+    else:
+        names = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    for name in names:
+        h.update(name.name.encode())
+        with name.open("rb") as source:
+            while block := source.read(1 << 24):
+                h.update(block)
+    return h.hexdigest()
+
+
+def check_folder(path: str | os.PathLike[str]) -> Path:
+    """Return the checkpoint's folder, or say what is wrong with it."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise InputError(f"no checkpoint at {str(path)!r}: there is no such folder. Train one with `vinnow train`.")
+    if not (folder / "config.json").is_file() and not (folder / ADAPTER).is_file():
+        raise InputError(f"{str(path)!r} is no checkpoint: it has neither config.json nor {ADAPTER}.")
+    return folder
+
+
+def base_of(model: Any) -> Any:
+    """Return the plain `LlavaForConditionalGeneration` inside a PEFT wrapper (its adapters stay in place)."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _processor_settings(folder: Path) -> dict[str, Any]:
+    from ..store.files import read_json
+
+    file = folder / "processor_config.json"
+    return read_json(file) if file.is_file() else {}
+
+
+def adapter_base(folder: Path) -> Path:
+    """Return the base checkpoint that an adapter names; a relative path counts from the adapter's folder."""
+    from ..store.files import read_json
+
+    base = read_json(folder / ADAPTER).get("base_model_name_or_path")
+    if not base:
+        raise InputError(f"{str(folder / ADAPTER)!r} does not name its base model (base_model_name_or_path).")
+    return Path(base) if os.path.isabs(base) else folder / base

@@ -1,0 +1,109 @@
+"""The parts of a LLaVA by name: what trains, which Linear modules are tapped, where LoRA goes.
+
+Names are the in-memory ones of transformers 5 (`model.vision_tower.…`, `model.multi_modal_projector.…`,
+`model.language_model.layers.…`, `lm_head`); those on disk differ (spec: LLaVA §9).
+"""
+
+import re
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import nn
+
+from ..store.config import Config
+from ..store.errors import InputError, suggest
+
+PARTS = ("vision_tower", "projector", "language_model", "lora")
+_PATTERNS = {
+    "vision_tower": re.compile(r"(^|\.)vision_tower\."),
+    "projector": re.compile(r"(^|\.)multi_modal_projector\."),
+    "language_model": re.compile(r"(^|\.)language_model\.|(^|\.)lm_head\."),
+    "lora": re.compile(r"\.lora_[AB]\."),
+}
+# a regex, not "all-linear": that would reach the vision tower and the projector in Hugging Face's class
+LORA_TARGETS = r".*language_model\.layers\..*\.(q|k|v|o|gate|up|down)_proj"
+
+
+class LoraSpec(Config):
+    """LoRA on the language model's Linear layers; defaults are LLaVA-1.5's (r=128, alpha=256, dropout 0.05)."""
+
+    r: int = Field(128, ge=1)
+    alpha: int = Field(256, ge=1)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    targets: str = LORA_TARGETS
+    init: Literal["zero_b", "gaussian"] = "zero_b"
+
+
+def part_of(name: str) -> str:
+    """Name the part that a parameter or module belongs to; LoRA wins over the part it sits in."""
+    for part in ("lora", "vision_tower", "projector", "language_model"):
+        if _PATTERNS[part].search(name):
+            return part
+    raise InputError(f"parameter {name!r} belongs to no known part of a LLaVA: {PARTS}.")
+
+
+def set_trainable(model: nn.Module, parts: list[str] | tuple[str, ...]) -> list[str]:
+    """Let exactly these parts require gradients and return the parameters' names.
+
+    Raises:
+        InputError: an unknown part, or one that the model does not have (LoRA on a model without adapters).
+    """
+    for part in parts:
+        if part not in PARTS:
+            raise InputError(f"unknown part {part!r}{suggest(part, PARTS)}")
+    chosen = []
+    for name, parameter in model.named_parameters():
+        wanted = part_of(name) in parts
+        parameter.requires_grad_(wanted)
+        if wanted:
+            chosen.append(name)
+    absent = [p for p in parts if not any(part_of(n) == p for n in chosen)]
+    if absent:
+        raise InputError(f"the model has no parameters of {absent}; for lora, give a LoRA config.")
+    return chosen
+
+
+def pick_linears(model: nn.Module, which: str) -> dict[str, nn.Linear]:
+    """Return the Linear modules whose gradients are asked for, by canonical name, in the model's order.
+
+    `which` is `projector`, `lora`, `projector+lora`, or `re:` and a regular expression over module names.
+
+    Raises:
+        InputError: unknown choice, broken regex, or nothing matches.
+    """
+    known = ("projector", "lora", "projector+lora")
+    if which.startswith("re:"):
+        try:
+            pattern = re.compile(which[3:])
+        except re.error as error:
+            raise InputError(f"{which!r} is not a regular expression: {error}.") from error
+        keep = lambda name: bool(pattern.search(name))  # noqa: E731
+    elif which in known:
+        patterns = [_PATTERNS[p] for p in which.split("+")]
+        keep = lambda name: any(p.search(name + ".") for p in patterns)  # noqa: E731
+    else:
+        raise InputError(f"unknown gradients {which!r}{suggest(which, known)} Or `re:` and a regex over module names.")
+    found = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and keep(n)}
+    if not found:
+        raise InputError(f"gradients {which!r}: no Linear module matches. For lora the checkpoint must be an adapter.")
+    return {canonical(n): m for n, m in found.items()}
+
+
+def canonical(name: str) -> str:
+    """Strip PEFT's wrapping from a name, so that a parameter is called the same with and without it."""
+    return name.removeprefix("base_model.model.").replace(".base_layer", "").replace(".default", "")
+
+
+def add_lora(model: nn.Module, spec: LoraSpec) -> Any:
+    """Wrap a LLaVA with fresh LoRA adapters; the base's weights stop requiring gradients."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=spec.r,
+        lora_alpha=spec.alpha,
+        lora_dropout=spec.dropout,
+        target_modules=spec.targets,
+        init_lora_weights=True if spec.init == "zero_b" else "gaussian",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)

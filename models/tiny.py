@@ -1,0 +1,149 @@
+"""The tiny twin: a LLaVA of a few hundred thousand random parameters, by Hugging Face's own classes.
+
+It stands in for CLIP-L + Vicuna where no weights can be fetched (tests, the demo): same classes, same names, same
+processor, same files, only small. Its tokenizer is LLaMA-like (Metaspace, byte fallback) and trained on given texts.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import Field
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+from ..store.config import Config
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+SPECIALS = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
+
+
+class TwinConfig(Config):
+    """Sizes of the twin. `image` and `patch` in pixels; (image / patch)² image tokens."""
+
+    image: int = Field(64, ge=8)
+    patch: int = Field(16, ge=2)
+    vision_hidden: int = 64
+    vision_layers: int = Field(2, ge=1)
+    hidden: int = 64
+    layers: int = Field(2, ge=1)
+    heads: int = 4
+    ffn: int = 128
+    vocab: int = Field(1000, ge=300)
+    max_len: int = 512
+    feature_layer: int = -2
+    init_std: float = Field(0.02, gt=0)
+    seed: int = 0
+
+
+def build_twin(out: str, texts: Iterable[str], config: TwinConfig) -> str:
+    """Make the twin's tokenizer, processor and random weights, save them as a Hugging Face folder, return its path."""
+    tokenizer = train_tokenizer(texts, config)
+    processor = LlavaProcessor(
+        _image_processor(config.image),
+        tokenizer,
+        patch_size=config.patch,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+    # a fork, so that building a twin leaves the caller's random state alone
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = LlavaForConditionalGeneration(twin_config(config, tokenizer))
+    model.generation_config.update(pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
+    os.makedirs(out, exist_ok=True)
+    model.save_pretrained(out)
+    processor.save_pretrained(out)
+    return out
+
+
+def twin_config(config: TwinConfig, tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
+    """Return the Hugging Face config of the twin: CLIP ViT, two-layer GELU projector, LLaMA."""
+    vision = CLIPVisionConfig(
+        hidden_size=config.vision_hidden,
+        intermediate_size=2 * config.vision_hidden,
+        num_hidden_layers=config.vision_layers,
+        num_attention_heads=config.heads,
+        image_size=config.image,
+        patch_size=config.patch,
+        initializer_range=config.init_std,
+    )
+    text = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=config.hidden,
+        intermediate_size=config.ffn,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.heads,
+        max_position_embeddings=config.max_len,
+        tie_word_embeddings=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=config.init_std,
+    )
+    return LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_select_strategy="default",
+        vision_feature_layer=config.feature_layer,
+        projector_hidden_act="gelu",
+    )
+
+
+def train_tokenizer(texts: Iterable[str], config: TwinConfig) -> PreTrainedTokenizerFast:
+    """Train a LLaMA-like BPE: a space in front of every chunk becomes `▁`, unknown characters fall back to bytes."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    core = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    core.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    core.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab,
+        special_tokens=[*SPECIALS, *(f"<0x{b:02X}>" for b in range(256))],
+        initial_alphabet=["▁"],
+        show_progress=False,
+    )
+    core.train_from_iterator(texts, trainer)
+    core = _only_specials(core)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        extra_special_tokens={"image_token": "<image>"},
+        padding_side="right",
+        model_max_length=config.max_len,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _only_specials(core: "Tokenizer") -> "Tokenizer":
+    # the trainer takes the byte tokens only as specials, and then a literal "<0x0A>" in a text would become one
+    state = json.loads(core.to_str())
+    state["added_tokens"] = state["added_tokens"][: len(SPECIALS)]
+    return type(core).from_str(json.dumps(state))
+
+
+def _image_processor(size: int) -> LlavaImageProcessorPil:
+    return LlavaImageProcessorPil(
+        size={"shortest_edge": size},
+        crop_size={"height": size, "width": size},
+        image_mean=[0.48145466, 0.4578275, 0.40821073],
+        image_std=[0.26862954, 0.26130258, 0.27577711],
+    )

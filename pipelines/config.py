@@ -1,0 +1,181 @@
+"""A run is one YAML file plus `--set a.b=c`; it resolves into frozen models that live beside what they configure."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from ..actors.cluster import RayConfig
+from ..actors.config import ActorResources, FeatureConfig
+from ..evaluate.config import EvalConfig
+from ..models.tiny import TwinConfig
+from ..pool.ingest import IngestConfig
+from ..select import registry
+from ..store.config import Config
+from ..store.errors import InputError, suggest
+from ..store.files import digest
+from ..train.config import TrainConfig
+
+
+class ModelSection(Config):
+    """The model to start from: a checkpoint folder, or a tiny twin built on the spot."""
+
+    path: str | None = None
+    twin: TwinConfig | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "ModelSection":
+        if (self.path is None) == (self.twin is None):
+            raise ValueError("give exactly one of path (a LLaVA checkpoint) and twin (a tiny random one)")
+        return self
+
+
+class StageSection(Config):
+    """A training before the proxy (LLaVA's stage 1, say): which data, and TrainConfig's fields but model and pool."""
+
+    name: str
+    data: Literal["pool", "captions"] = "captions"
+    train: dict[str, Any] = {}
+
+
+class SelectorSection(Config):
+    """One selector of the sweep and its own config."""
+
+    name: str
+    config: dict[str, Any] = {}
+
+
+class SweepSection(Config):
+    """How the fine-tunes are run: so many at a time; `full` adds the whole pool beside the choices."""
+
+    concurrent: int = Field(1, ge=1)
+    full: bool = True
+
+
+class RunConfig(Config):
+    """The whole run. Sections named after a room are that room's config; dicts are its fields without paths."""
+
+    out: str
+    seed: int = 0
+    ray: RayConfig = RayConfig()
+    pool: IngestConfig
+    captions: IngestConfig | None = None
+    target: IngestConfig | None = None
+    test: IngestConfig
+    model: ModelSection
+    warmup: list[StageSection] = []
+    proxy: dict[str, Any]
+    features: list[FeatureConfig] = []
+    actors: ActorResources = ActorResources()
+    selectors: list[SelectorSection]
+    budgets: list[int | str]
+    seeds: list[int] = [0]
+    finetune: dict[str, Any]
+    evaluate: dict[str, Any] = {}
+    sweep: SweepSection = SweepSection()
+
+    def digest(self) -> str:
+        """Return 16 hexadecimal digits of the resolved tree, `out` and `ray` left out: where it runs is no matter."""
+        return digest(json.dumps(self.model_dump(exclude={"out", "ray"}), sort_keys=True))
+
+
+# fields that the run fills in; a recipe that sets one of them would be overruled silently
+TRAIN_FILLED = ("model", "pool", "picks")
+EVAL_FILLED = ("model", "pool", "run")
+
+
+def train_config(section: dict[str, Any], where: str, **filled: Any) -> TrainConfig:
+    """Return a section of the run as a TrainConfig, or say which field is wrong."""
+    _refuse_filled(section, TRAIN_FILLED, where)
+    return TrainConfig.parse({"model": "-", "pool": "-"} | section | filled, where)
+
+
+def eval_config(section: dict[str, Any], **filled: Any) -> EvalConfig:
+    """Return the `evaluate` section as an EvalConfig, or say which field is wrong."""
+    _refuse_filled(section, EVAL_FILLED, "evaluate")
+    return EvalConfig.parse({"model": "-", "pool": "-", "run": "-"} | section | filled, "evaluate")
+
+
+def load_run(path: str, sets: list[str] | None = None, **overrides: Any) -> RunConfig:
+    """Read a run's YAML, apply `--set a.b=c`, and check every section.
+
+    Raises:
+        InputError: no such file, no YAML, an unknown or wrong field (with its path and the nearest right one).
+    """
+    return resolve(read_yaml(path) | overrides, sets)
+
+
+def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
+    """Build and check a run from plain values."""
+    for entry in sets or []:
+        apply_set(values, entry)
+    run = RunConfig.parse(values)
+    for stage in run.warmup:
+        train_config(stage.train, f"warmup.{stage.name}")
+        if stage.data == "captions" and run.captions is None:
+            raise InputError(f"warmup.{stage.name} trains on captions, but the run has no `captions` section.")
+    train_config(run.proxy, "proxy")
+    train_config(run.finetune, "finetune")
+    eval_config(run.evaluate)
+    kinds = {f.kind for f in run.features}
+    for section in run.selectors:
+        selector = registry.make(section.name, section.config)
+        for need in selector.needs:
+            if need == "targets" and run.target is None:
+                raise InputError(f"selector {section.name!r} reads targets, but the run has no `target` section.")
+            if need != "targets" and need not in kinds:
+                raise InputError(f"selector {section.name!r} needs {need!r} features; `features` makes {sorted(kinds)}.")
+    return run
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """Read a YAML mapping; a bare name is a recipe of the package (`pipelines/recipes/NAME.yaml`)."""
+    folder = Path(__file__).parent / "recipes"
+    file = Path(path)
+    if not file.is_file() and "/" not in path and not path.endswith((".yaml", ".yml")):
+        file = folder / f"{path}.yaml"
+    if not file.is_file():
+        raise InputError(f"no run config {path!r}{suggest(path, [p.stem for p in folder.glob('*.yaml')])}")
+    try:
+        values = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"{path!r} is not YAML: {error}.") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path!r} must hold a mapping, not {type(values).__name__}.")
+    return values
+
+
+def apply_set(values: dict[str, Any], entry: str) -> None:
+    """Apply one `a.b=c`; list items by number (`selectors.0.name=less`); the value is read as YAML."""
+    path, sep, text = entry.partition("=")
+    if not sep or not path:
+        raise InputError(f"--set wants a.b=c, not {entry!r}.")
+    *parents, last = path.split(".")
+    here: Any = values
+    for name in parents:
+        here = here[_index(here, name, entry)] if isinstance(here, list) else here.setdefault(name, {})
+        if not isinstance(here, (dict, list)):
+            raise InputError(f"--set {entry}: {name!r} is a plain value, nothing can be set inside it.")
+    here[_index(here, last, entry) if isinstance(here, list) else last] = yaml.safe_load(text)
+
+
+def settings(sets: list[str] | None) -> dict[str, Any]:
+    """Return a list of `a.b=c` as a nested mapping."""
+    values: dict[str, Any] = {}
+    for entry in sets or []:
+        apply_set(values, entry)
+    return values
+
+
+def _index(here: list[Any], name: str, entry: str) -> int:
+    if not name.isdigit() or int(name) >= len(here):
+        raise InputError(f"--set {entry}: {name!r} is no place in a list of {len(here)}.")
+    return int(name)
+
+
+def _refuse_filled(section: dict[str, Any], filled: tuple[str, ...], where: str) -> None:
+    given = sorted(set(section) & set(filled))
+    if given:
+        raise InputError(f"{where}: {given} are filled in by the run itself; remove them.")

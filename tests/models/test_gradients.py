@@ -1,0 +1,221 @@
+"""Batched hook gradients against an independent oracle: batch-1 autograd over the parameters, in float64."""
+
+import numpy as np
+import pytest
+import torch
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from vinnow.models.load import load
+from vinnow.models.parts import LoraSpec, add_lora, canonical, part_of, pick_linears, set_trainable
+from vinnow.models.projection import ProjectionConfig, Rademacher, rademacher_signs
+from vinnow.models.taps.forward import LossTap, last_hidden, sample_losses
+from vinnow.models.taps.gradients import GradientTap
+from vinnow.store.errors import InputError
+
+LENGTHS = [9, 30, 17, 5, 24]  # words of text a row; row 3 has no image, row 2 no trained token
+
+
+def make_batch(model, rows=range(len(LENGTHS)), seed=0):
+    """Mixed lengths, right padding, two or more pictures a batch, one text-only row, one row without labels."""
+    tokens = (model.config.vision_config.image_size // model.config.vision_config.patch_size) ** 2
+    image, vocab = model.config.image_token_id, model.config.text_config.vocab_size
+    samples = []
+    for i, n in enumerate(LENGTHS):
+        rng = np.random.default_rng(seed + i)
+        text = rng.integers(10, vocab, n)
+        ids = text if i == 3 else np.concatenate([[1], np.full(tokens, image), text])
+        labels = np.full(len(ids), -100)
+        if i != 2:
+            labels[-3:] = ids[-3:]
+            labels[-1 - n // 2] = ids[-1 - n // 2]
+        side = model.config.vision_config.image_size
+        pixels = None if i == 3 else rng.normal(size=(3, side, side))
+        samples.append((ids, labels, pixels))
+    chosen = [samples[i] for i in rows]
+    longest = max(len(s[0]) for s in chosen)
+    pad = lambda x, v: np.concatenate([x, np.full(longest - len(x), v)])
+    pixels = [s[2] for s in chosen if s[2] is not None]
+    return {
+        "input_ids": torch.tensor(np.stack([pad(s[0], 3) for s in chosen])),
+        "attention_mask": torch.tensor(np.stack([pad(np.ones(len(s[0])), 0) for s in chosen])).long(),
+        "labels": torch.tensor(np.stack([pad(s[1], -100) for s in chosen])),
+        "pixel_values": torch.tensor(np.stack(pixels), dtype=torch.float32) if pixels else None,
+        "image_owner": torch.tensor([r for r, s in enumerate(chosen) if s[2] is not None]),
+    }
+
+
+@pytest.fixture
+def exact_norms(monkeypatch):
+    """Hugging Face's RMSNorm rounds to float32 inside; float64 comparisons need it to stay wide."""
+
+    def forward(self, x):
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
+
+    monkeypatch.setattr(LlamaRMSNorm, "forward", forward)
+
+
+def prepared(twin_path, which):
+    model = load(twin_path, dtype="float64").model
+    if "lora" in which:
+        torch.manual_seed(0)
+        model = add_lora(model, LoraSpec(r=4, alpha=8, dropout=0.1, init="gaussian")).double().eval()
+        for name, p in model.named_parameters():  # a zero B would hide a wrong dA
+            if ".lora_B." in name:
+                torch.nn.init.normal_(p, std=0.05)
+    return model
+
+
+def oracle(model, which, row):
+    """Autograd at batch size 1 over the parameters themselves, concatenated in the taps' order."""
+    names = pick_linears(model, which)
+    wanted = [p for m in names.values() for p in (m.weight, m.bias) if p is not None]
+    for p in model.parameters():
+        p.requires_grad_(False)
+    for p in wanted:
+        p.requires_grad_(True)
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    batch = make_batch(base, [row])
+    if batch["pixel_values"] is not None:
+        batch["pixel_values"] = batch["pixel_values"].double()
+    labels = batch["labels"]
+    if (labels == -100).all() or (batch["pixel_values"] is None and "lora" not in which):
+        return torch.zeros(sum(p.numel() for p in wanted), dtype=torch.float64)
+    logits = base(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], pixel_values=batch["pixel_values"]
+    ).logits
+    loss = torch.nn.functional.cross_entropy(logits[0, :-1], labels[0, 1:], ignore_index=-100)
+    grads = torch.autograd.grad(loss, wanted, allow_unused=True)
+    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(wanted, grads, strict=True)])
+
+
+@pytest.mark.parametrize("which", ["projector", "lora", "projector+lora", r"re:vision_tower\..*layers\.0\.mlp\.fc1"])
+def test_batched_gradients_equal_batch_one_autograd(twin_path, exact_norms, which):
+    model = prepared(twin_path, which)
+    expected = torch.stack([oracle(model, which, i) for i in range(len(LENGTHS))]).numpy()
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    got = GradientTap(model, which, ProjectionConfig(kind="none"))(make_batch(base))
+    for i in range(len(LENGTHS)):
+        scale = np.abs(expected[i]).max()
+        assert np.abs(got[i] - expected[i]).max() <= 1e-9 * scale, f"row {i}"
+    assert np.abs(expected[0]).max() > 0
+    assert not got[2].any()  # no trained token
+    if "projector" == which:
+        assert not got[3].any()  # text-only
+
+
+def test_two_pictures_of_one_sample_add_up(twin_path, exact_norms):
+    model = prepared(twin_path, "projector")
+    batch = make_batch(model, [0, 1])
+    ids = torch.cat([batch["input_ids"][:1, :17], batch["input_ids"][:1, 1:]], 1)  # a second image block
+    two = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "labels": torch.cat([torch.full((1, 17), -100), batch["labels"][:1, 1:]], 1),
+        "pixel_values": batch["pixel_values"][:2].double(),
+        "image_owner": torch.tensor([0, 0]),
+    }
+    two = {k: v[:, :40] if k in ("input_ids", "attention_mask", "labels") else v for k, v in two.items()}
+    tap = GradientTap(model, "projector", ProjectionConfig(kind="none"))
+    got = tap(two)[0]
+    params = [p for m in tap.modules.values() for p in (m.weight, m.bias)]
+    for p in params:
+        p.requires_grad_(True)
+    losses, _ = sample_losses(model, two, last_hidden(model, two))
+    grads = torch.autograd.grad(losses.sum(), params)
+    expected = torch.cat([g.flatten() for g in grads]).numpy()
+    assert np.abs(got - expected).max() <= 1e-9 * np.abs(expected).max()
+
+
+def test_gradient_checkpointing_changes_nothing(twin_path, exact_norms):
+    model = prepared(twin_path, "projector+lora")
+    base = model.get_base_model()
+    tap = GradientTap(model, "projector+lora", ProjectionConfig(dim=64))
+    plain = tap(make_batch(base))
+    base.gradient_checkpointing_enable({"use_reentrant": False})
+    base.train()  # checkpointing is active in train mode only
+    for module in base.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.eval()
+    assert np.abs(tap(make_batch(base)) - plain).max() <= 1e-9 * np.abs(plain).max()
+
+
+def test_streamed_projection_equals_projecting_the_whole_gradient(twin_path):
+    model = prepared(twin_path, "projector")
+    config = ProjectionConfig(dim=64, seed=5)
+    tap = GradientTap(model, "projector", config)
+    got = tap(make_batch(model))
+    raw = GradientTap(model, "projector", ProjectionConfig(kind="none"))(make_batch(model))
+    signs = np.concatenate(
+        [rademacher_signs(5, n, 0, s, 64, dtype=torch.float64).numpy() for n, s in _sizes(tap).items()]
+    )
+    assert np.allclose(got, raw @ signs / 8, rtol=1e-6, atol=1e-9 * np.abs(raw).max())
+
+
+def _sizes(tap):
+    return {
+        f"{n}.{k}": p.numel() for n, m in tap.modules.items() for k, p in (("weight", m.weight), ("bias", m.bias)) if p is not None
+    }
+
+
+def test_signs_do_not_depend_on_blocks_and_look_random():
+    whole = rademacher_signs(1, "a.weight", 0, 5000, 128)
+    parts = torch.cat([rademacher_signs(1, "a.weight", b, 1250, 128) for b in range(0, 5000, 1250)])
+    assert torch.equal(whole, parts)
+    assert not torch.equal(whole, rademacher_signs(2, "a.weight", 0, 5000, 128))
+    assert not torch.equal(whole, rademacher_signs(1, "b.weight", 0, 5000, 128))
+    gram = whole.T @ whole / 5000
+    off = gram - torch.eye(128)
+    assert off.abs().max() < 6 / 5000**0.5  # columns are uncorrelated: 6 sigma over 8128 pairs
+    assert whole.mean(0).abs().max() < 6 / 5000**0.5
+    # golden: the matrix is part of every stored feature's meaning
+    assert whole[:2, :8].int().tolist() == GOLDEN
+
+
+GOLDEN = [[-1, 1, -1, -1, 1, -1, -1, -1], [1, -1, 1, 1, 1, -1, -1, -1]]
+
+
+def test_projection_keeps_inner_products():
+    sink = Rademacher(ProjectionConfig(dim=4096, seed=3))
+    g = torch.randn(6, 3000, generator=torch.Generator().manual_seed(0))
+    sink.start(6, torch.device("cpu"), torch.float32)
+    sink.add("x", g[:, :1000])
+    sink.add("y", g[:, 1000:])
+    got = sink.finish()
+    norm = g.norm(dim=1)
+    error = (got @ got.T - g @ g.T) / torch.outer(norm, norm)
+    assert error.abs().max() < 5 / 4096**0.5
+
+
+def test_losses_are_per_sample_means(twin_path):
+    model = load(twin_path).model
+    batch = make_batch(model)
+    got = LossTap(model)(batch)[:, 0]
+    for i in (0, 1, 3, 4):
+        one = make_batch(model, [i])
+        out = model(**{k: v for k, v in one.items() if k != "image_owner"})
+        assert got[i] == pytest.approx(out.loss.item(), rel=1e-5)
+    assert got[2] == 0
+
+
+def test_wrong_choices_say_what_to_do(twin_path):
+    model = load(twin_path).model
+    with pytest.raises(InputError, match="must be an adapter"):
+        pick_linears(model, "lora")
+    with pytest.raises(InputError, match="did you mean 'projector'"):
+        pick_linears(model, "projektor")
+    with pytest.raises(InputError, match="not a regular expression"):
+        pick_linears(model, "re:(")
+    with pytest.raises(InputError, match="eval mode"):
+        GradientTap(model.train(), "projector", ProjectionConfig(dim=32))
+
+
+def test_parts_name_every_parameter_and_lora_stays_in_the_language_model(twin_path):
+    model = load(twin_path).model
+    names = set_trainable(model, ["projector"])
+    assert sorted({part_of(n) for n in names}) == ["projector"]
+    with pytest.raises(InputError, match="lora"):
+        set_trainable(model, ["lora"])
+    wrapped = add_lora(model, LoraSpec(r=2, alpha=4))
+    lora = set_trainable(wrapped, ["lora"])
+    assert lora
+    assert all("language_model.layers" in n for n in lora)
+    assert canonical("base_model.model.model.x.q_proj.lora_A.default") == "model.x.q_proj.lora_A"
