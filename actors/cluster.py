@@ -40,7 +40,9 @@ def ensure_ray(config: RayConfig) -> None:
         try:
             ray.init(address=address, **options)
         except ConnectionError as error:
-            raise InputError(f"no Ray cluster at {address!r}: {error}. Start one, or leave ray.address empty.") from error
+            raise InputError(
+                f"no Ray cluster at {address!r}: {error}. Start one, or leave ray.address empty."
+            ) from error
         return
     ray.init(
         num_cpus=config.num_cpus,

@@ -71,7 +71,11 @@ class PartLoader:
         try:
             encoded = self.encoder.encode(record)
             if self.spec.config.kind != "trajectory" and (encoded.labels == -100).all():
-                return None, None, ("no_trained_token", "no answer token carries loss: the gradient is undefined")
+                return (
+                    None,
+                    None,
+                    ("no_trained_token", "no answer token carries loss: the gradient is undefined"),
+                )
             if encoded.image is None:
                 return encoded, None, ("", "")
             picture = load_image(self.root, encoded.image)

@@ -45,7 +45,9 @@ class Manifest:
         now = _plain(inputs)
         names = sorted(set(done.inputs) | set(now))
         return [
-            f"{n}: was {done.inputs.get(n)!r}, is {now.get(n)!r}" for n in names if done.inputs.get(n) != now.get(n)
+            f"{n}: was {done.inputs.get(n)!r}, is {now.get(n)!r}"
+            for n in names
+            if done.inputs.get(n) != now.get(n)
         ]
 
     @contextmanager
@@ -60,4 +62,6 @@ class Manifest:
 
 
 def _plain(inputs: dict[str, Any]) -> dict[str, Any]:
-    return {k: v if isinstance(v, (str, int, float, bool, type(None))) else repr(v) for k, v in inputs.items()}
+    return {
+        k: v if isinstance(v, (str, int, float, bool, type(None))) else repr(v) for k, v in inputs.items()
+    }

@@ -23,15 +23,21 @@ def to_device(batch: dict[str, Any], model: Any) -> dict[str, Any]:
 
 def last_hidden(model: Any, batch: dict[str, Any]) -> torch.Tensor:
     """Return the last hidden states [B, T, H]; the LM head is not applied."""
-    return base_of(model).model(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        pixel_values=batch.get("pixel_values"),
-        use_cache=False,
-    ).last_hidden_state
+    return (
+        base_of(model)
+        .model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            pixel_values=batch.get("pixel_values"),
+            use_cache=False,
+        )
+        .last_hidden_state
+    )
 
 
-def sample_losses(model: Any, batch: dict[str, Any], hidden_BTH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def sample_losses(
+    model: Any, batch: dict[str, Any], hidden_BTH: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return each sample's mean cross-entropy over its trained tokens [B], and their counts [B].
 
     Only positions that predict a label go through the LM head: [labels, V], not [B, T, V]. A sample without a trained

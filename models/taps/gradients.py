@@ -25,7 +25,9 @@ class GradientTap:
 
     def __init__(self, model: Any, which: str, projection: ProjectionConfig, mode: Mode = "sgd") -> None:
         if model.training:
-            raise InputError("gradients are taken in eval mode: dropout would make them random. Call model.eval().")
+            raise InputError(
+                "gradients are taken in eval mode: dropout would make them random. Call model.eval()."
+            )
         self.model, self.mode = model, mode
         self.modules = pick_linears(model, which)
         sizes = {}
@@ -70,7 +72,11 @@ class GradientTap:
         def after(_: nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
             inputs = args[0].detach()
             if out.requires_grad:
-                out.register_hook(lambda delta: self._take(name, module, inputs, delta, (rows, owner_I if by_image else None)))
+                out.register_hook(
+                    lambda delta: self._take(
+                        name, module, inputs, delta, (rows, owner_I if by_image else None)
+                    )
+                )
 
         return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_gradients import LENGTHS, make_batch
+from batches import LENGTHS, make_batch
 from vinnow.models.load import load
 from vinnow.models.taps.attention import AttentionTap, top_singular_values
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from batches import LENGTHS, make_batch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from vinnow.models.load import load
 from vinnow.models.parts import LoraSpec, add_lora, canonical, part_of, pick_linears, set_trainable
@@ -10,37 +11,6 @@ from vinnow.models.projection import ProjectionConfig, Rademacher, rademacher_si
 from vinnow.models.taps.forward import LossTap, last_hidden, sample_losses
 from vinnow.models.taps.gradients import GradientTap
 from vinnow.store.errors import InputError
-
-LENGTHS = [9, 30, 17, 5, 24]  # words of text a row; row 3 has no image, row 2 no trained token
-
-
-def make_batch(model, rows=range(len(LENGTHS)), seed=0):
-    """Mixed lengths, right padding, two or more pictures a batch, one text-only row, one row without labels."""
-    tokens = (model.config.vision_config.image_size // model.config.vision_config.patch_size) ** 2
-    image, vocab = model.config.image_token_id, model.config.text_config.vocab_size
-    samples = []
-    for i, n in enumerate(LENGTHS):
-        rng = np.random.default_rng(seed + i)
-        text = rng.integers(10, vocab, n)
-        ids = text if i == 3 else np.concatenate([[1], np.full(tokens, image), text])
-        labels = np.full(len(ids), -100)
-        if i != 2:
-            labels[-3:] = ids[-3:]
-            labels[-1 - n // 2] = ids[-1 - n // 2]
-        side = model.config.vision_config.image_size
-        pixels = None if i == 3 else rng.normal(size=(3, side, side))
-        samples.append((ids, labels, pixels))
-    chosen = [samples[i] for i in rows]
-    longest = max(len(s[0]) for s in chosen)
-    pad = lambda x, v: np.concatenate([x, np.full(longest - len(x), v)])
-    pixels = [s[2] for s in chosen if s[2] is not None]
-    return {
-        "input_ids": torch.tensor(np.stack([pad(s[0], 3) for s in chosen])),
-        "attention_mask": torch.tensor(np.stack([pad(np.ones(len(s[0])), 0) for s in chosen])).long(),
-        "labels": torch.tensor(np.stack([pad(s[1], -100) for s in chosen])),
-        "pixel_values": torch.tensor(np.stack(pixels), dtype=torch.float32) if pixels else None,
-        "image_owner": torch.tensor([r for r, s in enumerate(chosen) if s[2] is not None]),
-    }
 
 
 @pytest.fixture
@@ -80,14 +50,20 @@ def oracle(model, which, row):
     if (labels == -100).all() or (batch["pixel_values"] is None and "lora" not in which):
         return torch.zeros(sum(p.numel() for p in wanted), dtype=torch.float64)
     logits = base(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], pixel_values=batch["pixel_values"]
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        pixel_values=batch["pixel_values"],
     ).logits
     loss = torch.nn.functional.cross_entropy(logits[0, :-1], labels[0, 1:], ignore_index=-100)
     grads = torch.autograd.grad(loss, wanted, allow_unused=True)
-    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(wanted, grads, strict=True)])
+    return torch.cat(
+        [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(wanted, grads, strict=True)]
+    )
 
 
-@pytest.mark.parametrize("which", ["projector", "lora", "projector+lora", r"re:vision_tower\..*layers\.0\.mlp\.fc1"])
+@pytest.mark.parametrize(
+    "which", ["projector", "lora", "projector+lora", r"re:vision_tower\..*layers\.0\.mlp\.fc1"]
+)
 def test_batched_gradients_equal_batch_one_autograd(twin_path, exact_norms, which):
     model = prepared(twin_path, which)
     expected = torch.stack([oracle(model, which, i) for i in range(len(LENGTHS))]).numpy()
@@ -152,7 +128,10 @@ def test_streamed_projection_equals_projecting_the_whole_gradient(twin_path):
 
 def _sizes(tap):
     return {
-        f"{n}.{k}": p.numel() for n, m in tap.modules.items() for k, p in (("weight", m.weight), ("bias", m.bias)) if p is not None
+        f"{n}.{k}": p.numel()
+        for n, m in tap.modules.items()
+        for k, p in (("weight", m.weight), ("bias", m.bias))
+        if p is not None
     }
 
 

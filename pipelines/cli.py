@@ -1,0 +1,264 @@
+"""The `vinnow` command. Each subcommand is one stage; `run` and `demo` are all of them in order."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from ..store.errors import InputError, VinnowError
+from .progress import bar, console
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Choose which visual-instruction data is worth training on.
+
+A pool (LLaVA JSON) is **ingested** once, **features** of it are written once by actor pools, every **select**or is then a
+cheap query, and a **sweep** fine-tunes and evaluates each choice beside random and the whole pool.
+
+Start with `vinnow demo` (CPU, minutes), then `vinnow plan RUN.yaml` for your own data.""",
+)
+
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", help="Override one config field: a.b=c (repeatable).")
+]
+Out = Annotated[str, typer.Option(help="Output folder.")]
+RunFile = Annotated[str, typer.Argument(help="The run's YAML, or the name of a recipe of the package.")]
+PoolDir = Annotated[str, typer.Option(help="A POOL folder, made by `vinnow ingest`.")]
+
+
+@app.command()
+def ingest(
+    source: Annotated[str, typer.Argument(help="LLaVA records: a JSON array or JSONL.")],
+    out: Out,
+    images: Annotated[str | None, typer.Option(help="The folder that image paths count from.")] = None,
+    sets: Sets = None,
+) -> None:
+    """Turn LLaVA records into a POOL folder; every row ends there or in `refused.parquet` with a reason.
+
+    Example: `vinnow ingest llava_v1_5_mix665k.json --images playground/data --out pool`
+    """
+    from ..pool.ingest import IngestConfig
+    from ..pool.ingest import ingest as work
+    from .config import settings
+
+    config = IngestConfig.parse({"source": source, "image_root": images} | settings(sets))
+    with bar("ingest", "rows") as tell:
+        report = work(config, out, progress=lambda rows: tell(rows, 0))
+    console.print(f"{report.rows} rows in {out}, {report.refused} refused {dict(report.reasons)}")
+
+
+@app.command()
+def doctor(
+    source: Annotated[str, typer.Argument(help="LLaVA records: a JSON array or JSONL.")],
+    images: Annotated[str | None, typer.Option(help="The folder that image paths count from.")] = None,
+    json_out: Annotated[str | None, typer.Option("--json", help="Also write the findings as JSON.")] = None,
+    sets: Sets = None,
+) -> None:
+    """Say what is wrong with a data set, without writing a pool. Exit code 1 when rows would be refused."""
+    from ..pool.doctor import examine, render
+    from ..pool.ingest import IngestConfig
+    from ..store.files import write_json
+    from .config import settings
+
+    report = examine(IngestConfig.parse({"source": source, "image_root": images} | settings(sets)))
+    for table in render(report):
+        console.print(table)
+    if json_out:
+        write_json(json_out, report.as_dict())
+    raise typer.Exit(1 if report.refused else 0)
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="A TrainConfig as YAML (model, pool, picks, parts, lr, …).")],
+    out: Out,
+    sets: Sets = None,
+) -> None:
+    """Train with Ray Train and DeepSpeed on a pool or on picks; a run that was cut off goes on."""
+    from ..actors.cluster import RayConfig, ensure_ray
+    from ..train.config import TrainConfig
+    from ..train.run import train as work
+    from .config import apply_set, read_yaml
+    from .watch import training_bar
+
+    values = read_yaml(config)
+    for entry in sets or []:
+        apply_set(values, entry)
+    ray = RayConfig.parse(values.pop("ray", {}), "ray")
+    parsed = TrainConfig.parse(values)
+    ensure_ray(ray)
+    with training_bar(os.path.basename(out), out):
+        report = work(parsed, out)
+    console.print(f"{report.model}: {report.steps} steps, loss {report.loss:.4f}, {report.seconds:.1f} s")
+
+
+@app.command()
+def features(
+    pool: PoolDir,
+    checkpoint: Annotated[list[str], typer.Option(help="STEP=FOLDER of a proxy checkpoint (repeatable).")],
+    out: Out,
+    kind: Annotated[str, typer.Option(help="gradient, trajectory or loss.")] = "gradient",
+    targets: Annotated[bool, typer.Option(help="The pool is a target set: keep its tasks.")] = False,
+    sets: Sets = None,
+) -> None:
+    """Stream the pool through an actor pool into the feature store; finished parts are not computed again.
+
+    Example: `vinnow features --pool pool --checkpoint 100=proxy/checkpoint-100 --kind trajectory --out features`
+
+    `--set` reaches the feature config (`projection.dim=8192`), `actors.…` and `ray.…`.
+    """
+    from ..actors.cluster import RayConfig, ensure_ray
+    from ..actors.config import ActorResources, FeatureConfig
+    from ..actors.stream import make_spec, run_features
+    from .config import settings
+
+    values = settings(sets)
+    ray = RayConfig.parse(values.pop("ray", {}), "ray")
+    resources = ActorResources.parse(values.pop("actors", {}), "actors")
+    config = FeatureConfig.parse({"kind": kind} | values)
+    spec = make_spec(pool, [_checkpoint(c) for c in checkpoint], config, out, targets=targets)
+    ensure_ray(ray)
+    with bar(f"{kind} features", "parts") as tell:
+        report = run_features(spec, resources, tell)
+    console.print(
+        f"{report.parts} parts written, {report.skipped_parts} were there; {report.rows} rows, "
+        f"{report.refused} refused, {report.seconds:.1f} s"
+    )
+
+
+@app.command()
+def select(
+    pool: PoolDir,
+    selector: Annotated[str, typer.Option(help="random, stratified, less, xmas, …")],
+    budget: Annotated[list[str], typer.Option(help="Rows (5000) or a share (10%); repeatable.")],
+    out: Out,
+    features: Annotated[
+        str | None, typer.Option(help="The feature store, made by `vinnow features`.")
+    ] = None,
+    targets: Annotated[str | None, typer.Option(help="The targets' feature store (LESS).")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of whatever is random.")] = 0,
+    sets: Sets = None,
+) -> None:
+    """Choose rows: `OUT/picks/SELECTOR-BUDGET.parquet`, and `.json` in LLaVA's own format."""
+    from ..select import registry
+    from ..select.run import select as work
+    from .config import settings
+    from .picking import export_picks, make_view
+
+    config = settings(sets)
+    needs = registry.make(selector, config).needs
+    view = make_view(pool, features, targets, needs)
+    for label, path in work(view, selector, config, list(budget), seed, out).items():
+        console.print(f"{selector} {label}: {path} and {export_picks(pool, path)}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option(help="A checkpoint folder.")],
+    pool: PoolDir,
+    out: Out,
+    sets: Sets = None,
+) -> None:
+    """Answer a test pool greedily through an actor pool and score it: `OUT/evals.parquet`, one row a question."""
+    from ..actors.cluster import RayConfig, ensure_ray
+    from ..evaluate.config import EvalConfig
+    from ..evaluate.run import evaluate as work
+    from ..models.load import model_digest
+    from .config import settings
+
+    values = settings(sets)
+    ray = RayConfig.parse(values.pop("ray", {}), "ray")
+    config = EvalConfig.parse(
+        {"model": os.path.abspath(model), "pool": os.path.abspath(pool), "run": model_digest(model)} | values
+    )
+    ensure_ray(ray)
+    with bar("evaluate", "parts") as tell:
+        report = work(config, out, progress=tell)
+    console.print(f"accuracy {report.accuracy:.4f}; by task {report.by_task}")
+
+
+@app.command()
+def plan(run: RunFile, sets: Sets = None) -> None:
+    """Dry run: what would run, on what, how many rows, bytes and steps; and the resolved config."""
+    from .config import load_run
+    from .plan import make_plan, print_plan
+
+    print_plan(make_plan(load_run(run, sets)))
+
+
+@app.command("run")
+def run_command(run: RunFile, sets: Sets = None) -> None:
+    """All stages of a run, from the pool to the report; done stages are skipped."""
+    from .config import load_run
+    from .whole import whole_run
+
+    whole_run(load_run(run, sets))
+
+
+@app.command()
+def sweep(run: RunFile, sets: Sets = None) -> None:
+    """Fine-tune and evaluate every choice of a run (its earlier stages run first if they have not)."""
+    from .config import load_run
+    from .whole import whole_run
+
+    whole_run(load_run(run, sets), report=False)
+
+
+@app.command()
+def report(run_folder: Annotated[str, typer.Argument(help="A run's folder.")]) -> None:
+    """Write `report.html` again from what a run left on disk, and print its table."""
+    from .config import RunConfig
+    from .results import write_report
+    from ..store.files import join, read_json
+
+    config = RunConfig.parse(read_json(join(run_folder, "run.json"))["config"] | {"out": run_folder})
+    console.print(write_report(config))
+
+
+@app.command()
+def demo(
+    out: Annotated[str, typer.Option(help="Output folder.")] = "runs/demo",
+    sets: Sets = None,
+) -> None:
+    """The main job on real embedded data (easy-VQA), on a CPU in minutes; then open `runs/demo/report.html`."""
+    from .demo.run import run_demo
+
+    run_demo(out, sets or [])
+
+
+def _checkpoint(text: str) -> "object":
+    from ..actors.config import CheckpointRef
+
+    step, sep, path = text.partition("=")
+    if not sep or not step.isdigit():
+        raise InputError(f"--checkpoint wants STEP=FOLDER, not {text!r}.")
+    return CheckpointRef(int(step), path)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line and exit code 2, never a traceback alone."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        app()
+    except InputError as error:
+        console.print(f"[bold red]error:[/] {_plain(error)}", soft_wrap=True)
+        sys.exit(2)
+    except VinnowError as error:
+        console.print(f"[bold red]failed:[/] {_plain(error)}", soft_wrap=True)
+        sys.exit(1)
+
+
+def _plain(error: Exception) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""The stages of a run, in order: pool → model → warm-up → proxy → features → picks → sweep → report.
+
+Each stage ends in a manifest (`RUN/stages/NAME.json`); one that is done with the same inputs is skipped, one whose inputs
+changed is refused by name. The stages themselves resume inside (parts, checkpoints, trials).
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .. import __version__
+from ..actors.cluster import ensure_ray
+from ..actors.config import CheckpointRef, FeatureConfig
+from ..actors.stream import make_spec, run_features
+from ..models.load import model_digest
+from ..models.tiny import build_twin
+from ..pool.ingest import IngestConfig, ingest
+from ..pool.reader import Pool
+from ..pool.templates import TEMPLATES
+from ..store.errors import InputError
+from ..store.files import exists, join, list_files, open_fs, read_json, write_json
+from ..store.manifest import Manifest, StageRecord
+from ..train.run import TrainReport, train
+from .config import RunConfig, StageSection, train_config
+from .picking import select_all
+from .progress import bar, console
+from .watch import training_bar
+
+POOLS = ("pool", "captions", "target", "test")
+
+
+@dataclass
+class Run:
+    """A run under way: its config, its manifests, and the checkpoints made so far."""
+
+    config: RunConfig
+    manifest: Manifest
+
+    @property
+    def out(self) -> str:
+        """The run's folder."""
+        return self.config.out
+
+    def folder(self, *names: str) -> str:
+        """Return a place inside the run's folder."""
+        return join(self.out, *names)
+
+    def stage(self, name: str, inputs: dict[str, Any], work: Callable[[StageRecord], None]) -> StageRecord:
+        """Do a stage unless it is done.
+
+        Raises:
+            InputError: it was done with other inputs; names them.
+        """
+        changed = self.manifest.changed(name, inputs)
+        if changed:
+            raise InputError(
+                f"{self.out}: stage {name!r} was done with other inputs ({'; '.join(changed)}). "
+                f"Use another `out`, or delete that folder to begin again."
+            )
+        if changed is None:
+            with self.manifest.stage(name, inputs) as record:
+                work(record)
+        done = self.manifest.read(name)
+        assert done is not None
+        console.print(
+            f"[dim]{'done   ' if changed is None else 'already'}[/] {name:<22} {done.seconds:8.1f} s"
+        )
+        return done
+
+
+def start(config: RunConfig) -> Run:
+    """Open a run's folder: save the resolved config, or refuse a folder that another config made."""
+    saved = join(config.out, "run.json")
+    tree = {"digest": config.digest(), "config": config.model_dump(mode="json"), "version": __version__}
+    if exists(saved):
+        before = read_json(saved)
+        if before["digest"] != tree["digest"]:
+            changed = differences(before["config"], tree["config"])
+            raise InputError(
+                f"{config.out}: this run was started with another config: {'; '.join(changed[:8])}. "
+                "Use another `out`, or delete that folder to begin again."
+            )
+    else:
+        write_json(saved, tree)
+    return Run(config, Manifest(config.out, __version__))
+
+
+def ingest_pools(run: Run) -> None:
+    """Ingest every pool that the config names, into `RUN/pool`, `RUN/captions`, …"""
+    for name in POOLS:
+        config: IngestConfig | None = getattr(run.config, name)
+        if config is not None:
+            _ingest_one(run, name, config)
+
+
+def prepare_model(run: Run) -> str:
+    """Return the folder of the model to start from; a twin is built with a tokenizer trained on the pools' words."""
+    section = run.config.model
+    if section.path is not None:
+        return section.path
+    twin, out = section.twin, run.folder("twin")
+    assert twin is not None
+
+    def work(record: StageRecord) -> None:
+        build_twin(out, _words(run), twin)
+        record.facts["digest"] = model_digest(out)
+
+    run.stage("twin", {"twin": twin.model_dump_json(), "pool": Pool(run.folder("pool")).digest}, work)
+    return out
+
+
+def warm_up(run: Run, model: str) -> str:
+    """Run the trainings before the proxy (stage 1, say), each from the one before; return the last model."""
+    for section in run.config.warmup:
+        model = train_stage(run, f"warmup-{section.name}", section, model).model
+    return model
+
+
+def train_proxy(run: Run, model: str) -> list[CheckpointRef]:
+    """Train the proxy over the whole pool and return its checkpoints, oldest first.
+
+    Raises:
+        InputError: it leaves no checkpoint (set proxy.checkpoint_count or proxy.checkpoint_steps).
+    """
+    report = train_stage(run, "proxy", StageSection(name="proxy", data="pool", train=run.config.proxy), model)
+    if not report.checkpoints:
+        raise InputError("the proxy left no checkpoints: set proxy.checkpoint_count to 3 or more.")
+    return [CheckpointRef(int(c.step), c.path) for c in report.checkpoints]
+
+
+def train_stage(run: Run, name: str, section: StageSection, model: str) -> TrainReport:
+    """Run one training of the run's own; returns its report, from disk when it is done."""
+    pool, out = run.folder(section.data), run.folder("train", name)
+    config = train_config(
+        section.train, name, model=os.path.abspath(model), pool=os.path.abspath(pool), seed=run.config.seed
+    )
+
+    def work(record: StageRecord) -> None:
+        ensure_ray(run.config.ray)
+        with training_bar(name, out):
+            report = train(config, out)
+        record.facts.update(rows=report.rows, loss=report.loss, steps=report.steps)
+
+    run.stage(
+        name, {"config": config.model_dump_json(exclude={"model", "pool"}), "data": Pool(pool).digest}, work
+    )
+    return TrainReport.read(out)
+
+
+def make_features(run: Run, checkpoints: list[CheckpointRef]) -> None:
+    """Write every kind of feature at every checkpoint of the proxy, for the pool and for the targets."""
+    for config in run.config.features:
+        _features(run, config, checkpoints, "pool", "features")
+        if run.config.target is not None and config.kind == "gradient":
+            _features(run, config, checkpoints, "target", "targets")
+
+
+def pick(run: Run, weights: dict[int, float]) -> dict[tuple[str, str, int], str]:
+    """Score and pick for every selector, budget and seed; returns the PICKS files."""
+    inputs = {
+        "selectors": repr(run.config.selectors),
+        "budgets": repr(run.config.budgets),
+        "seeds": repr(run.config.seeds),
+        "pool": Pool(run.folder("pool")).digest,
+    }
+    made: dict[tuple[str, str, int], str] = {}
+
+    def work(record: StageRecord) -> None:
+        made.update(select_all(run.config, run.out, weights))
+        record.facts.update(
+            rows=Pool(run.folder("pool")).rows, picks={"|".join(map(str, k)): v for k, v in made.items()}
+        )
+
+    done = run.stage("select", inputs, work)
+    keys = {tuple(k.split("|")): v for k, v in done.facts["picks"].items()}
+    return {(name, budget, int(seed)): path for (name, budget, seed), path in keys.items()}
+
+
+def differences(before: Any, now: Any, where: str = "") -> list[str]:
+    """List the leaves in which two plain trees differ, as `a.b: was X, is Y`."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = sorted(set(before) | set(now))
+        return [d for n in names for d in differences(before.get(n), now.get(n), f"{where}.{n}".lstrip("."))]
+    return [] if before == now or where in ("out", "ray") else [f"{where}: was {before!r}, is {now!r}"]
+
+
+def folder_bytes(folder: str) -> int:
+    """Return the size of all files under a folder, in bytes."""
+    sizes = []
+    for path in list_files(folder, recursive=True):
+        fs, inner = open_fs(path)
+        sizes.append(fs.get_file_info(inner).size or 0)
+    return sum(sizes)
+
+
+def _ingest_one(run: Run, name: str, config: IngestConfig) -> None:
+    out = run.folder(name)
+
+    def work(record: StageRecord) -> None:
+        with bar(f"ingest {name}", "rows") as tell:
+            report = ingest(config, out, progress=lambda rows: tell(rows, 0))
+        record.facts.update(rows=report.rows, refused=report.refused, reasons=dict(report.reasons))
+        record.facts["bytes"] = folder_bytes(out)
+
+    run.stage(f"ingest-{name}", {"config": config.model_dump_json()}, work)
+
+
+def _features(run: Run, config: FeatureConfig, checkpoints: list[CheckpointRef], pool: str, out: str) -> None:
+    targets = pool == "target"
+    spec = make_spec(run.folder(pool), checkpoints, config, run.folder(out), targets=targets)
+
+    def work(record: StageRecord) -> None:
+        ensure_ray(run.config.ray)
+        with bar(f"{out} {config.kind}", "parts") as tell:
+            report = run_features(spec, run.config.actors, tell)
+        record.facts.update(
+            rows=report.rows, refused=report.refused, tokens=report.tokens, padded=report.padded
+        )
+        record.facts["bytes"] = folder_bytes(join(run.folder(out), config.kind))
+
+    run.stage(f"{out}-{config.kind}", {"keys": " ".join(k.digest() for k in spec.keys)}, work)
+
+
+def _words(run: Run) -> list[str]:
+    """Texts for the twin's tokenizer: the templates' own words, and a sample of every pool but the test's."""
+    texts = [str(t.system) for t in TEMPLATES.values()]
+    for name in ("captions", "pool", "target"):
+        if getattr(run.config, name) is not None:
+            for records in Pool(run.folder(name)).iter_batches(4096):
+                texts += [turn["value"].replace("<image>", "") for r in records for turn in r.conversations]
+    texts += ["USER: ASSISTANT:"] * 50
+    return texts

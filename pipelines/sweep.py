@@ -1,0 +1,189 @@
+"""Ray Tune over budgets × selectors × seeds: each trial is a Ray Train fine-tune and an evaluation, both resumable.
+
+A trial's folder is its name, so that a trial that was cut off goes on, and one that is finished does nothing again.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from ..actors.cluster import ensure_ray
+from ..evaluate.config import EvalConfig
+from ..evaluate.run import evaluate
+from ..models.load import model_digest
+from ..pool.reader import Pool
+from ..store.errors import VinnowError
+from ..store.files import digest, exists, join, read_json, write_json
+from ..store.ids import ids_digest
+from ..store.tables import PICKS, read_rows
+from ..train.config import TrainConfig
+from ..train.run import train
+from .config import RunConfig, eval_config, train_config
+from .progress import bar
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fine-tune and its evaluation. `budget` is the label as configured ("10%"), "100%" for the whole pool."""
+
+    name: str
+    selector: str
+    budget: str
+    seed: int
+    folder: str
+    train: TrainConfig
+    evaluate: EvalConfig
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, to travel to Tune's workers."""
+        plain = {k: getattr(self, k) for k in ("name", "selector", "budget", "seed", "folder")}
+        return plain | {
+            "train": self.train.model_dump(mode="json"),
+            "evaluate": self.evaluate.model_dump(mode="json"),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Trial":
+        """The inverse of `as_dict`."""
+        parts = {
+            "train": TrainConfig.parse(values["train"]),
+            "evaluate": EvalConfig.parse(values["evaluate"]),
+        }
+        return cls(**(values | parts))
+
+
+def trials_of(config: RunConfig, picks: dict[tuple[str, str, int], str], model: str) -> list[Trial]:
+    """List the trials: every choice, and the whole pool beside them, dearest first so that none ends alone."""
+    chosen: list[tuple[str, str, int, str | None]] = [(*key, path) for key, path in picks.items()]
+    if config.sweep.full:
+        chosen += [("full", "100%", seed, None) for seed in config.seeds]
+    trials = [_trial(config, *key, model) for key in chosen]
+    return sorted(trials, key=lambda t: (-_rows(t, config.out), t.name))
+
+
+def run_sweep(config: RunConfig, trials: list[Trial]) -> list[dict[str, Any]]:
+    """Run the trials that are not done and return all results, in the order given.
+
+    Raises:
+        VinnowError: some trials failed; names them, the others' results stay on disk.
+    """
+    open_trials = [t for t in trials if not exists(join(t.folder, RESULT))]
+    if open_trials:
+        ensure_ray(config.ray)
+        with bar("sweep", "trials") as tell:
+            tell(len(trials) - len(open_trials), len(trials))
+            errors = _tune(
+                config, open_trials, lambda n: tell(len(trials) - len(open_trials) + n, len(trials))
+            )
+        if errors:
+            raise VinnowError(
+                "trials failed: " + "; ".join(errors) + ". The others are kept; run again to retry."
+            )
+    return [read_json(join(t.folder, RESULT)) for t in trials]
+
+
+def run_trial(values: dict[str, Any], callbacks: tuple[Any, ...] = ()) -> dict[str, Any]:
+    """Fine-tune and evaluate one trial, write its result, return it."""
+    trial = Trial.from_dict(values)
+    path = join(trial.folder, RESULT)
+    if exists(path):
+        return read_json(path)
+    trained = train(trial.train, join(trial.folder, "train"), callbacks=callbacks)
+    measured = evaluate(trial.evaluate, join(trial.folder, "eval"))
+    result = {
+        "name": trial.name,
+        "selector": trial.selector,
+        "budget": trial.budget,
+        "seed": trial.seed,
+        "run": trial.evaluate.run,
+        "rows": trained.rows,
+        "steps": trained.steps,
+        "loss": trained.loss,
+        "train_seconds": trained.seconds,
+        "eval_seconds": measured.seconds,
+        "accuracy": measured.accuracy,
+        "by_task": measured.by_task,
+        "model": trained.model,
+    }
+    write_json(path, result)
+    return result
+
+
+def _tune(config: RunConfig, trials: list[Trial], tell: Any) -> list[str]:
+    from ray import tune
+
+    class Count(tune.Callback):
+        done = 0
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            Count.done += 1
+            tell(Count.done)
+
+    space = {"trial": tune.grid_search([json.dumps(t.as_dict()) for t in trials])}
+    # 0.01 CPU: the driver of a trial only waits; a whole one would starve the workers it waits for (spec: Ray §3)
+    tuner = tune.Tuner(
+        tune.with_resources(_trainable, {"CPU": 0.01}),
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=config.sweep.concurrent,
+            trial_dirname_creator=_short,
+            trial_name_creator=_short,
+        ),
+        run_config=tune.RunConfig(
+            name="tune", storage_path=os.path.abspath(config.out), callbacks=[Count()], verbose=0
+        ),
+    )
+    results = tuner.fit()
+    return [f"{t.name}: {_last_line(e)}" for t, e in _failed(trials, results)]
+
+
+def _trainable(values: dict[str, Any]) -> None:
+    import ray.tune
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    result = run_trial(json.loads(values["trial"]), (TuneReportCallback(),))
+    plain = {k: v for k, v in result.items() if isinstance(v, (int, float, str))}
+    ray.tune.report(plain | {f"accuracy_{k}": v for k, v in result["by_task"].items()})
+
+
+def _failed(trials: list[Trial], results: Any) -> list[tuple[Trial, Exception]]:
+    failed = []
+    for i in range(len(results)):
+        if results[i].error:
+            name = json.loads(results[i].config["trial"])["name"]
+            failed.append((next(t for t in trials if t.name == name), results[i].error))
+    return failed
+
+
+def _short(trial: Any) -> str:
+    return json.loads(trial.config["trial"])["name"] + "-" + trial.trial_id[-5:]
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]
+
+
+def _trial(config: RunConfig, selector: str, budget: str, seed: int, picks: str | None, model: str) -> Trial:
+    name = f"{selector}-{budget.replace('%', 'pct')}-s{seed}"
+    folder = os.path.abspath(join(config.out, "sweep", name))
+    pool, test = (os.path.abspath(join(config.out, n)) for n in ("pool", "test"))
+    training = train_config(
+        config.finetune, "finetune", model=os.path.abspath(model), pool=pool, picks=picks, seed=seed
+    )
+    # the run is what was trained on, how, and from where; not where it lies
+    chosen = ids_digest(read_rows(picks, PICKS)["sample_id"].to_numpy()) if picks else Pool(pool).digest
+    how = training.model_dump_json(exclude={"model", "pool", "picks"})
+    run = digest(chosen, how, model_digest(model))
+    scoring = eval_config(config.evaluate, model=join(folder, "train", "model"), pool=test, run=run)
+    return Trial(name, selector, budget, seed, folder, training, scoring)
+
+
+def _rows(trial: Trial, out: str) -> int:
+    return (
+        Pool(join(out, "pool")).rows
+        if trial.train.picks is None
+        else read_rows(trial.train.picks, PICKS).num_rows
+    )

@@ -1,0 +1,48 @@
+"""A run from the pool to the report."""
+
+import time
+
+from ..train.run import TrainReport
+from .config import RunConfig
+from .flows import Run, ingest_pools, make_features, pick, prepare_model, start, train_proxy, warm_up
+from .progress import console
+from .results import collect, write_report
+from .sweep import run_sweep, trials_of
+
+
+def whole_run(config: RunConfig, report: bool = True) -> str | None:
+    """Do every stage that is not done; returns the report's path.
+
+    Raises:
+        InputError: the run's folder was made by another config, or an input is missing.
+        VinnowError: a trial of the sweep failed; the rest is kept.
+    """
+    begin = time.perf_counter()
+    run = start(config)
+    ingest_pools(run)
+    model = warm_up(run, prepare_model(run))
+    checkpoints = train_proxy(run, model)
+    make_features(run, checkpoints)
+    picks = pick(run, learning_rates(run))
+    trials = trials_of(config, picks, model)
+    sweep_stage(run, trials)
+    path = write_report(config) if report else None
+    console.print(f"[bold]{config.out}[/]: all stages done, {time.perf_counter() - begin:.1f} s this time")
+    return path
+
+
+def sweep_stage(run: Run, trials: list) -> None:
+    """Run the sweep and gather every trial's answers into `RUN/evals.parquet`."""
+    inputs = {"trials": " ".join(t.evaluate.run for t in trials), "test": str(run.config.evaluate)}
+
+    def work(record) -> None:  # noqa: ANN001
+        results = run_sweep(run.config, trials)
+        collect(run.config.out, trials)
+        record.facts.update(rows=sum(r["rows"] for r in results), trials=[t.name for t in trials])
+
+    run.stage("sweep", inputs, work)
+
+
+def learning_rates(run: Run) -> dict[int, float]:
+    """Return the proxy's mean learning rate up to each checkpoint since the one before: LESS's checkpoint weights."""
+    return {int(c.step): float(c.lr) for c in TrainReport.read(run.folder("train", "proxy")).checkpoints}

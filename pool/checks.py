@@ -1,0 +1,118 @@
+"""One LLaVA record → a normalised record, or a reason why not. The reasons are a small fixed vocabulary."""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ..store.errors import InputError
+
+IMAGE = "<image>"
+REASONS = {
+    "not_an_object": "the record is no JSON object",
+    "no_conversations": "`conversations` is missing, empty or no list",
+    "bad_turn": "a turn is no object with a text in `from` and `value`",
+    "bad_role": "a turn is from neither human nor gpt",
+    "not_alternating": "human and gpt do not take turns, or no gpt turn ends the conversation",
+    "empty_answer": "every answer is empty: nothing could be trained",
+    "bad_image": "`image` is neither a path nor null",
+    "too_many_images": "several turns carry <image>, but the record has one picture",
+    "bad_text": "the text holds characters that UTF-8 cannot (lone surrogates)",
+    "duplicate": "a record with the same picture and turns came before",
+    "image_outside_root": "the image path is absolute, climbs out of the root, or a link leads out",
+    "image_missing": "no such image file",
+    "image_not_a_file": "the image is a folder, a FIFO or a device",
+    "image_empty": "the image file has no bytes",
+    "image_too_large": "the image has more pixels than allowed",
+    "image_truncated": "the image file is cut off",
+    "image_unreadable": "the image cannot be decoded",
+    "no_trained_token": "no answer token carries loss",
+    "not_encodable": "the record does not fit the model's length",
+    "not_finite": "a feature became NaN or infinite",
+}
+_ROLES = ("human", "gpt")
+_SOURCES = ("coco", "gqa", "ocr_vqa", "textvqa", "vg")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A normalised record: human first, roles alternating, `<image>` once in front of its turn."""
+
+    source: str
+    task: str
+    image: str | None
+    conversations: list[dict[str, str]]
+    extra: dict[str, Any]
+
+
+class RefusedError(InputError):
+    """A record that cannot be used; `reason` is one of `REASONS`."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        assert reason in REASONS, reason
+        super().__init__(detail or REASONS[reason])
+        self.reason = reason
+
+
+def check_record(raw: Any) -> Checked:
+    """Normalise one record as LLaVA's trainer reads it (spec: LLaVA §1.1).
+
+    A leading gpt turn is dropped; every `<image>` of a turn becomes one `<image>` line in front; a record with a picture
+    but without `<image>` gets one in its first turn (LLaVA would drop the picture); a literal `<image>` without a
+    picture stays text.
+
+    Raises:
+        RefusedError: with the reason.
+    """
+    if not isinstance(raw, dict):
+        raise RefusedError("not_an_object", f"found {type(raw).__name__}")
+    image = raw.get("image")
+    if image is not None and (not isinstance(image, str) or not image):
+        raise RefusedError("bad_image", f"`image` is {image!r:.80}")
+    turns = _turns(raw.get("conversations"))
+    if image is not None:
+        turns = _place_image(turns)
+    extra = {k: v for k, v in raw.items() if k not in ("image", "conversations")}
+    source = str(raw.get("source") or infer_source(image))
+    checked = Checked(source, str(raw.get("task") or source), image, turns, extra)
+    try:
+        json.dumps([source, checked.task, image, turns], ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise RefusedError("bad_text", str(error)) from error
+    return checked
+
+
+def infer_source(image: str | None) -> str:
+    """Name the data set that a mix665k image path comes from: its first folder; text-only rows are "text"."""
+    if image is None:
+        return "text"
+    first = image.split("/", 1)[0]
+    return first if first in _SOURCES or "/" in image else "image"
+
+
+def _turns(value: Any) -> list[dict[str, str]]:
+    if not isinstance(value, list) or not value:
+        raise RefusedError("no_conversations")
+    for i, turn in enumerate(value):
+        if not isinstance(turn, dict) or not all(isinstance(turn.get(k), str) for k in ("from", "value")):
+            raise RefusedError("bad_turn", f"turn {i} is {turn!r:.80}")
+        if turn["from"] not in _ROLES:
+            raise RefusedError("bad_role", f"turn {i} is from {turn['from']!r}")
+    turns = [{"from": t["from"], "value": t["value"]} for t in value]
+    if turns[0]["from"] == "gpt":
+        turns = turns[1:]
+    roles = [t["from"] for t in turns]
+    if len(turns) < 2 or len(turns) % 2 or roles != list(_ROLES) * (len(turns) // 2):
+        raise RefusedError("not_alternating", f"roles are {', '.join(roles) or 'none'}"[:200])
+    if not any(t["value"].strip() for t in turns[1::2]):
+        raise RefusedError("empty_answer")
+    return turns
+
+
+def _place_image(turns: list[dict[str, str]]) -> list[dict[str, str]]:
+    holders = [i for i, t in enumerate(turns) if t["from"] == "human" and IMAGE in t["value"]]
+    if len(holders) > 1:
+        raise RefusedError("too_many_images", f"turns {holders} carry <image>")
+    at = holders[0] if holders else 0
+    rest = re.sub(re.escape(IMAGE), "", turns[at]["value"]).strip()
+    return [*turns[:at], {"from": "human", "value": f"{IMAGE}\n{rest}"}, *turns[at + 1 :]]

@@ -1,0 +1,95 @@
+"""Conversation templates: how turns become text, and which of it is trained. A new template is one entry.
+
+Texts and separators are LLaVA's (spec: LLaVA §2.1, §2.4). A segment is text, or one of the special marks; only marks
+become special tokens, so a literal `</s>` in an answer stays text.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from .checks import IMAGE
+
+Turns = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of the prompt. `kind`: text, or a special token (image, eos); `trained`: it carries loss."""
+
+    kind: Literal["text", "image", "eos"]
+    text: str = ""
+    trained: bool = False
+
+
+@dataclass(frozen=True)
+class Template:
+    """A template: its system prompt and how it lays turns out; `open_answer` is what a generation starts behind."""
+
+    name: str
+    system: str
+    layout: Callable[["Template", Turns, bool], list[Segment]]
+    opening: Callable[["Template", Turns, bool], list[Segment]]
+
+    def segments(self, conversations: Turns, has_image: bool) -> list[Segment]:
+        """Lay a whole conversation out, for training."""
+        return self.layout(self, conversations, has_image)
+
+    def prompt(self, conversations: Turns, has_image: bool) -> list[Segment]:
+        """Lay the first question out up to where the answer begins, for generation."""
+        return self.opening(self, conversations, has_image)
+
+
+def split_image(text: str, has_image: bool) -> list[Segment]:
+    """Split a turn at `<image>`; without a picture the mark is text like any other."""
+    if not has_image or IMAGE not in text:
+        return [Segment("text", text)]
+    before, _, after = text.partition(IMAGE)
+    return [
+        s
+        for s in (Segment("text", before), Segment("image"), Segment("text", after))
+        if s.kind != "text" or s.text
+    ]
+
+
+def _vicuna(template: Template, turns: Turns, has_image: bool) -> list[Segment]:
+    """`{system} USER: {q} ASSISTANT: {a}</s>USER: {q2} …`; no space behind `</s>`."""
+    found: list[Segment] = [Segment("text", f"{template.system} ")]
+    for question, answer in zip(turns[::2], turns[1::2], strict=True):
+        found += [
+            Segment("text", "USER: "),
+            *split_image(question["value"], has_image),
+            Segment("text", " ASSISTANT:"),
+        ]
+        if answer["value"]:
+            # the space before the answer melts into its first token, which is trained
+            found += [Segment("text", f" {answer['value']}", True), Segment("eos", trained=True)]
+        # LLaVA drops the separator of an empty answer too: that round is not trained, later ones are
+    return found
+
+
+def _vicuna_open(template: Template, turns: Turns, has_image: bool) -> list[Segment]:
+    start = [Segment("text", f"{template.system} USER: "), *split_image(turns[0]["value"], has_image)]
+    return [*start, Segment("text", " ASSISTANT:")]
+
+
+def _plain(template: Template, turns: Turns, has_image: bool) -> list[Segment]:
+    """Stage 1: image and caption alone; the question is thrown away, a newline ends it, there is no `</s>`."""
+    caption = Segment("text", turns[1]["value"] + "\n", True)
+    return [Segment("image"), caption] if has_image else [caption]
+
+
+def _plain_open(template: Template, turns: Turns, has_image: bool) -> list[Segment]:
+    return [Segment("image")] if has_image else []
+
+
+TEMPLATES = {
+    "v1": Template(
+        "v1",
+        "A chat between a curious user and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions.",
+        _vicuna,
+        _vicuna_open,
+    ),
+    "plain": Template("plain", "", _plain, _plain_open),
+}

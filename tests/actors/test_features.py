@@ -1,0 +1,194 @@
+"""The feature stage: one class run three ways, exactly once, refusing what it must, resuming where it stopped."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from pictures import make_records, write_records
+from vinnow.actors.batching import token_batches
+from vinnow.actors.config import ActorResources, CheckpointRef, FeatureConfig
+from vinnow.actors.features import FeatureActor
+from vinnow.actors.loader import PartLoader, pack, unpack
+from vinnow.actors.stream import make_spec, run_features, run_inline
+from vinnow.models.projection import ProjectionConfig
+from vinnow.pool.reader import Pool
+from vinnow.store.errors import InputError, KeyMismatchError
+from vinnow.store.features import FeatureSet
+from vinnow.store.refusals import read_refused, refused_ids
+
+KINDS = {
+    "gradient": FeatureConfig(
+        kind="gradient", projection=ProjectionConfig(dim=64), rows_per_part=16, token_budget=900
+    ),
+    "trajectory": FeatureConfig(kind="trajectory", rows_per_part=16, token_budget=900),
+    "loss": FeatureConfig(kind="loss", rows_per_part=16, token_budget=900),
+}
+
+
+def spec_for(tiny_pool, twin_path, out, kind="gradient", **changes):
+    config = KINDS[kind].model_copy(update=changes)
+    checkpoints = [CheckpointRef(10, twin_path), CheckpointRef(20, twin_path)]
+    return make_spec(tiny_pool, checkpoints, config, str(out))
+
+
+def table(out, kind, step=10):
+    rows = FeatureSet(out, kind).load(step)
+    order = np.argsort(rows.ids)
+    return rows.ids[order], rows.vec[order], rows.n_tokens[order]
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("where", ["ray", "ray+loaders", pytest.param("gpu", marks=pytest.mark.gpu)])
+def test_the_same_class_gives_the_same_table_everywhere(
+    tiny_pool, twin_path, tmp_path, ray_cluster, kind, where
+):
+    if where == "ray+loaders" and kind != "gradient":
+        pytest.skip("the loader is the same for every kind")
+    run_inline(spec_for(tiny_pool, twin_path, tmp_path / "inline", kind))
+    resources = ActorResources(
+        actors=2, loaders=int(where == "ray+loaders"), gpus_per_actor=float(where == "gpu"), cpus_per_actor=1
+    )
+    report = run_features(spec_for(tiny_pool, twin_path, tmp_path / "ray", kind), resources)
+    ids, vec, tokens = table(tmp_path / "inline", kind)
+    got_ids, got_vec, got_tokens = table(tmp_path / "ray", kind)
+    assert np.array_equal(ids, np.sort(Pool(tiny_pool).ids()))
+    assert np.array_equal(ids, got_ids)
+    assert np.array_equal(tokens, got_tokens)
+    np.testing.assert_allclose(got_vec, vec, rtol=1e-4 if where == "gpu" else 1e-6, atol=1e-6)
+    assert np.abs(vec).max() > 0
+    assert (report.rows, report.parts, report.refused) == (120, 8, 0)
+    again = run_features(spec_for(tiny_pool, twin_path, tmp_path / "ray", kind), resources)
+    assert (again.rows, again.parts, again.skipped_parts) == (0, 0, 8)
+
+
+def test_only_the_missing_parts_are_computed(tiny_pool, twin_path, tmp_path):
+    spec = spec_for(tiny_pool, twin_path, tmp_path)
+    run_inline(spec)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("part-*.parquet")}
+    whole = table(tmp_path, "gradient")
+    lost = sorted(before)[3]
+    lost.unlink()
+    report = run_inline(spec)
+    after = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("part-*.parquet")}
+    assert report.parts == 1
+    assert {p for p in after if after[p] != before[p]} == {lost}
+    for a, b in zip(whole, table(tmp_path, "gradient"), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_vectors_do_not_depend_on_how_rows_are_batched(tiny_pool, twin_path, tmp_path):
+    run_inline(spec_for(tiny_pool, twin_path, tmp_path / "a"))
+    run_inline(spec_for(tiny_pool, twin_path, tmp_path / "b", token_budget=1, rows_per_part=7))
+    for a, b in zip(table(tmp_path / "a", "gradient"), table(tmp_path / "b", "gradient"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6)
+
+
+def test_text_only_rows_are_zero_for_the_projector_and_unit_otherwise(tiny_pool, twin_path, tmp_path):
+    run_inline(spec_for(tiny_pool, twin_path, tmp_path))
+    ids, vec, _ = table(tmp_path, "gradient")
+    pool = Pool(tiny_pool)
+    text = dict(zip(pool.ids().tolist(), [i is None for i in pool.column("image")], strict=True))
+    norms = np.linalg.norm(vec, axis=1)
+    assert [n == 0 for n in norms] == [text[i] for i in ids.tolist()]
+    assert np.allclose(norms[norms > 0], 1, atol=1e-5)
+
+
+def test_features_of_another_model_are_refused(tiny_pool, twin_path, tmp_path):
+    spec = spec_for(tiny_pool, twin_path, tmp_path)
+    run_inline(spec)
+    other = replace(spec, keys=tuple(replace(k, model="f" * 16) for k in spec.keys))
+    with pytest.raises(KeyMismatchError, match="model: "):
+        run_features(other)
+    with pytest.raises(KeyMismatchError, match='"seed":1'):
+        run_features(spec_for(tiny_pool, twin_path, tmp_path, projection=ProjectionConfig(dim=64, seed=1)))
+    with pytest.raises(InputError, match="rows_per_part"):
+        run_features(spec_for(tiny_pool, twin_path, tmp_path, rows_per_part=9))
+
+
+def test_rows_that_cannot_be_fed_are_refused_with_a_reason_and_the_rest_goes_on(tmp_path, twin_path):
+    from vinnow.pool.ingest import IngestConfig, ingest
+
+    records, pictures = make_records(20)
+    source = write_records(tmp_path, records, pictures)
+    ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
+    (tmp_path / "images/pics/0.png").unlink()  # gone since the ingest
+    (tmp_path / "images/pics/1.png").write_bytes((tmp_path / "images/pics/1.png").read_bytes()[:60])
+    spec = spec_for(str(tmp_path / "pool"), twin_path, tmp_path / "out")
+    run_inline(spec)
+    refused = read_refused(tmp_path / "out", "gradient")
+    assert sorted(set(refused["reason"].to_pylist())) == ["image_missing", "image_truncated"]
+    bad = refused_ids(tmp_path / "out", ["gradient"])
+    ids, _, _ = table(tmp_path / "out", "gradient")
+    assert len(bad) == 2
+    assert sorted([*ids.tolist(), *bad.tolist()]) == sorted(Pool(tmp_path / "pool").ids().tolist())
+
+
+def test_a_packed_part_arrives_as_it_was(tiny_pool, twin_path, tmp_path):
+    loader = PartLoader(spec_for(tiny_pool, twin_path, tmp_path))
+    part = loader.load(next(iter(loader.parts)))
+    part.refused.append((2**63, "s", "image_missing", 'it\'s "gone"'))
+    got = unpack(pack(part))
+    assert got.refused == part.refused
+    assert got.tasks == part.tasks
+    for a, b in zip(got.encoded, part.encoded, strict=True):
+        assert a.sample_id == b.sample_id
+        assert np.array_equal(a.input_ids, b.input_ids)
+        assert np.array_equal(a.labels, b.labels)
+    assert [None if p is None else p.tolist() for p in got.pixels] == [
+        None if p is None else p.tolist() for p in part.pixels
+    ]
+
+
+def test_pixels_shipped_as_bytes_are_those_of_the_processor(tiny_pool, twin_path, tmp_path):
+    from vinnow.pool.images import load_image
+
+    loader = PartLoader(spec_for(tiny_pool, twin_path, tmp_path, image_mode="square"))
+    record = next(r for r in loader.pool.read(next(iter(loader.parts.values()))) if r.image)
+    picture = load_image(loader.root, record.image)
+    expected = loader.encoder.images(picture, return_tensors="pt")["pixel_values"][0]
+    assert torch.allclose(torch.from_numpy(loader.encoder.pixels(picture)), expected, atol=1e-5)
+
+
+def test_targets_keep_their_tasks(target_pool, twin_path, tmp_path):
+    spec = make_spec(
+        target_pool, [CheckpointRef(1, twin_path)], KINDS["gradient"], str(tmp_path), targets=True
+    )
+    run_inline(spec)
+    rows = FeatureSet(tmp_path, "gradient").load(1)
+    pool = Pool(target_pool)
+    tasks = dict(zip(pool.ids().tolist(), pool.column("task"), strict=True))
+    assert [tasks[i] for i in rows.ids.tolist()] == rows.task.tolist()
+
+
+def test_token_batches_keep_the_budget_and_every_row():
+    lengths = np.random.default_rng(0).integers(5, 300, 200).tolist()
+    batches = token_batches(lengths, 1000, 16)
+    assert sorted(i for b in batches for i in b) == list(range(200))
+    assert all(len(b) * max(lengths[i] for i in b) <= 1000 and len(b) <= 16 for b in batches)
+    assert token_batches([5000], 10, 4) == [[0]]
+    assert sum(len(b) * max(lengths[i] for i in b) for b in batches) < 1.15 * sum(lengths)
+
+
+def test_bad_configs_are_refused(tiny_pool, twin_path, tmp_path):
+    with pytest.raises(InputError, match="float16"):
+        FeatureConfig.parse({"kind": "gradient", "dtype": "float16", "unit_rows": False})
+    with pytest.raises(InputError, match="did you mean 'token_budget'"):
+        FeatureConfig.parse({"tokens_budget": 3})
+    with pytest.raises(InputError, match="no checkpoint"):
+        make_spec(tiny_pool, [], KINDS["loss"], str(tmp_path))
+    with pytest.raises(InputError, match="no such folder"):
+        make_spec(tiny_pool, [CheckpointRef(1, "/nowhere")], KINDS["loss"], str(tmp_path))
+    with pytest.raises(InputError, match="same step"):
+        make_spec(tiny_pool, [CheckpointRef(1, twin_path)] * 2, KINDS["loss"], str(tmp_path))
+    with pytest.raises(InputError, match="no finished pool"):
+        make_spec(str(tmp_path), [CheckpointRef(1, twin_path)], KINDS["loss"], str(tmp_path))
+
+
+def test_the_actor_takes_ray_data_batches_without_ray(tiny_pool, twin_path, tmp_path):
+    spec = spec_for(tiny_pool, twin_path, tmp_path, "loss")
+    actor = FeatureActor(spec)
+    name = next(iter(actor.loader.parts))
+    row = actor({"part": np.array([name]), "todo": np.array(["10,20"])})
+    assert row["rows"].tolist() == [32]
+    assert FeatureSet(tmp_path, "loss").steps() == [10, 20]
