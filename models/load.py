@@ -18,6 +18,8 @@ DTYPES = {
     "float16": torch.float16,
 }
 ADAPTER = "adapter_config.json"
+# what a LoRA training changed besides its adapters (the projector), by canonical name
+NON_LORA = "non_lora.safetensors"
 
 
 @dataclass
@@ -62,6 +64,8 @@ def load(path: str, dtype: str = "float32", device: str = "cpu", attn: str = "sd
     if is_adapter:
         from peft import PeftModel
 
+        if (folder / NON_LORA).is_file():
+            _apply(model, folder / NON_LORA)
         model = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
     model = model.to(device).eval()
     return Loaded(model, load_processor(path), model_digest(path), str(folder))
@@ -141,3 +145,11 @@ def adapter_base(folder: Path) -> Path:
     if not base:
         raise InputError(f"{str(folder / ADAPTER)!r} does not name its base model (base_model_name_or_path).")
     return Path(base) if os.path.isabs(base) else folder / base
+
+
+def _apply(model: Any, file: Path) -> None:
+    from safetensors.torch import load_file
+
+    result = model.load_state_dict(load_file(file), strict=False)
+    if result.unexpected_keys:
+        raise InputError(f"{str(file)!r} holds weights that the model does not have: {result.unexpected_keys[:5]}.")

@@ -1,0 +1,81 @@
+"""Two kinds of checkpoint: the resumable state (DeepSpeed's, reported to Ray Train) and models to use (Hugging Face's)."""
+
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..models.load import NON_LORA, base_of
+from ..models.parts import canonical, part_of
+
+STATE, PROGRESS = "state", "progress.json"
+
+
+def save_state(engine: Any, folder: str, step: int, rank: int) -> None:
+    """Write this rank's share of the resumable state after `step` optimizer steps."""
+    engine.save_checkpoint(folder, tag=STATE)
+    if rank == 0:
+        Path(folder, PROGRESS).write_text(json.dumps({"step": step}))
+
+
+def load_state(engine: Any, folder: str) -> int:
+    """Restore weights and optimizer of this rank; return the optimizer steps already done."""
+    path, _ = engine.load_checkpoint(folder, tag=STATE)
+    if path is None:
+        raise RuntimeError(f"DeepSpeed found no state in {folder}")
+    return int(json.loads(Path(folder, PROGRESS).read_text())["step"])
+
+
+def save_model(engine: Any, processor: Any, out: str, rank: int) -> None:
+    """Write a model folder that Hugging Face loads alone, whole or not at all (every rank must call this: ZeRO-3 gathers).
+
+    Full training: a plain `LlavaForConditionalGeneration` folder. LoRA: PEFT's adapter, and the other trained weights
+    (the projector) in `non_lora.safetensors`.
+    """
+    import deepspeed
+
+    model = engine.module.model
+    sharded = engine.zero_optimization_stage() == 3
+    with deepspeed.zero.GatheredParameters(list(model.parameters()), modifier_rank=None, enabled=sharded):
+        if rank == 0:
+            _write(model, processor, out)
+
+
+def _write(model: Any, processor: Any, out: str) -> None:
+    temporary = f"{out}.tmp-{uuid.uuid4().hex[:8]}"
+    os.makedirs(temporary)
+    try:
+        if hasattr(model, "peft_config"):
+            _write_adapter(model, temporary)
+        else:
+            state = {k: v.detach().cpu().clone().contiguous() for k, v in model.state_dict().items()}
+            model.save_pretrained(temporary, state_dict=state)
+        processor.save_pretrained(temporary)
+        if os.path.isdir(out):  # a restarted worker writes it again
+            shutil.rmtree(out)
+        os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_adapter(model: Any, folder: str) -> None:
+    from safetensors.torch import save_file
+
+    model.save_pretrained(folder)
+    others = {
+        canonical(n): p.detach().cpu().clone().contiguous()
+        for n, p in model.named_parameters()
+        if p.requires_grad and part_of(n) != "lora"
+    }
+    if others:
+        save_file(others, os.path.join(folder, NON_LORA))
+    assert base_of(model) is not model
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seed dropout by (seed, step, rank): a resumed step draws what the undisturbed one drew; no state is saved."""
+    torch.manual_seed((seed * 1_000_003 + step) * 4096 + rank)

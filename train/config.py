@@ -1,0 +1,91 @@
+"""What a training is: data, parts, optimizer, DeepSpeed, checkpoints. One source for every number."""
+
+import math
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ..models.parts import PARTS, LoraSpec
+from ..pool.templates import TEMPLATES
+from ..store.config import Config
+from ..store.errors import suggest
+
+Part = Literal["vision_tower", "projector", "language_model", "lora"]
+
+
+class TrainConfig(Config):
+    """One training stage. Defaults are LLaVA-1.5's stage 2 where they do not depend on the machine (spec: LLaVA §5).
+
+    `parts`: ["projector"] is stage 1, ["projector", "language_model"] stage 2, ["projector", "lora"] LoRA.
+    `global_batch = micro_batch × accumulation × workers`, checked when the config is read. `epochs` may be a fraction;
+    `max_steps` overrules it. `checkpoint_count` leaves that many evenly spaced proxy checkpoints, the last step included;
+    `checkpoint_steps` one every so many steps. `resume_steps`: how often the resumable state is saved.
+    """
+
+    model: str
+    pool: str
+    image_root: str | None = None
+    picks: str | None = None
+    parts: list[Part] = ["projector", "language_model"]
+    lora: LoraSpec | None = None
+    template: str = "v1"
+    image_mode: Literal["pad", "square"] = "pad"
+    max_len: int = Field(2048, ge=8)
+    lr: float = Field(2e-5, gt=0)
+    projector_lr: float | None = Field(None, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    epochs: float = Field(1.0, gt=0)
+    max_steps: int | None = Field(None, ge=1)
+    global_batch: int = Field(128, ge=1)
+    micro_batch: int = Field(16, ge=1)
+    workers: int = Field(1, ge=1)
+    use_gpu: bool = False
+    threads: int = Field(1, ge=1)
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    precision: Literal["float32", "bfloat16"] = "float32"
+    grad_clip: float = Field(0.0, ge=0)
+    gradient_checkpointing: bool = False
+    group_by_modality: bool = True
+    checkpoint_count: int = Field(0, ge=0)
+    checkpoint_steps: int = Field(0, ge=0)
+    resume_steps: int = Field(200, ge=1)
+    max_failures: int = Field(2, ge=0)
+    log_steps: int = Field(10, ge=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _fits(self) -> "TrainConfig":
+        if self.template not in TEMPLATES:
+            raise ValueError(f"unknown template {self.template!r}{suggest(self.template, TEMPLATES)}")
+        if self.global_batch % (self.micro_batch * self.workers):
+            raise ValueError(
+                f"global_batch {self.global_batch} is not micro_batch {self.micro_batch} × workers {self.workers} × a "
+                f"whole number of accumulation steps; {self.micro_batch * self.workers} would be"
+            )
+        if not self.parts or len(set(self.parts)) != len(self.parts):
+            raise ValueError(f"parts must name some of {PARTS}, each once")
+        if ("lora" in self.parts) != (self.lora is not None):
+            raise ValueError("the part 'lora' and the section `lora` go together")
+        if "lora" in self.parts and "language_model" in self.parts:
+            raise ValueError("train either the language model or LoRA on it")
+        if self.checkpoint_count and self.checkpoint_steps:
+            raise ValueError("give checkpoint_count or checkpoint_steps, not both")
+        return self
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches a worker adds up in one optimizer step."""
+        return self.global_batch // (self.micro_batch * self.workers)
+
+    def planned_steps(self, rows: int) -> int:
+        """Return the optimizer steps for so many rows."""
+        return self.max_steps or math.ceil(self.epochs * math.ceil(rows / self.global_batch))
+
+    def planned_checkpoints(self, steps: int) -> list[int]:
+        """Return the steps after which a proxy checkpoint is kept."""
+        if self.checkpoint_steps:
+            return [*range(self.checkpoint_steps, steps + 1, self.checkpoint_steps)]
+        n = min(self.checkpoint_count, steps)
+        return sorted({max(1, round(steps * (i + 1) / n)) for i in range(n)})

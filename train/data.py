@@ -1,0 +1,102 @@
+"""A worker's micro-batches: records, pictures and labels, prepared ahead by a thread."""
+
+import json
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..pool.collate import collate
+from ..pool.encode import Encoded, EncodeError, Encoder
+from ..pool.images import ImageError, load_image
+from ..pool.reader import Pool
+from ..store.tables import PICKS, check_unique, read_rows
+from .config import TrainConfig
+
+AHEAD = 4
+
+
+class Rows:
+    """The rows to train on: the picks' or the whole pool's, sorted by id (independent of the files' order)."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.pool = Pool(config.pool)
+        ids = self.pool.ids()
+        if config.picks is not None:
+            picks = read_rows(config.picks, PICKS)
+            check_unique(picks, config.picks)
+            ids = picks["sample_id"].to_numpy()
+        self.ids = np.sort(ids)
+        at = np.argsort(self.pool.ids())
+        at = at[np.searchsorted(self.pool.ids()[at], self.ids)]
+        self.has_image = np.array([i is not None for i in self.pool.column("image")])[at]
+        self.n_chars = self.pool.column("n_chars")[at]
+
+
+class Batches:
+    """Makes collated micro-batches of row positions; rows that cannot be used are dropped and listed."""
+
+    def __init__(self, config: TrainConfig, rows: Rows, processor: Any, refused_file: str) -> None:
+        self.rows, self.root = rows, config.image_root or rows.pool.image_root
+        self.encoder = Encoder(processor, config.template, config.max_len, image_mode=config.image_mode)
+        tokenizer = processor.tokenizer
+        self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        self.refused_file, self.refused = refused_file, set[int]()
+
+    def make(self, positions: np.ndarray[Any, Any]) -> dict[str, Any]:
+        """Return the batch of these positions; with no usable row, one placeholder without labels."""
+        samples: list[Encoded] = []
+        pictures: list[np.ndarray[Any, Any] | None] = []
+        for record in self.rows.pool.take(self.rows.ids[positions]):
+            try:
+                encoded = self.encoder.encode(record)
+                shown = None if record.image is None else load_image(self.root, record.image)
+                pictures.append(None if shown is None else self.encoder.pixels_u8(shown))
+                samples.append(encoded)
+            except (EncodeError, ImageError) as error:
+                self._refuse(record.sample_id, error)
+        if not samples:
+            ids = np.full(2, self.pad_id, np.int64)
+            samples, pictures = [Encoded(0, ids, np.full(2, -100), None)], [None]
+        batch = collate(samples, [None] * len(samples), self.pad_id)
+        shown_rows = [p for p in pictures if p is not None]
+        if shown_rows:
+            batch["pixel_values"] = self.encoder.normalise(torch.from_numpy(np.stack(shown_rows)))
+        return batch
+
+    def _refuse(self, sample_id: int, error: EncodeError | ImageError) -> None:
+        if sample_id in self.refused:
+            return
+        self.refused.add(sample_id)
+        with open(self.refused_file, "a") as sink:
+            sink.write(json.dumps({"sample_id": sample_id, "reason": error.reason, "detail": str(error)}) + "\n")
+
+
+def prefetch(make: Callable[[Any], Any], work: Iterator[Any]) -> Iterator[Any]:
+    """Yield `make(item)` for each item, made by a thread up to AHEAD items before they are asked for."""
+    line: queue.Queue[Any] = queue.Queue(AHEAD)
+    stop, end = threading.Event(), object()
+
+    def fill() -> None:
+        try:
+            for item in work:
+                if stop.is_set():
+                    return
+                line.put(make(item))
+            line.put(end)
+        except BaseException as error:  # noqa: BLE001 - handed over to the consumer, which raises it
+            line.put(error)
+
+    threading.Thread(target=fill, daemon=True).start()
+    try:
+        while (item := line.get()) is not end:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        while not line.empty():
+            line.get_nowait()

@@ -1,0 +1,50 @@
+"""The module that DeepSpeed wraps: a LLaVA with its training loss."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..models.load import base_of
+
+
+class LossModule(nn.Module):
+    """Mean cross-entropy over a micro-batch's trained tokens, as Hugging Face and LLaVA compute it.
+
+    Only label positions go through the LM head. A batch without a trained token has loss zero, not NaN. A batch without a
+    picture sends a blank one through tower and projector and scatters nothing of it: every batch has one and the same
+    graph, so gradients become ready in one order on every rank. ZeRO-2 reduces them in buckets by that order; a
+    text-only graph of another shape made it add up gradients of different parameters, without an error.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Return the loss, a scalar in float32 (nats a token)."""
+        base = base_of(self.model)
+        hidden_BTH = self._hidden(base, batch)
+        target_BT = batch["labels"][:, 1:]
+        rows, at = torch.nonzero(target_BT != -100, as_tuple=True)
+        if len(rows):
+            logits = base.lm_head(hidden_BTH[rows, at]).float()
+            loss = nn.functional.cross_entropy(logits, target_BT[rows, at])
+        else:
+            loss = base.lm_head(hidden_BTH[:, :1]).float().sum() * 0
+        return loss
+
+    def _hidden(self, base: Any, batch: dict[str, Any]) -> torch.Tensor:
+        embeds_BTH = base.get_input_embeddings()(batch["input_ids"])
+        pixels = batch["pixel_values"]
+        if pixels is None:
+            side = base.config.vision_config.image_size
+            pixels = embeds_BTH.new_zeros(1, 3, side, side)
+        features = torch.cat(list(base.get_image_features(pixel_values=pixels).pooler_output)).to(embeds_BTH.dtype)
+        marks_BT1 = (batch["input_ids"] == base.config.image_token_id)[:, :, None]
+        if batch["pixel_values"] is not None and int(marks_BT1.sum()) != len(features):
+            raise ValueError(f"{int(marks_BT1.sum())} image tokens in the batch, {len(features)} image features")
+        embeds_BTH = embeds_BTH.masked_scatter(marks_BT1, features)
+        return base.model.language_model(
+            inputs_embeds=embeds_BTH, attention_mask=batch["attention_mask"], use_cache=False
+        ).last_hidden_state

@@ -1,0 +1,38 @@
+"""AdamW with LLaVA's parameter groups, and the learning rate as a pure function of the step."""
+
+import math
+from typing import Any
+
+import torch
+
+from ..models.parts import part_of
+from .config import TrainConfig
+
+
+def make_optimizer(named: list[tuple[str, torch.nn.Parameter]], config: TrainConfig) -> torch.optim.AdamW:
+    """Return AdamW over the trainable parameters in up to four groups: decay × projector (spec: LLaVA §5).
+
+    Biases and norms are not decayed. `base_lr` in each group is its peak learning rate.
+    """
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in named:
+        if parameter.requires_grad:
+            key = (parameter.ndim > 1, part_of(name) == "projector")
+            groups.setdefault(key, []).append(parameter)
+    built: list[dict[str, Any]] = []
+    for (decays, projector), parameters in sorted(groups.items(), reverse=True):
+        lr = config.projector_lr if projector and config.projector_lr else config.lr
+        decay = config.weight_decay if decays else 0.0
+        built.append({"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay})
+    return torch.optim.AdamW(built, lr=config.lr, betas=(0.9, 0.999), eps=1e-8)
+
+
+def lr_factor(step: int, steps: int, config: TrainConfig) -> float:
+    """Return the share of the peak learning rate at optimizer step `step` (0-based) of `steps`."""
+    warmup = math.ceil(config.warmup_ratio * steps)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1, steps - warmup)
+    if config.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    return 1 - done if config.schedule == "linear" else 1.0

@@ -1,0 +1,60 @@
+"""Which rows are in which step: a pure function of (ids, seed, epoch), the same for any number of workers.
+
+`group_by_modality` is LLaVA's sampler (spec: LLaVA §4): batches of one modality, rows of like length together.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .config import TrainConfig
+
+Array = np.ndarray[Any, Any]
+
+
+class Order:
+    """Global batches of row positions [global_batch]; positions count in the ids sorted ascending."""
+
+    def __init__(self, config: TrainConfig, has_image: Array, n_chars: Array) -> None:
+        self.config, self.has_image, self.n_chars = config, has_image, n_chars
+        self.per_epoch = math.ceil(len(has_image) / config.global_batch)
+        self._cached: tuple[int, Array] | None = None
+
+    def batch(self, step: int) -> Array:
+        """Return the positions of optimizer step `step` (0-based) [global_batch]."""
+        epoch, at = divmod(step, self.per_epoch)
+        if self._cached is None or self._cached[0] != epoch:
+            self._cached = (epoch, self._epoch(epoch))
+        return self._cached[1][at]
+
+    def micro_batch(self, step: int, accumulated: int, rank: int) -> Array:
+        """Return one worker's micro-batch; the k-th micro-batch of a step is the same whoever computes it."""
+        micro = self.config.micro_batch
+        k = accumulated * self.config.workers + rank
+        return self.batch(step)[k * micro : (k + 1) * micro]
+
+    def _epoch(self, epoch: int) -> Array:
+        rng = np.random.default_rng([self.config.seed, epoch])
+        size = self.config.global_batch
+        order = rng.permutation(len(self.has_image))
+        if self.config.group_by_modality:
+            order = self._grouped(order, rng)
+        # the last batch is filled from the epoch's start, so that every worker always has work
+        return np.resize(order, (self.per_epoch, size))
+
+    def _grouped(self, order: Array, rng: np.random.Generator) -> Array:
+        size = self.config.global_batch
+        whole: list[Array] = []
+        rest: list[Array] = []
+        for image in (True, False):
+            mine = order[self.has_image[order] == image]
+            cut = len(mine) - len(mine) % size
+            whole += [self._by_length(mine[i : i + size]) for i in range(0, cut, size)]
+            rest.append(mine[cut:])
+        shuffled = [whole[i] for i in rng.permutation(len(whole))]
+        return np.concatenate([*shuffled, np.concatenate(rest)])
+
+    def _by_length(self, batch: Array) -> Array:
+        # like lengths in one micro-batch: less padding; the order inside a step does not change its gradient's sum
+        return batch[np.argsort(-self.n_chars[batch], kind="stable")]

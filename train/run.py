@@ -1,0 +1,173 @@
+"""`train`: one Ray Train run with DeepSpeed, resumable after a killed worker or driver; a finished one does nothing."""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..models.load import check_folder
+from ..pool.reader import Pool
+from ..store.errors import InputError, VinnowError
+from ..store.files import exists, join, read_json, write_json
+from .config import TrainConfig
+from .data import Rows
+from .loop import ENGINE, LOG, REFUSED, worker_loop
+
+REPORT, CONFIG = "train.json", "config.json"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A proxy checkpoint: its step, folder, and the mean learning rate since the one before (LESS's weight)."""
+
+    step: int
+    path: str
+    lr: float
+
+
+@dataclass
+class TrainReport:
+    """What a training left. `curve` holds (step, loss, lr) of every step; `seconds` are those of the steps alone."""
+
+    model: str
+    steps: int
+    rows: int
+    loss: float
+    seconds: float
+    wall_seconds: float
+    rows_per_second: float
+    tokens: int
+    refused: int
+    engine: dict[str, Any] = field(default_factory=dict)
+    checkpoints: list[Kept] = field(default_factory=list)
+    curve: list[tuple[int, float, float]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, out: str) -> "TrainReport":
+        """Read a finished training's report.
+
+        Raises:
+            InputError: it is not finished.
+        """
+        values = read_json(join(out, REPORT))
+        return cls(**(values | {"checkpoints": [Kept(**k) for k in values["checkpoints"]]}))
+
+
+def train(config: TrainConfig, out: str, callbacks: Sequence[Any] = ()) -> TrainReport:
+    """Train and return the report; `out` must be a folder that all workers reach (a shared one on several nodes).
+
+    Raises:
+        InputError: `out` holds another training, the model, pool or picks are missing, or there are no rows.
+        VinnowError: the workers failed more often than `max_failures`.
+    """
+    out = os.path.abspath(out)
+    if exists(join(out, REPORT)):
+        _refuse_other(config, out)
+        return TrainReport.read(out)
+    _check_inputs(config)
+    if exists(join(out, CONFIG)):
+        _refuse_other(config, out)
+    write_json(join(out, CONFIG), config.model_dump(mode="json"))
+    start = time.perf_counter()
+    _fit(config, out, callbacks)
+    report = _collect(config, out, time.perf_counter() - start)
+    write_json(join(out, REPORT), asdict(report))
+    return report
+
+
+def _fit(config: TrainConfig, out: str, callbacks: Sequence[Any]) -> None:
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    environment = {"OMP_NUM_THREADS": str(config.threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    if not config.use_gpu:
+        environment["DS_ACCELERATOR"] = "cpu"
+    # threads are only a hint to torch: a worker asks Ray for one CPU, so that trials can share a small machine
+    resources = {"CPU": 1.0, "GPU": 1.0} if config.use_gpu else {"CPU": 1.0}
+    trainer = TorchTrainer(
+        worker_loop,
+        train_loop_config={"config": config.model_dump(mode="json"), "out": out},
+        scaling_config=ScalingConfig(
+            num_workers=config.workers, use_gpu=config.use_gpu, resources_per_worker=resources
+        ),
+        torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
+        run_config=RunConfig(
+            name="ray",  # the same name in the same folder: a rerun goes on from the last reported state
+            storage_path=out,
+            failure_config=FailureConfig(max_failures=config.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            worker_runtime_env={"env_vars": environment},
+            callbacks=list(callbacks),
+        ),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:
+        raise VinnowError(f"training in {out} failed: {_cause(error)}") from error
+
+
+def _collect(config: TrainConfig, out: str, wall: float) -> TrainReport:
+    with open(join(out, LOG)) as source:
+        log = [json.loads(line) for line in source]
+    steps = log[-1]["step"]
+    seconds = sum(row["seconds"] for row in log)
+    kept, before = [], 0
+    for step in config.planned_checkpoints(steps):
+        rates = [row["lr"] for row in log if before < row["step"] <= step]
+        kept.append(Kept(step, join(out, f"checkpoint-{step}"), sum(rates) / max(1, len(rates))))
+        before = step
+    engine = read_json(join(out, ENGINE))
+    last = log[-config.log_steps :]
+    return TrainReport(
+        model=join(out, "model"),
+        steps=steps,
+        rows=engine["rows"],
+        loss=sum(row["loss"] for row in last) / len(last),
+        seconds=round(seconds, 3),
+        wall_seconds=round(wall, 3),
+        rows_per_second=round(steps * config.global_batch / seconds, 2),
+        tokens=sum(row["tokens"] for row in log),
+        refused=_count_refused(config, out),
+        engine=engine,
+        checkpoints=kept,
+        curve=[(row["step"], row["loss"], row["lr"]) for row in log],
+    )
+
+
+def _count_refused(config: TrainConfig, out: str) -> int:
+    ids = set()
+    for rank in range(config.workers):
+        path = os.path.join(out, f"{REFUSED}-rank{rank}.jsonl")
+        if os.path.isfile(path):
+            with open(path) as source:
+                ids |= {json.loads(line)["sample_id"] for line in source}
+    return len(ids)
+
+
+def _check_inputs(config: TrainConfig) -> None:
+    """Find what is missing here, not on a worker ten seconds later."""
+    check_folder(config.model)
+    Pool(config.pool)
+    if not len(Rows(config).ids):
+        raise InputError(f"{config.picks or config.pool}: there are no rows to train on.")
+
+
+def _refuse_other(config: TrainConfig, out: str) -> None:
+    before, now = read_json(join(out, CONFIG)), config.model_dump(mode="json")
+    changed = [f"{k}: was {before.get(k)!r}, is {now.get(k)!r}" for k in now if before.get(k) != now[k]]
+    if changed:
+        raise InputError(
+            f"{out} holds a training with another config: {'; '.join(changed)}. Use another folder, or delete it."
+        )
+
+
+def _cause(error: BaseException) -> str:
+    """Return the innermost message: Ray wraps a worker's error several times."""
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        error = next(iter(failures.values()))
+    while getattr(error, "cause", None) is not None:
+        error = error.cause
+    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
