@@ -229,7 +229,7 @@ def _sample(values: Any, n: int, what: str, rng: random.Random) -> list[int]:
 
 
 def _captions(questions: list[_Question], images: Path) -> list[dict[str, Any]]:
-    """Caption each picture whose colour and shape the questions reveal; size and place come from its pixels."""
+    """Caption each picture whose colour and shape the questions reveal; its pixels say size and place."""
     colors: dict[int, str] = {}
     shapes: dict[int, str] = {}
     for q in questions:

@@ -1,0 +1,89 @@
+"""What an evaluation is: which checkpoint answers which test pool, and how answers are scored."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from ..pool.templates import TEMPLATES
+from ..store.config import Config
+from ..store.errors import suggest
+from .benchmarks import BENCHMARKS
+
+
+class EvalConfig(Config):
+    """One checkpoint on one test pool, answered greedily.
+
+    `run`: the digest that EVALS rows carry, given by the caller (picks + resolved config + code revision).
+    `token_budget`: rows × (longest prompt + `max_new_tokens`) of a batch. `threads`: torch threads of an actor, and
+    the threads that decode its pictures. The lines from `token_budget` on change the speed, never the answers.
+    """
+
+    model: str
+    pool: str
+    run: str
+    image_root: str | None = None
+    benchmark: str = "exact_match"
+    template: str = "v1"
+    image_mode: Literal["pad", "square"] = "pad"
+    max_len: int = Field(2048, ge=8)
+    max_new_tokens: int = Field(8, ge=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    rows_per_part: int = Field(256, ge=1)
+    token_budget: int = Field(16_384, ge=1)
+    max_rows: int = Field(64, ge=1)
+    actors: int = Field(1, ge=1)
+    cpus_per_actor: float = Field(1, ge=0)
+    gpus_per_actor: float = Field(0, ge=0)
+    threads: int = Field(1, ge=1)
+
+    @field_validator("benchmark")
+    @classmethod
+    def _known_benchmark(cls, name: str) -> str:
+        if name not in BENCHMARKS:
+            raise ValueError(f"unknown benchmark {name!r}{suggest(name, BENCHMARKS)}")
+        return name
+
+    @field_validator("template")
+    @classmethod
+    def _known_template(cls, name: str) -> str:
+        if name not in TEMPLATES:
+            raise ValueError(f"unknown template {name!r}{suggest(name, TEMPLATES)}")
+        return name
+
+
+# what answers and scores depend on, beside the digests of model and pool
+MATTERS = ("run", "benchmark", "template", "image_mode", "max_len", "max_new_tokens", "precision")
+
+
+@dataclass(frozen=True)
+class EvalSpec:
+    """All that an actor is told: plain values, so that it travels to any worker.
+
+    `key` says what the answers were made of; it stands in the footer of every part.
+    """
+
+    config: EvalConfig
+    out: str
+    key: dict[str, str]
+    device: str = "cpu"
+
+
+@dataclass
+class EvalReport:
+    """What an evaluation found. `path`: the EVALS table; `accuracy` counts rows, `by_task` its tasks.
+
+    `refused` rows (a missing picture, a prompt that is too long) have no EVALS row; they are listed with reasons
+    under `out/refused`. `parts`, `skipped_parts` and `seconds` tell of this call.
+    """
+
+    path: str
+    rows: int = 0
+    refused: int = 0
+    accuracy: float = 0.0
+    by_task: dict[str, float] = field(default_factory=dict)
+    rows_by_task: dict[str, int] = field(default_factory=dict)
+    parts: int = 0
+    skipped_parts: int = 0
+    seconds: float = 0.0
+    key: dict[str, Any] = field(default_factory=dict)

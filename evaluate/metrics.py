@@ -1,0 +1,123 @@
+"""Reading answers and scoring them: string rules (spec: LLaVA §7), accuracy by task, the majority baseline."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..store.errors import InputError
+
+_THE_ANSWER_IS = re.compile(r"The answer is ([A-Z])\.")
+_OPTION_LINE = re.compile(r"^\(?([A-Z])[.)] ", re.MULTILINE)
+
+
+def normalise(text: str) -> str:
+    """Return the text without outer space, case and a trailing full stop: " Yes." is "yes"."""
+    return text.strip().removesuffix(".").strip().lower()
+
+
+def exact_match(answer: str, reference: str) -> bool:
+    """Say whether two answers are the same after `normalise`."""
+    return normalise(answer) == normalise(reference)
+
+
+def yes_or_no(answer: str) -> str:
+    """Read an answer as POPE does: up to the first full stop, commas dropped; `No`, `no` or `not` is no, else yes."""
+    words = answer.split(".", 1)[0].replace(",", "").split(" ")
+    return "no" if {"No", "no", "not"} & set(words) else "yes"
+
+
+def option_letter(answer: str, choices: int) -> str | None:
+    """Read the letter of a chosen option as LLaVA's ScienceQA scorer does; None is a failed parse.
+
+    In order: exactly a letter; a letter followed by ". "; exactly one "The answer is X.". So "B.", "(B)" and "b" fail.
+    A letter beyond the `choices` of the problem fails too. Source: spec LLaVA §7 (`eval_science_qa.py`).
+    """
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:choices]
+    if len(answer) == 1 and answer in letters:
+        return answer
+    if len(answer) >= 3 and answer[0] in letters and answer[1:3] == ". ":
+        return answer[0]
+    found = _THE_ANSWER_IS.findall(answer)
+    return found[0] if len(found) == 1 and found[0] in letters else None
+
+
+def count_options(question: str) -> int:
+    """Return how many lettered option lines ("A. …" or "(A) …") a question has; they must run A, B, C, ….
+
+    Raises:
+        InputError: it has none, or they skip a letter.
+    """
+    letters = "".join(_OPTION_LINE.findall(question))
+    if not letters or letters != "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(letters)]:
+        raise InputError(f"no option lines A., B., … in the question {question!r:.120} (found {letters!r}).")
+    return len(letters)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """`overall` counts every row once; `by_task` and `rows_by_task` are keyed by task, in order of name."""
+
+    overall: float
+    by_task: dict[str, float]
+    rows_by_task: dict[str, int]
+
+    @property
+    def rows(self) -> int:
+        """All rows."""
+        return sum(self.rows_by_task.values())
+
+
+def accuracy(evals: pa.Table) -> Accuracy:
+    """Return the share of correct rows of an EVALS table, overall and by task.
+
+    Raises:
+        InputError: the table is empty.
+    """
+    if not evals.num_rows:
+        raise InputError("no answers to score: the EVALS table is empty.")
+    groups = evals.group_by("task").aggregate([("correct", "sum"), ("correct", "count")]).sort_by("task")
+    rows = groups.to_pylist()
+    by_task = {r["task"]: r["correct_sum"] / r["correct_count"] for r in rows}
+    counts = {r["task"]: r["correct_count"] for r in rows}
+    return Accuracy(float(pc.mean(evals["correct"]).as_py()), by_task, counts)
+
+
+@dataclass(frozen=True)
+class Majority:
+    """What always giving each task's commonest answer scores, and which answers those are."""
+
+    overall: float
+    by_task: dict[str, float]
+    answers: dict[str, str]
+
+
+def majority_baseline(evals: pa.Table) -> Majority:
+    """Return the score of always answering the commonest reference of each task of an EVALS table.
+
+    The commonest answer is taken from the test references themselves: the strongest form of this baseline. Ties go to
+    the first by name.
+
+    Raises:
+        InputError: the table is empty.
+    """
+    if not evals.num_rows:
+        raise InputError("no references to count: the EVALS table is empty.")
+    table = pa.table(
+        {
+            "task": evals["task"],
+            "reference": pa.array([normalise(r) for r in evals["reference"].to_pylist()], pa.string()),
+        }
+    )
+    counts = table.group_by(["task", "reference"]).aggregate([([], "count_all")])
+    ranked = counts.sort_by([("task", "ascending"), ("count_all", "descending"), ("reference", "ascending")])
+    tasks = np.array(ranked["task"].to_pylist(), object)
+    found = ranked["count_all"].to_numpy()
+    references = ranked["reference"].to_pylist()
+    first = np.flatnonzero(np.r_[True, tasks[1:] != tasks[:-1]])
+    totals = np.add.reduceat(found, first)
+    by_task = {str(tasks[i]): float(found[i] / n) for i, n in zip(first, totals, strict=True)}
+    answers = {str(tasks[i]): references[i] for i in first}
+    return Majority(float(found[first].sum() / totals.sum()), by_task, answers)

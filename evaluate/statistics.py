@@ -1,0 +1,166 @@
+"""Is a difference of accuracies real? Paired bootstrap, McNemar's exact test, Wilson's interval; all seeded.
+
+Axes: N test samples, R bootstrap draws, S runs (seeds). Pairing is by the EVALS column `sample`.
+"""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..store.errors import DuplicateRowsError, InputError
+
+Array = np.ndarray[Any, Any]
+DRAWS = 10_000
+_CELLS = 1 << 24
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its interval at the given confidence."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Discordant pairs (only the first right, only the second right) and the two-sided exact p."""
+
+    only_first: int
+    only_second: int
+    p: float
+
+
+def wilson_interval(correct: int, rows: int, confidence: float = 0.95) -> Interval:
+    """Return Wilson's score interval of a share (Wilson 1927, eq. for p; no continuity correction).
+
+    Raises:
+        InputError: no rows, or more correct than rows.
+    """
+    if not 0 <= correct <= rows or rows < 1:
+        raise InputError(f"a share needs 0 ≤ correct ≤ rows and rows ≥ 1, not {correct} of {rows}.")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    p, z2 = correct / rows, z * z
+    middle = (p + z2 / (2 * rows)) / (1 + z2 / rows)
+    half = z / (1 + z2 / rows) * math.sqrt(p * (1 - p) / rows + z2 / (4 * rows * rows))
+    # at p = 0 and 1 the exact bound is 0 and 1; rounding must not move the interval off the estimate
+    return Interval(p, min(max(0.0, middle - half), p), max(min(1.0, middle + half), p))
+
+
+def paired_bootstrap(
+    first_N: Array, second_N: Array, seed: int, draws: int = DRAWS, confidence: float = 0.95
+) -> Interval:
+    """Return mean(first) − mean(second) with its percentile interval, resampling the N pairs together.
+
+    Resampling N pairs equals one multinomial draw over the distinct differences, so 0/1 scores of any N cost three
+    numbers a draw. Source: Efron & Tibshirani 1993, ch. 13.
+
+    Raises:
+        InputError: the two differ in length, or are empty.
+    """
+    if len(first_N) != len(second_N) or not len(first_N):
+        raise InputError(f"paired scores need the same samples: {len(first_N)} against {len(second_N)}.")
+    difference_N = np.asarray(first_N, np.float64) - np.asarray(second_N, np.float64)
+    values, counts = np.unique(difference_N, return_counts=True)
+    n, rng = len(difference_N), np.random.default_rng(seed)
+    step = max(1, _CELLS // len(values))
+    means_R = np.concatenate(
+        [
+            rng.multinomial(n, counts / n, size=min(step, draws - done)) @ values / n
+            for done in range(0, draws, step)
+        ]
+    )
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means_R, [tail, 1 - tail])
+    return Interval(float(difference_N.mean()), float(low), float(high))
+
+
+def mcnemar_exact(first_N: Array, second_N: Array) -> McNemar:
+    """Test whether two sets of paired right/wrong answers differ: exact binomial on the discordant pairs, two-sided.
+
+    Source: McNemar 1947; p = min(1, 2 · P[Bin(b + c, ½) ≤ min(b, c)]), 1 without discordant pairs.
+
+    Raises:
+        InputError: the two differ in length.
+    """
+    if len(first_N) != len(second_N):
+        raise InputError(f"paired answers need the same samples: {len(first_N)} against {len(second_N)}.")
+    first_N, second_N = np.asarray(first_N, bool), np.asarray(second_N, bool)
+    b, c = int((first_N & ~second_N).sum()), int((~first_N & second_N).sum())
+    n, k = b + c, min(b, c)
+    # in logarithms: 2 ** -n underflows from some thousand discordant pairs on
+    logs = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(k + 1)]
+    top = max(logs)
+    tail = math.exp(top - n * math.log(2)) * math.fsum(math.exp(v - top) for v in logs)
+    return McNemar(b, c, min(1.0, 2 * tail))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """First minus second over N common samples. `p` is McNemar's, None when several runs were averaged."""
+
+    difference: Interval
+    rows: int
+    p: float | None
+
+    @property
+    def verdict(self) -> str:
+        """`better`, `worse`, or `no clear difference` (the interval holds 0)."""
+        if self.difference.low > 0:
+            return "better"
+        return "worse" if self.difference.high < 0 else "no clear difference"
+
+
+def compare(first: list[pa.Table], second: list[pa.Table], seed: int, draws: int = DRAWS) -> Comparison:
+    """Compare two choices by their EVALS tables (one a training seed; a sample's score is its mean over seeds).
+
+    The interval speaks about other test samples of this kind; with one seed it does not know how training varies.
+
+    Raises:
+        InputError: no table, or the tables were not answered on the same samples.
+        DuplicateRowsError: a sample is there twice in one run.
+    """
+    if not first or not second:
+        raise InputError("a comparison needs at least one EVALS table on each side.")
+    names, scores_N = mean_scores(first)
+    others, reference_N = mean_scores(second)
+    if not np.array_equal(names, others):
+        common = len(np.intersect1d(names, others))
+        raise InputError(
+            f"paired comparison: {len(names)} against {len(others)} samples, {common} in common. Answer one test pool."
+        )
+    p = None
+    if len(first) == len(second) == 1 and set(np.unique([scores_N, reference_N])) <= {0.0, 1.0}:
+        p = mcnemar_exact(scores_N, reference_N).p
+    return Comparison(paired_bootstrap(scores_N, reference_N, seed, draws), len(names), p)
+
+
+def mean_scores(tables: list[pa.Table]) -> tuple[Array, Array]:
+    """Return (samples [N] ascending, mean score over the S tables [N]).
+
+    Raises:
+        InputError: the tables hold different samples.
+        DuplicateRowsError: a sample is there twice in one of them.
+    """
+    names: Array | None = None
+    total_N: Array = np.zeros(0)
+    for table in tables:
+        found = np.array(table["sample"].to_pylist(), dtype=np.str_)
+        order = np.argsort(found, kind="stable")
+        ranked = found[order]
+        if (ranked[1:] == ranked[:-1]).any():
+            raise DuplicateRowsError("an EVALS table holds a sample twice: give one run a table.")
+        scores_N = table["score"].to_numpy()[order]
+        if names is None:
+            names, total_N = ranked, scores_N
+        elif not np.array_equal(names, ranked):
+            raise InputError(f"runs to be averaged were asked other samples ({len(names)}, {len(ranked)}).")
+        else:
+            total_N = total_N + scores_N
+    assert names is not None
+    return names, total_N / len(tables)
