@@ -1,110 +1,173 @@
-"""The answering actor: a plain class that turns parts of a test pool into parts of EVALS."""
+"""The answering actor: a plain class that turns parts of a test pool into parts of the EVALS table, greedily.
 
-import os
-from collections.abc import Iterator
+It runs inline in a test, on local Ray, and on a GPU alike; `run.py` puts it on Ray Data. The unit of work is
+one part, written whole or not at all. Axes: B rows, T prompt tokens (padded on the left), I pictures.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from transformers import GenerationConfig
 
-from ..models.load import load
+from ..models.load import base_of, load
 from ..pool.collate import collate
 from ..pool.encode import Encoded, EncodeError, Encoder
 from ..pool.images import ImageError, load_image
 from ..pool.reader import Pool
 from ..pool.records import Record
+from ..store.errors import InputError
 from ..store.files import join
+from ..store.refusals import write_refused
 from ..store.tables import EVALS, write_rows
-from .benchmarks import find
-from .config import EvalConfig
+from .benchmarks import BENCHMARKS, reference
+from .config import EvalSpec
+
+FOLDER = "answers"
+FOOTER = "vinnow.eval"
+Refusal = tuple[int, str, str, str]
 
 
 class AnswerActor:
-    """`__init__` loads the model; `__call__` answers and writes whole parts."""
+    """`__init__` loads the checkpoint; `__call__` answers whole parts and writes them."""
 
-    def __init__(self, config: EvalConfig, out: str) -> None:
+    def __init__(self, spec: EvalSpec) -> None:
+        config = spec.config
         torch.set_num_threads(config.threads)
-        self.config, self.out = config, out
-        self.device = "cuda" if config.gpus_per_actor else "cpu"
-        loaded = load(config.model, config.precision, self.device)
-        self.model, tokenizer = loaded.model, loaded.processor.tokenizer
-        self.tokenizer = tokenizer
-        self.encoder = Encoder(loaded.processor, config.template, config.max_len, image_mode=config.image_mode)
+        self.spec = spec
+        self.benchmark = BENCHMARKS[config.benchmark]
         self.pool = Pool(config.pool)
+        self.root = config.image_root or self.pool.image_root
         self.parts = {p.name: p for p in self.pool.parts(config.rows_per_part)}
-        self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        self.benchmark = find(config.benchmark)
+        loaded = load(config.model, config.precision, spec.device)
+        if loaded.digest != spec.key["model"]:
+            raise InputError(f"{config.model}: its weights changed while the evaluation was under way.")
+        self.model = loaded.model
+        self.tokenizer = loaded.processor.tokenizer
+        self.pad_id = int(self.tokenizer.pad_token_id or 0)
+        self.encoder = Encoder(
+            loaded.processor, config.template, config.max_len, image_mode=config.image_mode
+        )
+        self._set_greedy()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Take rows of (part); return the questions answered in each."""
-        return {"part": batch["part"], "rows": np.array([self.compute(str(n)) for n in batch["part"]])}
+        """Take rows of (part); return one row of counts for each part."""
+        rows = [self.compute(str(name)) for name in batch["part"]]
+        return {k: np.array([r[k] for r in rows]) for k in rows[0]}
 
-    def compute(self, name: str) -> int:
-        """Answer one part and write it; a row that cannot be shown to the model counts as wrong, its answer says why."""
+    def compute(self, name: str) -> dict[str, Any]:
+        """Answer one part and write it; rows that cannot be asked are refused with a reason, the rest goes on."""
+        start = time.perf_counter()
         records = self.pool.read(self.parts[name])
-        answers: dict[int, str] = {}
-        ready: list[tuple[int, Encoded, np.ndarray[Any, Any] | None]] = []
+        prompts: dict[int, Encoded] = {}
+        refused: list[Refusal] = []
         for i, record in enumerate(records):
             try:
-                ready.append((i, *self._prepare(record)))
-            except (EncodeError, ImageError) as error:
-                answers[i] = f"[{error.reason}] {error}"
-        for rows in self._batches(ready):
-            for (i, _, _), text in zip(rows, self._generate(rows), strict=True):
-                answers[i] = text
-        self._write(name, records, [answers[i] for i in range(len(records))])
-        return len(records)
+                prompts[i] = self.encoder.prompt(self.benchmark.ask(record))
+            except EncodeError as error:
+                refused.append((record.sample_id, record.source, error.reason, str(error)))
+        answers = self._answer_all(prompts, records, refused)
+        # the list of refusals goes first: the part's own file says that all of it is done
+        write_refused(self.spec.out, FOLDER, 0, name, refused)
+        done = [records[i] for i in sorted(answers)]
+        self._write(name, done, [answers[i] for i in sorted(answers)])
+        return {"part": name, "rows": len(done), "seconds": time.perf_counter() - start}
 
-    def _prepare(self, record: Record) -> tuple[Encoded, np.ndarray[Any, Any] | None]:
-        encoded = self.encoder.prompt(record)
-        if encoded.image is None:
-            return encoded, None
-        root = self.config.image_root or self.pool.image_root
-        return encoded, self.encoder.pixels(load_image(root, encoded.image))
-
-    def _batches(self, ready: list[Any]) -> Iterator[list[Any]]:
-        """Rows of like length together, under the token budget (the answer's room counts)."""
-        rows: list[Any] = []
-        for row in sorted(ready, key=lambda r: len(r[1].input_ids)):
-            longest = len(row[1].input_ids) + self.config.max_new_tokens
-            full = (len(rows) + 1) * longest > self.config.token_budget or len(rows) == self.config.max_rows
-            if rows and full:
-                yield rows
-                rows = []
-            rows.append(row)
-        if rows:
-            yield rows
-
-    @torch.no_grad()
-    def _generate(self, rows: list[Any]) -> list[str]:
-        batch = collate([r[1] for r in rows], [r[2] for r in rows], self.pad_id, side="left")
-        pixels = batch["pixel_values"]
-        tokens = self.model.generate(
-            input_ids=batch["input_ids"].to(self.device),
-            attention_mask=batch["attention_mask"].to(self.device),
-            pixel_values=None if pixels is None else pixels.to(self.device, next(self.model.parameters()).dtype),
-            do_sample=False,
-            max_new_tokens=self.config.max_new_tokens,
-            pad_token_id=self.pad_id,
-            eos_token_id=self.tokenizer.eos_token_id,
-        )
-        new = tokens[:, batch["input_ids"].shape[1] :]
+    def answer(self, prompts: Sequence[Encoded], pixels: Sequence[np.ndarray[Any, Any] | None]) -> list[str]:
+        """Return the greedy answers to B prompts; `pixels` are uint8 [3, H, W] or None for text-only rows."""
+        batch = collate(prompts, [None] * len(prompts), self.pad_id, side="left")
+        inputs = {k: batch[k].to(self.spec.device) for k in ("input_ids", "attention_mask")}
+        shown = [p for p in pixels if p is not None]
+        if shown:
+            # bytes travel to the device, floats are made there
+            u8_I3HW = torch.from_numpy(np.stack(shown)).to(self.spec.device)
+            inputs["pixel_values"] = self.encoder.normalise(u8_I3HW).to(self.model.dtype)
+        with torch.inference_mode():
+            tokens_BT = self.model.generate(**inputs)
+        new = tokens_BT[:, inputs["input_ids"].shape[1] :].cpu()
         return [t.strip() for t in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
 
+    def _answer_all(
+        self, prompts: dict[int, Encoded], records: list[Record], refused: list[Refusal]
+    ) -> dict[int, str]:
+        config, answers = self.spec.config, dict[int, str]()
+        rows = list(prompts)
+        lengths = [len(prompts[i].input_ids) + config.max_new_tokens for i in rows]
+        batches = [
+            [rows[i] for i in b] for b in length_batches(lengths, config.token_budget, config.max_rows)
+        ]
+        with ThreadPoolExecutor(config.threads) as threads:
+
+            def decode(batch: list[int]) -> list[Future[np.ndarray[Any, Any] | None]]:
+                return [threads.submit(self._pixels, prompts[i]) for i in batch]
+
+            waiting = decode(batches[0]) if batches else []
+            for number, batch in enumerate(batches):
+                # one batch ahead: the next pictures are decoded while this batch is answered
+                current, waiting = waiting, decode(batches[number + 1]) if number + 1 < len(batches) else []
+                sound: list[int] = []
+                pixels: list[np.ndarray[Any, Any] | None] = []
+                for i, future in zip(batch, current, strict=True):
+                    try:
+                        pixels.append(future.result())
+                        sound.append(i)
+                    except ImageError as error:
+                        refused.append((records[i].sample_id, records[i].source, error.reason, str(error)))
+                if sound:
+                    answers |= zip(sound, self.answer([prompts[i] for i in sound], pixels), strict=True)
+        return answers
+
+    def _pixels(self, prompt: Encoded) -> np.ndarray[Any, Any] | None:
+        return None if prompt.image is None else self.encoder.pixels_u8(load_image(self.root, prompt.image))
+
+    def _set_greedy(self) -> None:
+        """Replace what the checkpoint says about sampling: its own settings would be merged into ours."""
+        base = base_of(self.model)
+        own = getattr(base.generation_config, "eos_token_id", None)
+        ends = {int(i) for i in (own if isinstance(own, list) else [own]) if i is not None}
+        if self.tokenizer.eos_token_id is not None:
+            ends.add(int(self.tokenizer.eos_token_id))
+        base.generation_config = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=self.spec.config.max_new_tokens,
+            eos_token_id=sorted(ends) or None,
+            pad_token_id=self.pad_id,
+        )
+
     def _write(self, name: str, records: list[Record], answers: list[str]) -> None:
-        references = [r.conversations[1]["value"] for r in records]
-        scores = [self.benchmark.judge(a, r) for a, r in zip(answers, references, strict=True)]
+        scores = [self.benchmark.score(a, r) for a, r in zip(answers, records, strict=True)]
         n = len(records)
-        columns = {
-            "run": [self.config.run] * n,
-            "benchmark": [self.benchmark.name] * n,
-            "task": [r.task for r in records],
-            "sample": [f"{r.sample_id:016x}" for r in records],
-            "correct": [s == 1 for s in scores],
-            "score": scores,
-            "answer": answers,
-            "reference": references,
-        }
-        os.makedirs(self.out, exist_ok=True)
-        write_rows(join(self.out, "parts", f"{name}.parquet"), pa.table(columns, schema=EVALS), EVALS)
+        table = pa.table(
+            {
+                "run": pa.array([self.spec.config.run] * n, pa.string()),
+                "benchmark": pa.array([self.benchmark.name] * n, pa.string()),
+                "task": pa.array([r.task for r in records], pa.string()),
+                "sample": pa.array([str(r.sample_id) for r in records], pa.string()),
+                "correct": pa.array([s == 1.0 for s in scores], pa.bool_()),
+                "score": pa.array(scores, pa.float64()),
+                "answer": pa.array(answers, pa.string()),
+                "reference": pa.array([reference(r) for r in records], pa.string()),
+            },
+            metadata={FOOTER: json.dumps(self.spec.key, sort_keys=True)},
+        )
+        write_rows(join(self.spec.out, FOLDER, f"{name}.parquet"), table, EVALS)
+
+
+def length_batches(lengths: Sequence[int], budget: int, max_rows: int) -> list[list[int]]:
+    """Split rows into batches of like length with `rows × longest ≤ budget`, longest first; each row once.
+
+    A row longer than the budget is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        last = batches[-1] if batches else []
+        if last and len(last) < max_rows and (len(last) + 1) * lengths[last[0]] <= budget:
+            last.append(i)
+        else:
+            batches.append([i])
+    return batches

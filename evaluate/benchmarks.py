@@ -1,7 +1,7 @@
 """The benchmarks: how a record is asked and how its answer is scored. A new benchmark is one entry in `BENCHMARKS`.
 
-Prompt suffixes and parsers are LLaVA's (spec: LLaVA §7). Only the first question of a record is asked; its first
-answer is the reference.
+Prompt suffixes and parsers are LLaVA's (spec: LLaVA §7). Only the first question of a record is asked; its
+first answer is the reference.
 """
 
 from collections.abc import Callable

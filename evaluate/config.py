@@ -15,8 +15,9 @@ class EvalConfig(Config):
     """One checkpoint on one test pool, answered greedily.
 
     `run`: the digest that EVALS rows carry, given by the caller (picks + resolved config + code revision).
-    `token_budget`: rows × (longest prompt + `max_new_tokens`) of a batch. `threads`: torch threads of an actor, and
-    the threads that decode its pictures. The lines from `token_budget` on change the speed, never the answers.
+    `token_budget`: rows × (longest prompt + `max_new_tokens`) of a batch. `threads`: torch threads of an
+    actor, and the threads that decode its pictures. The lines from `token_budget` on change the speed, never
+    the answers.
     """
 
     model: str
@@ -73,8 +74,8 @@ class EvalSpec:
 class EvalReport:
     """What an evaluation found. `path`: the EVALS table; `accuracy` counts rows, `by_task` its tasks.
 
-    `refused` rows (a missing picture, a prompt that is too long) have no EVALS row; they are listed with reasons
-    under `out/refused`. `parts`, `skipped_parts` and `seconds` tell of this call.
+    `refused` rows (a missing picture, a prompt that is too long) have no EVALS row; they are listed with
+    reasons under `out/refused`. `parts`, `skipped_parts` and `seconds` tell of this call.
     """
 
     path: str

@@ -32,8 +32,9 @@ def yes_or_no(answer: str) -> str:
 def option_letter(answer: str, choices: int) -> str | None:
     """Read the letter of a chosen option as LLaVA's ScienceQA scorer does; None is a failed parse.
 
-    In order: exactly a letter; a letter followed by ". "; exactly one "The answer is X.". So "B.", "(B)" and "b" fail.
-    A letter beyond the `choices` of the problem fails too. Source: spec LLaVA §7 (`eval_science_qa.py`).
+    In order: exactly a letter; a letter followed by ". "; exactly one "The answer is X.". So "B.", "(B)" and
+    "b" fail. A letter beyond the `choices` of the problem fails too. Source: spec LLaVA §7
+    (`eval_science_qa.py`).
     """
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:choices]
     if len(answer) == 1 and answer in letters:
@@ -97,8 +98,8 @@ class Majority:
 def majority_baseline(evals: pa.Table) -> Majority:
     """Return the score of always answering the commonest reference of each task of an EVALS table.
 
-    The commonest answer is taken from the test references themselves: the strongest form of this baseline. Ties go to
-    the first by name.
+    The commonest answer is taken from the test references themselves: the strongest form of this baseline.
+    Ties go to the first by name.
 
     Raises:
         InputError: the table is empty.

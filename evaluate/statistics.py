@@ -57,8 +57,8 @@ def paired_bootstrap(
 ) -> Interval:
     """Return mean(first) − mean(second) with its percentile interval, resampling the N pairs together.
 
-    Resampling N pairs equals one multinomial draw over the distinct differences, so 0/1 scores of any N cost three
-    numbers a draw. Source: Efron & Tibshirani 1993, ch. 13.
+    Resampling N pairs equals one multinomial draw over the distinct differences, so 0/1 scores of any N cost
+    three numbers a draw. Source: Efron & Tibshirani 1993, ch. 13.
 
     Raises:
         InputError: the two differ in length, or are empty.
@@ -119,7 +119,8 @@ class Comparison:
 def compare(first: list[pa.Table], second: list[pa.Table], seed: int, draws: int = DRAWS) -> Comparison:
     """Compare two choices by their EVALS tables (one a training seed; a sample's score is its mean over seeds).
 
-    The interval speaks about other test samples of this kind; with one seed it does not know how training varies.
+    The interval speaks about other test samples of this kind; with one seed it does not know how training
+    varies.
 
     Raises:
         InputError: no table, or the tables were not answered on the same samples.
