@@ -30,6 +30,7 @@ def ensure_ray(config: RayConfig) -> None:
     """
     import ray
 
+    quiet()
     if ray.is_initialized():
         return
     # Train's controller polls every 2 s by default, and each report waits for it
@@ -53,3 +54,13 @@ def ensure_ray(config: RayConfig) -> None:
         dashboard_host="127.0.0.1",
         **options,
     )
+
+
+def quiet() -> None:
+    """Leave progress to our own bars: Ray Data logs a block of lines every ten seconds otherwise."""
+    import logging
+
+    from ray.data import DataContext
+
+    DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)

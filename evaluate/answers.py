@@ -17,7 +17,7 @@ from transformers import GenerationConfig
 
 from ..models.load import base_of, load
 from ..pool.collate import collate
-from ..pool.encode import Encoded, EncodeError, Encoder
+from ..pool.encode import Encoded, Encoder
 from ..pool.images import ImageError, load_image
 from ..pool.reader import Pool
 from ..pool.records import Record
@@ -61,16 +61,19 @@ class AnswerActor:
         return {k: np.array([r[k] for r in rows]) for k in rows[0]}
 
     def compute(self, name: str) -> dict[str, Any]:
-        """Answer one part and write it; rows that cannot be asked are refused with a reason, the rest goes on."""
+        """Answer one part and write it; rows that cannot be asked are refused with a reason."""
         start = time.perf_counter()
         records = self.pool.read(self.parts[name])
         prompts: dict[int, Encoded] = {}
         refused: list[Refusal] = []
         for i, record in enumerate(records):
             try:
+                # an empty answer shows, before anything is asked, whether the record can be scored
+                self.benchmark.score("", record)
                 prompts[i] = self.encoder.prompt(self.benchmark.ask(record))
-            except EncodeError as error:
-                refused.append((record.sample_id, record.source, error.reason, str(error)))
+            except InputError as error:
+                reason = getattr(error, "reason", "not_encodable")
+                refused.append((record.sample_id, record.source, reason, str(error)))
         answers = self._answer_all(prompts, records, refused)
         # the list of refusals goes first: the part's own file says that all of it is done
         write_refused(self.spec.out, FOLDER, 0, name, refused)

@@ -1,4 +1,4 @@
-"""The benchmarks: how a record is asked and how its answer is scored. A new benchmark is one entry in `BENCHMARKS`.
+"""How a record is asked and how its answer is scored. A new benchmark is one entry in `BENCHMARKS`.
 
 Prompt suffixes and parsers are LLaVA's (spec: LLaVA §7). Only the first question of a record is asked; its
 first answer is the reference.
@@ -16,7 +16,7 @@ LETTER = "\nAnswer with the option's letter from the given choices directly."
 
 @dataclass(frozen=True)
 class Benchmark:
-    """`suffix` is put behind the question unless it ends so; `score(answer, record)` is in 0…1, 1 is correct."""
+    """`suffix` is put behind the question unless it ends so; `score(answer, record)` is 0…1, 1 is correct."""
 
     name: str
     score: Callable[[str, Record], float]

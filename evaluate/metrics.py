@@ -1,4 +1,4 @@
-"""Reading answers and scoring them: string rules (spec: LLaVA §7), accuracy by task, the majority baseline."""
+"""Scoring answers: string rules (spec: LLaVA §7), accuracy by task, the majority baseline."""
 
 import re
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ def exact_match(answer: str, reference: str) -> bool:
 
 
 def yes_or_no(answer: str) -> str:
-    """Read an answer as POPE does: up to the first full stop, commas dropped; `No`, `no` or `not` is no, else yes."""
+    """Read an answer as POPE does: "no" if `No`, `no` or `not` is in its first sentence, else "yes"."""
     words = answer.split(".", 1)[0].replace(",", "").split(" ")
     return "no" if {"No", "no", "not"} & set(words) else "yes"
 

@@ -1,4 +1,4 @@
-"""A checkpoint and a test pool → EVALS: parts of the pool stream through an actor pool of `AnswerActor`s (Ray Data).
+"""A checkpoint and a test pool → EVALS: parts of the pool stream through a Ray Data pool of `AnswerActor`s.
 
 `OUT/answers/part-*.parquet` appear whole, so a rerun answers only what is missing; `OUT/evals.parquet` and
 then `OUT/evals.json` come last, and once they are there a rerun does nothing and starts no Ray.
@@ -59,7 +59,7 @@ def evaluate(config: EvalConfig, out: str, progress: Progress | None = None) -> 
 
 
 def make_spec(config: EvalConfig, out: str) -> EvalSpec:
-    """Resolve what is to be answered; the digests of model and pool and all that answers depend on are its key."""
+    """Resolve what is to be answered; its key holds all that answers depend on, model and pool by digest."""
     model, pool, out = (p if "://" in p else os.path.abspath(p) for p in (config.model, config.pool, out))
     key = {name: str(getattr(config, name)) for name in MATTERS}
     key |= {"model": model_digest(model), "pool": Pool(pool).digest}
@@ -96,8 +96,8 @@ def _parts_done(spec: EvalSpec, names: set[str]) -> set[str]:
         done.add(path.rsplit("/", 1)[1].removesuffix(".parquet"))
     if done - names:
         raise InputError(
-            f"{spec.out} holds parts that this run would not write (first {min(done - names)!r}): rows_per_part was "
-            "another one. Give the old rows_per_part, or another output folder."
+            f"{spec.out} holds parts that this run would not write (first {min(done - names)!r}): "
+            "rows_per_part was another one. Give the old rows_per_part, or another output folder."
         )
     return done
 
@@ -107,7 +107,8 @@ def _refuse_other_key(path: str, found: dict[str, str], wanted: dict[str, str]) 
     if differ:
         listed = "; ".join(f"{n}: {found.get(n)!r} against {wanted.get(n)!r}" for n in differ)
         raise KeyMismatchError(
-            f"{path}: these answers were made otherwise (found against wanted): {listed}. Use another output folder."
+            f"{path}: these answers were made otherwise (found against wanted): {listed}. "
+            "Use another output folder."
         )
 
 
@@ -122,12 +123,12 @@ def _finish(spec: EvalSpec, names: list[str], report: EvalReport) -> None:
     )
     if len(missing):
         raise MissingRowsError(
-            f"{spec.out}: {len(missing)} rows of the test pool have neither answer nor refusal (first {missing[0]}). "
-            f"Delete {join(spec.out, FOLDER)!r} and run again."
+            f"{spec.out}: {len(missing)} rows of the test pool have neither answer nor refusal, first "
+            f"{missing[0]}. Delete {join(spec.out, FOLDER)!r} and run again."
         )
     if not evals.num_rows:
         raise InputError(
-            f"{spec.config.pool}: not one row could be asked; see {join(spec.out, 'refused')!r} for the reasons."
+            f"{spec.config.pool}: not one row could be asked; {join(spec.out, 'refused')!r} says why."
         )
     found = accuracy(evals)
     report.rows, report.refused = evals.num_rows, len(refused)

@@ -81,7 +81,7 @@ def paired_bootstrap(
 
 
 def mcnemar_exact(first_N: Array, second_N: Array) -> McNemar:
-    """Test whether two sets of paired right/wrong answers differ: exact binomial on the discordant pairs, two-sided.
+    """Test whether paired right/wrong answers differ: exact binomial on the discordant pairs, two-sided.
 
     Source: McNemar 1947; p = min(1, 2 · P[Bin(b + c, ½) ≤ min(b, c)]), 1 without discordant pairs.
 
@@ -117,7 +117,7 @@ class Comparison:
 
 
 def compare(first: list[pa.Table], second: list[pa.Table], seed: int, draws: int = DRAWS) -> Comparison:
-    """Compare two choices by their EVALS tables (one a training seed; a sample's score is its mean over seeds).
+    """Compare two choices by their EVALS tables, one a seed; a sample's score is its mean over seeds.
 
     The interval speaks about other test samples of this kind; with one seed it does not know how training
     varies.
@@ -133,7 +133,8 @@ def compare(first: list[pa.Table], second: list[pa.Table], seed: int, draws: int
     if not np.array_equal(names, others):
         common = len(np.intersect1d(names, others))
         raise InputError(
-            f"paired comparison: {len(names)} against {len(others)} samples, {common} in common. Answer one test pool."
+            f"paired comparison: {len(names)} against {len(others)} samples, {common} in common. Answer one "
+            "test pool with both."
         )
     p = None
     if len(first) == len(second) == 1 and set(np.unique([scores_N, reference_N])) <= {0.0, 1.0}:

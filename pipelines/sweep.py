@@ -20,7 +20,7 @@ from ..store.tables import PICKS, read_rows
 from ..train.config import TrainConfig
 from ..train.run import train
 from .config import RunConfig, eval_config, train_config
-from .progress import bar
+from .watch import watching
 
 RESULT = "result.json"
 
@@ -73,11 +73,9 @@ def run_sweep(config: RunConfig, trials: list[Trial]) -> list[dict[str, Any]]:
     open_trials = [t for t in trials if not exists(join(t.folder, RESULT))]
     if open_trials:
         ensure_ray(config.ray)
-        with bar("sweep", "trials") as tell:
-            tell(len(trials) - len(open_trials), len(trials))
-            errors = _tune(
-                config, open_trials, lambda n: tell(len(trials) - len(open_trials) + n, len(trials))
-            )
+        # counted from disk: Tune pickles its callbacks, and a progress bar cannot be pickled
+        with watching("sweep", "trials", lambda: (sum(exists(join(t.folder, RESULT)) for t in trials), len(trials))):
+            errors = _tune(config, open_trials)
         if errors:
             raise VinnowError(
                 "trials failed: " + "; ".join(errors) + ". The others are kept; run again to retry."
@@ -112,15 +110,8 @@ def run_trial(values: dict[str, Any], callbacks: tuple[Any, ...] = ()) -> dict[s
     return result
 
 
-def _tune(config: RunConfig, trials: list[Trial], tell: Any) -> list[str]:
+def _tune(config: RunConfig, trials: list[Trial]) -> list[str]:
     from ray import tune
-
-    class Count(tune.Callback):
-        done = 0
-
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            Count.done += 1
-            tell(Count.done)
 
     space = {"trial": tune.grid_search([json.dumps(t.as_dict()) for t in trials])}
     # 0.01 CPU: the driver of a trial only waits; a whole one would starve the workers it waits for (spec: Ray §3)
@@ -132,9 +123,7 @@ def _tune(config: RunConfig, trials: list[Trial], tell: Any) -> list[str]:
             trial_dirname_creator=_short,
             trial_name_creator=_short,
         ),
-        run_config=tune.RunConfig(
-            name="tune", storage_path=os.path.abspath(config.out), callbacks=[Count()], verbose=0
-        ),
+        run_config=tune.RunConfig(name="tune", storage_path=os.path.abspath(config.out), verbose=0),
     )
     results = tuner.fit()
     return [f"{t.name}: {_last_line(e)}" for t, e in _failed(trials, results)]

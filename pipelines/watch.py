@@ -1,10 +1,10 @@
-"""A progress bar over a training: reads the log that rank 0 writes, since `fit()` blocks the driver."""
+"""Progress of work that blocks the driver (Ray Train, Ray Tune): read from what it leaves on disk."""
 
 import json
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from .progress import bar
 
@@ -12,14 +12,14 @@ LOG = "log.jsonl"
 
 
 @contextmanager
-def training_bar(what: str, out: str, every: float = 1.0) -> Iterator[None]:
-    """Show the steps of the training whose folder is `out`, while the body runs."""
+def watching(what: str, unit: str, look: Callable[[], tuple[int, int]], every: float = 1.0) -> Iterator[None]:
+    """Show `look()` = (done, total) while the body runs, for work that blocks the driver."""
     stop = threading.Event()
-    with bar(f"train {what}", "steps") as tell:
+    with bar(what, unit) as tell:
 
         def watch() -> None:
             while not stop.wait(every):
-                tell(*last_step(out))
+                tell(*look())
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
@@ -28,7 +28,12 @@ def training_bar(what: str, out: str, every: float = 1.0) -> Iterator[None]:
         finally:
             stop.set()
             thread.join()
-            tell(*last_step(out))
+            tell(*look())
+
+
+def training_bar(what: str, out: str) -> AbstractContextManager[None]:
+    """Show the steps of the training whose folder is `out`, from the log that its rank 0 writes."""
+    return watching(f"train {what}", "steps", lambda: last_step(out))
 
 
 def last_step(out: str) -> tuple[int, int]:

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 from .. import __version__
 from ..store.errors import InputError
 from ..store.files import digest, exists, join, open_fs, write_parquet
-from ..store.ids import ids_digest
 from ..store.tables import PICKS, SCORES, check_unique, conform, write_rows
 from . import registry
 from .pickers import check_budget
+from .protocol import Selector
 from .view import View
 
 FOOTER = b"vinnow.scores"
@@ -24,12 +24,12 @@ def budget_rows(budget: int | str, rows: int) -> int:
     """Return a budget in rows: a count, or a share of the pool ("10%"), rounded to the nearest row.
 
     Raises:
-        InputError: no number, 0, or more than the pool.
+        InputError: no number, less than one row, or more than the pool.
     """
     text = str(budget).strip()
     try:
         wanted = round(rows * float(text[:-1]) / 100) if text.endswith("%") else int(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise InputError(f"a budget is a number of rows or a share like 10%, not {budget!r}.") from None
     check_budget(wanted, rows)
     return wanted
@@ -45,27 +45,37 @@ def select(
 ) -> dict[str, str]:
     """Write `out/picks/NAME-BUDGET[-sSEED].parquet` for each budget; return the paths by budget.
 
-    Scores lie in `out/scores/` and are used again as long as the features, config and seed are the same.
+    Scores lie in `out/scores/`, and are used again as long as rows, features, targets, config, seed and the method's
+    code are the same. A share counts the rows that the view holds (refused ones are not among them).
 
     Raises:
         InputError: unknown selector or field, a budget that does not fit, features missing or made otherwise.
     """
     selector = registry.make(name, config)
     rows = {str(b): budget_rows(b, len(view.ids)) for b in budgets}
-    suffix = "" if seed == 0 else f"-s{seed}"
-    scores = _scores(selector, view, config, seed, join(out, "scores", f"{name}{suffix}.parquet"))
+    scores = load_scores(view, selector, seed, out)
     paths = {}
     for budget, wanted in rows.items():
         picks = conform(selector.pick(scores, wanted, seed), PICKS, f"{name} picks")
-        _check(picks, wanted, view, name)
-        paths[budget] = join(out, "picks", f"{name}-{label(budget)}{suffix}.parquet")
+        _check_picks(picks, (name, wanted, seed), view)
+        paths[budget] = join(out, "picks", f"{name}-{label(budget)}{_suffix(seed)}.parquet")
         write_rows(paths[budget], picks, PICKS)
     return paths
 
 
-def _scores(selector: registry.Selector, view: View, config: dict[str, Any], seed: int, path: str) -> pa.Table:
-    facts = {"features": view.digest_facts(), "config": config, "seed": seed, "rows": ids_digest(view.ids)}
-    key = digest(json.dumps(facts, sort_keys=True, default=str), __version__).encode()
+def load_scores(view: View, selector: Selector, seed: int, out: str) -> pa.Table:
+    """Return a selector's SCORES: those on disk if they were made from just these inputs, else new ones, written.
+
+    `out/scores/NAME[-sSEED].parquet`; a method whose scores do not depend on the seed has one file for all.
+    """
+    path = join(out, "scores", f"{selector.name}{_suffix(seed) if selector.seeded else ''}.parquet")
+    facts = {
+        "view": view.digest_facts(),
+        "config": selector.config.model_dump(mode="json"),
+        "seed": seed if selector.seeded else None,
+        "code": [__version__, registry.source_digest(selector)],
+    }
+    key = digest(json.dumps(facts, sort_keys=True)).encode()
     if exists(path):
         fs, inner = open_fs(path)
         with fs.open_input_file(inner) as source:
@@ -73,13 +83,36 @@ def _scores(selector: registry.Selector, view: View, config: dict[str, Any], see
             if (file.schema_arrow.metadata or {}).get(FOOTER) == key:
                 return conform(file.read(), SCORES, path)
     scores = conform(selector.score(view, seed), SCORES, f"{selector.name} scores")
-    write_parquet(path, scores.replace_schema_metadata({FOOTER: key}))
+    _check_scores(scores, selector.name, view)
+    scores = scores.replace_schema_metadata((scores.schema.metadata or {}) | {FOOTER: key})
+    write_parquet(path, scores)
     return scores
 
 
-def _check(picks: pa.Table, budget: int, view: View, name: str) -> None:
+def _suffix(seed: int) -> str:
+    return "" if seed == 0 else f"-s{seed}"
+
+
+def _check_scores(scores: pa.Table, name: str, view: View) -> None:
+    bad = int((~np.isfinite(scores["score"].to_numpy())).sum())
+    if bad:
+        raise InputError(
+            f"selector {name!r} gave {bad} of {scores.num_rows} rows a score that is not finite."
+        )
+    if not np.isin(scores["sample_id"].to_numpy(), view.ids).all():
+        raise InputError(f"selector {name!r} scored rows that are not in the pool.")
+
+
+def _check_picks(picks: pa.Table, wanted: tuple[str, int, int], view: View) -> None:
+    """Hold a method to the laws of PICKS; `wanted` is (selector, budget, seed)."""
+    name, budget, seed = wanted
     check_unique(picks, f"{name} picks")
     if picks.num_rows != budget:
         raise InputError(f"selector {name!r} returned {picks.num_rows} rows for a budget of {budget}.")
     if not np.isin(picks["sample_id"].to_numpy(), view.ids).all():
         raise InputError(f"selector {name!r} picked rows that are not in the pool.")
+    if not np.array_equal(picks["rank"].to_numpy(), np.arange(budget)):
+        raise InputError(f"selector {name!r}: ranks must count from 0 to {budget - 1}, in order.")
+    for column, value in (("selector", name), ("budget", budget), ("seed", seed)):
+        if picks[column].unique().to_pylist() != [value]:
+            raise InputError(f"selector {name!r}: column {column!r} must hold {value!r} in every row.")

@@ -1,25 +1,34 @@
-"""What a selector may see: ids, pool columns and the features that it declares; never a model, an actor or Ray."""
+"""What a selector may see: ids, pool columns and the features that it declares; never a model, an actor or Ray.
+
+Axes: N pool rows (ids ascending), D features, M target rows.
+"""
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from ..store.errors import DuplicateRowsError, InputError, KeyMismatchError, MissingRowsError, suggest
 from ..store.features import FeatureBatch, FeatureSet
+from ..store.files import digest
+from ..store.ids import ids_digest
 from ..store.keys import FeatureKey
 
 Array = np.ndarray[Any, Any]
 
 
-class View:
-    """A pool and its features. Axes: N rows (ids ascending), D features, M target rows.
+@dataclass(frozen=True)
+class ViewBatch(FeatureBatch):
+    """Rows of one part, and where they stand in `view.ids`: `at` [rows]."""
 
-    `columns` are pool columns in the order of the given ids; `refused` ids (rows that a needed feature stage could not
-    compute) are left out. `checkpoint_weights` (step → weight) default to equal ones.
-    """
+    at: Array = field(kw_only=True)
+
+
+class View:
+    """A pool and its features."""
 
     def __init__(
         self,
@@ -32,118 +41,171 @@ class View:
         checkpoint_weights: dict[int, float] | None = None,
         refused: Array | None = None,
     ) -> None:
+        """Take the pool's ids and columns [N], in any order, the same for all.
+
+        `refused` ids (rows that a needed feature stage could not compute) are left out of the pool: a budget counts the
+        rest. `checkpoint_weights` (step → weight) default to equal ones; steps without features are ignored.
+
+        Raises:
+            DuplicateRowsError: an id is there twice.
+        """
+        ids = np.asarray(ids, np.uint64)
+        self.refused: Array = np.unique(np.asarray([] if refused is None else refused, np.uint64))
         order = np.argsort(ids, kind="stable")
-        if refused is not None and len(refused):
-            order = order[~np.isin(ids[order], refused)]
-        self.ids: Array = np.asarray(ids, np.uint64)[order]
-        self._columns = {n: c[order] for n, c in columns.items()}
+        order = order[~_among(ids[order], self.refused)]
+        self.ids: Array = ids[order]
+        twice = int((self.ids[1:] == self.ids[:-1]).sum())
+        if twice:
+            raise DuplicateRowsError(f"the pool: {twice} of {len(ids)} ids are there twice.")
+        self._columns = {n: np.asarray(c)[order] for n, c in columns.items()}
         self.features_root, self.targets_root, self.needs = features_root, targets_root, needs
-        self.refused = np.asarray(refused if refused is not None else [], np.uint64)
         self._weights = checkpoint_weights
-        self._sets: dict[str, FeatureSet] = {}
+        self._sets: dict[tuple[str, str], FeatureSet] = {}
 
     def column(self, name: str) -> Array:
-        """Return one pool column [N]."""
+        """Return one pool column [N]: `source`, `task`, `has_image`, `n_chars`."""
         if name not in self._columns:
             raise InputError(f"the pool has no column {name!r}{suggest(name, self._columns)}")
         return self._columns[name]
 
     def steps(self, kind: str) -> list[int]:
         """List the checkpoints of a kind, ascending."""
-        return self._set(kind).steps()
+        return self._features(kind).steps()
 
-    def weights(self, kind: str) -> dict[int, float]:
-        """Return the weight of each checkpoint, summing to 1.
+    def weights(self, kind: str, given: dict[int, float] | None = None) -> dict[int, float]:
+        """Return the weight of each checkpoint, summing to 1; `given` ones must name checkpoints that are there.
 
         Raises:
-            InputError: weights were given, but not for every checkpoint, or they sum to nothing.
+            InputError: the weights do not fit the checkpoints, or sum to nothing.
         """
         steps = self.steps(kind)
-        given = self._weights or dict.fromkeys(steps, 1.0)
-        missing = [s for s in steps if s not in given]
-        total = sum(given.get(s, 0.0) for s in steps)
-        if missing or total <= 0:
-            raise InputError(f"checkpoint weights {given} do not fit the {kind} steps {steps}.")
-        return {s: given[s] / total for s in steps}
+        weights = given or self._weights or dict.fromkeys(steps, 1.0)
+        unknown = sorted(set(given or ()) - set(steps))
+        missing = [s for s in steps if s not in weights]
+        used = {s: float(weights[s]) for s in steps if s in weights}
+        if unknown or missing or min(used.values()) < 0 or sum(used.values()) <= 0:
+            raise InputError(
+                f"checkpoint weights {weights} do not fit the {kind} steps {steps} "
+                f"(unknown {unknown}, missing {missing}): give each a weight of 0 or more, one above 0."
+            )
+        return {s: w / sum(used.values()) for s, w in used.items()}
 
-    def scan(self, kind: str, step: int) -> Iterator[tuple[Array, FeatureBatch]]:
-        """Yield `(positions in ids, batch)`; in the end every row must have been there exactly once.
+    def scan(self, kind: str, step: int) -> Iterator[ViewBatch]:
+        """Yield the pool's rows of one checkpoint, part by part; memory does not grow with the pool.
 
         Raises:
-            MissingRowsError, DuplicateRowsError, InputError: rows missing, twice, or not of this pool.
+            InputError: the kind is not declared, there are no such features, or they hold rows of another pool.
+            MissingRowsError, DuplicateRowsError: at the end, when not every row came exactly once.
         """
         seen = np.zeros(len(self.ids), bool)
-        for batch in self._set(kind).scan(step):
-            known = ~np.isin(batch.ids, self.refused)
-            batch = FeatureBatch(batch.ids[known], batch.n_tokens[known], batch.vec[known])
-            if not len(batch.ids):
-                continue
-            at = np.searchsorted(self.ids, batch.ids)
-            if (at >= len(self.ids)).any() or (self.ids[np.minimum(at, len(self.ids) - 1)] != batch.ids).any():
-                raise InputError(f"{kind} at step {step} holds rows that are not in this pool: made for another one.")
+        for whole in self._features(kind).scan(step):
+            keep = ~_among(whole.ids, self.refused)
+            ids = whole.ids[keep]
+            at = np.searchsorted(self.ids, ids)
+            strange = ids[~_among(ids, self.ids)]
+            if len(strange):
+                raise InputError(
+                    f"{kind} at step {step} holds rows that are not in this pool, first sample_id {int(strange[0])}: "
+                    "these features were made for another pool."
+                )
             if seen[at].any() or len(np.unique(at)) != len(at):
-                raise DuplicateRowsError(f"{kind} at step {step}: rows are there twice.")
+                raise DuplicateRowsError(
+                    f"{kind} at step {step}: rows are there twice. Remove the surplus part."
+                )
             seen[at] = True
-            yield at, batch
+            vec = whole.vec if keep.all() else whole.vec[keep]
+            yield ViewBatch(ids, whole.n_tokens[keep], vec, at=at)
         if not seen.all():
             raise MissingRowsError(
-                f"{kind} at step {step}: {int(seen.sum())} of {len(seen)} rows are there. Run `vinnow features` again: it "
-                "goes on where it stopped."
+                f"{kind} at step {step}: {int(seen.sum())} of {len(seen)} rows are there. Run `vinnow features` "
+                "again: it goes on where it stopped."
             )
 
     def load(self, kind: str, step: int) -> Array:
-        """Return one checkpoint's vectors f32 [N, D] in the order of `ids`; for narrow features (trajectories, losses)."""
-        out: Array | None = None
-        for at, batch in self.scan(kind, step):
-            if out is None:
-                out = np.zeros((len(self.ids), batch.vec.shape[1]), np.float32)
-            out[at] = batch.vec
-        assert out is not None
+        """Return one checkpoint's vectors f32 [N, D] in the order of `ids`; for narrow features (losses)."""
+        out = np.zeros((len(self.ids), self._features(kind).key(step).dim), np.float32)
+        for batch in self.scan(kind, step):
+            out[batch.at] = batch.vec
         return out
 
     def targets(self, kind: str, step: int) -> FeatureBatch:
         """Return the targets' vectors f32 [M, D] with their tasks.
 
         Raises:
-            KeyMismatchError: they were made by another model or recipe (but `mode`, which may differ by design).
+            KeyMismatchError: they were made by another model or recipe than the pool's. `mode` may differ: LESS takes
+                adam gradients for the pool and sgd ones for the targets.
         """
-        self._allow("targets")
-        if self.targets_root is None:
-            raise InputError("this selector reads targets: give their feature store (--targets).")
-        found = FeatureSet(self.targets_root, kind)
-        mine, theirs = _comparable(self._set(kind).key(step)), _comparable(found.key(step))
-        wrong = [f"{n}: {mine[n]!r} against {theirs[n]!r}" for n in mine if mine[n] != theirs[n]]
+        found = self._targets(kind)
+        mine, theirs = _comparable(self._features(kind).key(step)), _comparable(found.key(step))
+        names = sorted(set(mine) | set(theirs))
+        wrong = [
+            f"{n}: {mine.get(n)!r} against {theirs.get(n)!r}" for n in names if mine.get(n) != theirs.get(n)
+        ]
         if wrong:
-            raise KeyMismatchError(f"targets and features of {kind} at step {step} differ in {'; '.join(wrong)}.")
+            raise KeyMismatchError(
+                f"features and targets of {kind} at step {step} cannot be compared: {'; '.join(wrong)}. Make one of "
+                "them anew."
+            )
         batch = found.load(step)
         if batch.task is None:
-            raise InputError(f"{self.targets_root}: no tasks in it; make it with `vinnow features --targets`.")
+            raise InputError(
+                f"{self.targets_root}: no tasks in it; make it with `vinnow features --targets`."
+            )
         return batch
 
     def digest_facts(self) -> dict[str, Any]:
-        """Return what a score depends on: the keys of all needed features and targets, and the rows."""
+        """Return what scores depend on: rows, columns, weights, and the keys of all declared features and targets."""
         kinds = [n for n in self.needs if n != "targets"]
-        facts: dict[str, Any] = {k: [asdict(self._set(k).key(s)) for s in self.steps(k)] for k in kinds}
-        if "targets" in self.needs and self.targets_root is not None:
-            for kind in kinds:
-                found = FeatureSet(self.targets_root, kind)
-                facts[f"targets {kind}"] = [asdict(found.key(s)) for s in found.steps()]
-        return facts | {"weights": self._weights}
+        sets = {k: self._features(k) for k in kinds}
+        if "targets" in self.needs:
+            sets |= {f"targets {k}": self._targets(k) for k in kinds}
+        facts: dict[str, Any] = {k: [asdict(s.key(step)) for step in s.steps()] for k, s in sets.items()}
+        columns = {n: _column_digest(c) for n, c in self._columns.items()}
+        return facts | {"weights": self._weights, "rows": ids_digest(self.ids), "columns": columns}
 
-    def _set(self, kind: str) -> FeatureSet:
+    def _features(self, kind: str) -> FeatureSet:
         self._allow(kind)
         if self.features_root is None:
             raise InputError(f"this selector reads {kind!r} features: give their store (--features).")
-        if kind not in self._sets:
-            self._sets[kind] = FeatureSet(self.features_root, kind)
-        return self._sets[kind]
+        return self._open(self.features_root, kind)
+
+    def _targets(self, kind: str) -> FeatureSet:
+        self._allow("targets")
+        self._allow(kind)
+        if self.targets_root is None:
+            raise InputError("this selector reads targets: give their feature store (--targets).")
+        return self._open(self.targets_root, kind)
+
+    def _open(self, root: str, kind: str) -> FeatureSet:
+        if (root, kind) not in self._sets:
+            found = FeatureSet(root, kind)
+            first = found.key(found.steps()[0])
+            # numbers of two recipes must not be added up over checkpoints
+            found.check_key(kind=first.kind, dim=first.dim, pool=first.pool, recipe=first.recipe)
+            self._sets[root, kind] = found
+        return self._sets[root, kind]
 
     def _allow(self, kind: str) -> None:
         if kind not in self.needs:
-            raise InputError(f"the selector reads {kind!r} but declares only {self.needs}; add it to `needs`.")
+            raise InputError(
+                f"the selector reads {kind!r} but declares only {self.needs}; add it to `needs`."
+            )
+
+
+def _among(ids: Array, known: Array) -> Array:
+    """Say for each id whether it is in `known` (ascending). np.isin would sort `known` again for every part."""
+    if not len(known):
+        return np.zeros(len(ids), bool)
+    return known[np.minimum(np.searchsorted(known, ids), len(known) - 1)] == ids
 
 
 def _comparable(key: FeatureKey) -> dict[str, Any]:
-    recipe = json.loads(key.recipe)
-    recipe.pop("mode", None)  # LESS takes adam for the pool and sgd for targets
-    return {"kind": key.kind, "dim": key.dim, "model": key.model, "checkpoint": key.checkpoint, "recipe": recipe}
+    recipe = {f"recipe.{n}": v for n, v in json.loads(key.recipe).items() if n != "mode"}
+    return {"kind": key.kind, "dim": key.dim, "model": key.model, "checkpoint": key.checkpoint} | recipe
+
+
+def _column_digest(column: Array) -> str:
+    values = pa.array(column).dictionary_encode()
+    return digest(
+        values.indices.to_numpy(zero_copy_only=False).tobytes(), json.dumps(values.dictionary.to_pylist())
+    )

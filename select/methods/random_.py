@@ -1,10 +1,11 @@
-"""Random: the baseline that everything must beat. Uniform, and nested: a larger budget holds the smaller one's picks."""
+"""Random: the baseline that everything must beat. Uniform and nested: a larger budget holds a smaller one's picks."""
 
 import numpy as np
 import pyarrow as pa
 
 from ...store.config import Config
-from ..pickers import columns_of, picks_table, scores_table, top_k, uniform
+from ..pickers import top_k, uniform
+from ..rows import columns_of, picks_table, scores_table
 from ..view import View
 
 
@@ -13,6 +14,7 @@ class Random:
 
     name = "random"
     needs = ()
+    seeded = True
 
     class Config(Config):
         """Nothing to set."""
@@ -22,7 +24,7 @@ class Random:
 
     def score(self, view: View, seed: int) -> pa.Table:
         """Return one score a row, uniform in (0, 1)."""
-        return scores_table(view.ids, "", np.zeros(len(view.ids)), uniform(view.ids, seed))
+        return scores_table(view.ids, "", np.zeros(len(view.ids)), uniform(view.ids, seed, self.name))
 
     def pick(self, scores: pa.Table, budget: int, seed: int) -> pa.Table:
         """Return the best scores."""

@@ -4,15 +4,17 @@ import numpy as np
 import pyarrow as pa
 
 from ...store.config import Config
-from ..pickers import columns_of, per_group, picks_table, proportional, scores_table, uniform
+from ..pickers import per_group, proportional, uniform
+from ..rows import columns_of, picks_table, scores_table
 from ..view import View
 
 
 class Stratified:
-    """Group = the row's value in `column`; score = a hash of (sample_id, seed)."""
+    """Group = number of the row's value in `column` (by name, ascending); score = a hash of (sample_id, seed)."""
 
     name = "stratified"
     needs = ()
+    seeded = True
 
     class Config(Config):
         """`column`: a pool column (source, task, has_image)."""
@@ -23,10 +25,16 @@ class Stratified:
         self.config = config
 
     def score(self, view: View, seed: int) -> pa.Table:
-        """Return one score a row, and its group's number (groups by name, ascending)."""
-        values = view.column(self.config.column).astype(str)
-        labels, group = np.unique(values, return_inverse=True)
-        return scores_table(view.ids, labels[group], group, uniform(view.ids, seed))
+        """Return one score a row; target = the value that the row has in the column."""
+        column = pa.array(view.column(self.config.column)).cast(pa.string()).fill_null("").dictionary_encode()
+        # numbered by name, not by first appearance: the numbers may not depend on which rows are there first
+        labels = column.dictionary.to_pylist()
+        order = sorted(range(len(labels)), key=lambda i: labels[i])
+        number = np.empty(len(labels), np.int32)
+        number[order] = np.arange(len(labels))
+        group = number[column.indices.to_numpy()]
+        names = [labels[i] for i in order]
+        return scores_table(view.ids, (group, names), group, uniform(view.ids, seed, self.name))
 
     def pick(self, scores: pa.Table, budget: int, seed: int) -> pa.Table:
         """Return each group's share."""

@@ -1,8 +1,9 @@
-"""XMAS: balanced picks from clusters of attention trajectories, stable rows first (spec: XMAS §5, §6).
+"""XMAS: balanced picks from clusters of attention trajectories, stable rows first (arXiv 2510.01454).
 
-A row's trajectory is the sum of its top-k singular values at each checkpoint; instability is its total variation. k-means
-groups trajectories; the budget is water-filled over clusters; inside one the lowest instability wins. Axes: N rows,
-T checkpoints, K singular values, G clusters.
+A row's trajectory is the sum of its top-k cross-attention singular values at each checkpoint of a proxy; its instability
+is the trajectory's total variation, not normalised. k-means groups trajectories; the budget is water-filled over the
+clusters; inside one the lowest instability wins. Text-only rows have no trajectory: `text_policy` says how many are
+taken, at random among themselves. Axes: N rows with an image, T checkpoints, K singular values, W numbers a checkpoint.
 """
 
 from typing import Any, Literal
@@ -13,110 +14,197 @@ from pydantic import Field
 
 from ...store.config import Config
 from ...store.errors import InputError
-from ..pickers import columns_of, per_group, picks_table, proportional, scores_table, uniform, water_fill
+from ...store.files import digest
+from ..pickers import check_budget, per_group, proportional, uniform, water_fill
+from ..rows import columns_of, picks_table, scores_table
 from ..view import View
 
-TEXT = "text"
+Array = np.ndarray[Any, Any]
+TEXT_GROUP = -1
 
 
 class Xmas:
-    """Text-only rows have no trajectory; `text_policy` says how they are chosen (at random within themselves)."""
+    """SCORES: group = cluster, score = -instability; text-only rows: target "text", group -1, a hashed score."""
 
     name = "xmas"
     needs = ("trajectory",)
+    seeded = True
 
     class Config(Config):
-        """`clusters`: 0 takes one for every 40 rows, at most the paper's 1000.
+        """How trajectories become clusters, and what is done with text-only rows.
 
-        `features`: the sum of singular values a checkpoint, or all of them; `scale`: raw (as published), zscore over a
-        checkpoint's rows, or log. `train_points`: rows that k-means learns from, 0 takes all (faiss alone would
-        sample 256 a cluster). `text_policy`: proportional (their share of the pool), cluster (one more cluster, as
-        published), all, or none.
+        `clusters`: "auto" takes one for every 40 rows with an image, at least 2 and at most the published 1000.
+        `top_k`: how many singular values count; None takes all that are stored. `trajectory`: their sum (published), or
+        the values themselves ("vectors"; the total variation then adds up over them). `scale`: raw (published), zscore
+        (over the pool, at each checkpoint) or log (of 1 + x); it holds for clusters and instability alike.
+        `kmeans`, `niter`: the clustering; `train_points`: rows, drawn by seed, that it learns from; None takes all (the
+        published default of faiss learns from 256 a cluster).
+        `text_policy`: proportional (their share of the pool), cluster (one more cluster, as published, which keeps
+        0.3 % of LLaVA's), all, or none. `smallest_cluster`: clusters below it are left out (published: 3).
         """
 
-        clusters: int = Field(0, ge=0)
-        features: Literal["sum", "all"] = "sum"
+        clusters: int | Literal["auto"] = Field("auto", ge=1)
+        top_k: int | None = Field(None, ge=1)
+        trajectory: Literal["sum", "vectors"] = "sum"
         scale: Literal["raw", "zscore", "log"] = "raw"
-        iterations: int = Field(100, ge=1)
-        train_points: int = Field(0, ge=0)
+        kmeans: Literal["faiss", "sklearn"] = "faiss"
+        niter: int = Field(100, ge=1)
+        train_points: int | None = Field(None, ge=1)
         text_policy: Literal["proportional", "cluster", "all", "none"] = "proportional"
+        smallest_cluster: int = Field(1, ge=1)
 
     def __init__(self, config: "Xmas.Config") -> None:
         self.config = config
 
     def score(self, view: View, seed: int) -> pa.Table:
-        """Return SCORES: group = cluster, score = -instability; text-only rows: target "text", group -1, random score."""
+        """Return SCORES. Memory: f32 [N, T·W], and one part of the store.
+
+        Raises:
+            InputError: fewer than 2 checkpoints, no row with an image, or more clusters than such rows.
+        """
         image = view.column("has_image").astype(bool)
-        if not image.any():
-            raise InputError("xmas: no row of this pool has an image; there are no trajectories to cluster.")
-        steps = view.steps("trajectory")
-        x_NTK = np.stack([view.load("trajectory", s)[image] for s in steps], axis=1)
-        x_NF = self._features(x_NTK)
-        instability = np.abs(np.diff(x_NTK.sum(2), axis=1)).sum(1)
-        group = np.full(len(view.ids), -1)
-        group[image] = kmeans(x_NF, self._clusters(len(x_NF)), self.config, seed)
-        score = uniform(view.ids, seed)
-        score[image] = -instability
-        target = np.where(image, "image", TEXT)
-        return scores_table(view.ids, target, group, score)
+        x_NF, width, notes = self._trajectories(view, image)
+        count = self._clusters(len(x_NF))
+        labels = cluster(x_NF, count, self.config, seed)
+        group = np.full(len(image), TEXT_GROUP)
+        group[image] = labels
+        score = uniform(view.ids, seed, "xmas text")
+        score[image] = -total_variation(x_NF, width)
+        notes |= {"clusters": count, "empty_clusters": count - len(np.unique(labels))}
+        return scores_table(view.ids, ((~image).astype(np.int32), ["image", "text"]), group, score, notes)
 
     def pick(self, scores: pa.Table, budget: int, seed: int) -> pa.Table:
-        """Return the text-only rows' share and the water-filled clusters' most stable rows."""
+        """Return the text-only rows' share and the most stable rows of the water-filled clusters.
+
+        Raises:
+            InputError: the text policy, or `smallest_cluster`, leaves fewer rows than the budget, or more.
+        """
         ids, group, score = columns_of(scores)
-        text_rows, image_rows = int((group < 0).sum()), int((group >= 0).sum())
-        quota = self._text_quota(text_rows, image_rows, budget)
-        numbers, sizes = np.unique(group[group >= 0], return_counts=True)
-        if self.config.text_policy == "cluster" and text_rows:
-            numbers, sizes = np.append(numbers, -1), np.append(sizes, text_rows)
-        shares = water_fill(sizes, budget - quota) if budget > quota else np.zeros(len(sizes), np.int64)
-        wanted = dict(zip(numbers.tolist(), shares.tolist(), strict=True))
-        wanted[-1] = wanted.get(-1, 0) + quota
-        take = per_group(ids, score, group, wanted)
+        numbers, sizes = np.unique(group, return_counts=True)
+        text = int(sizes[numbers == TEXT_GROUP].sum())
+        check_budget(budget, len(ids))
+        quota = {TEXT_GROUP: self._text_quota(text, len(ids) - text, budget)}
+        filled = sizes >= self.config.smallest_cluster
+        if self.config.text_policy != "cluster":
+            filled &= numbers != TEXT_GROUP
+        left = budget - quota[TEXT_GROUP]
+        if left:
+            check_budget(left, int(sizes[filled].sum()), "the clusters' rows, that xmas may fill from,")
+            quota |= dict(
+                zip(numbers[filled].tolist(), water_fill(sizes[filled], left).tolist(), strict=True)
+            )
+        take = per_group(ids, score, group, quota)
         return picks_table(ids[take], group[take], score[take], self.name, (budget, seed))
 
-    def _features(self, x_NTK: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        x_NF = x_NTK.sum(2) if self.config.features == "sum" else x_NTK.reshape(len(x_NTK), -1)
-        if self.config.scale == "log":
-            return np.log1p(x_NF)
-        if self.config.scale == "zscore":
-            return (x_NF - x_NF.mean(0)) / np.maximum(x_NF.std(0), 1e-12)
-        return x_NF
+    def _trajectories(self, view: View, image: Array) -> tuple[Array, int, dict[str, Any]]:
+        """Return x [N, T·W] f32 in the order of ids, W, and counts of rows that are odd."""
+        steps = view.steps("trajectory")
+        if len(steps) < 2 or not image.any():
+            raise InputError(
+                f"xmas reads how attention moves: it needs 2 checkpoints or more and rows with an image; there are "
+                f"{len(steps)} (steps {steps}) and {int(image.sum())}."
+            )
+        row_of = np.cumsum(image) - 1
+        n, x_NF, width = int(image.sum()), np.empty((0, 0), np.float32), 0
+        short, zero = np.zeros(n, bool), np.zeros(n, bool)
+        for t, step in enumerate(steps):
+            for batch in view.scan("trajectory", step):
+                mine = image[batch.at]
+                at, vec_BK = row_of[batch.at[mine]], self._top(batch.vec)[mine]
+                values = (
+                    vec_BK if self.config.trajectory == "vectors" else vec_BK.sum(1, dtype=float)[:, None]
+                )
+                if not width:
+                    width = values.shape[1]
+                    x_NF = np.empty((n, len(steps) * width), np.float32)
+                x_NF[at, t * width : (t + 1) * width] = values
+                short[at] |= vec_BK[:, -1] == 0
+                zero[at] |= vec_BK[:, 0] == 0
+            _scale(x_NF[:, t * width : (t + 1) * width], self.config.scale)
+        # a row with fewer than k text tokens has fewer than k singular values above 0
+        counts = {"short_rows": int(short.sum()), "zero_rows": int(zero.sum()), "text_rows": len(image) - n}
+        return x_NF, width, counts | {"steps": steps, "refused": len(view.refused)}
+
+    def _top(self, vec_BK: Array) -> Array:
+        k, stored = self.config.top_k, vec_BK.shape[1]
+        if k is not None and k > stored:
+            raise InputError(f"xmas: top_k is {k}, but these trajectories hold {stored} singular values.")
+        return vec_BK[:, :k]
 
     def _clusters(self, rows: int) -> int:
-        return min(rows, self.config.clusters or min(1000, max(2, rows // 40)))
+        if self.config.clusters == "auto":
+            return min(rows, 1000, max(2, rows // 40))
+        if self.config.clusters > rows:
+            raise InputError(f"xmas: {self.config.clusters} clusters of {rows} rows; give fewer, or `auto`.")
+        return self.config.clusters
 
     def _text_quota(self, text: int, image: int, budget: int) -> int:
-        if self.config.text_policy == "proportional" and text:
+        if self.config.text_policy == "proportional":
             return int(proportional(np.array([image, text]), budget)[1])
         if self.config.text_policy == "all":
-            return min(text, budget)
-        if self.config.text_policy == "none" and budget > image:
-            raise InputError(f"xmas: text_policy none leaves {image} rows, the budget is {budget}.")
+            if text > budget:
+                raise InputError(
+                    f"xmas: text_policy `all` keeps {text} text-only rows, above a budget of {budget}."
+                )
+            return text
         return 0
 
 
-def kmeans(x_NF: np.ndarray[Any, Any], clusters: int, config: "Xmas.Config", seed: int) -> np.ndarray[Any, Any]:
-    """Return each row's cluster [N] by faiss k-means (L2), seeded.
+def total_variation(x_NF: Array, width: int) -> Array:
+    """Return Σ_t |x_{t+1} - x_t| of each row f64 [N], added up over the `width` numbers of a checkpoint."""
+    out = np.zeros(len(x_NF))
+    for at in range(width, x_NF.shape[1]):
+        out += np.abs(x_NF[:, at].astype(np.float64) - x_NF[:, at - width])
+    return out
+
+
+def cluster(x_NF: Array, clusters: int, config: "Xmas.Config", seed: int) -> Array:
+    """Return each row's cluster [N] by k-means in L2, started from random rows; the same bits for the same seed.
 
     Raises:
         InputError: faiss is not installed.
     """
+    # both libraries take 31 bits
+    number = int(digest(f"xmas/{seed}"), 16) >> 33
+    if config.kmeans == "sklearn":
+        from sklearn.cluster import KMeans
+
+        model = KMeans(clusters, init="random", n_init=1, max_iter=config.niter, random_state=number)
+        return model.fit(x_NF[_sample(len(x_NF), config.train_points, number)]).predict(x_NF)
     try:
         import faiss
     except ImportError as error:
-        raise InputError("xmas clusters with faiss: pip install faiss-cpu (or faiss-gpu).") from error
-    x_NF = np.ascontiguousarray(x_NF, np.float32)
-    most = config.train_points or len(x_NF)
-    model = faiss.Kmeans(
+        raise InputError(
+            "xmas clusters with faiss: pip install faiss-cpu (or faiss-gpu), or set kmeans to sklearn."
+        ) from error
+    learn_from = x_NF[_sample(len(x_NF), config.train_points, number)]
+    # faiss would draw 256 points a cluster by itself; the sample is ours to draw
+    kmeans = faiss.Kmeans(
         x_NF.shape[1],
         clusters,
-        niter=config.iterations,
-        seed=seed + 1,
+        niter=config.niter,
+        seed=number,
         min_points_per_centroid=1,
-        max_points_per_centroid=max(1, -(-most // clusters)),
+        max_points_per_centroid=len(learn_from),
     )
-    model.train(x_NF)
-    return model.index.search(x_NF, 1)[1][:, 0]
+    kmeans.train(learn_from)
+    return kmeans.index.search(x_NF, 1)[1][:, 0]
+
+
+def _sample(rows: int, wanted: int | None, seed: int) -> Array | slice:
+    if wanted is None or wanted >= rows:
+        return slice(None)
+    return np.sort(np.random.default_rng(seed).choice(rows, wanted, replace=False))
+
+
+def _scale(x_NW: Array, scale: str) -> None:
+    """Scale one checkpoint's numbers in place."""
+    if scale == "log":
+        np.log1p(x_NW, out=x_NW)
+    elif scale == "zscore":
+        mean, spread = x_NW.mean(0, dtype=np.float64), x_NW.std(0, dtype=np.float64)
+        # a constant column says nothing: it becomes 0
+        x_NW[:] = (x_NW - mean) / np.where(spread > 0, spread, np.inf)
 
 
 SELECTOR = Xmas

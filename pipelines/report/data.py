@@ -1,0 +1,106 @@
+"""What a report shows: plain tables and arrays, filled by `gather.py` or by hand. Every part may be absent.
+
+Axes: N rows, C clusters, T checkpoints.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ...evaluate.metrics import Majority
+
+Array = np.ndarray[Any, Any]
+RANDOM, FULL = "random", "full"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fine-tune: what was chosen, how long it trained, and its answers (EVALS rows of this run alone)."""
+
+    selector: str
+    budget: str
+    seed: int
+    rows: int
+    train_seconds: float
+    evals: pa.Table
+
+
+@dataclass(frozen=True)
+class Picked:
+    """How many rows of each task a selector took."""
+
+    selector: str
+    budget: str
+    by_task: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Attention trajectories by cluster: quartiles at each of `steps` [T], all [C, T]; `sizes` and `picked` [C]."""
+
+    steps: list[int]
+    median_CT: Array
+    low_CT: Array
+    high_CT: Array
+    sizes: Array
+    picked: dict[str, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """A selector's score of every row [N] and the lowest score that each budget took."""
+
+    selector: str
+    scores_N: Array
+    thresholds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A record in the gallery. `image` counts from `image_root`; None is a text-only record."""
+
+    turns: list[dict[str, str]]
+    task: str
+    score: float
+    image: str | None = None
+    image_root: str | None = None
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What a selector took first and what it passed over last, at one budget."""
+
+    selector: str
+    budget: str
+    picked: list[Shown]
+    passed: list[Shown]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage's wall-clock seconds, and rows and bytes where it has them."""
+
+    name: str
+    seconds: float
+    rows: int | None = None
+    size: int | None = None
+
+
+@dataclass
+class ReportData:
+    """A whole report. `absent` may say, by section name, why a part is missing; `facts` stand under the title."""
+
+    title: str = "vinnow"
+    facts: dict[str, str] = field(default_factory=dict)
+    trials: list[Trial] = field(default_factory=list)
+    majority: Majority | None = None
+    pool_tasks: dict[str, int] = field(default_factory=dict)
+    picked: list[Picked] = field(default_factory=list)
+    trajectories: Trajectories | None = None
+    similarity: list[Similarity] = field(default_factory=list)
+    galleries: list[Gallery] = field(default_factory=list)
+    refused: dict[str, pa.Table] = field(default_factory=dict)
+    stages: list[Stage] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,112 @@
+"""The headline: one row a selector and budget, with its interval and what it is worth against random.
+
+Several seeds of a choice are averaged sample by sample. The HTML table, the plot and the terminal show these rows.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from ...evaluate.metrics import accuracy
+from ...evaluate.statistics import (
+    Comparison,
+    Interval,
+    compare,
+    mean_scores,
+    paired_bootstrap,
+    wilson_interval,
+)
+from .data import FULL, RANDOM, ReportData, Trial
+
+WORDS = {"better": "beats random", "worse": "worse than random", "no clear difference": "not told apart"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """`accuracy` in 0…1: Wilson's 95 % for one seed, a bootstrap of the samples for several; seconds are means."""
+
+    selector: str
+    budget: str
+    rows: int
+    seeds: int
+    questions: int
+    accuracy: Interval
+    by_task: dict[str, float]
+    seconds: float
+    against_random: Comparison | None
+
+    @property
+    def word(self) -> str:
+        """What the comparison says, in plain words; empty where there is none."""
+        return WORDS[self.against_random.verdict] if self.against_random else ""
+
+
+def headline(trials: list[Trial], seed: int = 0) -> list[Row]:
+    """Return the rows, smallest budget first, random before the others; a choice is compared with random of its budget.
+
+    Raises:
+        InputError: two trials answered different test samples.
+    """
+    groups: dict[tuple[str, str], list[Trial]] = defaultdict(list)
+    for trial in trials:
+        groups[trial.selector, trial.budget].append(trial)
+    rows = []
+    for (selector, budget), group in groups.items():
+        tables = [t.evals for t in group]
+        base = groups.get((RANDOM, budget))
+        against = None
+        if base and selector != RANDOM:
+            against = compare(tables, [t.evals for t in base], seed)
+        by_seed = [accuracy(t).by_task for t in tables]
+        rows.append(
+            Row(
+                selector,
+                budget,
+                group[0].rows,
+                len(group),
+                tables[0].num_rows,
+                _interval(tables, seed),
+                {task: float(np.mean([b[task] for b in by_seed])) for task in sorted(by_seed[0])},
+                float(np.mean([t.train_seconds for t in group])),
+                against,
+            )
+        )
+    return sorted(rows, key=lambda r: (r.selector == FULL, r.rows, r.selector != RANDOM, r.selector))
+
+
+def findings(rows: list[Row], data: ReportData) -> list[str]:
+    """Say in sentences what the headline shows."""
+    said = []
+    full = next((r for r in rows if r.selector == FULL), None)
+    if full and data.majority:
+        gap = 100 * (full.accuracy.estimate - data.majority.overall)
+        said.append(
+            f"The whole pool ({full.rows:,} rows) reaches {percent(full.accuracy.estimate)} %, {gap:+.1f} points against "
+            f"always giving each task's commonest answer ({percent(data.majority.overall)} %)."
+        )
+    for budget in dict.fromkeys(r.budget for r in rows if r.against_random):
+        parts = [f"{r.selector} {r.word} ({signed(r)})" for r in rows if r.budget == budget and r.against_random]
+        said.append(f"At {budget}: {'; '.join(parts)}.")
+    return said
+
+
+def percent(share: float) -> str:
+    """Return a share as per cent with one digit."""
+    return f"{100 * share:.1f}"
+
+
+def signed(row: Row) -> str:
+    """Return the difference to random in points with its interval: `+3.1 [+0.9, +5.2]`."""
+    if row.against_random is None:
+        return ""
+    gap = row.against_random.difference
+    return f"{100 * gap.estimate:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
+
+
+def _interval(tables: list[pa.Table], seed: int) -> Interval:
+    scores_N = mean_scores(tables)[1]
+    if len(tables) == 1 and set(np.unique(scores_N)) <= {0.0, 1.0}:
+        return wilson_interval(int(scores_N.sum()), len(scores_N))
+    return paired_bootstrap(scores_N, np.zeros(len(scores_N)), seed)

@@ -1,0 +1,220 @@
+"""Small charts as inline SVG: colours are classes (`s0`… by style sheet, light and dark), shapes tell series apart too.
+
+Coordinates are user units of the viewBox; y grows downwards. Every chart has a title and a description.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .markup import Html, esc, join, tag
+
+WIDTH, HEIGHT = 720.0, 340.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 16.0, 14.0, 46.0
+COLORS = 7
+
+
+@dataclass(frozen=True)
+class Point:
+    """A value with its interval, at place `x` of the axis; `low == high == y` draws no whisker."""
+
+    x: int
+    y: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Series:
+    """A named line or set of bars; `color` is a number below COLORS (6 is the neutral grey)."""
+
+    name: str
+    color: int
+    points: Sequence[Point]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What every chart says of itself, and its vertical range."""
+
+    title: str
+    description: str
+    y_label: str
+    low: float
+    high: float
+
+    def y(self, value: float) -> float:
+        """Return a value's place, kept inside the frame."""
+        share = (min(max(value, self.low), self.high) - self.low) / ((self.high - self.low) or 1.0)
+        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
+
+
+def line_chart(
+    frame: Frame, labels: Sequence[str], series: Sequence[Series], lines: Sequence[tuple[str, float]]
+) -> Html:
+    """Draw series over categories with whiskers, and dashed horizontal reference `lines` with their names."""
+    slot = (WIDTH - LEFT - RIGHT) / max(len(labels), 1)
+    drawn = [_axes(frame, labels)]
+    for name, value in lines:
+        y = frame.y(value)
+        drawn.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="reference"))
+        drawn.append(_text(name, WIDTH - RIGHT - 4, y - 5, "end"))
+    for number, one in enumerate(series):
+        # series stand side by side, so that their whiskers do not hide each other
+        shift = (number - (len(series) - 1) / 2) * min(16.0, slot / (len(series) + 1))
+        places = [(LEFT + slot * (p.x + 0.5) + shift, p) for p in one.points]
+        path = " ".join(f"{x:.1f},{frame.y(p.y):.1f}" for x, p in places)
+        marks = [tag("polyline", points=path, class_="path")]
+        for x, p in places:
+            hint = f"{one.name}, {labels[p.x]}: {_short(p.y)} ({_short(p.low)} to {_short(p.high)})"
+            marks += [_whisker(frame, x, p), _marker(number, x, frame.y(p.y), hint)]
+        drawn.append(tag("g", *marks, class_=f"s{one.color}"))
+    return join([_svg(frame, drawn), _legend(series, marks=True)])
+
+
+def bar_chart(frame: Frame, labels: Sequence[str], series: Sequence[Series]) -> Html:
+    """Draw grouped bars: one group a label, one bar a series."""
+    slot = (WIDTH - LEFT - RIGHT) / max(len(labels), 1)
+    width = min(26.0, slot * 0.8 / max(len(series), 1))
+    drawn = [_axes(frame, labels)]
+    for number, one in enumerate(series):
+        bars = []
+        for p in one.points:
+            x = LEFT + slot * (p.x + 0.5) + (number - len(series) / 2) * width
+            y = frame.y(p.y)
+            hint = tag("title", f"{one.name}, {labels[p.x]}: {_short(p.y)}")
+            bars.append(tag("rect", hint, x=x + 1, y=y, width=width - 2, height=frame.y(frame.low) - y, class_="bar"))
+        drawn.append(tag("g", *bars, class_=f"s{one.color}"))
+    return join([_svg(frame, drawn), _legend(series, marks=False)])
+
+
+def histogram(
+    frame: Frame, edges: Sequence[float], counts: Sequence[int], lines: Sequence[tuple[str, float]]
+) -> Html:
+    """Draw counts between `edges` (one more than counts), with named vertical `lines` (thresholds)."""
+    span = (edges[-1] - edges[0]) or 1.0
+
+    def x_of(value: float) -> float:
+        return LEFT + (min(max(value, edges[0]), edges[-1]) - edges[0]) / span * (WIDTH - LEFT - RIGHT)
+
+    drawn = [_axes(frame, [])]
+    bars = []
+    for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
+        y = frame.y(count)
+        hint = tag("title", f"{_short(low)} to {_short(high)}: {count:,} rows")
+        width = max(x_of(high) - x_of(low) - 0.5, 0.5)
+        bars.append(tag("rect", hint, x=x_of(low), y=y, width=width, height=frame.y(frame.low) - y, class_="bar"))
+    drawn.append(tag("g", *bars, class_="s0"))
+    for value in nice_ticks(edges[0], edges[-1]):
+        if edges[0] <= value <= edges[-1]:
+            drawn.append(_text(_short(value), x_of(value), HEIGHT - BOTTOM + 18, "middle"))
+    for number, (name, value) in enumerate(lines):
+        x, right = x_of(value), x_of(value) > WIDTH * 0.7
+        drawn.append(tag("line", x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM, class_="threshold"))
+        drawn.append(_text(name, x + (-5 if right else 5), TOP + 12 + 16 * number, "end" if right else "start"))
+    return _svg(frame, drawn)
+
+
+def mini_line(
+    title: str, values: Sequence[float], bands: tuple[Sequence[float], Sequence[float]], top: float, labels: tuple[str, str]
+) -> Html:
+    """Draw one small line with its band over equal steps, on the scale 0…`top` that all its neighbours share."""
+    width, height, pad = 200.0, 110.0, 18.0
+
+    def place(i: int, value: float) -> str:
+        x = pad + i * (width - 2 * pad) / max(len(values) - 1, 1)
+        return f"{x:.1f},{height - pad - min(max(value / (top or 1.0), 0.0), 1.0) * (height - 2 * pad):.1f}"
+
+    low, high = bands
+    band = [place(i, v) for i, v in enumerate(low)] + [place(i, high[i]) for i in reversed(range(len(high)))]
+    words = "median by checkpoint: " + ", ".join(_short(v) for v in values)
+    return tag(
+        "svg",
+        tag("title", title),
+        tag("desc", words),
+        tag("line", x1=pad, x2=width - pad, y1=height - pad, y2=height - pad, class_="axis"),
+        tag("polygon", points=" ".join(band), class_="band"),
+        tag("polyline", points=" ".join(place(i, v) for i, v in enumerate(values)), class_="path"),
+        _text(title, pad, 12, "start", "tick strong"),
+        _text(labels[0], pad, height - 4, "start"),
+        _text(labels[1], width - pad, height - 4, "end"),
+        viewBox=f"0 0 {width:g} {height:g}",
+        role="img",
+        class_="mini s0",
+        aria_label=f"{title}; {words}",
+    )
+
+
+def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Return round numbers from at most `low` to at least `high`: steps of 1, 2 or 5 times a power of ten."""
+    span = (high - low) or abs(high) or 1.0
+    rough = span / max(most - 1, 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def _svg(frame: Frame, drawn: list[Html]) -> Html:
+    return tag(
+        "svg",
+        tag("title", frame.title),
+        tag("desc", frame.description),
+        *drawn,
+        viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}",
+        role="img",
+        class_="chart",
+        aria_label=f"{frame.title}. {frame.description}",
+    )
+
+
+def _axes(frame: Frame, labels: Sequence[str]) -> Html:
+    parts = []
+    for value in nice_ticks(frame.low, frame.high):
+        if frame.low <= value <= frame.high:
+            y = frame.y(value)
+            parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
+            parts.append(_text(_short(value), LEFT - 8, y + 4, "end"))
+    slot = (WIDTH - LEFT - RIGHT) / max(len(labels), 1)
+    for i, label in enumerate(labels):
+        parts.append(_text(label, LEFT + slot * (i + 0.5), HEIGHT - BOTTOM + 18, "middle"))
+    base = HEIGHT - BOTTOM
+    parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=base, y2=base, class_="axis"))
+    parts.append(_text(frame.y_label, LEFT, HEIGHT - 6, "start"))
+    return join(parts)
+
+
+def _whisker(frame: Frame, x: float, p: Point) -> Html:
+    if p.low == p.high:
+        return Html("")
+    low, high = frame.y(p.low), frame.y(p.high)
+    path = f"M{x:.1f} {low:.1f}V{high:.1f}M{x - 4:.1f} {low:.1f}h8M{x - 4:.1f} {high:.1f}h8"
+    return tag("path", d=path, class_="whisker")
+
+
+def _marker(number: int, x: float, y: float, hint: str) -> Html:
+    outline = ((0, -6, 6, 5, -6, 5), (-5, -5, 5, -5, 5, 5, -5, 5), (0, -7, 6, 0, 0, 7, -6, 0))
+    if number % 4 == 0:
+        return tag("circle", tag("title", hint), cx=x, cy=y, r=5.0, class_="mark")
+    shape = outline[number % 4 - 1]
+    points = " ".join(f"{x + a:.1f},{y + b:.1f}" for a, b in zip(shape[::2], shape[1::2], strict=True))
+    return tag("polygon", tag("title", hint), points=points, class_="mark")
+
+
+def _legend(series: Sequence[Series], marks: bool) -> Html:
+    entries = []
+    for number, one in enumerate(series):
+        mark = _marker(number, 8, 8, one.name) if marks else tag("rect", x=2, y=2, width=12, height=12, class_="bar")
+        sign = tag("svg", mark, viewBox="0 0 16 16", class_=f"key s{one.color}", aria_hidden="true")
+        entries.append(tag("li", sign, one.name))
+    return tag("ul", *entries, class_="legend")
+
+
+def _text(text: str, x: float, y: float, anchor: str, kind: str = "tick") -> Html:
+    return tag("text", esc(text), x=float(x), y=float(y), text_anchor=anchor, class_=kind)
+
+
+def _short(value: float) -> str:
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.4g}"
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.1e}"

@@ -1,0 +1,202 @@
+"""Answers: batched as one by one, exactly once, resumed, refused with reasons; inline, on Ray, on a GPU."""
+
+import json
+import os
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from pictures import make_records, write_records
+from vinnow.evaluate.answers import AnswerActor, length_batches
+from vinnow.evaluate.config import EvalConfig
+from vinnow.evaluate.run import evaluate, make_spec
+from vinnow.models.load import load
+from vinnow.pool.images import load_image
+from vinnow.pool.reader import Pool
+from vinnow.store.errors import InputError, KeyMismatchError
+from vinnow.store.refusals import read_refused
+from vinnow.store.tables import EVALS, read_rows
+
+
+def config_for(tiny_pool, twin_path, **changes):
+    values = {"model": twin_path, "pool": tiny_pool, "run": "r1", "rows_per_part": 16, "max_new_tokens": 5}
+    return EvalConfig.parse(values | changes)
+
+
+def answers_of(path):
+    table = read_rows(path, EVALS)
+    return dict(zip(table["sample"].to_pylist(), table["answer"].to_pylist(), strict=True))
+
+
+def inline(config, out):
+    actor = AnswerActor(make_spec(config, str(out)))
+    for name in actor.parts:
+        actor.compute(name)
+    found = {}
+    for name in actor.parts:
+        found |= answers_of(out / "answers" / f"{name}.parquet")
+    return found
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_pool, twin_path, tmp_path_factory):
+    """The answers of a batch of one each: no row is padded."""
+    return inline(config_for(tiny_pool, twin_path, max_rows=1), tmp_path_factory.mktemp("one"))
+
+
+def test_batched_answers_are_those_of_plain_generate(tiny_pool, twin_path, expected, tmp_path):
+    loaded = load(twin_path)
+    actor = AnswerActor(make_spec(config_for(tiny_pool, twin_path), str(tmp_path)))
+    for record in Pool(tiny_pool).take(Pool(tiny_pool).ids()[:8]):
+        prompt = actor.encoder.prompt(record)
+        inputs = {"input_ids": torch.from_numpy(prompt.input_ids)[None]}
+        if record.image:
+            pixels = actor.encoder.pixels(load_image(actor.root, record.image))
+            inputs["pixel_values"] = torch.from_numpy(pixels)[None]
+        tokens = loaded.model.generate(**inputs, max_new_tokens=5, do_sample=False)[
+            0, len(prompt.input_ids) :
+        ]
+        text = loaded.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        assert expected[str(record.sample_id)] == text
+    assert len(set(expected.values())) > 3  # else a constant answer would pass every test here
+
+
+@pytest.mark.parametrize("max_rows", [3, 64])
+def test_answers_do_not_depend_on_batch_mates(tiny_pool, twin_path, expected, tmp_path, max_rows):
+    got = inline(config_for(tiny_pool, twin_path, max_rows=max_rows, rows_per_part=60), tmp_path)
+    assert got == expected
+
+
+@pytest.mark.parametrize("where", ["ray", pytest.param("gpu", marks=pytest.mark.gpu)])
+def test_a_run_answers_every_row_and_a_second_one_nothing(
+    tiny_pool, twin_path, expected, tmp_path, ray_cluster, where
+):
+    config = config_for(tiny_pool, twin_path, actors=2, gpus_per_actor=0.5 * (where == "gpu"))
+    told = []
+    report = evaluate(config, str(tmp_path), lambda done, total: told.append((done, total)))
+    assert answers_of(tmp_path / "evals.parquet") == expected
+    assert (report.rows, report.refused, report.parts, report.skipped_parts) == (60, 0, 4, 0)
+    assert told == [(i, 4) for i in range(5)]
+    table = read_rows(report.path, EVALS)
+    assert [int(s) for s in table["sample"].to_pylist()] == Pool(tiny_pool).ids().tolist()
+    assert set(table["run"].to_pylist()) == {"r1"}
+    assert report.accuracy == pytest.approx(np.mean(table["correct"].to_pylist()))
+    assert sum(report.rows_by_task.values()) == 60
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+    again = evaluate(config, str(tmp_path))
+    assert (again.accuracy, again.by_task, again.parts, again.skipped_parts) == (
+        report.accuracy,
+        report.by_task,
+        0,
+        4,
+    )
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_a_rerun_answers_only_what_is_missing(tiny_pool, twin_path, expected, tmp_path, ray_cluster):
+    config = config_for(tiny_pool, twin_path)
+    actor = AnswerActor(make_spec(config, str(tmp_path)))
+    names = list(actor.parts)
+    for name in names[:3]:  # as a killed run leaves it: parts, and the scrap of one
+        actor.compute(name)
+    scrap = tmp_path / "answers" / f"{names[3]}.parquet.tmp-0123456789ab"
+    scrap.write_bytes(b"half")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "answers").glob("*.parquet")}
+    report = evaluate(config, str(tmp_path))
+    assert (report.parts, report.skipped_parts) == (1, 3)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert answers_of(report.path) == expected
+
+
+def test_a_killed_actor_is_replaced_and_no_row_is_lost(
+    tiny_pool, twin_path, tmp_path, ray_cluster, monkeypatch
+):
+    flag = tmp_path / "killed"
+
+    class Dying(AnswerActor):
+        def compute(self, name):
+            if name.startswith("part-000002") and not flag.exists():
+                flag.touch()
+                os.kill(os.getpid(), 9)
+            return super().compute(name)
+
+    monkeypatch.setattr("vinnow.evaluate.run.AnswerActor", Dying)
+    report = evaluate(config_for(tiny_pool, twin_path), str(tmp_path / "out"))
+    assert flag.exists()
+    assert (report.rows, report.parts) == (60, 4)
+
+
+def test_answers_made_otherwise_are_refused_by_name(tiny_pool, twin_path, tmp_path):
+    config = config_for(tiny_pool, twin_path)
+    inline(config, tmp_path)
+    with pytest.raises(KeyMismatchError, match=r"max_new_tokens: '5' against '6'"):
+        evaluate(config.model_copy(update={"max_new_tokens": 6}), str(tmp_path))
+    with pytest.raises(InputError, match="rows_per_part"):
+        evaluate(config.model_copy(update={"rows_per_part": 7}), str(tmp_path))
+    evaluate(config, str(tmp_path))
+    with pytest.raises(KeyMismatchError, match="run: 'r1' against 'r2'"):
+        evaluate(config.model_copy(update={"run": "r2"}), str(tmp_path))
+    footer = json.loads(pq.read_schema(tmp_path / "evals.parquet").metadata[b"vinnow.eval"])
+    assert footer["pool"] == Pool(tiny_pool).digest
+
+
+def test_rows_that_cannot_be_asked_are_refused_and_the_rest_is_scored(tmp_path, twin_path):
+    from vinnow.pool.ingest import IngestConfig, ingest
+
+    records, pictures = make_records(20)
+    records[2]["conversations"][0]["value"] += " really" * 400
+    source = write_records(tmp_path, records, pictures)
+    ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
+    (tmp_path / "images/pics/0.png").unlink()
+    (tmp_path / "images/pics/1.png").write_bytes((tmp_path / "images/pics/1.png").read_bytes()[:60])
+    config = config_for(str(tmp_path / "pool"), twin_path, max_len=300)
+    inline(config, tmp_path / "out")
+    report = evaluate(config, str(tmp_path / "out"))  # only gathers: all parts are there
+    refused = read_refused(tmp_path / "out", "answers")
+    assert sorted(refused["reason"].to_pylist()) == ["image_missing", "image_truncated", "not_encodable"]
+    assert (report.rows, report.refused) == (17, 3)
+    lettered = config.model_copy(update={"benchmark": "option_letter"})
+    inline(lettered, tmp_path / "letters")
+    with pytest.raises(InputError, match="not one row could be asked"):
+        evaluate(lettered, str(tmp_path / "letters"))
+    assert "no option lines" in read_refused(tmp_path / "letters", "answers")["detail"].to_pylist()[5]
+
+
+def test_a_checkpoint_that_samples_by_default_still_answers_greedily(
+    twin_path, tiny_pool, expected, tmp_path
+):
+    import shutil
+
+    shutil.copytree(twin_path, tmp_path / "m")
+    wild = {
+        "do_sample": True,
+        "temperature": 50.0,
+        "num_beams": 3,
+        "repetition_penalty": 9.0,
+        "max_length": 3,
+    }
+    (tmp_path / "m/generation_config.json").write_text(json.dumps(wild))
+    assert inline(config_for(tiny_pool, str(tmp_path / "m")), tmp_path / "out") == expected
+
+
+def test_length_batches_keep_the_budget_and_every_row():
+    lengths = np.random.default_rng(0).integers(5, 300, 200).tolist()
+    batches = length_batches(lengths, 1000, 16)
+    assert sorted(i for b in batches for i in b) == list(range(200))
+    assert all(len(b) <= 16 and len(b) * max(lengths[i] for i in b) <= 1000 for b in batches)
+    assert length_batches([5000], 10, 4) == [[0]]
+    assert length_batches([], 10, 4) == []
+
+
+def test_bad_configs_name_the_way_out(tiny_pool, twin_path, tmp_path):
+    with pytest.raises(InputError, match="did you mean 'exact_match'"):
+        config_for(tiny_pool, twin_path, benchmark="exact_macth")
+    with pytest.raises(InputError, match="unknown template"):
+        config_for(tiny_pool, twin_path, template="v9")
+    with pytest.raises(InputError, match="did you mean 'max_new_tokens'"):
+        config_for(tiny_pool, twin_path, max_tokens=5)
+    with pytest.raises(InputError, match="no such folder"):
+        evaluate(config_for(tiny_pool, str(tmp_path / "none")), str(tmp_path))
+    with pytest.raises(InputError, match="no finished pool"):
+        evaluate(config_for(str(tmp_path), twin_path), str(tmp_path))

@@ -1,0 +1,128 @@
+"""String rules, accuracy, the majority baseline, and the benchmarks' prompts."""
+
+import pyarrow as pa
+import pytest
+from vinnow.evaluate.benchmarks import BENCHMARKS, LETTER, SHORT
+from vinnow.evaluate.metrics import (
+    accuracy,
+    count_options,
+    exact_match,
+    majority_baseline,
+    option_letter,
+    yes_or_no,
+)
+from vinnow.pool.records import Record
+from vinnow.store.errors import InputError
+from vinnow.store.tables import EVALS
+
+
+def record(question, answer, **extra):
+    turns = [
+        {"from": "human", "value": question},
+        {"from": "gpt", "value": answer},
+        {"from": "human", "value": "and then?"},
+        {"from": "gpt", "value": "nothing"},
+    ]
+    return Record(7, "s", "t", None, turns, extra)
+
+
+def evals(rows):
+    names = ("task", "correct", "reference")
+    table = pa.Table.from_pylist([dict(zip(names, r, strict=True)) for r in rows])
+    for i, name in enumerate(EVALS.names):
+        if name not in names:
+            fill = [0.0] * len(rows) if name == "score" else [str(k) for k in range(len(rows))]
+            table = table.add_column(min(i, table.num_columns), name, [fill])
+    return table.select(EVALS.names).cast(EVALS)
+
+
+def test_exact_match_forgives_case_space_and_one_full_stop():
+    assert exact_match(" Yes. ", "yes")
+    assert exact_match("dark blue", "Dark Blue")
+    assert not exact_match("yes it is", "yes")
+    assert not exact_match("", "yes")
+    assert not exact_match("1.5", "15")
+
+
+@pytest.mark.parametrize(
+    ("answer", "read"),
+    [
+        ("A", "A"),
+        ("B. the sea", "B"),
+        ("The answer is C.", "C"),
+        ("I think so. The answer is A.", "A"),
+        ("B.", None),
+        ("(B)", None),
+        ("b", None),
+        ("D", None),
+        ("The answer is A. The answer is B.", None),
+        ("The answer is D.", None),
+        ("", None),
+    ],
+)
+def test_option_letters_are_read_as_llava_reads_them(answer, read):
+    assert option_letter(answer, 3) == read
+
+
+@pytest.mark.parametrize(
+    ("answer", "read"),
+    [
+        ("No", "no"),
+        ("no, there is none", "no"),
+        ("There is not one. Yes", "no"),
+        ("Yes. No", "yes"),
+        ("nothing", "yes"),
+        ("", "yes"),
+    ],
+)
+def test_yes_and_no_are_read_as_pope_reads_them(answer, read):
+    assert yes_or_no(answer) == read
+
+
+def test_options_are_counted_from_their_lines():
+    assert count_options("What?\nA. one\nB. two\nC. three\n") == 3
+    assert count_options("What?\n(A) one\n(B) two") == 2
+    with pytest.raises(InputError, match="no option lines"):
+        count_options("What?")
+    with pytest.raises(InputError, match="'AC'"):
+        count_options("What?\nA. one\nC. three")
+
+
+def test_accuracy_counts_rows_and_tasks():
+    found = accuracy(evals([("b", True, "x"), ("b", False, "x"), ("a", True, "y"), ("b", False, "z")]))
+    assert found.overall == 0.5
+    assert found.by_task == {"a": 1.0, "b": pytest.approx(1 / 3)}
+    assert found.rows_by_task == {"a": 1, "b": 3}
+    assert found.rows == 4
+    with pytest.raises(InputError, match="empty"):
+        accuracy(EVALS.empty_table())
+
+
+def test_the_majority_is_taken_by_task_with_ties_by_name():
+    rows = [("yn", True, a) for a in ("no", "No.", "yes")]
+    rows += [("c", False, a) for a in ("red", "blue", "red", "blue")]
+    found = majority_baseline(evals(rows))
+    assert found.answers == {"c": "blue", "yn": "no"}
+    assert found.by_task == {"c": 0.5, "yn": pytest.approx(2 / 3)}
+    assert found.overall == pytest.approx(4 / 7)
+    with pytest.raises(InputError, match="empty"):
+        majority_baseline(EVALS.empty_table())
+
+
+def test_only_the_first_question_is_asked_with_the_suffix_once():
+    asked = BENCHMARKS["short_answer"].ask(record("what?", "a cat"))
+    assert [t["value"] for t in asked.conversations] == ["what?" + SHORT, "a cat"]
+    assert BENCHMARKS["short_answer"].ask(asked) == asked
+    assert BENCHMARKS["exact_match"].ask(record("what?", "a cat")).conversations[0]["value"] == "what?"
+
+
+def test_benchmarks_score():
+    assert BENCHMARKS["exact_match"].score("A cat.", record("what?", "a cat")) == 1
+    assert BENCHMARKS["exact_match"].score("nothing", record("what?", "a cat")) == 0
+    assert BENCHMARKS["yes_no"].score("No, there is not.", record("is it?", "no")) == 1
+    assert BENCHMARKS["yes_no"].score("There is.", record("is it?", "no")) == 0
+    letters = BENCHMARKS["option_letter"]
+    assert letters.score("B. two", record("What?\nA. one\nB. two" + LETTER, "B")) == 1
+    assert letters.score("C", record("What?\nA. one\nB. two", "C")) == 0
+    assert letters.score("C", record("What?", "C", choices=["x", "y", "z"])) == 1
+    assert letters.score("", record("What?", "B", choices=["x", "y"])) == 0

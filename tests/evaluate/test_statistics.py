@@ -1,0 +1,139 @@
+"""Statistics against values worked out by hand or by brute force."""
+
+import itertools
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from vinnow.evaluate.statistics import (
+    compare,
+    mcnemar_exact,
+    mean_scores,
+    paired_bootstrap,
+    wilson_interval,
+)
+from vinnow.store.errors import DuplicateRowsError, InputError
+from vinnow.store.tables import EVALS
+
+
+def evals(scores, samples=None, run="r"):
+    n = len(scores)
+    samples = samples or [str(i) for i in range(n)]
+    table = pa.table(
+        {
+            "run": [run] * n,
+            "benchmark": ["b"] * n,
+            "task": ["t"] * n,
+            "sample": samples,
+            "correct": [s == 1 for s in scores],
+            "score": [float(s) for s in scores],
+            "answer": [""] * n,
+            "reference": [""] * n,
+        }
+    )
+    return table.cast(EVALS)
+
+
+def test_wilson_by_hand():
+    # p = 0.8, n = 10: the two roots of (p̂ - p)² = z² p (1 - p) / n
+    found = wilson_interval(8, 10)
+    for root in (found.low, found.high):
+        assert (0.8 - root) ** 2 == pytest.approx(1.959963985**2 * root * (1 - root) / 10, rel=1e-6)
+    assert found.low < 0.8 < found.high
+    # Newcombe 1998: 81 of 263 → 0.2553 to 0.3662
+    assert wilson_interval(81, 263).low == pytest.approx(0.2553, abs=5e-5)
+    assert wilson_interval(81, 263).high == pytest.approx(0.3662, abs=5e-5)
+    assert wilson_interval(0, 20).low == 0
+    assert wilson_interval(0, 20).high == pytest.approx(0.1611, abs=5e-5)
+    assert wilson_interval(20, 20).high == 1
+    for bad in ((1, 0), (3, 2), (-1, 5)):
+        with pytest.raises(InputError, match="0 ≤ correct ≤ rows"):
+            wilson_interval(*bad)
+
+
+def test_mcnemar_by_hand():
+    first = [1] * 10 + [0] * 2 + [1] * 5 + [0] * 7
+    second = [0] * 10 + [1] * 2 + [1] * 5 + [0] * 7
+    found = mcnemar_exact(np.array(first), np.array(second))
+    assert (found.only_first, found.only_second) == (10, 2)
+    # 2 · (1 + 12 + 66) / 2¹² = 158 / 4096
+    assert found.p == pytest.approx(158 / 4096, rel=1e-12)
+    assert mcnemar_exact(np.ones(5), np.ones(5)).p == 1
+    assert mcnemar_exact(np.array([1, 0]), np.array([0, 1])).p == 1
+
+
+def test_mcnemar_holds_at_many_discordant_pairs():
+    n = 6000
+    first = np.r_[np.ones(n // 2 - 100), np.zeros(n // 2 + 100)]
+    found = mcnemar_exact(first, 1 - first)
+    # the normal approximation with continuity correction is good to three digits here
+    z = (200 - 1) / math.sqrt(n)
+    assert found.p == pytest.approx(math.erfc(z / math.sqrt(2)), rel=2e-3)
+    assert mcnemar_exact(np.ones(1000), np.zeros(1000)).p == pytest.approx(2 * 0.5**1000, rel=1e-9)
+
+
+def test_the_bootstrap_has_the_distribution_of_resampled_pairs():
+    first, second = np.array([1, 1, 0, 1]), np.array([0, 1, 1, 0])
+    found = paired_bootstrap(first, second, seed=0, draws=200_000)
+    assert found.estimate == 0.25
+    every = [np.mean(d) for d in itertools.product([1, 0, -1, 1], repeat=4)]
+    low, high = np.quantile(every, [0.025, 0.975])
+    assert (found.low, found.high) == (low, high)
+
+
+def test_the_bootstrap_agrees_with_resampling_rows_for_real_scores():
+    rng = np.random.default_rng(1)
+    first, second = rng.random(300), rng.random(300)
+    difference = first - second
+    draws = difference[rng.integers(0, 300, (20_000, 300))].mean(1)
+    found = paired_bootstrap(first, second, seed=2, draws=20_000)
+    np.testing.assert_allclose([found.low, found.high], np.quantile(draws, [0.025, 0.975]), atol=0.003)
+
+
+def test_the_bootstrap_is_seeded_fast_and_pairs():
+    rng = np.random.default_rng(0)
+    first = (rng.random(665_298) < 0.6).astype(float)
+    second = np.where(rng.random(665_298) < 0.01, 1 - first, first)
+    found = paired_bootstrap(first, second, seed=5)
+    assert found == paired_bootstrap(first, second, seed=5)
+    assert found != paired_bootstrap(first, second, seed=6)
+    # paired: 1 % of flips; unpaired resampling would give some 0.0033
+    assert found.high - found.low < 0.0006
+    for bad in (np.ones(3), np.empty(0)):
+        with pytest.raises(InputError, match="same samples"):
+            paired_bootstrap(bad, np.empty(0), seed=0)
+
+
+def test_compare_pairs_by_sample_not_by_row():
+    scores = np.r_[np.ones(60), np.zeros(40)]
+    names = [str(i) for i in range(100)]
+    order = np.random.default_rng(0).permutation(100)
+    shuffled = evals(scores[order], [names[i] for i in order])
+    same = compare([evals(scores, names)], [shuffled], seed=0)
+    assert (same.difference.estimate, same.difference.low, same.difference.high, same.p) == (0, 0, 0, 1)
+    assert same.verdict == "no clear difference"
+    worse = compare([evals(np.r_[np.ones(20), np.zeros(80)], names)], [evals(scores, names)], seed=0)
+    assert worse.verdict == "worse"
+    assert worse.difference.estimate == pytest.approx(-0.4)
+    assert worse.p == pytest.approx(2 * 0.5**40, rel=1e-9)
+    assert compare([evals(scores)], [evals(np.zeros(100))], seed=0).verdict == "better"
+
+
+def test_seeds_are_averaged_sample_by_sample():
+    names, scores = mean_scores([evals([1, 0, 1, 0]), evals([1, 1, 0, 0])])
+    assert dict(zip(names.tolist(), scores.tolist(), strict=True)) == {"0": 1, "1": 0.5, "2": 0.5, "3": 0}
+    found = compare([evals([1, 0]), evals([1, 1])], [evals([0, 0])], seed=0)
+    assert found.difference.estimate == pytest.approx(0.75)
+    assert found.p is None
+
+
+def test_what_cannot_be_compared_is_refused():
+    with pytest.raises(InputError, match="3 against 3 samples, 2 in common"):
+        compare([evals([1, 0, 1])], [evals([1, 0, 1], ["0", "1", "x"])], seed=0)
+    with pytest.raises(DuplicateRowsError, match="twice"):
+        compare([evals([1, 0], ["a", "a"])], [evals([1, 0])], seed=0)
+    with pytest.raises(InputError, match="other samples"):
+        mean_scores([evals([1, 0]), evals([1])])
+    with pytest.raises(InputError, match="at least one"):
+        compare([], [evals([1])], seed=0)

@@ -1,0 +1,320 @@
+"""The house's laws as functions: each takes a file's syntax tree (or the root folder) and returns what breaks it.
+
+`test_walls.py` runs them on the package and shows, on small trees of its own, that each one bites.
+"""
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = "vinnow"
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a room may import of ours, and its Ray: "no", "reading" (`ray.data` alone) or "yes"."""
+
+    may: frozenset[str]
+    ray: str
+
+
+def _room(*may: str, ray: str) -> Room:
+    return Room(frozenset(may), ray)
+
+
+ROOMS = {
+    "store": _room(ray="no"),
+    "pool": _room("store", ray="reading"),
+    "models": _room("store", "pool", ray="no"),
+    "select": _room("store", ray="no"),
+    "actors": _room("store", "pool", "models", ray="yes"),
+    "train": _room("store", "pool", "models", ray="yes"),
+    "evaluate": _room("store", "pool", "models", ray="yes"),
+    "pipelines": _room(
+        "store", "pool", "models", "select", "actors", "train", "evaluate", ray="yes"
+    ),
+}  # fmt: skip
+ROOT_FILES = {"__init__.py": frozenset(), "__main__.py": frozenset({"pipelines"})}
+BESIDE = {"tests", "benchmarks", "docs", "runs", "build", "dist"}
+
+MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 6
+# where an error of any kind ends a process or becomes its exit code; nowhere else may one be swallowed
+PROCESS_EDGES = {"pipelines/cli.py"}
+PICKLERS = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}
+# the one place that imports by a name found on disk
+SCANNERS = {"select/registry.py"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One Python file: its path from the root (POSIX), its tree and its number of lines."""
+
+    path: str
+    tree: ast.Module
+    lines: int
+
+    @property
+    def room(self) -> str:
+        """The top-level folder, or "" for a file at the root."""
+        return self.path.split("/")[0] if "/" in self.path else ""
+
+
+def parse(path: str, text: str) -> Source:
+    """Make a Source of a text."""
+    return Source(path, ast.parse(text), len(text.splitlines()))
+
+
+def python_files(root: Path) -> list[str]:
+    """List the Python files of the tree, without hidden folders and what runs leave behind."""
+    paths = (p.relative_to(root) for p in root.rglob("*.py"))
+    skipped = {"runs", "build", "dist", "__pycache__"}
+    return sorted(
+        p.as_posix() for p in paths if not any(x.startswith(".") or x in skipped for x in p.parts)
+    )
+
+
+def sources(root: Path) -> list[Source]:
+    """Parse the package: every Python file that is not beside the rooms."""
+    paths = [p for p in python_files(root) if p.split("/")[0] not in BESIDE]
+    return [parse(p, (root / p).read_text(encoding="utf-8")) for p in paths]
+
+
+# ---- imports ---------------------------------------------------------------------------------------------------------
+
+
+def imports(source: Source) -> Iterator[tuple[int, str]]:
+    """Yield (line, absolute dotted name) of every import, lazy, type-only and `import_module("…")` ones too.
+
+    `from a import b` yields `a` and `a.b`, since `b` may be a module.
+    """
+    package = [PACKAGE, *source.path.split("/")[:-1]]
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield node.lineno, module
+            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call) and _called(node) in {"import_module", "__import__"}:
+            first = node.args[0] if node.args else None
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                yield node.lineno, _absolute(first.value, package)
+
+
+def _absolute(name: str, package: list[str]) -> str:
+    dots = len(name) - len(name.lstrip("."))
+    return ".".join([*package[: len(package) - dots + 1], name[dots:]]) if dots else name
+
+
+def _called(node: ast.Call) -> str:
+    if isinstance(node.func, ast.Attribute):
+        return node.func.attr
+    return node.func.id if isinstance(node.func, ast.Name) else ""
+
+
+def illegal_arrows(source: Source) -> list[str]:
+    """Imports of rooms that the table does not allow to this one."""
+    if source.room:
+        may = ROOMS[source.room].may | {source.room} if source.room in ROOMS else frozenset()
+    else:
+        may = ROOT_FILES.get(source.path, frozenset())
+    found = set()
+    for line, name in imports(source):
+        parts = name.split(".")
+        if parts[0] == PACKAGE and len(parts) > 1 and parts[1] in ROOMS and parts[1] not in may:
+            found.add((line, parts[1]))
+    return [
+        f"{source.path}:{line}: {source.room or 'the root'} may not import {room}"
+        for line, room in sorted(found)
+    ]
+
+
+def absolute_imports(source: Source) -> list[str]:
+    """Imports of our own by an absolute name: they break where the package is not installed under that name."""
+    found = []
+    for node in ast.walk(source.tree):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            names = [node.module]
+        # `import select` is the standard library's
+        ours = (ROOMS.keys() - {"select"}) | {PACKAGE}
+        found += [f"{source.path}:{node.lineno}: import {n} relatively" for n in names if n.split(".")[0] in ours]
+    return found
+
+
+def hidden_imports(source: Source) -> list[str]:
+    """`import_module(x)` whose name cannot be read off the source: it could cross any wall."""
+    if source.path in SCANNERS:
+        return []
+    calls = [n for n in ast.walk(source.tree) if isinstance(n, ast.Call)]
+    return [
+        f"{source.path}:{n.lineno}: import_module of a computed name"
+        for n in calls
+        if _called(n) in {"import_module", "__import__"} and not (n.args and isinstance(n.args[0], ast.Constant))
+    ]
+
+
+def ray_use(source: Source) -> list[str]:
+    """Ray where the table says no, or more of it than reading."""
+    kind = ROOMS[source.room].ray if source.room in ROOMS else "no"
+    if kind == "yes":
+        return []
+    names = [(line, n) for line, n in imports(source) if n.split(".")[0] == "ray"]
+    if kind == "no":
+        return [f"{source.path}:{line}: no Ray in {source.room or 'the root'}" for line, _ in names]
+    wrong = [(line, n) for line, n in names if n != "ray" and not n.startswith("ray.data")]
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ray":
+            wrong += [(node.lineno, f"ray.{node.attr}")] if node.attr != "data" else []
+    return [f"{source.path}:{line}: {source.room} may only read with ray.data, not {n}" for line, n in wrong]
+
+
+# ---- sizes -----------------------------------------------------------------------------------------------------------
+
+
+def functions(source: Source) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Yield every function, nested ones and methods too."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def fat_files(source: Source) -> list[str]:
+    """Files over the limit."""
+    return [f"{source.path}: {source.lines} lines, {MAX_FILE} at most"] if source.lines > MAX_FILE else []
+
+
+def fat_functions(source: Source) -> list[str]:
+    """Functions over the limit, signature and docstring counted."""
+    sizes = [(f, (f.end_lineno or f.lineno) - f.lineno + 1) for f in functions(source)]
+    return [
+        f"{source.path}:{f.lineno}: {f.name} has {n} lines, {MAX_FUNCTION} at most"
+        for f, n in sizes
+        if n > MAX_FUNCTION
+    ]
+
+
+def wide_functions(source: Source) -> list[str]:
+    """Functions with more parameters than a config should have replaced; a Typer command's are its options."""
+    found = []
+    for f in functions(source):
+        calls = [d.func if isinstance(d, ast.Call) else d for d in f.decorator_list]
+        if any(isinstance(c, ast.Attribute) and c.attr in {"command", "callback"} for c in calls):
+            continue
+        a = f.args
+        names = [x.arg for x in [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg] if x]
+        n = len(names) - (bool(names) and names[0] in {"self", "cls"})
+        if n > MAX_PARAMETERS:
+            found.append(f"{source.path}:{f.lineno}: {f.name} has {n} parameters, {MAX_PARAMETERS} at most")
+    return found
+
+
+# ---- errors and untrusted bytes --------------------------------------------------------------------------------------
+
+
+def broad_excepts(source: Source) -> list[str]:
+    """`except Exception` (or wider) that swallows, away from a process edge."""
+    if source.path in PROCESS_EDGES:
+        return []
+    found = []
+    for node in ast.walk(source.tree):
+        if not isinstance(node, ast.ExceptHandler):
+            continue
+        kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+        names = {k.id if isinstance(k, ast.Name) else getattr(k, "attr", None) for k in kinds if k}
+        broad = node.type is None or names & {"Exception", "BaseException"}
+        if broad and not any(isinstance(n, ast.Raise) for s in node.body for n in _same_scope(s)):
+            found.append(f"{source.path}:{node.lineno}: swallows every error; name the ones that it means")
+    return found
+
+
+def _same_scope(node: ast.AST) -> Iterator[ast.AST]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from _same_scope(child)
+
+
+def unsafe_loading(source: Source) -> list[str]:
+    """Code that would run what a data file or a checkpoint says."""
+    found = [
+        f"{source.path}:{line}: {n} can run code that a file carries"
+        for line, n in imports(source)
+        if n.split(".")[0] in PICKLERS and n.count(".") == 0
+    ]
+    for node in ast.walk(source.tree):
+        if not isinstance(node, ast.Call):
+            continue
+        given = {k.arg: k.value for k in node.keywords if k.arg}
+        owner = node.func.value if isinstance(node.func, ast.Attribute) else None
+        is_torch_load = _called(node) == "load" and isinstance(owner, ast.Name) and owner.id == "torch"
+        if is_torch_load and not _is(given.get("weights_only"), True):
+            found.append(f"{source.path}:{node.lineno}: torch.load without weights_only=True")
+        for name in ("trust_remote_code", "allow_pickle"):
+            if name in given and not _is(given[name], False):
+                found.append(f"{source.path}:{node.lineno}: {name} must not be given")
+    return found
+
+
+def _is(node: ast.expr | None, value: bool) -> bool:
+    return isinstance(node, ast.Constant) and node.value is value
+
+
+# ---- the tree --------------------------------------------------------------------------------------------------------
+
+
+def unknown_rooms(root: Path) -> list[str]:
+    """Top-level folders with code that the table does not know, files at the root that are not its two."""
+    tops = {p.split("/")[0] if "/" in p else "" for p in python_files(root)} - {""}
+    loose = {p for p in python_files(root) if "/" not in p} - ROOT_FILES.keys()
+    return [f"{t}/ is not a room on the table" for t in sorted(tops - ROOMS.keys() - BESIDE)] + [
+        f"{p} lies at the root; put it into a room" for p in sorted(loose)
+    ]
+
+
+def room_inits(root: Path) -> list[str]:
+    """`__init__.py` in a room: `select/__init__.py` would shadow the standard library's `select`."""
+    return [
+        f"{p} must go: rooms are namespace packages"
+        for p in python_files(root)
+        if p.endswith("/__init__.py") and p.split("/")[0] not in BESIDE
+    ]
+
+
+def utils_anywhere(root: Path) -> list[str]:
+    """Folders or files called utils (helpers, misc, common): nobody knows what belongs there."""
+    names = {"utils", "util", "helpers", "misc", "common"}
+    return [
+        f"{p} says nothing about what it holds"
+        for p in python_files(root)
+        if names & set(p.removesuffix(".py").split("/"))
+    ]
+
+
+def package_list(root: Path) -> list[str]:
+    """Folders that pyproject's package list lacks (a wheel would miss them), and listed ones that are not there."""
+    listed = set(tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    folders = {p.rsplit("/", 1)[0] for p in python_files(root) if "/" in p and p.split("/")[0] not in BESIDE}
+    there = {PACKAGE} | {f"{PACKAGE}.{f.replace('/', '.')}" for f in folders}
+    gone = {n for n in listed if not (root / "/".join(n.split(".")[1:])).is_dir()}
+    return [f"pyproject.toml does not list {n}" for n in sorted(there - listed)] + [
+        f"pyproject.toml lists {n}, which is not there" for n in sorted(gone)
+    ]
+
+
+FILE_RULES = (
+    illegal_arrows,
+    absolute_imports,
+    hidden_imports,
+    ray_use,
+    fat_files,
+    fat_functions,
+    wide_functions,
+    broad_excepts,
+    unsafe_loading,
+)
+TREE_RULES = (unknown_rooms, room_inits, utils_anywhere, package_list)

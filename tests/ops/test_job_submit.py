@@ -1,0 +1,133 @@
+"""A selection as a Ray job: a head of its own, the package brought by `py_modules`, picks on disk at the end."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vinnow.store.tables import PICKS, read_rows
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+START_S, STOP_S, JOB_S = 60, 40, 90
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago; all are held at once, so that they differ."""
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in held]
+    for s in held:
+        s.close()
+    return ports
+
+
+def clean_env(**more: str) -> dict[str, str]:
+    """The session's environment without what would lead to another cluster or put the repository on the path."""
+    gone = {"RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "PYTHONPATH"}
+    kept = {k: v for k, v in os.environ.items() if k not in gone}
+    return kept | {"PATH": f"{BIN}:{kept['PATH']}", "RAY_AUTH_MODE": "disabled"} | more
+
+
+def wait_for_head(address: str, head: subprocess.Popen[str], log: Path) -> None:
+    """Return when the dashboard takes jobs; fail with the head's own words when it ends or is late."""
+    for _ in range(START_S * 5):
+        if head.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(f"{address}/api/jobs/", timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"the head does not take jobs at {address}:\n{log.read_text()[-3000:]}")
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[str]:
+    """The job address of a one-node cluster of our own; only its process group is ended afterwards."""
+    # Ray's sockets live below its folder, and a socket's path may not be longer than 107 bytes: not pytest's tmp_path
+    folder = Path(tempfile.mkdtemp(prefix="vn"))
+    port, dashboard, client, agent = free_ports(4)
+    options = {
+        "port": port,
+        "dashboard-host": "127.0.0.1",
+        "dashboard-port": dashboard,
+        "ray-client-server-port": client,
+        "dashboard-agent-listen-port": agent,
+        "num-cpus": 2,
+        "object-store-memory": 200_000_000,
+        "temp-dir": folder,
+    }
+    command = [str(BIN / "ray"), "start", "--head", "--block", *(f"--{k}={v}" for k, v in options.items())]
+    log = folder / "head.log"
+    with log.open("w") as sink:
+        process = subprocess.Popen(command, env=clean_env(), cwd=folder, stdout=sink, stderr=sink, text=True)
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        wait_for_head(address, process, log)
+        yield address
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(STOP_S)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory) -> Path:
+    """The package as a job brings it: its folders and root files in a folder that must be called vinnow."""
+    target = tmp_path_factory.mktemp("job") / "vinnow"
+    left_out = shutil.ignore_patterns(".*", "tests", "benchmarks", "docs", "runs", "build", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, target, ignore=left_out)
+    return target
+
+
+def submit(head: str, package: Path, cwd: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run `ray job submit` to the end; its exit code is the job's."""
+    line = [str(BIN / "ray"), "job", "submit", "--address", head]
+    line += ["--runtime-env-json", json.dumps({"py_modules": [str(package)]}), "--", *command]
+    return subprocess.run(line, env=clean_env(), cwd=cwd, capture_output=True, text=True, timeout=JOB_S, check=False)
+
+
+@pytest.mark.slow
+def test_a_submitted_selection_writes_its_picks(head, package, tiny_pool, tmp_path):
+    out = tmp_path / "out"
+    select = ["python", "-m", "vinnow", "select", "--pool", tiny_pool, "--selector", "random", "--seed", "0"]
+    done = submit(head, package, tmp_path, *select, "--budget", "10%", "--budget", "25", "--out", str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "succeeded" in done.stdout
+    for budget, rows in (("10%", 6), ("25", 25)):
+        (table,) = (out / "picks").glob(f"random-{budget.rstrip('%')}*.parquet")
+        picks = read_rows(str(table), PICKS)
+        assert picks.num_rows == rows
+        assert len(json.loads(table.with_suffix(".json").read_text())) == rows
+
+
+@pytest.mark.slow
+def test_the_job_runs_the_code_that_was_submitted(head, package, tmp_path):
+    done = submit(head, package, tmp_path, "python", "-c", "'import vinnow.pool.reader as r; print(r.__file__)'")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (where,) = [line for line in done.stdout.splitlines() if line.strip().endswith("pool/reader.py")]
+    # unpacked by Ray below its own folder, not the installed tree of the repository
+    assert "runtime_resources" in where
+    assert str(ROOT) not in where
+
+
+@pytest.mark.slow
+def test_a_wrong_selector_fails_the_job_with_the_near_name(head, package, tiny_pool, tmp_path):
+    select = ["python", "-m", "vinnow", "select", "--pool", tiny_pool, "--selector", "randon", "--budget", "5"]
+    done = submit(head, package, tmp_path, *select, "--out", str(tmp_path / "out"))
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert "did you mean 'random'" in said
+    assert "Traceback" not in said.split("did you mean")[0]
+    assert not (tmp_path / "out").exists()
