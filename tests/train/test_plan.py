@@ -1,0 +1,199 @@
+"""What a training is made of, without Ray: order of rows, DeepSpeed's JSON, learning rates, batches, refusals."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from pictures import make_records, write_records
+from vinnow.models.load import load
+from vinnow.models.parts import LoraSpec
+from vinnow.pool.ingest import IngestConfig, ingest
+from vinnow.pool.reader import Pool
+from vinnow.store.errors import InputError
+from vinnow.train.config import TrainConfig
+from vinnow.train.data import Batches, Rows, prefetch
+from vinnow.train.deepspeed_json import deepspeed_json
+from vinnow.train.loss import LossModule
+from vinnow.train.optimizer import lr_factor, make_optimizer
+from vinnow.train.order import Order
+
+
+def config(**changes):
+    return TrainConfig.parse({"model": "m", "pool": "p", "global_batch": 16, "micro_batch": 4, "workers": 2} | changes)
+
+
+def order_of(cfg, n=100, text_every=5):
+    rng = np.random.default_rng(0)
+    return Order(cfg, np.arange(n) % text_every != 0, rng.integers(10, 500, n))
+
+
+def test_an_epoch_holds_every_row_and_only_the_last_batch_repeats():
+    for grouped in (True, False):
+        order = order_of(config(group_by_modality=grouped))
+        rows = np.concatenate([order.batch(s) for s in range(order.per_epoch)])
+        assert order.per_epoch == 7
+        assert sorted(set(rows.tolist())) == list(range(100))
+        assert sorted(rows[:100].tolist()) == list(range(100))
+        again = np.concatenate([order.batch(order.per_epoch + s) for s in range(order.per_epoch)])
+        assert not np.array_equal(rows, again)
+
+
+def test_grouped_batches_are_of_one_modality_but_the_last():
+    order = order_of(config(group_by_modality=True))
+    mixed = [len(set(order.has_image[order.batch(s)].tolist())) > 1 for s in range(order.per_epoch)]
+    assert mixed.count(True) <= 2
+    assert not any(mixed[:5])
+
+
+def test_micro_batches_do_not_depend_on_the_number_of_workers():
+    two, one = order_of(config(workers=2)), order_of(config(workers=1))
+    for step in (0, 3, 8):
+        a = [two.micro_batch(step, acc, rank).tolist() for acc in range(2) for rank in range(2)]
+        assert a == [one.micro_batch(step, acc, 0).tolist() for acc in range(4)]
+    other = order_of(config(seed=1))
+    assert not np.array_equal(other.batch(0), two.batch(0))
+
+
+def test_fewer_rows_than_a_batch_still_fill_one():
+    order = order_of(config(), n=3)
+    assert len(order.batch(0)) == 16
+    assert set(order.batch(0).tolist()) == {0, 1, 2}
+
+
+def test_deepspeed_gets_every_number_from_the_config():
+    made = deepspeed_json(config(zero_stage=3, precision="bfloat16", grad_clip=0.7))
+    assert made["train_batch_size"] == 16
+    assert made["gradient_accumulation_steps"] == 2
+    assert made["train_micro_batch_size_per_gpu"] == 4
+    assert made["zero_optimization"]["stage"] == 3
+    assert made["bf16"]["enabled"]
+    assert made["gradient_clipping"] == 0.7
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"global_batch": 10}, "accumulation"),
+        ({"template": "v2"}, "did you mean 'v1'"),
+        ({"parts": []}, "parts"),
+        ({"parts": ["lora"]}, "go together"),
+        ({"checkpoint_count": 2, "checkpoint_steps": 5}, "not both"),
+        ({"learning_rate": 1}, "unknown field 'learning_rate'"),
+        ({"epoch": 1}, "did you mean 'epochs'"),
+    ],
+)
+def test_bad_configs_say_what_is_wrong(changes, words):
+    with pytest.raises(InputError, match=words):
+        config(**changes)
+
+
+def test_steps_and_checkpoints_are_planned_from_rows():
+    assert config(epochs=1.5).planned_steps(100) == 11
+    assert config(max_steps=3).planned_steps(100) == 3
+    assert config(checkpoint_count=3).planned_checkpoints(10) == [3, 7, 10]
+    assert config(checkpoint_count=30).planned_checkpoints(2) == [1, 2]
+    assert config(checkpoint_steps=4).planned_checkpoints(10) == [4, 8]
+
+
+def test_learning_rate_warms_up_and_falls():
+    cfg = config(warmup_ratio=0.1)
+    rates = [lr_factor(s, 100, cfg) for s in range(100)]
+    assert np.argmax(rates) == 10
+    assert rates[10] == 1
+    assert rates[0] == pytest.approx(1 / 11)
+    assert rates[99] < 0.001
+    assert lr_factor(99, 100, config(schedule="constant")) == 1
+    assert lr_factor(50, 100, config(schedule="linear", warmup_ratio=0)) == 0.5
+
+
+def test_parameter_groups_follow_llava(twin_path):
+    model = load(twin_path).model
+    optimizer = make_optimizer(list(model.named_parameters()), config(lr=1e-3, projector_lr=1e-4, weight_decay=0.1))
+    found = {(g["lr"], g["weight_decay"]) for g in optimizer.param_groups}
+    assert found == {(1e-3, 0.1), (1e-3, 0.0), (1e-4, 0.1), (1e-4, 0.0)}
+    assert sum(p.numel() for g in optimizer.param_groups for p in g["params"]) == sum(
+        p.numel() for p in model.parameters()
+    )
+
+
+def batches(tmp_path, twin_path):
+    source = write_records(tmp_path, *make_records(10))
+    ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
+    cfg = config(pool=str(tmp_path / "pool"), model=twin_path)
+    return Batches(cfg, Rows(cfg), load(twin_path).processor, str(tmp_path / "refused.jsonl"))
+
+
+def test_the_loss_is_that_of_hugging_face(tmp_path, twin_path):
+    made = batches(tmp_path, twin_path)
+    model = load(twin_path).model
+    batch = made.make(np.arange(10))
+    names = ("input_ids", "attention_mask", "labels", "pixel_values")
+    expected = model(**{n: batch[n] for n in names}).loss
+    assert LossModule(model)(batch).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_text_only_and_unlabelled_batches_have_gradients_everywhere(tmp_path, twin_path):
+    made = batches(tmp_path, twin_path)
+    text = np.flatnonzero(~made.rows.has_image)
+    batch = made.make(text)
+    assert batch["pixel_values"] is None
+    module = LossModule(load(twin_path).model)
+    loss = module(batch)
+    loss.backward()
+    assert loss.item() > 0
+    projector = [p for n, p in module.named_parameters() if "multi_modal_projector" in n]
+    assert all(p.grad is not None and not p.grad.any() for p in projector)
+    batch["labels"][:] = -100
+    assert module(batch).item() == 0
+
+
+def test_text_only_batches_meet_their_gradients_in_the_same_order(tmp_path, twin_path):
+    """ZeRO-2 reduces buckets in the order in which gradients become ready; another order adds up different parameters."""
+    made = batches(tmp_path, twin_path)
+    orders = []
+    for positions in (np.flatnonzero(made.rows.has_image)[:3], np.flatnonzero(~made.rows.has_image)):
+        module = LossModule(load(twin_path).model)
+        ready: list[str] = []
+        for name, parameter in module.named_parameters():
+            if "vision_tower" in name:
+                parameter.requires_grad_(False)
+            else:
+                parameter.register_post_accumulate_grad_hook(lambda p, name=name: ready.append(name))
+        module(made.make(positions)).backward()
+        orders.append(ready)
+    assert orders[0] == orders[1]
+    assert any("multi_modal_projector" in n for n in orders[0])
+
+
+def test_rows_that_cannot_be_used_are_dropped_and_listed(tmp_path, twin_path):
+    made = batches(tmp_path, twin_path)
+    for picture in (tmp_path / "images/pics").iterdir():
+        picture.unlink()
+    image_rows = np.flatnonzero(made.rows.has_image)
+    batch = made.make(image_rows)
+    assert batch["input_ids"].shape == (1, 2)
+    assert (batch["labels"] == -100).all()
+    assert LossModule(load(twin_path).model)(batch).item() == 0
+    listed = [json.loads(line) for line in (tmp_path / "refused.jsonl").read_text().splitlines()]
+    assert {r["reason"] for r in listed} == {"image_missing"}
+    assert len(listed) == len(image_rows)
+
+
+def test_rows_are_the_picks_whatever_the_files_order(tiny_pool):
+    rows = Rows(config(pool=tiny_pool))
+    assert np.array_equal(rows.ids, np.sort(Pool(tiny_pool).ids()))
+    text = [r.sample_id for r in Pool(tiny_pool).take(rows.ids) if r.image is None]
+    assert rows.ids[~rows.has_image].tolist() == text
+
+
+def test_prefetch_keeps_order_and_hands_errors_over():
+    assert list(prefetch(lambda x: x * 2, iter(range(20)))) == [2 * x for x in range(20)]
+    with pytest.raises(ZeroDivisionError):
+        list(prefetch(lambda x: 1 // x, iter([1, 0])))
+
+
+def test_lora_goes_into_the_adapter_config():
+    cfg = config(parts=["projector", "lora"], lora={"r": 4, "alpha": 8})
+    assert cfg.lora == LoraSpec(r=4, alpha=8)
+    assert torch.is_grad_enabled()
