@@ -36,9 +36,7 @@ class FeatureConfig(Config):
     @model_validator(mode="after")
     def _fits(self) -> "FeatureConfig":
         if self.kind == "gradient" and self.projection.kind == "none":
-            raise ValueError(
-                "projection 'none' is for tests: a stored gradient needs a projection with a fixed dim"
-            )
+            raise ValueError("projection 'none' is for tests: a stored gradient needs a projection with a fixed dim")
         if self.kind == "gradient" and self.dtype == "float16" and not self.unit_rows:
             raise ValueError("raw gradients underflow in float16; keep unit_rows, or store float32")
         return self

@@ -35,9 +35,7 @@ class FeatureActor:
         for model, key in zip(loaded, spec.keys, strict=True):
             # the driver made the keys; the weights may have changed on disk since
             assert model.digest == key.model, f"{model.path} changed while the run was under way"
-        self.taps = {
-            key.checkpoint: make_tap(m.model, config) for m, key in zip(loaded, spec.keys, strict=True)
-        }
+        self.taps = {key.checkpoint: make_tap(m.model, config) for m, key in zip(loaded, spec.keys, strict=True)}
         self.keys = {key.checkpoint: key for key in spec.keys}
         self.pad_id = loaded[0].processor.tokenizer.pad_token_id or 0
 
@@ -79,9 +77,7 @@ class FeatureActor:
             norm_N1 = np.linalg.norm(vec_ND, axis=1, keepdims=True)
             vec_ND = np.divide(vec_ND, norm_N1, out=np.zeros_like(vec_ND), where=norm_N1 > 0)
         for i in np.flatnonzero(~keep):
-            refused.append(
-                (part.encoded[i].sample_id, "", "not_finite", f"{key.kind} at step {key.checkpoint}")
-            )
+            refused.append((part.encoded[i].sample_id, "", "not_finite", f"{key.kind} at step {key.checkpoint}"))
         ids = np.array([e.sample_id for e in part.encoded], np.uint64)
         tasks = np.array(part.tasks, object)[keep] if self.spec.targets else None
         counts["refused"] += len(refused)

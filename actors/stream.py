@@ -127,9 +127,7 @@ def _todo(names: list[str], spec: FeatureSpec, done: dict[int, set[str]]) -> lis
     return items
 
 
-def _stream(
-    spec: FeatureSpec, items: list[dict[str, str]], resources: ActorResources
-) -> Iterator[dict[str, Any]]:
+def _stream(spec: FeatureSpec, items: list[dict[str, str]], resources: ActorResources) -> Iterator[dict[str, Any]]:
     import ray.data
     from ray.data import ActorPoolStrategy
 

@@ -50,9 +50,7 @@ class AnswerActor:
         self.model = loaded.model
         self.tokenizer = loaded.processor.tokenizer
         self.pad_id = int(self.tokenizer.pad_token_id or 0)
-        self.encoder = Encoder(
-            loaded.processor, config.template, config.max_len, image_mode=config.image_mode
-        )
+        self.encoder = Encoder(loaded.processor, config.template, config.max_len, image_mode=config.image_mode)
         self._set_greedy()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -95,15 +93,11 @@ class AnswerActor:
         new = tokens_BT[:, inputs["input_ids"].shape[1] :].cpu()
         return [t.strip() for t in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
 
-    def _answer_all(
-        self, prompts: dict[int, Encoded], records: list[Record], refused: list[Refusal]
-    ) -> dict[int, str]:
+    def _answer_all(self, prompts: dict[int, Encoded], records: list[Record], refused: list[Refusal]) -> dict[int, str]:
         config, answers = self.spec.config, dict[int, str]()
         rows = list(prompts)
         lengths = [len(prompts[i].input_ids) + config.max_new_tokens for i in rows]
-        batches = [
-            [rows[i] for i in b] for b in length_batches(lengths, config.token_budget, config.max_rows)
-        ]
+        batches = [[rows[i] for i in b] for b in length_batches(lengths, config.token_budget, config.max_rows)]
         with ThreadPoolExecutor(config.threads) as threads:
 
             def decode(batch: list[int]) -> list[Future[np.ndarray[Any, Any] | None]]:

@@ -107,8 +107,7 @@ def _refuse_other_key(path: str, found: dict[str, str], wanted: dict[str, str]) 
     if differ:
         listed = "; ".join(f"{n}: {found.get(n)!r} against {wanted.get(n)!r}" for n in differ)
         raise KeyMismatchError(
-            f"{path}: these answers were made otherwise (found against wanted): {listed}. "
-            "Use another output folder."
+            f"{path}: these answers were made otherwise (found against wanted): {listed}. Use another output folder."
         )
 
 
@@ -118,18 +117,14 @@ def _finish(spec: EvalSpec, names: list[str], report: EvalReport) -> None:
     answered = np.array(evals["sample"].to_pylist(), dtype=np.uint64)
     # a part that was answered anew may have left an older list of refusals behind
     refused = np.setdiff1d(read_refused(spec.out, FOLDER)["sample_id"].to_numpy(), answered)
-    missing = np.setdiff1d(
-        Pool(spec.config.pool).ids(), np.concatenate([answered, refused.astype(np.uint64)])
-    )
+    missing = np.setdiff1d(Pool(spec.config.pool).ids(), np.concatenate([answered, refused.astype(np.uint64)]))
     if len(missing):
         raise MissingRowsError(
             f"{spec.out}: {len(missing)} rows of the test pool have neither answer nor refusal, first "
             f"{missing[0]}. Delete {join(spec.out, FOLDER)!r} and run again."
         )
     if not evals.num_rows:
-        raise InputError(
-            f"{spec.config.pool}: not one row could be asked; {join(spec.out, 'refused')!r} says why."
-        )
+        raise InputError(f"{spec.config.pool}: not one row could be asked; {join(spec.out, 'refused')!r} says why.")
     found = accuracy(evals)
     report.rows, report.refused = evals.num_rows, len(refused)
     report.accuracy, report.by_task, report.rows_by_task = found.overall, found.by_task, found.rows_by_task

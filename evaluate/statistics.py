@@ -70,10 +70,7 @@ def paired_bootstrap(
     n, rng = len(difference_N), np.random.default_rng(seed)
     step = max(1, _CELLS // len(values))
     means_R = np.concatenate(
-        [
-            rng.multinomial(n, counts / n, size=min(step, draws - done)) @ values / n
-            for done in range(0, draws, step)
-        ]
+        [rng.multinomial(n, counts / n, size=min(step, draws - done)) @ values / n for done in range(0, draws, step)]
     )
     tail = (1 - confidence) / 2
     low, high = np.quantile(means_R, [tail, 1 - tail])

@@ -56,9 +56,7 @@ def load(path: str, dtype: str = "float32", device: str = "cpu", attn: str = "sd
         output_loading_info=True,
     )
     # transformers only warns about these and goes on with random weights
-    wrong = {
-        k: sorted(info[k])[:5] for k in ("missing_keys", "unexpected_keys", "mismatched_keys") if info.get(k)
-    }
+    wrong = {k: sorted(info[k])[:5] for k in ("missing_keys", "unexpected_keys", "mismatched_keys") if info.get(k)}
     if wrong:
         raise InputError(f"{str(base)!r}: its weights do not fit the model: {wrong}.")
     if is_adapter:
@@ -89,9 +87,7 @@ def load_processor(path: str) -> LlavaProcessor:
     except (OSError, ValueError) as error:
         raise InputError(f"{str(folder)!r} has no usable tokenizer or image processor: {error}.") from error
     if not settings.get("patch_size"):
-        raise InputError(
-            f"{str(folder)!r}: processor_config.json lacks patch_size, so image tokens cannot be counted."
-        )
+        raise InputError(f"{str(folder)!r}: processor_config.json lacks patch_size, so image tokens cannot be counted.")
     known = ("patch_size", "vision_feature_select_strategy", "num_additional_image_tokens", "image_token")
     return LlavaProcessor(images, tokenizer, **{k: settings[k] for k in known if k in settings})
 
@@ -117,9 +113,7 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
     """Return the checkpoint's folder, or say what is wrong with it."""
     folder = Path(path)
     if not folder.is_dir():
-        raise InputError(
-            f"no checkpoint at {str(path)!r}: there is no such folder. Train one with `vinnow train`."
-        )
+        raise InputError(f"no checkpoint at {str(path)!r}: there is no such folder. Train one with `vinnow train`.")
     if not (folder / "config.json").is_file() and not (folder / ADAPTER).is_file():
         raise InputError(f"{str(path)!r} is no checkpoint: it has neither config.json nor {ADAPTER}.")
     return folder

@@ -82,14 +82,10 @@ def pick_linears(model: nn.Module, which: str) -> dict[str, nn.Linear]:
         patterns = [_PATTERNS[p] for p in which.split("+")]
         keep = lambda name: any(p.search(name + ".") for p in patterns)  # noqa: E731
     else:
-        raise InputError(
-            f"unknown gradients {which!r}{suggest(which, known)} Or `re:` and a regex over module names."
-        )
+        raise InputError(f"unknown gradients {which!r}{suggest(which, known)} Or `re:` and a regex over module names.")
     found = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and keep(n)}
     if not found:
-        raise InputError(
-            f"gradients {which!r}: no Linear module matches. For lora the checkpoint must be an adapter."
-        )
+        raise InputError(f"gradients {which!r}: no Linear module matches. For lora the checkpoint must be an adapter.")
     return {canonical(n): m for n, m in found.items()}
 
 

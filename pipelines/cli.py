@@ -22,9 +22,7 @@ cheap query, and a **sweep** fine-tunes and evaluates each choice beside random 
 Start with `vinnow demo` (CPU, minutes), then `vinnow plan RUN.yaml` for your own data.""",
 )
 
-Sets = Annotated[
-    list[str] | None, typer.Option("--set", help="Override one config field: a.b=c (repeatable).")
-]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="Override one config field: a.b=c (repeatable).")]
 Out = Annotated[str, typer.Option(help="Output folder.")]
 RunFile = Annotated[str, typer.Argument(help="The run's YAML, or the name of a recipe of the package.")]
 PoolDir = Annotated[str, typer.Option(help="A POOL folder, made by `vinnow ingest`.")]
@@ -136,9 +134,7 @@ def select(
     selector: Annotated[str, typer.Option(help="random, stratified, less, xmas, …")],
     budget: Annotated[list[str], typer.Option(help="Rows (5000) or a share (10%); repeatable.")],
     out: Out,
-    features: Annotated[
-        str | None, typer.Option(help="The feature store, made by `vinnow features`.")
-    ] = None,
+    features: Annotated[str | None, typer.Option(help="The feature store, made by `vinnow features`.")] = None,
     targets: Annotated[str | None, typer.Option(help="The targets' feature store (LESS).")] = None,
     seed: Annotated[int, typer.Option(help="Seed of whatever is random.")] = 0,
     sets: Sets = None,
@@ -211,12 +207,9 @@ def sweep(run: RunFile, sets: Sets = None) -> None:
 @app.command()
 def report(run_folder: Annotated[str, typer.Argument(help="A run's folder.")]) -> None:
     """Write `report.html` again from what a run left on disk, and print its table."""
-    from .config import RunConfig
     from .results import write_report
-    from ..store.files import join, read_json
 
-    config = RunConfig.parse(read_json(join(run_folder, "run.json"))["config"] | {"out": run_folder})
-    console.print(write_report(config))
+    console.print(write_report(run_folder))
 
 
 @app.command()

@@ -115,9 +115,7 @@ def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
     for stage in run.warmup:
         train_config(stage.train, f"warmup.{stage.name}")
         if stage.data == "captions" and run.captions is None:
-            raise InputError(
-                f"warmup.{stage.name} trains on captions, but the run has no `captions` section."
-            )
+            raise InputError(f"warmup.{stage.name} trains on captions, but the run has no `captions` section.")
     train_config(run.proxy, "proxy")
     train_config(run.finetune, "finetune")
     eval_config(run.evaluate)
@@ -126,9 +124,7 @@ def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
         selector = registry.make(section.name, section.config)
         for need in selector.needs:
             if need == "targets" and run.target is None:
-                raise InputError(
-                    f"selector {section.name!r} reads targets, but the run has no `target` section."
-                )
+                raise InputError(f"selector {section.name!r} reads targets, but the run has no `target` section.")
             if need != "targets" and need not in kinds:
                 raise InputError(
                     f"selector {section.name!r} needs {need!r} features; `features` makes {sorted(kinds)}."

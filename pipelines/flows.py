@@ -63,9 +63,7 @@ class Run:
                 work(record)
         done = self.manifest.read(name)
         assert done is not None
-        console.print(
-            f"[dim]{'done   ' if changed is None else 'already'}[/] {name:<22} {done.seconds:8.1f} s"
-        )
+        console.print(f"[dim]{'done   ' if changed is None else 'already'}[/] {name:<22} {done.seconds:8.1f} s")
         return done
 
 
@@ -142,9 +140,7 @@ def train_stage(run: Run, name: str, section: StageSection, model: str) -> Train
             report = train(config, out)
         record.facts.update(rows=report.rows, loss=report.loss, steps=report.steps)
 
-    run.stage(
-        name, {"config": config.model_dump_json(exclude={"model", "pool"}), "data": Pool(pool).digest}, work
-    )
+    run.stage(name, {"config": config.model_dump_json(exclude={"model", "pool"}), "data": Pool(pool).digest}, work)
     return TrainReport.read(out)
 
 
@@ -214,9 +210,7 @@ def _features(run: Run, config: FeatureConfig, checkpoints: list[CheckpointRef],
         ensure_ray(run.config.ray)
         with bar(f"{out} {config.kind}", "parts") as tell:
             report = run_features(spec, run.config.actors, tell)
-        record.facts.update(
-            rows=report.rows, refused=report.refused, tokens=report.tokens, padded=report.padded
-        )
+        record.facts.update(rows=report.rows, refused=report.refused, tokens=report.tokens, padded=report.padded)
         record.facts["bytes"] = folder_bytes(join(run.folder(out), config.kind))
 
     run.stage(f"{out}-{config.kind}", {"keys": " ".join(k.digest() for k in spec.keys)}, work)

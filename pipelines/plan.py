@@ -37,12 +37,8 @@ def make_plan(run: RunConfig) -> list[Planned]:
     Raises:
         InputError: a source is missing, or a budget does not fit the pool.
     """
-    rows = {
-        n: count_rows(run, n) for n in ("pool", "captions", "target", "test") if getattr(run, n) is not None
-    }
-    plan = [
-        _line(run, f"ingest-{n}", getattr(run, n).source, r, config=getattr(run, n)) for n, r in rows.items()
-    ]
+    rows = {n: count_rows(run, n) for n in ("pool", "captions", "target", "test") if getattr(run, n) is not None}
+    plan = [_line(run, f"ingest-{n}", getattr(run, n).source, r, config=getattr(run, n)) for n, r in rows.items()]
     if run.model.twin is not None:
         plan.append(_line(run, "twin", "build a tiny LLaVA", 0, config=run.model.twin))
     for stage in run.warmup:
@@ -61,9 +57,7 @@ def make_plan(run: RunConfig) -> list[Planned]:
     for selector in run.selectors:
         wanted = ", ".join(f"{b} = {budget_rows(b, rows['pool'])}" for b in run.budgets)
         plan.append(
-            _line(
-                run, "select", f"{selector.name}: {wanted}; seeds {run.seeds}", rows["pool"], config=selector
-            )
+            _line(run, "select", f"{selector.name}: {wanted}; seeds {run.seeds}", rows["pool"], config=selector)
         )
     plan += _sweep(run, rows)
     return plan
@@ -131,9 +125,7 @@ def _line(run: RunConfig, stage: str, what: str, rows: int, config: Any) -> Plan
 
 def _actors(run: RunConfig) -> str:
     a = run.actors
-    return (
-        f"{a.actors} actors × {a.gpus_per_actor or a.cpus_per_actor:g} {'GPU' if a.gpus_per_actor else 'CPU'}"
-    )
+    return f"{a.actors} actors × {a.gpus_per_actor or a.cpus_per_actor:g} {'GPU' if a.gpus_per_actor else 'CPU'}"
 
 
 def _size(n: int) -> str:

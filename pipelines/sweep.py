@@ -77,9 +77,7 @@ def run_sweep(config: RunConfig, trials: list[Trial]) -> list[dict[str, Any]]:
         with watching("sweep", "trials", lambda: (sum(exists(join(t.folder, RESULT)) for t in trials), len(trials))):
             errors = _tune(config, open_trials)
         if errors:
-            raise VinnowError(
-                "trials failed: " + "; ".join(errors) + ". The others are kept; run again to retry."
-            )
+            raise VinnowError("trials failed: " + "; ".join(errors) + ". The others are kept; run again to retry.")
     return [read_json(join(t.folder, RESULT)) for t in trials]
 
 
@@ -171,8 +169,4 @@ def _trial(config: RunConfig, selector: str, budget: str, seed: int, picks: str 
 
 
 def _rows(trial: Trial, out: str) -> int:
-    return (
-        Pool(join(out, "pool")).rows
-        if trial.train.picks is None
-        else read_rows(trial.train.picks, PICKS).num_rows
-    )
+    return Pool(join(out, "pool")).rows if trial.train.picks is None else read_rows(trial.train.picks, PICKS).num_rows

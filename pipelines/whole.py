@@ -2,12 +2,13 @@
 
 import time
 
+from ..store.manifest import StageRecord
 from ..train.run import TrainReport
 from .config import RunConfig
 from .flows import Run, ingest_pools, make_features, pick, prepare_model, start, train_proxy, warm_up
 from .progress import console
 from .results import collect, write_report
-from .sweep import run_sweep, trials_of
+from .sweep import Trial, run_sweep, trials_of
 
 
 def whole_run(config: RunConfig, report: bool = True) -> str | None:
@@ -26,16 +27,16 @@ def whole_run(config: RunConfig, report: bool = True) -> str | None:
     picks = pick(run, learning_rates(run))
     trials = trials_of(config, picks, model)
     sweep_stage(run, trials)
-    path = write_report(config) if report else None
+    path = write_report(config.out) if report else None
     console.print(f"[bold]{config.out}[/]: all stages done, {time.perf_counter() - begin:.1f} s this time")
     return path
 
 
-def sweep_stage(run: Run, trials: list) -> None:
+def sweep_stage(run: Run, trials: list[Trial]) -> None:
     """Run the sweep and gather every trial's answers into `RUN/evals.parquet`."""
     inputs = {"trials": " ".join(t.evaluate.run for t in trials), "test": str(run.config.evaluate)}
 
-    def work(record) -> None:  # noqa: ANN001
+    def work(record: StageRecord) -> None:
         results = run_sweep(run.config, trials)
         collect(run.config.out, trials)
         record.facts.update(rows=sum(r["rows"] for r in results), trials=[t.name for t in trials])

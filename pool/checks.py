@@ -1,8 +1,8 @@
 """One LLaVA record → a normalised record, or a reason why not. The reasons are a small fixed vocabulary."""
 
 import json
-import re
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from ..store.errors import InputError
@@ -16,6 +16,7 @@ REASONS = {
     "not_alternating": "human and gpt do not take turns, or no gpt turn ends the conversation",
     "empty_answer": "every answer is empty: nothing could be trained",
     "bad_image": "`image` is neither a path nor null",
+    "bad_label": "`source` or `task` is neither a text nor a number",
     "too_many_images": "several turns carry <image>, but the record has one picture",
     "bad_text": "the text holds characters that UTF-8 cannot (lone surrogates)",
     "duplicate": "a record with the same picture and turns came before",
@@ -27,11 +28,10 @@ REASONS = {
     "image_truncated": "the image file is cut off",
     "image_unreadable": "the image cannot be decoded",
     "no_trained_token": "no answer token carries loss",
-    "not_encodable": "the record does not fit the model's length",
+    "not_encodable": "the record does not fit the model's length or the template",
     "not_finite": "a feature became NaN or infinite",
 }
 _ROLES = ("human", "gpt")
-_SOURCES = ("coco", "gqa", "ocr_vqa", "textvqa", "vg")
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,10 @@ class RefusedError(InputError):
 def check_record(raw: Any) -> Checked:
     """Normalise one record as LLaVA's trainer reads it (spec: LLaVA §1.1).
 
-    A leading gpt turn is dropped; every `<image>` of a turn becomes one `<image>` line in front; a record with a picture
-    but without `<image>` gets one in its first turn (LLaVA would drop the picture); a literal `<image>` without a
-    picture stays text.
+    A leading gpt turn is dropped; every `<image>` of a human turn becomes one `<image>` line in front; a
+    record with a picture but without `<image>` gets one in its first turn (LLaVA would drop the picture); a
+    literal `<image>` without a picture, or in an answer, stays text. `extra` keeps every other key, `id`,
+    `source` and `task` included.
 
     Raises:
         RefusedError: with the reason.
@@ -68,13 +69,13 @@ def check_record(raw: Any) -> Checked:
         raise RefusedError("not_an_object", f"found {type(raw).__name__}")
     image = raw.get("image")
     if image is not None and (not isinstance(image, str) or not image):
-        raise RefusedError("bad_image", f"`image` is {image!r:.80}")
+        raise RefusedError("bad_image", f"`image` is {image!r:.80}; one relative path, or null, is known")
     turns = _turns(raw.get("conversations"))
     if image is not None:
         turns = _place_image(turns)
     extra = {k: v for k, v in raw.items() if k not in ("image", "conversations")}
-    source = str(raw.get("source") or infer_source(image))
-    checked = Checked(source, str(raw.get("task") or source), image, turns, extra)
+    source = _label(raw, "source") or infer_source(image)
+    checked = Checked(source, _label(raw, "task") or source, image, turns, extra)
     try:
         json.dumps([source, checked.task, image, turns], ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
@@ -83,11 +84,34 @@ def check_record(raw: Any) -> Checked:
 
 
 def infer_source(image: str | None) -> str:
-    """Name the data set that a mix665k image path comes from: its first folder; text-only rows are "text"."""
+    """Name the data set of a record by its image path's first folder, as mix665k is laid out (coco, gqa,
+    ocr_vqa, …).
+
+    Text-only records are "text", pictures without a folder are "image".
+    """
     if image is None:
         return "text"
-    first = image.split("/", 1)[0]
-    return first if first in _SOURCES or "/" in image else "image"
+    parts = PurePosixPath(image).parts
+    return parts[0] if len(parts) > 1 else "image"
+
+
+def source_of(raw: Any) -> str:
+    """Name the source of a record that may be damaged; "" when it cannot be told."""
+    if not isinstance(raw, dict):
+        return ""
+    given, image = raw.get("source"), raw.get("image")
+    known = image is None or (isinstance(image, str) and image)
+    name = given if isinstance(given, str) and given else infer_source(image) if known else ""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _label(raw: dict[str, Any], key: str) -> str:
+    value = raw.get(key)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise RefusedError("bad_label", f"`{key}` is {value!r:.80}")
+    return str(value)
 
 
 def _turns(value: Any) -> list[dict[str, str]]:
@@ -97,7 +121,7 @@ def _turns(value: Any) -> list[dict[str, str]]:
         if not isinstance(turn, dict) or not all(isinstance(turn.get(k), str) for k in ("from", "value")):
             raise RefusedError("bad_turn", f"turn {i} is {turn!r:.80}")
         if turn["from"] not in _ROLES:
-            raise RefusedError("bad_role", f"turn {i} is from {turn['from']!r}")
+            raise RefusedError("bad_role", f"turn {i} is from {turn['from']!r:.80}")
     turns = [{"from": t["from"], "value": t["value"]} for t in value]
     if turns[0]["from"] == "gpt":
         turns = turns[1:]
@@ -114,5 +138,5 @@ def _place_image(turns: list[dict[str, str]]) -> list[dict[str, str]]:
     if len(holders) > 1:
         raise RefusedError("too_many_images", f"turns {holders} carry <image>")
     at = holders[0] if holders else 0
-    rest = re.sub(re.escape(IMAGE), "", turns[at]["value"]).strip()
-    return [*turns[:at], {"from": "human", "value": f"{IMAGE}\n{rest}"}, *turns[at + 1 :]]
+    rest = turns[at]["value"].replace(IMAGE, "").strip()
+    return [*turns[:at], {"from": "human", "value": f"{IMAGE}\n{rest}".strip()}, *turns[at + 1 :]]

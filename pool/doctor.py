@@ -1,6 +1,7 @@
 """The doctor: all of ingest's checks without writing a pool."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -28,11 +29,16 @@ class DoctorReport:
         return asdict(self)
 
 
-def examine(config: IngestConfig) -> DoctorReport:
-    """Check every row of a source; memory does not grow with it."""
+def examine(config: IngestConfig, progress: Callable[[int], None] | None = None) -> DoctorReport:
+    """Make all of ingest's checks on every row and write nothing; `progress` is called with the rows done.
+
+    Raises:
+        InputError: the source cannot be read.
+    """
     report = DoctorReport()
     sources, tasks, reasons = Counter[str](), Counter[str](), Counter[str]()
-    for row, _, found in examine_rows(config):
+    for at in examine_rows(config):
+        found = at.found
         if isinstance(found, Checked):
             report.rows += 1
             report.text_only += found.image is None
@@ -44,7 +50,11 @@ def examine(config: IngestConfig) -> DoctorReport:
             reasons[found.reason] += 1
             seen = report.examples.setdefault(found.reason, [])
             if len(seen) < EXAMPLES:
-                seen.append(f"row {row}: {found}")
+                seen.append(f"row {at.row}: {found}")
+        if progress and at.row % 256 == 255:
+            progress(at.row + 1)
+    if progress:
+        progress(report.rows + report.refused)
     report.by_source, report.by_task = dict(sources.most_common()), dict(tasks.most_common())
     report.reasons = dict(reasons.most_common())
     return report
@@ -57,6 +67,7 @@ def render(report: DoctorReport) -> list[Any]:
     counts = Table("what", "rows", title="usable")
     counts.add_row("all", f"{report.rows:,}")
     counts.add_row("text-only", f"{report.text_only:,}")
+    counts.add_row("turns of all", f"{report.turns:,}")
     for name, n in report.by_source.items():
         counts.add_row(f"source {name}", f"{n:,}")
     for name, n in report.by_task.items():

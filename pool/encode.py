@@ -1,8 +1,9 @@
 """A record → token ids and label mask, segment by segment; no prefix is ever tokenised again.
 
-The prompt is cut at special tokens (beginning, image, end of an answer), which are placed as ids; each stretch of text
-between them is tokenised once, as LLaVA does, with special tokens in user text read as text. Labels come from character
-offsets: a token is trained when it overlaps a trained segment. Source: spec LLaVA §2.2–§2.5. Axis: T tokens.
+The prompt is cut at special tokens (beginning, image, end of an answer), which are placed as ids; each
+stretch of text between them is tokenised once, as LLaVA does, with special tokens in user text read as text.
+Labels come from character offsets: a token is trained when it overlaps a trained segment. Source: spec LLaVA
+§2.2–§2.5. Axis: T tokens.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Encoded:
-    """`input_ids` and `labels` i64 [T]; the image placeholder stands once per image token; `image` is its path."""
+    """`input_ids`, `labels` i64 [T]; the image token stands once per image token; `image` is its path."""
 
     sample_id: int
     input_ids: np.ndarray[Any, Any]
@@ -30,13 +31,17 @@ class Encoded:
 
 
 class EncodeError(InputError):
-    """A record that does not fit the model; the caller refuses it with `reason`."""
+    """A record that does not fit the model; the caller refuses it with `reason` (one of `checks.REASONS`)."""
 
     reason = "not_encodable"
 
 
 class Encoder:
-    """Encodes records for one processor, template and length. `image_mode`: `pad` to a square, or `square` crop."""
+    """Encodes records for one processor, template and length (in tokens, image tokens included).
+
+    `image_mode`: `pad` to a square with the mean colour (LLaVA 1.5), or `square`, the processor's own resize
+    and centre crop (LLaVA's stage 1). `image_tokens`: how many tokens one picture becomes.
+    """
 
     def __init__(
         self,
@@ -45,56 +50,73 @@ class Encoder:
         max_len: int = 2048,
         image_mode: Literal["pad", "square"] = "pad",
     ) -> None:
+        """Check that the processor can do all this.
+
+        Raises:
+            InputError: unknown template or image mode, or a processor that would encode wrongly without a
+                word.
+        """
         if template not in TEMPLATES:
             raise InputError(f"unknown conversation template {template!r}{suggest(template, TEMPLATES)}")
+        if image_mode not in ("pad", "square"):
+            raise InputError(f"unknown image mode {image_mode!r}{suggest(image_mode, ('pad', 'square'))}")
         self.tokenizer = processor.tokenizer
-        if not getattr(self.tokenizer, "is_fast", False):
-            raise InputError("label masks need a fast tokenizer (character offsets); this one is slow.")
         self.template, self.max_len, self.image_mode = TEMPLATES[template], max_len, image_mode
         self.images = processor.image_processor
+        if image_mode == "pad" and not hasattr(self.images, "pad_to_square"):
+            raise InputError(
+                f"{type(self.images).__name__} cannot pad to a square; use LlavaImageProcessorPil, "
+                "or image mode 'square'."
+            )
         self.image_id = int(processor.image_token_id)
         self.image_tokens = count_image_tokens(processor)
-        self._mean = np.array(self.images.image_mean, np.float32)
-        self._std = np.array(self.images.image_std, np.float32)
+        self._mean = torch.tensor(self.images.image_mean, dtype=torch.float32)
+        self._std = torch.tensor(self.images.image_std, dtype=torch.float32)
+        _check_tokenizer(self.tokenizer, processor.image_token, self.image_id)
 
     def encode(self, record: Record) -> Encoded:
         """Encode a whole conversation; cut on the right at `max_len`, image tokens included.
 
-        A row whose labels are all -100 is returned as it is; callers decide what that means to them.
+        A row whose labels are all -100 (its answers are empty, or cut off) is returned as it is; callers
+        decide what that means to them.
 
         Raises:
-            EncodeError: the cut would fall before the end of the image.
+            EncodeError: the cut would fall before the end of the image, or the template is not made for this
+                record.
         """
-        has_image = record.image is not None
-        segments = self.template.segments(record.conversations, has_image)
-        ids, labels = self._tokenise(segments)
-        if has_image:
-            end = np.flatnonzero(ids == self.image_id)[-1] + 1
+        try:
+            segments = self.template.segments(record.conversations, record.image is not None)
+        except InputError as error:
+            raise EncodeError(f"record {record.sample_id}: {error}") from error
+        ids_T, labels_T = self._tokenise(record, segments)
+        if record.image is not None:
+            end = int(np.flatnonzero(ids_T == self.image_id)[-1]) + 1
             if end > self.max_len:
                 raise EncodeError(
                     f"record {record.sample_id}: its image ends at token {end}, max_len is {self.max_len}."
                 )
-        return Encoded(record.sample_id, ids[: self.max_len], labels[: self.max_len], record.image)
+        return Encoded(record.sample_id, ids_T[: self.max_len], labels_T[: self.max_len], record.image)
 
     def prompt(self, record: Record) -> Encoded:
-        """Encode the first question up to where its answer begins; no labels.
+        """Encode the first question up to where its answer begins; all labels are -100.
 
         Raises:
             EncodeError: the prompt is longer than `max_len`.
         """
-        ids, labels = self._tokenise(self.template.prompt(record.conversations, record.image is not None))
-        if len(ids) > self.max_len:
+        segments = self.template.prompt(record.conversations, record.image is not None)
+        ids_T, labels_T = self._tokenise(record, segments)
+        if len(ids_T) > self.max_len:
             raise EncodeError(
-                f"record {record.sample_id}: the prompt has {len(ids)} tokens, max_len is {self.max_len}."
+                f"record {record.sample_id}: the prompt has {len(ids_T)} tokens, max_len is {self.max_len}."
             )
-        return Encoded(record.sample_id, ids, labels, record.image)
+        return Encoded(record.sample_id, ids_T, labels_T, record.image)
 
     def pixels(self, picture: Image.Image) -> np.ndarray[Any, Any]:
         """Return the normalised picture, float32 [3, H, W]."""
         return self.normalise(torch.from_numpy(self.pixels_u8(picture)[None]))[0].numpy()
 
     def pixels_u8(self, picture: Image.Image) -> np.ndarray[Any, Any]:
-        """Return the resized and cropped picture before normalisation, uint8 [3, H, W]: a quarter of the bytes."""
+        """Return the resized and cropped picture, uint8 [3, H, W]: a quarter of the bytes."""
         done = self.images.preprocess(
             picture,
             do_rescale=False,
@@ -104,51 +126,54 @@ class Encoder:
         )["pixel_values"][0]
         return np.clip(np.rint(np.asarray(done)), 0, 255).astype(np.uint8)
 
-    def normalise(self, u8: torch.Tensor) -> torch.Tensor:
-        """Scale and normalise uint8 [I, 3, H, W] on its own device; float32."""
-        mean = torch.from_numpy(self._mean).to(u8.device)[:, None, None]
-        std = torch.from_numpy(self._std).to(u8.device)[:, None, None]
-        return (u8.float() * float(self.images.rescale_factor) - mean) / std
+    def normalise(self, u8_I3HW: torch.Tensor) -> torch.Tensor:
+        """Scale and normalise uint8 [I, 3, H, W] on its own device; f32, equal to the processor's."""
+        mean, std = (v.to(u8_I3HW.device)[:, None, None] for v in (self._mean, self._std))
+        return (u8_I3HW.float() * float(self.images.rescale_factor) - mean) / std
 
     def recipe(self) -> dict[str, Any]:
         """Return what the numbers depend on, for feature keys."""
         return {"template": self.template.name, "max_len": self.max_len, "image_mode": self.image_mode}
 
-    def _tokenise(self, segments: list[Segment]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        ids: list[int] = []
-        trained: list[bool] = []
-        if self.tokenizer.bos_token_id is not None:
-            ids, trained = [self.tokenizer.bos_token_id], [False]
-        waiting: list[Segment] = []
-        for segment in [*segments, None]:
-            if segment is not None and segment.kind == "text":
-                waiting.append(segment)
-                continue
-            self._text(waiting, ids, trained)
-            waiting = []
-            if segment is not None:
-                special = [self.image_id] * self.image_tokens if segment.kind == "image" else [self._eos()]
-                ids += special
-                trained += [segment.trained] * len(special)
-        ids_T = np.array(ids, np.int64)
-        return ids_T, np.where(np.array(trained, bool), ids_T, IGNORE)
+    def _tokenise(self, record: Record, segments: list[Segment]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Return ids and labels, i64 [T] both."""
+        marks = [i for i, s in enumerate(segments) if s.kind != "text"]
+        if sum(segments[i].kind == "image" for i in marks) != (record.image is not None):
+            raise EncodeError(f"record {record.sample_id}: one picture needs exactly one <image> in its turns.")
+        starts, ends = [0, *(i + 1 for i in marks)], [*marks, len(segments)]
+        texts = iter(self._texts([segments[a:b] for a, b in zip(starts, ends, strict=True)]))
+        bos = self.tokenizer.bos_token_id
+        pieces = [] if bos is None else [([bos], [False])]
+        pieces.append(next(texts))
+        for mark, text in zip((segments[i] for i in marks), texts, strict=True):
+            special = [self.image_id] * self.image_tokens if mark.kind == "image" else [self._eos()]
+            pieces += [(special, [mark.trained] * len(special)), text]
+        ids_T = np.concatenate([np.array(ids, np.int64) for ids, _ in pieces])
+        trained_T = np.concatenate([np.array(trained, bool) for _, trained in pieces])
+        return ids_T, np.where(trained_T, ids_T, IGNORE)
 
-    def _text(self, segments: list[Segment], ids: list[int], trained: list[bool]) -> None:
-        text = "".join(s.text for s in segments)
-        if not text:
-            return
-        mask = np.concatenate([np.full(len(s.text), s.trained) for s in segments])
+    def _texts(self, chunks: list[list[Segment]]) -> list[tuple[list[int], list[bool]]]:
+        """Tokenise each stretch between marks once, as a whole; say of each token whether it is trained."""
+        texts = ["".join(s.text for s in chunk) for chunk in chunks]
         done = self.tokenizer(
-            text,
+            [t for t in texts if t],
             add_special_tokens=False,
+            return_attention_mask=False,
             return_offsets_mapping=True,
             split_special_tokens=True,
             verbose=False,
         )
-        ids += done["input_ids"]
-        for begin, end in done["offset_mapping"]:
+        found = zip(done["input_ids"], done["offset_mapping"], strict=True)
+        out: list[tuple[list[int], list[bool]]] = []
+        for text, chunk in zip(texts, chunks, strict=True):
+            if not text:
+                out.append(([], []))
+                continue
+            mask = np.repeat([s.trained for s in chunk], [len(s.text) for s in chunk])
+            ids, offsets = next(found)
             # a token without characters of its own (a prefix space) belongs to the character that follows
-            trained.append(bool(mask[begin : max(end, begin + 1)].any()))
+            out.append((ids, [bool(mask[begin : max(end, begin + 1)].any()) for begin, end in offsets]))
+        return out
 
     def _eos(self) -> int:
         if self.tokenizer.eos_token_id is None:
@@ -157,9 +182,38 @@ class Encoder:
 
 
 def count_image_tokens(processor: Any) -> int:
-    """Return how many image tokens one picture becomes, as `LlavaProcessor` counts (576 for CLIP-L/14 at 336)."""
-    crop = processor.image_processor.crop_size
-    side = [crop["height"], crop["width"]] if not hasattr(crop, "height") else [crop.height, crop.width]
-    tokens = (side[0] // processor.patch_size) * (side[1] // processor.patch_size)
-    tokens += processor.num_additional_image_tokens or 0
-    return tokens - 1 if processor.vision_feature_select_strategy == "default" else tokens
+    """Return how many image tokens one picture becomes, as `LlavaProcessor` counts (576 for CLIP-L/14 at
+    336).
+
+    Raises:
+        InputError: the processor's config lacks what the count needs, or would count one token too few (spec:
+            LLaVA §9).
+    """
+    crop, patch = processor.image_processor.crop_size, processor.patch_size
+    if not patch or not crop:
+        raise InputError("the processor lacks patch_size or crop_size, so image tokens cannot be counted.")
+    tokens = (crop["height"] // patch) * (crop["width"] // patch)
+    extra = processor.num_additional_image_tokens or 0
+    if processor.vision_feature_select_strategy != "default":
+        return tokens + extra
+    if extra < 1:
+        # "default" drops a class token; Hugging Face's own default of 0 such tokens fails only inside the
+        # model
+        raise InputError(
+            "the processor drops a class token (strategy 'default') but counts none: "
+            "set num_additional_image_tokens to 1 in processor_config.json."
+        )
+    return tokens + extra - 1
+
+
+def _check_tokenizer(tokenizer: Any, image_token: str, image_id: int) -> None:
+    if not getattr(tokenizer, "is_fast", False):
+        raise InputError("label masks need a fast tokenizer (character offsets); this one is slow.")
+    if tokenizer.convert_ids_to_tokens(image_id) != image_token:
+        raise InputError(f"the tokenizer does not know the image token {image_token!r}; add it as a special token.")
+    for token in filter(None, (image_token, tokenizer.eos_token, tokenizer.bos_token)):
+        ids = tokenizer(token, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        if tokenizer.convert_tokens_to_ids(token) in ids:
+            raise InputError(
+                f"a literal {token!r} in a text would become the special token: mark it as special in tokenizer.json."
+            )

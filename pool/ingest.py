@@ -1,46 +1,49 @@
 """LLaVA JSON → POOL + REFUSED, streaming: every input row ends in one of them."""
 
-import itertools
-import json
 import os
+import re
 import time
-from collections import Counter
+from array import array
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-import pyarrow as pa
 import pyarrow.fs as pafs
 from pydantic import Field
 
 from ..store.config import Config
 from ..store.errors import InputError
-from ..store.files import exists, join, list_files, open_fs, read_json, write_json
+from ..store.files import exists, join, open_fs, read_json, write_json
 from ..store.ids import IdGiver, ids_digest
-from ..store.tables import POOL, REFUSED, write_rows
-from .checks import Checked, RefusedError, check_record
-from .images import MAX_PIXELS, ImageError, load_image, resolve
+from .checks import Checked, RefusedError, check_record, source_of
+from .images import MAX_PIXELS, PIL_LIMIT, ImageError, load_image, resolve
 from .json_stream import iter_records
+from .writer import PoolWriter
 
-PART_ROWS = 8192
 MANIFEST = "pool.json"
+_OURS = re.compile(r"(part-\d{6}\.parquet|refused\.parquet|pool\.json)(\.tmp-[0-9a-f]+)?")
+# rows under way between parser and picture checks: enough to keep the threads busy, a few MB
+_WINDOW = 1024
 
 
 class IngestConfig(Config):
     """Where records and pictures lie and how strictly they are read.
 
-    `check_images`: decode every picture now (else only that the file is there). `duplicates`: exact repeats are normal in
-    mix665k; `refuse` lists them instead. `strict`: the first bad row ends the run.
+    `check_images`: decode every picture now (else only see that the file is there). `duplicates`: exact
+    repeats are normal in mix665k; `refuse` lists them instead. `strict`: the first bad row ends the run.
+    `threads` decode pictures; they and `strict` leave the pool's content alone, so another value of them is
+    no other pool.
     """
 
     source: str
     image_root: str | None = None
     check_images: bool = True
     duplicates: Literal["keep", "refuse"] = "keep"
-    max_pixels: int = Field(MAX_PIXELS, ge=1)
+    max_pixels: int = Field(MAX_PIXELS, ge=1, le=PIL_LIMIT)
     strict: bool = False
-    threads: int = Field(2, ge=1)
+    threads: int = Field(4, ge=1)
 
 
 @dataclass
@@ -57,153 +60,157 @@ class IngestReport:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Examined:
+    """One input row after all checks: `found` is its record, or the error that refuses it."""
+
+    row: int
+    sample_id: int | None
+    source: str
+    found: Checked | RefusedError | ImageError
+
+
 def ingest(config: IngestConfig, out: str, progress: Callable[[int], None] | None = None) -> IngestReport:
     """Write `out/part-*.parquet`, `out/refused.parquet` and, last, `out/pool.json`.
 
-    The same ingest again does nothing; what a killed one left is replaced.
+    The same ingest again does nothing; what a killed one left is replaced. `progress` is called with the rows
+    done.
 
     Raises:
-        InputError: the source cannot be read, `strict` met a bad row, or `out` holds a pool of another source or config.
+        InputError: the source cannot be read, `strict` met a bad row, no row is usable, or `out` holds a pool
+            of another source or config.
     """
     before = _finished(config, out)
     if before is not None:
         return before
-    start = time.perf_counter()
-    for path in list_files(out, ".parquet"):
-        fs, inner = open_fs(path)
-        fs.delete_file(inner)
-    report, writer, ids = IngestReport(image_root=_absolute(config.image_root)), _Writer(out), []
+    start, stamp = time.perf_counter(), _identity(config)
+    _clear(out)
+    report, writer, ids = IngestReport(image_root=_absolute(config.image_root)), PoolWriter(out), array("Q")
     sources, tasks, reasons = Counter[str](), Counter[str](), Counter[str]()
-    for row, sample_id, found in examine_rows(config):
-        if isinstance(found, Checked):
-            ids.append(sample_id)
-            sources[found.source] += 1
-            tasks[found.task] += 1
-            writer.add(sample_id, found)
+    for at in examine_rows(config):
+        if isinstance(at.found, Checked):
+            ids.append(at.sample_id)
+            sources[at.found.source] += 1
+            tasks[at.found.task] += 1
+            writer.add(at.sample_id, at.found)
         else:
             if config.strict:
-                raise InputError(
-                    f"{config.source}: row {row}: {found.reason}: {found}. Without strict it is only listed."
-                )
-            reasons[found.reason] += 1
-            writer.refuse(sample_id, row, found)
-        if progress and row % 256 == 255:
-            progress(row + 1)
+                raise InputError(_strict_message(config, f"row {at.row}: {at.found.reason}: {at.found}"))
+            reasons[at.found.reason] += 1
+            writer.refuse(at.sample_id, at.source, at.row, at.found)
+        if progress and at.row % 256 == 255:
+            progress(at.row + 1)
+    writer.close()
     if not ids:
         raise InputError(f"{config.source}: no usable record; refused: {dict(reasons)}. See `vinnow doctor`.")
-    writer.close()
     report.digest, report.rows, report.refused = ids_digest(ids), len(ids), sum(reasons.values())
     report.by_source, report.by_task, report.reasons = dict(sources), dict(tasks), dict(reasons)
     report.seconds = round(time.perf_counter() - start, 3)
     if progress:
         progress(report.rows + report.refused)
-    write_json(
-        join(out, MANIFEST),
-        asdict(report) | {"config": config.model_dump(), "source": source_stamp(config.source)},
-    )
+    write_json(join(out, MANIFEST), asdict(report) | {"made_from": stamp})
     return report
 
 
-def examine_rows(
-    config: IngestConfig,
-) -> Iterator[tuple[int, int | None, Checked | RefusedError | ImageError]]:
-    """Yield `(row, sample_id, record or refusal)` for each input row, in order; pictures are checked by threads."""
-    giver = IdGiver()
-    with ThreadPoolExecutor(config.threads) as threads:
-        rows = enumerate(iter_records(config.source))
-        while chunk := list(itertools.islice(rows, 512)):
-            for (row, _), found in zip(
-                chunk, threads.map(lambda c: _check(c[1], config), chunk), strict=True
-            ):
-                if not isinstance(found, Checked):
-                    yield row, None, found
-                    continue
-                sample_id, occurrence = giver.give(found.image, found.conversations)
-                if occurrence and config.duplicates == "refuse":
-                    yield (
-                        row,
-                        sample_id,
-                        RefusedError("duplicate", f"occurrence {occurrence + 1} of this content"),
-                    )
-                else:
-                    yield row, sample_id, found
+def examine_rows(config: IngestConfig) -> Iterator[Examined]:
+    """Check every row of a source and yield them in order; threads look at the pictures, each picture once.
 
-
-def source_stamp(path: str) -> dict[str, Any]:
-    """Return size and modification time of a source: what a later ingest compares."""
-    fs, inner = open_fs(path)
-    info = fs.get_file_info(inner)
-    return {"size": info.size, "mtime": str(info.mtime)} if info.type == pafs.FileType.File else {}
-
-
-def _check(raw: Any, config: IngestConfig) -> Checked | RefusedError | ImageError:
+    Memory grows only by 16 bytes of content hash a row and a number a distinct picture, whatever the source's
+    size.
+    """
+    examiner, waiting = _Examiner(config), deque[tuple[int, Any, Future[None] | None]]()
     try:
-        checked = check_record(raw)
-        if checked.image is not None:
-            if config.check_images:
-                load_image(config.image_root, checked.image, config.max_pixels)
-            else:
-                resolve(config.image_root, checked.image)
-        return checked
-    except (RefusedError, ImageError) as error:
-        return error
+        for row, raw in enumerate(iter_records(config.source)):
+            waiting.append((row, *examiner.begin(raw)))
+            if len(waiting) >= _WINDOW:
+                yield examiner.end(*waiting.popleft())
+        while waiting:
+            yield examiner.end(*waiting.popleft())
+    finally:
+        examiner.threads.shutdown(cancel_futures=True)
+
+
+class _Examiner:
+    """Checks rows in two halves, so that pictures are decoded while the parser goes on."""
+
+    def __init__(self, config: IngestConfig) -> None:
+        self.config, self.ids = config, IdGiver()
+        self.sound = set[int]()  # hashes of the image paths that passed: mix665k asks about many pictures repeatedly
+        self.threads = ThreadPoolExecutor(config.threads, thread_name_prefix="pictures")
+
+    def begin(self, raw: Any) -> tuple[Checked | tuple[str, RefusedError], Future[None] | None]:
+        try:
+            checked = check_record(raw)
+        except RefusedError as error:
+            return (source_of(raw), error), None
+        if checked.image is None or hash(checked.image) in self.sound:
+            return checked, None
+        return checked, self.threads.submit(self._look, checked.image)
+
+    def end(self, row: int, checked: Checked | tuple[str, RefusedError], look: Future[None] | None) -> Examined:
+        if not isinstance(checked, Checked):
+            return Examined(row, None, *checked)
+        if look is not None:
+            try:
+                look.result()
+            except ImageError as error:
+                return Examined(row, None, checked.source, error)
+            self.sound.add(hash(checked.image))
+        sample_id, occurrence = self.ids.give(checked.image, checked.conversations)
+        if occurrence and self.config.duplicates == "refuse":
+            error = RefusedError("duplicate", f"occurrence {occurrence + 1} of this content")
+            return Examined(row, sample_id, checked.source, error)
+        return Examined(row, sample_id, checked.source, checked)
+
+    def _look(self, image: str) -> None:
+        if self.config.check_images:
+            load_image(self.config.image_root, image, self.config.max_pixels)
+        else:
+            resolve(self.config.image_root, image)
+
+
+def _identity(config: IngestConfig) -> dict[str, Any]:
+    """Return what the pool's content depends on: source with size and time, image root, and the rules."""
+    fs, inner = open_fs(config.source)
+    info = fs.get_file_info(inner)
+    return {
+        "source": _absolute(config.source),
+        "size": info.size,
+        "mtime": str(info.mtime),
+        "image_root": _absolute(config.image_root),
+        "check_images": config.check_images,
+        "duplicates": config.duplicates,
+        "max_pixels": config.max_pixels,
+    }
 
 
 def _finished(config: IngestConfig, out: str) -> IngestReport | None:
     if not exists(join(out, MANIFEST)):
         return None
-    saved = read_json(join(out, MANIFEST))
-    now = {"config": config.model_dump(), "source": source_stamp(config.source)}
-    changed = [n for n in now if saved[n] != now[n]]
+    saved, now = read_json(join(out, MANIFEST)), _identity(config)
+    before = saved.get("made_from", {})
+    changed = [f"{n}: was {before.get(n)!r}, is {v!r}" for n, v in now.items() if before.get(n) != v]
     if changed:
-        detail = "; ".join(f"{n}: was {saved[n]}, is {now[n]}" for n in changed)
         raise InputError(
-            f"{out} holds a pool made otherwise ({detail}). Use another folder, or delete this one."
+            f"{out} holds a pool made otherwise ({'; '.join(changed)}). Use another folder, or delete this one."
         )
-    return IngestReport(**{k: saved[k] for k in IngestReport.__dataclass_fields__})
+    report = IngestReport(**{k: saved[k] for k in IngestReport.__dataclass_fields__})
+    if config.strict and report.refused:
+        raise InputError(_strict_message(config, f"{report.refused} rows were refused: {report.reasons}"))
+    return report
 
 
-def _absolute(root: str | None) -> str | None:
-    return root if root is None or "://" in root else os.path.abspath(root)
+def _strict_message(config: IngestConfig, what: str) -> str:
+    return f"{config.source}: {what}. Mend the source, or leave strict off: then bad rows are only listed."
 
 
-class _Writer:
-    """Collects rows into parts of PART_ROWS; memory is one part, whatever the pool."""
+def _absolute(path: str | None) -> str | None:
+    return path if path is None or "://" in path else os.path.abspath(path)
 
-    def __init__(self, out: str) -> None:
-        self.out, self.parts = out, 0
-        self.rows: list[dict[str, Any]] = []
-        self.refused: list[dict[str, Any]] = []
 
-    def add(self, sample_id: int | None, record: Checked) -> None:
-        self.rows.append(
-            {
-                "sample_id": sample_id,
-                "source": record.source,
-                "task": record.task,
-                "image": record.image,
-                "conversations": record.conversations,
-                "n_chars": sum(len(t["value"]) for t in record.conversations),
-                "extra": json.dumps(record.extra, ensure_ascii=True),
-            }
-        )
-        if len(self.rows) == PART_ROWS:
-            self._flush()
-
-    def refuse(self, sample_id: int | None, row: int, error: RefusedError | ImageError) -> None:
-        detail = str(error).encode("utf-8", "backslashreplace").decode()[:500]
-        self.refused.append(
-            {"sample_id": sample_id, "source": "", "row": row, "reason": error.reason, "detail": detail}
-        )
-
-    def close(self) -> None:
-        if self.rows:
-            self._flush()
-        write_rows(
-            join(self.out, "refused.parquet"), pa.Table.from_pylist(self.refused, schema=REFUSED), REFUSED
-        )
-
-    def _flush(self) -> None:
-        path = join(self.out, f"part-{self.parts:06d}.parquet")
-        write_rows(path, pa.Table.from_pylist(self.rows, schema=POOL), POOL)
-        self.rows, self.parts = [], self.parts + 1
+def _clear(out: str) -> None:
+    """Delete what a killed ingest left, by our own names only: `out` may hold other files."""
+    fs, inner = open_fs(out)
+    for info in fs.get_file_info(pafs.FileSelector(inner, allow_not_found=True)):
+        if info.type == pafs.FileType.File and _OURS.fullmatch(info.base_name):
+            fs.delete_file(info.path)

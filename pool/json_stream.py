@@ -6,36 +6,52 @@
 import codecs
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
+
+import pyarrow.fs as pafs
 
 from ..store.errors import InputError
 from ..store.files import open_fs
 
 _CHUNK = 1 << 20
 _SPACE = " \t\r\n"
+# an escape or a keyword cut by the buffer's end is reported at most this far before it
+_EDGE = 64
 
 
 def iter_records(path: str) -> Iterator[Any]:
     """Yield the items of a JSON array, or one value a line (JSONL), from a local path or a `pyarrow.fs` URI.
 
+    A name that ends in `.gz`, `.bz2` or `.zst` is decompressed on the way.
+
     Raises:
-        InputError: no such file, not UTF-8, another top level than an array or lines, truncated or broken JSON; says
-            after how many records.
+        InputError: no such file, not UTF-8 (names the byte), another top level than an array or lines,
+            truncated or broken JSON (names the row, counted from 0).
     """
     fs, inner = open_fs(path)
     try:
+        kind = fs.get_file_info(inner).type
+        if kind != pafs.FileType.File:
+            found = {
+                pafs.FileType.NotFound: "there is no such file",
+                pafs.FileType.Directory: "it is a folder",
+            }
+            raise InputError(f"cannot read {path!r}: {found.get(kind, 'it is no regular file')}.")
         stream = fs.open_input_stream(inner)
-    except (FileNotFoundError, IsADirectoryError, OSError) as error:
+    except OSError as error:
         raise InputError(f"cannot read {path!r}: {error}.") from error
     with stream:
         yield from _Parser(path, stream).items()
 
 
 class _Parser:
+    """A window on the text: `text[at:]` is not parsed yet; `row` is the number of the next record."""
+
     def __init__(self, path: str, stream: Any) -> None:
         self.path, self.stream = path, stream
-        self.decode = codecs.getincrementaldecoder("utf-8-sig")()
-        self.text, self.at, self.ended, self.count = "", 0, False, 0
+        self.bytes_of = codecs.getincrementaldecoder("utf-8-sig")()
+        self.json = json.JSONDecoder()
+        self.text, self.at, self.ended, self.row, self.read = "", 0, False, 0, 0
 
     def items(self) -> Iterator[Any]:
         self._skip()
@@ -46,47 +62,60 @@ class _Parser:
         elif first == "{":
             yield from self._lines()
         else:
-            found = repr(first) if first else "nothing"
-            raise InputError(
-                f"{self.path}: expected a JSON array of records or JSONL, found {found} at the start."
-            )
+            found = f"{first!r} at the start" if first else "an empty file"
+            raise InputError(f"{self.path}: expected a JSON array of records, or JSONL; found {found}.")
 
     def _array(self) -> Iterator[Any]:
         self._skip()
-        if self._take("]"):
-            return self._end()
-        while True:
+        more = not self._take("]")
+        while more:
             yield self._value()
             self._skip()
-            if self._take("]"):
-                return self._end()
-            if not self._take(","):
-                self._fail("expected ',' or ']'")
+            more = self._take(",")
+            if not more and not self._take("]"):
+                self._fail("the file is cut off" if self.at == len(self.text) else "expected ',' or ']'")
             self._skip()
-
-    def _lines(self) -> Iterator[Any]:
-        while self.at < len(self.text) or not self.ended:
-            yield self._value()
-            self._skip()
-
-    def _end(self) -> None:
         self._skip()
         if self.at < len(self.text):
             self._fail("there is text behind the array")
 
+    def _lines(self) -> Iterator[Any]:
+        while self.at < len(self.text) or not self.ended:
+            while (end := self.text.find("\n", self.at)) < 0 and not self.ended:
+                self._more()
+            line = self.text[self.at : end if end >= 0 else None]
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                what = f"this line is no whole JSON value ({error.msg} at character {error.pos})"
+                # the commonest cause: {"data": [...]} written over many lines
+                hint = " If the records lie in an array under a key, give a file with that array alone"
+                self._fail(what + ("." + hint if self.row == 0 else ""))
+            except (RecursionError, ValueError) as error:
+                self._fail(f"this record cannot be read ({error})")
+            self.at = end + 1 if end >= 0 else len(self.text)
+            self.row += 1
+            yield value
+            self._skip()
+
     def _value(self) -> Any:
-        decoder = json.JSONDecoder()
         while True:
             try:
-                value, end = decoder.raw_decode(self.text, self.at)
+                value, end = self.json.raw_decode(self.text, self.at)
                 # a number at the buffer's edge may go on in the next chunk
                 if end < len(self.text) or self.ended:
-                    self.at, self.count = end, self.count + 1
+                    self.at, self.row = end, self.row + 1
                     return value
             except json.JSONDecodeError as error:
-                # a break far from the buffer's end is no truncation: more text would not mend it
-                if self.ended or error.pos < len(self.text) - 64 and not _open_string(error):
-                    self._fail("the file is cut off" if self.ended else error.msg)
+                # an open string may close in the next chunk; any other break is only mended near the buffer's
+                # end
+                is_open = error.msg.startswith("Unterminated string")
+                if self.ended and (is_open or error.pos >= len(self.text)):
+                    self._fail("the file is cut off in the middle of this record")
+                if self.ended or (error.pos < len(self.text) - _EDGE and not is_open):
+                    self._fail(f"{error.msg} at character {error.pos - self.at} of this record")
+            except (RecursionError, ValueError) as error:
+                self._fail(f"this record cannot be read ({error})")
             self._more()
 
     def _skip(self) -> None:
@@ -98,24 +127,28 @@ class _Parser:
             self._more()
 
     def _take(self, mark: str) -> bool:
-        if self.text[self.at : self.at + 1] == mark:
-            self.at += 1
-            return True
-        return False
+        found = self.text.startswith(mark, self.at)
+        self.at += found
+        return found
 
     def _more(self) -> None:
-        raw = self.stream.read(max(_CHUNK, len(self.text) - self.at))
+        # at least as much as is waiting, so that one huge record costs linear time
         try:
-            new = self.decode.decode(raw, final=not raw)
+            raw = self.stream.read(max(_CHUNK, len(self.text) - self.at))
+        except OSError as error:
+            raise InputError(f"{self.path}: reading stopped at row {self.row}: {error}.") from error
+        self.read += len(raw)
+        try:
+            new = self.bytes_of.decode(raw, final=not raw)
         except UnicodeDecodeError as error:
-            raise InputError(f"{self.path}: not UTF-8 after {self.count} records: {error}.") from error
+            at = self.read - len(error.object) + error.start
+            raise InputError(
+                f"{self.path}: byte {at} is not UTF-8 ({error.reason}), in row {self.row} or soon after. "
+                "Convert the file to UTF-8."
+            ) from error
         self.ended = not raw
         self.text, self.at = self.text[self.at :] + new, 0
 
-    def _fail(self, what: str) -> None:
-        near = self.text[self.at : self.at + 40]
-        raise InputError(f"{self.path}: {what}, after {self.count} records, near {near!r}.")
-
-
-def _open_string(error: json.JSONDecodeError) -> bool:
-    return error.msg.startswith("Unterminated string")
+    def _fail(self, what: str) -> NoReturn:
+        near = self.text[self.at : self.at + 60]
+        raise InputError(f"{self.path}: row {self.row}: {what}; near {near!r}.")

@@ -1,7 +1,12 @@
-"""Reading a POOL folder: ids, columns, parts, and records by id, without holding the pool in memory."""
+"""Reading a POOL folder: ids, columns, parts, and records by id, without holding the pool in memory.
+
+Held are the ids (8 bytes a row, and an order to find them by), each file's footer, and the last row groups
+read.
+"""
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..store.errors import InputError
-from ..store.features import match_rows
+from ..store.errors import DuplicateRowsError, InputError, MissingRowsError, suggest
 from ..store.files import exists, join, list_files, open_fs, read_json
 from ..store.ids import ids_digest
+from ..store.tables import POOL
 from .records import Record
+
+_PART = re.compile(r".*/part-\d{6}\.parquet")
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,16 @@ class PartRef:
 
     index: int
     name: str
+    start: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class _Group:
+    """One row group of a file: rows `start` to `start + rows` of the pool."""
+
+    file: int
+    number: int
     start: int
     rows: int
 
@@ -39,35 +56,36 @@ class Pool:
         self.root, self.digest, self.rows = os.fspath(root), str(facts["digest"]), int(facts["rows"])
         self.image_root: str | None = facts["image_root"]
         self.facts = facts
-        self._files = [f for f in list_files(root, ".parquet") if "/part-" in f]
+        self._files = [f for f in list_files(root, ".parquet") if _PART.fullmatch(f)]
+        self._held: dict[tuple[int, ...], pa.Table] = {}
 
     def ids(self) -> np.ndarray[Any, Any]:
-        """Return all sample ids (u64 [N]) in file order."""
-        return self.column("sample_id")
+        """Return all sample ids (u64 [N], read-only) in file order."""
+        return self._ids
 
     def column(self, name: str) -> np.ndarray[Any, Any]:
         """Return one column [N] in the order of `ids()`; strings as objects, missing images as None."""
-        found = [self._read(f, [name])[name] for f in self._files]
-        whole = pa.chunked_array([c for f in found for c in f.chunks], type=found[0].type)
-        return (
-            whole.to_numpy()
-            if not pa.types.is_string(whole.type)
-            else np.array(whole.to_pylist(), dtype=object)
-        )
+        if name not in POOL.names:
+            raise InputError(f"a pool has no column {name!r}{suggest(name, POOL.names)}")
+        chunks: list[pa.Array] = []
+        for number in range(len(self._files)):
+            with self._open(number) as file:
+                chunks += file.read(columns=[name])[name].chunks
+        whole = pa.chunked_array(chunks, type=POOL.field(name).type)
+        self._check_rows(len(whole))
+        if pa.types.is_integer(whole.type):
+            return whole.to_numpy()
+        return np.fromiter((v for c in chunks for v in c.to_pylist()), dtype=object, count=len(whole))
 
     def parts(self, rows_per_part: int) -> list[PartRef]:
         """Split the pool into parts of consecutive rows."""
-        ids = self._ids
-        starts = range(0, self.rows, rows_per_part)
-        return [
-            PartRef(
-                i,
-                f"part-{i:06d}-{ids_digest(ids[s : s + rows_per_part])[:8]}",
-                s,
-                len(ids[s : s + rows_per_part]),
-            )
-            for i, s in enumerate(starts)
-        ]
+        if rows_per_part < 1:
+            raise InputError(f"rows_per_part is {rows_per_part}; a part has one row or more.")
+        refs = []
+        for index, start in enumerate(range(0, self.rows, rows_per_part)):
+            ids = self._ids[start : start + rows_per_part]
+            refs.append(PartRef(index, f"part-{index:06d}-{ids_digest(ids)[:8]}", start, len(ids)))
+        return refs
 
     def read(self, part: PartRef) -> list[Record]:
         """Read the records of one part."""
@@ -80,7 +98,15 @@ class Pool:
             MissingRowsError: an id is not in this pool.
         """
         wanted = np.asarray(ids, dtype=np.uint64)
-        return self._rows(match_rows(self._ids, wanted, f"pool {self.root}"))
+        order, ranked = self._ranked
+        at = np.minimum(np.searchsorted(ranked, wanted), len(ranked) - 1)
+        known = ranked[at] == wanted
+        if not known.all():
+            raise MissingRowsError(
+                f"pool {self.root}: {int(known.sum())} of {len(wanted)} rows are there, "
+                f"not {int(wanted[~known][0])}. Do these ids belong to another pool?"
+            )
+        return self._rows(order[at])
 
     def iter_batches(self, rows: int) -> Iterator[list[Record]]:
         """Yield all records, `rows` at a time, in file order."""
@@ -89,33 +115,81 @@ class Pool:
 
     @cached_property
     def _ids(self) -> np.ndarray[Any, Any]:
-        return self.ids()
+        ids = self.column("sample_id")
+        ids.flags.writeable = False
+        return ids
+
+    @cached_property
+    def _ranked(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Where each id stands: sorting once, not at each `take`."""
+        order = np.argsort(self._ids)
+        ranked = self._ids[order]
+        twice = int((ranked[1:] == ranked[:-1]).sum())
+        if twice:
+            raise DuplicateRowsError(f"pool {self.root}: {twice} ids are there twice. Ingest it again.")
+        return order, ranked
+
+    @cached_property
+    def _footers(self) -> list[pq.FileMetaData]:
+        footers = []
+        for number in range(len(self._files)):
+            with self._open(number) as file:
+                footers.append(file.metadata)
+        return footers
+
+    @cached_property
+    def _groups(self) -> list[_Group]:
+        groups, start = [], 0
+        for file, footer in enumerate(self._footers):
+            for number in range(footer.num_row_groups):
+                groups.append(_Group(file, number, start, footer.row_group(number).num_rows))
+                start += groups[-1].rows
+        self._check_rows(start)
+        return groups
 
     @cached_property
     def _starts(self) -> np.ndarray[Any, Any]:
-        return np.cumsum([0, *(self._open(f).metadata.num_rows for f in self._files)])
+        return np.array([g.start for g in self._groups])
 
     def _rows(self, at: np.ndarray[Any, Any]) -> list[Record]:
+        """Read the rows `at` (positions in the pool), each group once, in the order given."""
         found: dict[int, Record] = {}
-        file_of = np.searchsorted(self._starts, at, side="right") - 1
-        for number in np.unique(file_of):
-            inside = np.unique(at[file_of == number]) - self._starts[number]
-            rows = self._file(int(number)).take(pa.array(inside)).to_pylist()
-            found |= {int(i + self._starts[number]): _record(r) for i, r in zip(inside, rows, strict=True)}
+        wanted = np.unique(at)
+        group_of = np.searchsorted(self._starts, wanted, side="right") - 1
+        file_of = np.array([self._groups[g].file for g in group_of])
+        for file in np.unique(file_of):
+            groups = np.unique(group_of[file_of == file]).tolist()
+            # the table holds these groups one behind the other, whatever lies between them in the pool
+            held = np.concatenate([np.arange(g.start, g.start + g.rows) for g in map(self._groups.__getitem__, groups)])
+            inside = wanted[file_of == file]
+            rows = self._read(tuple(groups)).take(pa.array(np.searchsorted(held, inside))).to_pylist()
+            found |= {int(i): _record(r) for i, r in zip(inside, rows, strict=True)}
         return [found[int(i)] for i in at]
 
-    def _file(self, number: int) -> pa.Table:
-        # the last file stays open: parts and batches come in file order
-        if getattr(self, "_last", (None,))[0] != number:
-            self._last = (number, self._open(self._files[number]).read())
-        return self._last[1]
+    def _read(self, groups: tuple[int, ...]) -> pa.Table:
+        # the last read is held: small parts and batches come in file order, several to a group
+        table = self._held.get(groups)
+        if table is None:
+            file = self._groups[groups[0]].file
+            with self._open(file, self._footers[file]) as source:
+                table = source.read_row_groups([self._groups[g].number for g in groups])
+            self._held = {groups: table}
+        return table
 
-    def _open(self, path: str) -> pq.ParquetFile:
+    def _open(self, number: int, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
+        path = self._files[number]
         fs, inner = open_fs(path)
-        return pq.ParquetFile(fs.open_input_file(inner))
+        try:
+            return pq.ParquetFile(inner, filesystem=fs, metadata=footer, pre_buffer=True)
+        except pa.ArrowInvalid as error:
+            raise InputError(f"{path!r} is not a readable Parquet file: {error}. Ingest the pool again.") from error
 
-    def _read(self, path: str, columns: list[str]) -> pa.Table:
-        return self._open(path).read(columns=columns)
+    def _check_rows(self, found: int) -> None:
+        if found != self.rows:
+            raise MissingRowsError(
+                f"pool {self.root}: {found} of {self.rows} rows are there; a part is missing or "
+                "from another pool. Delete the folder and ingest it again."
+            )
 
 
 def _record(row: dict[str, Any]) -> Record:

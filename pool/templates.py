@@ -1,13 +1,14 @@
 """Conversation templates: how turns become text, and which of it is trained. A new template is one entry.
 
-Texts and separators are LLaVA's (spec: LLaVA §2.1, §2.4). A segment is text, or one of the special marks; only marks
-become special tokens, so a literal `</s>` in an answer stays text.
+Texts and separators are LLaVA's (spec: LLaVA §2.1, §2.4). A segment is text, or one of the special marks;
+only marks become special tokens, so a literal `</s>` in an answer stays text.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from ..store.errors import InputError
 from .checks import IMAGE
 
 Turns = list[dict[str, str]]
@@ -24,7 +25,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Template:
-    """A template: its system prompt and how it lays turns out; `open_answer` is what a generation starts behind."""
+    """A template: its system prompt, how it lays turns out, and how it opens an answer for generation."""
 
     name: str
     system: str
@@ -32,7 +33,11 @@ class Template:
     opening: Callable[["Template", Turns, bool], list[Segment]]
 
     def segments(self, conversations: Turns, has_image: bool) -> list[Segment]:
-        """Lay a whole conversation out, for training."""
+        """Lay a whole conversation out, for training.
+
+        Raises:
+            InputError: the template is not made for this number of turns.
+        """
         return self.layout(self, conversations, has_image)
 
     def prompt(self, conversations: Turns, has_image: bool) -> list[Segment]:
@@ -46,35 +51,38 @@ def split_image(text: str, has_image: bool) -> list[Segment]:
         return [Segment("text", text)]
     before, _, after = text.partition(IMAGE)
     return [
-        s
-        for s in (Segment("text", before), Segment("image"), Segment("text", after))
-        if s.kind != "text" or s.text
+        s for s in (Segment("text", before), Segment("image"), Segment("text", after)) if s.kind != "text" or s.text
     ]
+
+
+def _asked(question: str, has_image: bool) -> list[Segment]:
+    # LLaVA leaves out message and separator of an empty message: "USER:ASSISTANT: …"
+    if not question:
+        return [Segment("text", "USER:ASSISTANT:")]
+    return [Segment("text", "USER: "), *split_image(question, has_image), Segment("text", " ASSISTANT:")]
 
 
 def _vicuna(template: Template, turns: Turns, has_image: bool) -> list[Segment]:
     """`{system} USER: {q} ASSISTANT: {a}</s>USER: {q2} …`; no space behind `</s>`."""
     found: list[Segment] = [Segment("text", f"{template.system} ")]
     for question, answer in zip(turns[::2], turns[1::2], strict=True):
-        found += [
-            Segment("text", "USER: "),
-            *split_image(question["value"], has_image),
-            Segment("text", " ASSISTANT:"),
-        ]
+        found += _asked(question["value"], has_image)
         if answer["value"]:
             # the space before the answer melts into its first token, which is trained
             found += [Segment("text", f" {answer['value']}", True), Segment("eos", trained=True)]
-        # LLaVA drops the separator of an empty answer too: that round is not trained, later ones are
+        # an empty answer is not trained and ends without `</s>`; later rounds are trained
     return found
 
 
 def _vicuna_open(template: Template, turns: Turns, has_image: bool) -> list[Segment]:
-    start = [Segment("text", f"{template.system} USER: "), *split_image(turns[0]["value"], has_image)]
-    return [*start, Segment("text", " ASSISTANT:")]
+    return [Segment("text", f"{template.system} "), *_asked(turns[0]["value"], has_image)]
 
 
 def _plain(template: Template, turns: Turns, has_image: bool) -> list[Segment]:
-    """Stage 1: image and caption alone; the question is thrown away, a newline ends it, there is no `</s>`."""
+    """Stage 1: image, caption and a newline; the question is thrown away, there is no `</s>`."""
+    if len(turns) != 2:
+        # LLaVA asserts this; taking the first answer alone would lose the others without a word
+        raise InputError(f"template 'plain' is for one question and its caption, not {len(turns)} turns; use 'v1'.")
     caption = Segment("text", turns[1]["value"] + "\n", True)
     return [Segment("image"), caption] if has_image else [caption]
 

@@ -16,7 +16,7 @@ from .view import Array, View
 
 @dataclass(frozen=True)
 class Cluster:
-    """One cluster: its rows, the mean trajectory over `steps` [T] (sum of the singular values), rows by source."""
+    """One cluster: rows, mean trajectory over `steps` [T] (sums of singular values), rows by source."""
 
     group: int
     rows: int
@@ -61,16 +61,14 @@ def trajectory_clusters(view: View, scores: pa.Table, k: int = 8) -> list[Cluste
     largest = np.argsort(-sizes, kind="stable")[:k]
     source = view.column("source")
     return [
-        Cluster(
-            int(g), int(sizes[g]), steps, (sums_TG[:, g] / sizes[g]).tolist(), _counts(source[group_N == g])
-        )
+        Cluster(int(g), int(sizes[g]), steps, (sums_TG[:, g] / sizes[g]).tolist(), _counts(source[group_N == g]))
         for g in largest
         if sizes[g]
     ]
 
 
 def score_histogram(scores: pa.Table, picks: pa.Table, bins: int = 40) -> tuple[Array, Array, Array]:
-    """Return (edges [bins + 1], rows [bins], picked rows [bins]) of the scores; for methods with one row a sample."""
+    """Return (edges [bins + 1], rows [bins], picked rows [bins]) of scores with one row a sample."""
     ids, _, score = columns_of(scores)
     edges = np.histogram_bin_edges(score, bins)
     picked = score[np.isin(ids, picks["sample_id"].to_numpy())]
@@ -81,9 +79,7 @@ def _places(ids: Array, view: View) -> Array:
     at = np.minimum(np.searchsorted(view.ids, ids), max(len(view.ids) - 1, 0))
     known = view.ids[at] == ids if len(view.ids) else np.zeros(len(ids), bool)
     if not known.all():
-        raise MissingRowsError(
-            f"{int(known.sum())} of {len(ids)} rows are in this pool: these are another pool's."
-        )
+        raise MissingRowsError(f"{int(known.sum())} of {len(ids)} rows are in this pool: these are another pool's.")
     return at
 
 

@@ -1,7 +1,7 @@
 """Shared pickers: allocation and tie rules, once, and vectorised (665,298 rows take under a second or two).
 
-Axes: N rows, G groups, T targets. Ties go to the smaller sample_id everywhere; budgets are met exactly; nothing depends
-on the order in which rows arrive. Scores: higher is better.
+Axes: N rows, G groups, T targets. Ties go to the smaller sample_id everywhere; budgets are met exactly;
+nothing depends on the order in which rows arrive. Scores: higher is better.
 """
 
 from typing import Any
@@ -52,8 +52,9 @@ def proportional(sizes: Array, budget: int) -> Array:
 def water_fill(sizes: Array, budget: int) -> Array:
     """Split a budget evenly over groups [G]; those smaller than their share are taken whole.
 
-    quota = min(size, τ) with Σ quota = budget; what τ leaves over goes to the largest groups. This is XMAS's allocation
-    (its `cluster_data_selection.py`: smallest group first, each may take its even share of what is left).
+    quota = min(size, τ) with Σ quota = budget; what τ leaves over goes to the largest groups. This is XMAS's
+    allocation (its `cluster_data_selection.py`: smallest group first, each may take its even share of what is
+    left).
     """
     sizes = sizes.astype(np.int64)
     check_budget(budget, int(sizes.sum()))
@@ -76,7 +77,8 @@ def water_fill(sizes: Array, budget: int) -> Array:
 def per_group(ids: Array, score: Array, group: Array, quota: dict[int, int]) -> Array:
     """Return the positions of each group's best rows, as many as its quota.
 
-    They are interleaved by the groups' quotas, so that any first part of them is about as balanced as the whole.
+    They are interleaved by the groups' quotas, so that any first part of them is about as balanced as the
+    whole.
 
     Raises:
         InputError: a quota is above its group's size.
@@ -85,9 +87,7 @@ def per_group(ids: Array, score: Array, group: Array, quota: dict[int, int]) -> 
     numbers, first, sizes = np.unique(group[order], return_index=True, return_counts=True)
     wanted = np.array([quota.get(int(g), 0) for g in numbers], np.int64)
     if (wanted > sizes).any() or int(wanted.sum()) != sum(quota.values()):
-        raise InputError(
-            f"quotas {quota} do not fit groups of {dict(zip(numbers.tolist(), sizes.tolist()))}."
-        )
+        raise InputError(f"quotas {quota} do not fit groups of {dict(zip(numbers.tolist(), sizes.tolist()))}.")
     place = np.arange(len(order)) - np.repeat(first, sizes)
     allowed = np.repeat(wanted, sizes)
     take = place < allowed
@@ -98,7 +98,8 @@ def per_group(ids: Array, score: Array, group: Array, quota: dict[int, int]) -> 
 def weighted(ids: Array, weight: Array, budget: int, seed: int) -> Array:
     """Draw `budget` positions without replacement, chances by weight [N] (≥ 0; 0 is never drawn).
 
-    Efraimidis and Spirakis 2006: the largest u^(1/weight), u hashed from the id, so row order does not matter.
+    Efraimidis and Spirakis 2006: the largest u^(1/weight), u hashed from the id, so row order does not
+    matter.
     """
     if not (np.isfinite(weight) & (weight >= 0)).all():
         raise InputError("weights must be finite and not negative.")
@@ -111,9 +112,9 @@ def weighted(ids: Array, weight: Array, budget: int, seed: int) -> Array:
 def votes(ids: Array, scores_NT: Array, budget: int, share: float) -> tuple[Array, Array]:
     """Pick by consensus (ICONS): a target votes for the rows at or above its (1 - share) quantile.
 
-    Most votes win; ties go to the better mean rank over targets, then to the smaller id (the published code left them
-    to an unstable sort: at 10 targets nearly all of 665K rows are tied). Equal scores share a vote and a rank.
-    Returns the positions of the best `budget` rows, and each row's votes [N].
+    Most votes win; ties go to the better mean rank over targets, then to the smaller id (the published code
+    left them to an unstable sort: at 10 targets nearly all of 665K rows are tied). Equal scores share a vote
+    and a rank. Returns the positions of the best `budget` rows, and each row's votes [N].
     """
     check_budget(budget, len(ids))
     count, ranks = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
@@ -124,9 +125,10 @@ def votes(ids: Array, scores_NT: Array, budget: int, share: float) -> tuple[Arra
 
 
 def uniform(ids: Array, seed: int, salt: str) -> Array:
-    """Return a number in (0, 1) for each id: a hash of (id, seed, salt), so that order and parts do not matter.
+    """Return a number in (0, 1) for each id: a hash of (id, seed, salt), whatever the order and the parts.
 
-    `salt` keeps methods apart: random and stratified with one seed draw independently. (splitmix64's finaliser.)
+    `salt` keeps methods apart: random and stratified with one seed draw independently. (splitmix64's
+    finaliser.)
     """
     base = np.uint64(int(digest(f"{salt}/{seed}"), 16))
     x = ids.astype(np.uint64) ^ base

@@ -31,7 +31,7 @@ def make(name: str, config: dict[str, Any] | None = None) -> Selector:
     """Build a selector from plain config values.
 
     Raises:
-        InputError: unknown selector or config field (names the nearest one), or a selector file that does not fit.
+        InputError: unknown selector or config field (names the nearest one); a selector file does not fit.
     """
     found = _found(os.environ.get(VARIABLE, ""))
     if name not in found:
@@ -69,7 +69,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _load(file: Path) -> ModuleType:
-    # named by the whole path: two folders may hold a file of one name; registered, so that its classes can be pickled
+    # named by the whole path (folders may share file names), registered so that its classes can be pickled
     name = f"vinnow_method_{file.stem}_{digest(str(file.resolve()))}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
@@ -83,9 +83,7 @@ def _load(file: Path) -> ModuleType:
 def _selector_of(module: ModuleType, file: Path) -> type[Selector]:
     kind = getattr(module, "SELECTOR", None)
     if kind is None:
-        raise InputError(
-            f"{file}: a selector file ends in `SELECTOR = ItsClass`; name helpers with a leading _."
-        )
+        raise InputError(f"{file}: a selector file ends in `SELECTOR = ItsClass`; name helpers with a leading _.")
     lacking = [n for n in _PARTS if not hasattr(kind, n)]
     if lacking:
         raise InputError(f"{file}: {kind.__name__} lacks {', '.join(lacking)} (see select/protocol.py).")

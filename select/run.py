@@ -45,8 +45,8 @@ def select(
 ) -> dict[str, str]:
     """Write `out/picks/NAME-BUDGET[-sSEED].parquet` for each budget; return the paths by budget.
 
-    Scores lie in `out/scores/`, and are used again as long as rows, features, targets, config, seed and the method's
-    code are the same. A share counts the rows that the view holds (refused ones are not among them).
+    Scores lie in `out/scores/`, and are used again as long as rows, features, targets, config, seed and the
+    method's code are the same. A share counts the rows that the view holds (refused ones are not among them).
 
     Raises:
         InputError: unknown selector or field, a budget that does not fit, features missing or made otherwise.
@@ -64,7 +64,7 @@ def select(
 
 
 def load_scores(view: View, selector: Selector, seed: int, out: str) -> pa.Table:
-    """Return a selector's SCORES: those on disk if they were made from just these inputs, else new ones, written.
+    """Return a selector's SCORES: those on disk if made from just these inputs, else new ones, written.
 
     `out/scores/NAME[-sSEED].parquet`; a method whose scores do not depend on the seed has one file for all.
     """
@@ -76,17 +76,27 @@ def load_scores(view: View, selector: Selector, seed: int, out: str) -> pa.Table
         "code": [__version__, registry.source_digest(selector)],
     }
     key = digest(json.dumps(facts, sort_keys=True)).encode()
-    if exists(path):
-        fs, inner = open_fs(path)
-        with fs.open_input_file(inner) as source:
-            file = pq.ParquetFile(source)
-            if (file.schema_arrow.metadata or {}).get(FOOTER) == key:
-                return conform(file.read(), SCORES, path)
+    kept = _read_if(path, key) if exists(path) else None
+    if kept is not None:
+        return kept
     scores = conform(selector.score(view, seed), SCORES, f"{selector.name} scores")
     _check_scores(scores, selector.name, view)
     scores = scores.replace_schema_metadata((scores.schema.metadata or {}) | {FOOTER: key})
     write_parquet(path, scores)
     return scores
+
+
+def _read_if(path: str, key: bytes) -> pa.Table | None:
+    """Read SCORES if they were written under this key; else only their footer is read."""
+    fs, inner = open_fs(path)
+    try:
+        with fs.open_input_file(inner) as source:
+            file = pq.ParquetFile(source)
+            if (file.schema_arrow.metadata or {}).get(FOOTER) != key:
+                return None
+            return conform(file.read(), SCORES, path)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path!r} is not a readable Parquet file: {error}. Delete it and run again.") from error
 
 
 def _suffix(seed: int) -> str:
@@ -96,9 +106,7 @@ def _suffix(seed: int) -> str:
 def _check_scores(scores: pa.Table, name: str, view: View) -> None:
     bad = int((~np.isfinite(scores["score"].to_numpy())).sum())
     if bad:
-        raise InputError(
-            f"selector {name!r} gave {bad} of {scores.num_rows} rows a score that is not finite."
-        )
+        raise InputError(f"selector {name!r} gave {bad} of {scores.num_rows} rows a score that is not finite.")
     if not np.isin(scores["sample_id"].to_numpy(), view.ids).all():
         raise InputError(f"selector {name!r} scored rows that are not in the pool.")
 

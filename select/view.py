@@ -1,11 +1,11 @@
-"""What a selector may see: ids, pool columns and the features that it declares; never a model, an actor or Ray.
+"""What a selector may see: ids, pool columns and the features it declares; never a model, an actor or Ray.
 
 Axes: N pool rows (ids ascending), D features, M target rows.
 """
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,59 +27,57 @@ class ViewBatch(FeatureBatch):
     at: Array = field(kw_only=True)
 
 
+@dataclass(eq=False)
 class View:
-    """A pool and its features."""
+    """A pool and its features.
 
-    def __init__(
-        self,
-        ids: Array,
-        columns: dict[str, Array],
-        *,
-        features_root: str | None = None,
-        targets_root: str | None = None,
-        needs: tuple[str, ...] = (),
-        checkpoint_weights: dict[int, float] | None = None,
-        refused: Array | None = None,
-    ) -> None:
-        """Take the pool's ids and columns [N], in any order, the same for all.
+    `ids` and `columns` [N] come in any order, the same for all; ids are kept ascending. `refused` ids (rows
+    that a needed feature stage could not compute) are left out of the pool: a budget counts the rest.
+    `checkpoint_weights` (step → weight) default to equal ones; steps without features are ignored.
 
-        `refused` ids (rows that a needed feature stage could not compute) are left out of the pool: a budget counts the
-        rest. `checkpoint_weights` (step → weight) default to equal ones; steps without features are ignored.
+    Raises:
+        DuplicateRowsError: an id is there twice.
+    """
 
-        Raises:
-            DuplicateRowsError: an id is there twice.
-        """
-        ids = np.asarray(ids, np.uint64)
-        self.refused: Array = np.unique(np.asarray([] if refused is None else refused, np.uint64))
+    ids: Array
+    columns: dict[str, Array]
+    _: KW_ONLY
+    features_root: str | None = None
+    targets_root: str | None = None
+    needs: tuple[str, ...] = ()
+    checkpoint_weights: dict[int, float] | None = None
+    refused: Array | None = None
+
+    def __post_init__(self) -> None:
+        ids = np.asarray(self.ids, np.uint64)
+        self.left_out: Array = np.unique(np.asarray([] if self.refused is None else self.refused, np.uint64))
         order = np.argsort(ids, kind="stable")
-        order = order[~_among(ids[order], self.refused)]
-        self.ids: Array = ids[order]
+        order = order[~_among(ids[order], self.left_out)]
+        self.ids = ids[order]
         twice = int((self.ids[1:] == self.ids[:-1]).sum())
         if twice:
             raise DuplicateRowsError(f"the pool: {twice} of {len(ids)} ids are there twice.")
-        self._columns = {n: np.asarray(c)[order] for n, c in columns.items()}
-        self.features_root, self.targets_root, self.needs = features_root, targets_root, needs
-        self._weights = checkpoint_weights
+        self.columns = {n: np.asarray(c)[order] for n, c in self.columns.items()}
         self._sets: dict[tuple[str, str], FeatureSet] = {}
 
     def column(self, name: str) -> Array:
         """Return one pool column [N]: `source`, `task`, `has_image`, `n_chars`."""
-        if name not in self._columns:
-            raise InputError(f"the pool has no column {name!r}{suggest(name, self._columns)}")
-        return self._columns[name]
+        if name not in self.columns:
+            raise InputError(f"the pool has no column {name!r}{suggest(name, self.columns)}")
+        return self.columns[name]
 
     def steps(self, kind: str) -> list[int]:
         """List the checkpoints of a kind, ascending."""
         return self._features(kind).steps()
 
     def weights(self, kind: str, given: dict[int, float] | None = None) -> dict[int, float]:
-        """Return the weight of each checkpoint, summing to 1; `given` ones must name checkpoints that are there.
+        """Return each checkpoint's weight, summing to 1; `given` ones must name checkpoints that are there.
 
         Raises:
             InputError: the weights do not fit the checkpoints, or sum to nothing.
         """
         steps = self.steps(kind)
-        weights = given or self._weights or dict.fromkeys(steps, 1.0)
+        weights = given or self.checkpoint_weights or dict.fromkeys(steps, 1.0)
         unknown = sorted(set(given or ()) - set(steps))
         missing = [s for s in steps if s not in weights]
         used = {s: float(weights[s]) for s in steps if s in weights}
@@ -94,31 +92,29 @@ class View:
         """Yield the pool's rows of one checkpoint, part by part; memory does not grow with the pool.
 
         Raises:
-            InputError: the kind is not declared, there are no such features, or they hold rows of another pool.
-            MissingRowsError, DuplicateRowsError: at the end, when not every row came exactly once.
+            InputError: the kind is not declared, there are no such features, or they hold rows of another
+                pool. MissingRowsError, DuplicateRowsError: at the end, when not every row came exactly once.
         """
         seen = np.zeros(len(self.ids), bool)
         for whole in self._features(kind).scan(step):
-            keep = ~_among(whole.ids, self.refused)
+            keep = ~_among(whole.ids, self.left_out)
             ids = whole.ids[keep]
             at = np.searchsorted(self.ids, ids)
             strange = ids[~_among(ids, self.ids)]
             if len(strange):
                 raise InputError(
-                    f"{kind} at step {step} holds rows that are not in this pool, first sample_id {int(strange[0])}: "
-                    "these features were made for another pool."
+                    f"{kind} at step {step} holds rows that are not in this pool, first sample_id "
+                    f"{int(strange[0])}: these features were made for another pool."
                 )
             if seen[at].any() or len(np.unique(at)) != len(at):
-                raise DuplicateRowsError(
-                    f"{kind} at step {step}: rows are there twice. Remove the surplus part."
-                )
+                raise DuplicateRowsError(f"{kind} at step {step}: rows are there twice. Remove the surplus part.")
             seen[at] = True
             vec = whole.vec if keep.all() else whole.vec[keep]
             yield ViewBatch(ids, whole.n_tokens[keep], vec, at=at)
         if not seen.all():
             raise MissingRowsError(
-                f"{kind} at step {step}: {int(seen.sum())} of {len(seen)} rows are there. Run `vinnow features` "
-                "again: it goes on where it stopped."
+                f"{kind} at step {step}: {int(seen.sum())} of {len(seen)} rows are there. Run "
+                "`vinnow features` again: it goes on where it stopped."
             )
 
     def load(self, kind: str, step: int) -> Array:
@@ -132,36 +128,33 @@ class View:
         """Return the targets' vectors f32 [M, D] with their tasks.
 
         Raises:
-            KeyMismatchError: they were made by another model or recipe than the pool's. `mode` may differ: LESS takes
+            KeyMismatchError: they were made by another model or recipe than the pool's. `mode` may differ:
+                LESS takes
                 adam gradients for the pool and sgd ones for the targets.
         """
         found = self._targets(kind)
         mine, theirs = _comparable(self._features(kind).key(step)), _comparable(found.key(step))
         names = sorted(set(mine) | set(theirs))
-        wrong = [
-            f"{n}: {mine.get(n)!r} against {theirs.get(n)!r}" for n in names if mine.get(n) != theirs.get(n)
-        ]
+        wrong = [f"{n}: {mine.get(n)!r} against {theirs.get(n)!r}" for n in names if mine.get(n) != theirs.get(n)]
         if wrong:
             raise KeyMismatchError(
-                f"features and targets of {kind} at step {step} cannot be compared: {'; '.join(wrong)}. Make one of "
-                "them anew."
+                f"features and targets of {kind} at step {step} cannot be compared: {'; '.join(wrong)}. "
+                "Make one of them anew."
             )
         batch = found.load(step)
         if batch.task is None:
-            raise InputError(
-                f"{self.targets_root}: no tasks in it; make it with `vinnow features --targets`."
-            )
+            raise InputError(f"{self.targets_root}: no tasks in it; make it with `vinnow features --targets`.")
         return batch
 
     def digest_facts(self) -> dict[str, Any]:
-        """Return what scores depend on: rows, columns, weights, and the keys of all declared features and targets."""
+        """Return what scores depend on: rows, columns, weights, the keys of declared features and targets."""
         kinds = [n for n in self.needs if n != "targets"]
         sets = {k: self._features(k) for k in kinds}
         if "targets" in self.needs:
             sets |= {f"targets {k}": self._targets(k) for k in kinds}
         facts: dict[str, Any] = {k: [asdict(s.key(step)) for step in s.steps()] for k, s in sets.items()}
-        columns = {n: _column_digest(c) for n, c in self._columns.items()}
-        return facts | {"weights": self._weights, "rows": ids_digest(self.ids), "columns": columns}
+        columns = {n: _column_digest(c) for n, c in self.columns.items()}
+        return facts | {"weights": self.checkpoint_weights, "rows": ids_digest(self.ids), "columns": columns}
 
     def _features(self, kind: str) -> FeatureSet:
         self._allow(kind)
@@ -187,13 +180,11 @@ class View:
 
     def _allow(self, kind: str) -> None:
         if kind not in self.needs:
-            raise InputError(
-                f"the selector reads {kind!r} but declares only {self.needs}; add it to `needs`."
-            )
+            raise InputError(f"the selector reads {kind!r} but declares only {self.needs}; add it to `needs`.")
 
 
 def _among(ids: Array, known: Array) -> Array:
-    """Say for each id whether it is in `known` (ascending). np.isin would sort `known` again for every part."""
+    """Say for each id whether it is in `known` (ascending); np.isin would sort it again for every part."""
     if not len(known):
         return np.zeros(len(ids), bool)
     return known[np.minimum(np.searchsorted(known, ids), len(known) - 1)] == ids
@@ -206,6 +197,4 @@ def _comparable(key: FeatureKey) -> dict[str, Any]:
 
 def _column_digest(column: Array) -> str:
     values = pa.array(column).dictionary_encode()
-    return digest(
-        values.indices.to_numpy(zero_copy_only=False).tobytes(), json.dumps(values.dictionary.to_pylist())
-    )
+    return digest(values.indices.to_numpy(zero_copy_only=False).tobytes(), json.dumps(values.dictionary.to_pylist()))

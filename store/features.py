@@ -144,9 +144,7 @@ class FeatureSet:
             np.concatenate([b.ids for b in batches]),
             np.concatenate([b.n_tokens for b in batches]),
             np.concatenate([b.vec for b in batches]),
-            np.concatenate([b.task for b in batches if b.task is not None])
-            if batches[0].task is not None
-            else None,
+            np.concatenate([b.task for b in batches if b.task is not None]) if batches[0].task is not None else None,
         )
         take = match_rows(whole.ids, whole.ids if ids is None else ids, f"{self.kind} at step {step}")
         if ids is None:
@@ -169,9 +167,7 @@ class FeatureSet:
 
     def _of(self, step: int) -> Sequence[str]:
         if step not in self._parts:
-            raise InputError(
-                f"no {self.kind!r} features at step {step}; there are {self.steps()} in {self.root!r}."
-            )
+            raise InputError(f"no {self.kind!r} features at step {step}; there are {self.steps()} in {self.root!r}.")
         return self._parts[step]
 
 
@@ -186,15 +182,9 @@ def match_rows(have: np.ndarray[Any, Any], want: np.ndarray[Any, Any], what: str
     ranked = have[order]
     twice = int((ranked[1:] == ranked[:-1]).sum())
     if twice:
-        raise DuplicateRowsError(
-            f"{what}: {twice} of {len(have)} rows are there twice. Remove the surplus part."
-        )
+        raise DuplicateRowsError(f"{what}: {twice} of {len(have)} rows are there twice. Remove the surplus part.")
     at = np.searchsorted(ranked, want)
-    found = (
-        (at < len(ranked)) & (ranked[np.minimum(at, max(len(ranked) - 1, 0))] == want)
-        if len(ranked)
-        else at < 0
-    )
+    found = (at < len(ranked)) & (ranked[np.minimum(at, max(len(ranked) - 1, 0))] == want) if len(ranked) else at < 0
     if not found.all():
         raise MissingRowsError(
             f"{what}: {int(found.sum())} of {len(want)} rows are there. Run `vinnow features` again: it goes on where it stopped."
@@ -208,9 +198,7 @@ def _read_key(path: str) -> FeatureKey:
         with fs.open_input_file(inner) as source:
             return FeatureKey.from_metadata(pq.read_schema(source).metadata, path)
     except pa.ArrowInvalid as error:
-        raise InputError(
-            f"{path!r} is not a readable Parquet file: {error}. Delete it and run again."
-        ) from error
+        raise InputError(f"{path!r} is not a readable Parquet file: {error}. Delete it and run again.") from error
 
 
 def _refuse_other_key(path: str, found: FeatureKey, wanted: FeatureKey) -> None:
@@ -225,9 +213,7 @@ def _refuse_other_key(path: str, found: FeatureKey, wanted: FeatureKey) -> None:
 def _to_batch(table: pa.Table, dim: int) -> FeatureBatch:
     vec = table["vec"].combine_chunks()
     flat = (
-        vec.flatten()
-        if isinstance(vec, pa.FixedSizeListArray)
-        else pa.concat_arrays([c.flatten() for c in vec.chunks])
+        vec.flatten() if isinstance(vec, pa.FixedSizeListArray) else pa.concat_arrays([c.flatten() for c in vec.chunks])
     )
     task = np.array(table["task"].to_pylist()) if "task" in table.column_names else None
     return FeatureBatch(

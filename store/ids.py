@@ -14,9 +14,7 @@ from .files import digest
 def canonical(image: str | None, conversations: Sequence[dict[str, str]]) -> bytes:
     """Return the bytes that identify a record: its image path and its turns; not its `id`, which repeats in mix665k."""
     turns = [[t["from"], t["value"]] for t in conversations]
-    return json.dumps([image, turns], ensure_ascii=False, separators=(",", ":")).encode(
-        "utf-8", "surrogatepass"
-    )
+    return json.dumps([image, turns], ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
 class IdGiver:

@@ -45,9 +45,7 @@ class Manifest:
         now = _plain(inputs)
         names = sorted(set(done.inputs) | set(now))
         return [
-            f"{n}: was {done.inputs.get(n)!r}, is {now.get(n)!r}"
-            for n in names
-            if done.inputs.get(n) != now.get(n)
+            f"{n}: was {done.inputs.get(n)!r}, is {now.get(n)!r}" for n in names if done.inputs.get(n) != now.get(n)
         ]
 
     @contextmanager
@@ -62,6 +60,4 @@ class Manifest:
 
 
 def _plain(inputs: dict[str, Any]) -> dict[str, Any]:
-    return {
-        k: v if isinstance(v, (str, int, float, bool, type(None))) else repr(v) for k, v in inputs.items()
-    }
+    return {k: v if isinstance(v, (str, int, float, bool, type(None))) else repr(v) for k, v in inputs.items()}

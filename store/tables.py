@@ -12,16 +12,11 @@ import pyarrow.parquet as pq
 from .errors import DuplicateRowsError, InputError
 from .files import open_fs, write_parquet
 
-TURN = pa.struct(
-    [pa.field("from", pa.string(), nullable=False), pa.field("value", pa.string(), nullable=False)]
-)
+TURN = pa.struct([pa.field("from", pa.string(), nullable=False), pa.field("value", pa.string(), nullable=False)])
 
 
 def _schema(**columns: pa.DataType | pa.Field) -> pa.Schema:
-    fields = [
-        c.with_name(n) if isinstance(c, pa.Field) else pa.field(n, c, nullable=False)
-        for n, c in columns.items()
-    ]
+    fields = [c.with_name(n) if isinstance(c, pa.Field) else pa.field(n, c, nullable=False) for n, c in columns.items()]
     return pa.schema(fields)
 
 
@@ -128,6 +123,4 @@ def check_unique(table: pa.Table, what: str) -> None:
     """
     distinct = len(table["sample_id"].unique())
     if distinct != table.num_rows:
-        raise DuplicateRowsError(
-            f"{what}: {table.num_rows - distinct} of {table.num_rows} rows are there twice."
-        )
+        raise DuplicateRowsError(f"{what}: {table.num_rows - distinct} of {table.num_rows} rows are there twice.")

@@ -9,10 +9,17 @@ def deepspeed_json(config: TrainConfig) -> dict[str, Any]:
     """Return the dict for `deepspeed.initialize`; LLaVA's zero2/zero3 settings (spec: LLaVA §5), sizes from the config."""
     zero: dict[str, Any] = {"stage": config.zero_stage}
     if config.zero_stage >= 2:
-        zero |= {"overlap_comm": config.use_gpu, "contiguous_gradients": True, "reduce_bucket_size": 50_000_000}
+        zero |= {
+            "overlap_comm": config.use_gpu,
+            "contiguous_gradients": True,
+            "reduce_bucket_size": 50_000_000,
+        }
     if config.zero_stage == 3:
         zero |= {"stage3_param_persistence_threshold": 100_000, "stage3_prefetch_bucket_size": 50_000_000}
-        zero |= {"stage3_max_live_parameters": 1_000_000_000, "stage3_gather_16bit_weights_on_model_save": True}
+        zero |= {
+            "stage3_max_live_parameters": 1_000_000_000,
+            "stage3_gather_16bit_weights_on_model_save": True,
+        }
     return {
         "train_batch_size": config.global_batch,
         "train_micro_batch_size_per_gpu": config.micro_batch,

@@ -87,7 +87,11 @@ def _build(config: TrainConfig, out: str, rank: int) -> Worker:
     )
     rows = Rows(config)
     if rank == 0:
-        facts = {"engine": type(engine).__name__, "zero_stage": engine.zero_optimization_stage(), "rows": len(rows.ids)}
+        facts = {
+            "engine": type(engine).__name__,
+            "zero_stage": engine.zero_optimization_stage(),
+            "rows": len(rows.ids),
+        }
         facts |= {"world": engine.world_size, "pid": os.getpid()}
         facts["trainable"] = sum(getattr(p, "ds_numel", p.numel()) for p in module.parameters() if p.requires_grad)
         with open(os.path.join(out, ENGINE), "w") as sink:

@@ -81,7 +81,11 @@ def _fit(config: TrainConfig, out: str, callbacks: Sequence[Any]) -> None:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    environment = {"OMP_NUM_THREADS": str(config.threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    environment = {
+        "OMP_NUM_THREADS": str(config.threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+    }
     if not config.use_gpu:
         environment["DS_ACCELERATOR"] = "cpu"
     # threads are only a hint to torch: a worker asks Ray for one CPU, so that trials can share a small machine

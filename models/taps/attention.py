@@ -111,13 +111,7 @@ def _at_least_float(x: torch.Tensor) -> torch.Tensor:
 
 
 def _attention_layers(model: Any) -> list[Any]:
-    found = [
-        m
-        for n, m in model.model.language_model.named_modules()
-        if hasattr(m, "q_proj") and hasattr(m, "k_proj")
-    ]
+    found = [m for n, m in model.model.language_model.named_modules() if hasattr(m, "q_proj") and hasattr(m, "k_proj")]
     if not found:
-        raise InputError(
-            "this language model has no q_proj/k_proj modules: attention trajectories cannot be taken."
-        )
+        raise InputError("this language model has no q_proj/k_proj modules: attention trajectories cannot be taken.")
     return found

@@ -35,9 +35,7 @@ def last_hidden(model: Any, batch: dict[str, Any]) -> torch.Tensor:
     )
 
 
-def sample_losses(
-    model: Any, batch: dict[str, Any], hidden_BTH: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def sample_losses(model: Any, batch: dict[str, Any], hidden_BTH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return each sample's mean cross-entropy over its trained tokens [B], and their counts [B].
 
     Only positions that predict a label go through the LM head: [labels, V], not [B, T, V]. A sample without a trained

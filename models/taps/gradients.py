@@ -25,9 +25,7 @@ class GradientTap:
 
     def __init__(self, model: Any, which: str, projection: ProjectionConfig, mode: Mode = "sgd") -> None:
         if model.training:
-            raise InputError(
-                "gradients are taken in eval mode: dropout would make them random. Call model.eval()."
-            )
+            raise InputError("gradients are taken in eval mode: dropout would make them random. Call model.eval().")
         self.model, self.mode = model, mode
         self.modules = pick_linears(model, which)
         sizes = {}
@@ -73,9 +71,7 @@ class GradientTap:
             inputs = args[0].detach()
             if out.requires_grad:
                 out.register_hook(
-                    lambda delta: self._take(
-                        name, module, inputs, delta, (rows, owner_I if by_image else None)
-                    )
+                    lambda delta: self._take(name, module, inputs, delta, (rows, owner_I if by_image else None))
                 )
 
         return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]

@@ -89,9 +89,7 @@ def build(out: str, config: DemoDataConfig) -> DemoData:
     if (root / DONE).is_file():
         done = read_json(root / DONE)
         if done["config"] != given:
-            raise InputError(
-                f"{out} holds demo data made with another config. Delete it, or use another folder."
-            )
+            raise InputError(f"{out} holds demo data made with another config. Delete it, or use another folder.")
         planted = [(int(row), str(reason)) for row, reason in done["planted"]]
         return _data(root, planted, done["rows"])
     package = _package()
@@ -105,9 +103,7 @@ def build(out: str, config: DemoDataConfig) -> DemoData:
     asked = _take_test([q for q in test if _path("test", q.picture) not in seen], config, rng)
     images = root / "images"
     _copy(package.get_train_image_paths(), images / "train", shown)
-    _copy(
-        package.get_test_image_paths(), images / "test", {int(Path(r["image"]).stem) for r in target + asked}
-    )
+    _copy(package.get_test_image_paths(), images / "test", {int(Path(r["image"]).stem) for r in target + asked})
     records = _conversations(train, config.turns_max) + text_only.records(config.text_rows, rng)
     rng.shuffle(records)
     planted = damage.plant(records, str(images), config.seed) if config.damage else []

@@ -29,7 +29,12 @@ def run_demo(out: str, sets: list[str]) -> str:
 
 def demo_config(out: str, values: dict, data: DemoData) -> RunConfig:
     """Fill the demo's sources into its recipe."""
-    for name, source in (("pool", data.train), ("captions", data.captions), ("target", data.target), ("test", data.test)):
+    for name, source in (
+        ("pool", data.train),
+        ("captions", data.captions),
+        ("target", data.target),
+        ("test", data.test),
+    ):
         values[name] = values[name] | {"source": source, "image_root": data.images}
     return resolve(values | {"out": out})
 

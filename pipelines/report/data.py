@@ -38,7 +38,7 @@ class Picked:
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Attention trajectories by cluster: quartiles at each of `steps` [T], all [C, T]; `sizes` and `picked` [C]."""
+    """Attention trajectories by cluster: quartiles [C, T] at `steps` [T]; `sizes`, `picked` [C] in rows."""
 
     steps: list[int]
     median_CT: Array
@@ -90,7 +90,7 @@ class Stage:
 
 @dataclass
 class ReportData:
-    """A whole report. `absent` may say, by section name, why a part is missing; `facts` stand under the title."""
+    """A whole report. `absent` may say, by section, why it is missing; `facts` stand under the title."""
 
     title: str = "vinnow"
     facts: dict[str, str] = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """The headline: one row a selector and budget, with its interval and what it is worth against random.
 
-Several seeds of a choice are averaged sample by sample. The HTML table, the plot and the terminal show these rows.
+Several seeds of a choice are averaged sample by sample. The HTML table, the plot and the terminal show these
+rows.
 """
 
 from collections import defaultdict
@@ -25,7 +26,7 @@ WORDS = {"better": "beats random", "worse": "worse than random", "no clear diffe
 
 @dataclass(frozen=True)
 class Row:
-    """`accuracy` in 0…1: Wilson's 95 % for one seed, a bootstrap of the samples for several; seconds are means."""
+    """`accuracy` 0…1: Wilson's 95 % for one seed, a bootstrap of samples for several; seconds are means."""
 
     selector: str
     budget: str
@@ -44,7 +45,7 @@ class Row:
 
 
 def headline(trials: list[Trial], seed: int = 0) -> list[Row]:
-    """Return the rows, smallest budget first, random before the others; a choice is compared with random of its budget.
+    """Return the rows, smallest budget first, random before the others, the whole pool last.
 
     Raises:
         InputError: two trials answered different test samples.
@@ -83,11 +84,12 @@ def findings(rows: list[Row], data: ReportData) -> list[str]:
     if full and data.majority:
         gap = 100 * (full.accuracy.estimate - data.majority.overall)
         said.append(
-            f"The whole pool ({full.rows:,} rows) reaches {percent(full.accuracy.estimate)} %, {gap:+.1f} points against "
-            f"always giving each task's commonest answer ({percent(data.majority.overall)} %)."
+            f"The whole pool ({full.rows:,} rows) reaches {percent(full.accuracy.estimate)} %, "
+            f"{minus(f'{gap:+.1f}')} points against always giving each task's commonest answer "
+            f"({percent(data.majority.overall)} %)."
         )
     for budget in dict.fromkeys(r.budget for r in rows if r.against_random):
-        parts = [f"{r.selector} {r.word} ({signed(r)})" for r in rows if r.budget == budget and r.against_random]
+        parts = [f"{r.selector}: {r.word} ({signed(r)})" for r in rows if r.budget == budget and r.against_random]
         said.append(f"At {budget}: {'; '.join(parts)}.")
     return said
 
@@ -102,7 +104,13 @@ def signed(row: Row) -> str:
     if row.against_random is None:
         return ""
     gap = row.against_random.difference
-    return f"{100 * gap.estimate:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
+    text = f"{100 * gap.estimate:+.1f} [{100 * gap.low:+.1f},\u00a0{100 * gap.high:+.1f}]"
+    return minus(text)
+
+
+def minus(text: str) -> str:
+    """Return a number's text with a true minus sign, which no line break splits."""
+    return text.replace("-", "\u2212")
 
 
 def _interval(tables: list[pa.Table], seed: int) -> Interval:

@@ -27,8 +27,8 @@ def join(parts: Any) -> Html:
     return Html("".join(esc(p) for p in parts))
 
 
-def tag(name: str, *children: Any, **attributes: Any) -> Html:
-    """Return an element; `class_` is `class`, `text_anchor` is `text-anchor`, an attribute of None is left out."""
+def tag(name: str, /, *children: Any, **attributes: Any) -> Html:
+    """Return an element; `class_` is `class`, `text_anchor` is `text-anchor`; None leaves one out."""
     text = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{esc(_number(value))}"'
         for key, value in attributes.items()
@@ -57,7 +57,7 @@ def table(caption: str, head: list[str], rows: list[list[Any]], numeric: set[int
 
 def figure(picture: Html, caption: str) -> Html:
     """Return a picture with its caption."""
-    return tag("figure", picture, tag("figcaption", caption))
+    return tag("figure", tag("div", picture, class_="scroll"), tag("figcaption", caption))
 
 
 def _number(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Small charts as inline SVG: colours are classes (`s0`… by style sheet, light and dark), shapes tell series apart too.
+"""Small charts as inline SVG: colours are classes (`s0`…, light and dark), shapes tell series apart too.
 
 Coordinates are user units of the viewBox; y grows downwards. Every chart has a title and a description.
 """
@@ -35,13 +35,19 @@ class Series:
 
 @dataclass(frozen=True)
 class Frame:
-    """What every chart says of itself, and its vertical range."""
+    """What every chart says of itself, its vertical range and its margin on the right."""
 
     title: str
     description: str
     y_label: str
     low: float
     high: float
+    right: float = RIGHT
+
+    @property
+    def end(self) -> float:
+        """Where the plot ends on the right; names of reference lines stand behind it."""
+        return WIDTH - self.right
 
     def y(self, value: float) -> float:
         """Return a value's place, kept inside the frame."""
@@ -52,13 +58,16 @@ class Frame:
 def line_chart(
     frame: Frame, labels: Sequence[str], series: Sequence[Series], lines: Sequence[tuple[str, float]]
 ) -> Html:
-    """Draw series over categories with whiskers, and dashed horizontal reference `lines` with their names."""
-    slot = (WIDTH - LEFT - RIGHT) / max(len(labels), 1)
+    """Draw series over categories with whiskers, and dashed reference `lines` named in the right margin."""
+    slot = (frame.end - LEFT) / max(len(labels), 1)
     drawn = [_axes(frame, labels)]
-    for name, value in lines:
+    free = 0.0
+    for name, value in sorted(lines, key=lambda line: -line[1]):
         y = frame.y(value)
-        drawn.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="reference"))
-        drawn.append(_text(name, WIDTH - RIGHT - 4, y - 5, "end"))
+        drawn.append(tag("line", x1=LEFT, x2=frame.end, y1=y, y2=y, class_="reference"))
+        # names of lines that lie close together are moved apart
+        free = max(y + 4, free + 15)
+        drawn.append(_text(name, frame.end + 6, free, "start"))
     for number, one in enumerate(series):
         # series stand side by side, so that their whiskers do not hide each other
         shift = (number - (len(series) - 1) / 2) * min(16.0, slot / (len(series) + 1))
@@ -74,7 +83,7 @@ def line_chart(
 
 def bar_chart(frame: Frame, labels: Sequence[str], series: Sequence[Series]) -> Html:
     """Draw grouped bars: one group a label, one bar a series."""
-    slot = (WIDTH - LEFT - RIGHT) / max(len(labels), 1)
+    slot = (frame.end - LEFT) / max(len(labels), 1)
     width = min(26.0, slot * 0.8 / max(len(series), 1))
     drawn = [_axes(frame, labels)]
     for number, one in enumerate(series):
@@ -88,14 +97,12 @@ def bar_chart(frame: Frame, labels: Sequence[str], series: Sequence[Series]) -> 
     return join([_svg(frame, drawn), _legend(series, marks=False)])
 
 
-def histogram(
-    frame: Frame, edges: Sequence[float], counts: Sequence[int], lines: Sequence[tuple[str, float]]
-) -> Html:
+def histogram(frame: Frame, edges: Sequence[float], counts: Sequence[int], lines: Sequence[tuple[str, float]]) -> Html:
     """Draw counts between `edges` (one more than counts), with named vertical `lines` (thresholds)."""
     span = (edges[-1] - edges[0]) or 1.0
 
     def x_of(value: float) -> float:
-        return LEFT + (min(max(value, edges[0]), edges[-1]) - edges[0]) / span * (WIDTH - LEFT - RIGHT)
+        return LEFT + (min(max(value, edges[0]), edges[-1]) - edges[0]) / span * (frame.end - LEFT)
 
     drawn = [_axes(frame, [])]
     bars = []
@@ -109,21 +116,27 @@ def histogram(
         if edges[0] <= value <= edges[-1]:
             drawn.append(_text(_short(value), x_of(value), HEIGHT - BOTTOM + 18, "middle"))
     for number, (name, value) in enumerate(lines):
-        x, right = x_of(value), x_of(value) > WIDTH * 0.7
+        # names point away from the lines on their right
+        x, right = x_of(value), x_of(value) > WIDTH * 0.7 or value < max(v for _, v in lines)
         drawn.append(tag("line", x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM, class_="threshold"))
         drawn.append(_text(name, x + (-5 if right else 5), TOP + 12 + 16 * number, "end" if right else "start"))
     return _svg(frame, drawn)
 
 
 def mini_line(
-    title: str, values: Sequence[float], bands: tuple[Sequence[float], Sequence[float]], top: float, labels: tuple[str, str]
+    title: str,
+    values: Sequence[float],
+    bands: tuple[Sequence[float], Sequence[float]],
+    span: tuple[float, float],
+    labels: tuple[str, str],
 ) -> Html:
-    """Draw one small line with its band over equal steps, on the scale 0…`top` that all its neighbours share."""
+    """Draw one small line with its band over equal steps, on the scale `span` that its neighbours share."""
     width, height, pad = 200.0, 110.0, 18.0
 
     def place(i: int, value: float) -> str:
         x = pad + i * (width - 2 * pad) / max(len(values) - 1, 1)
-        return f"{x:.1f},{height - pad - min(max(value / (top or 1.0), 0.0), 1.0) * (height - 2 * pad):.1f}"
+        share = (value - span[0]) / ((span[1] - span[0]) or 1.0)
+        return f"{x:.1f},{height - pad - min(max(share, 0.0), 1.0) * (height - 2 * pad - 6):.1f}"
 
     low, high = bands
     band = [place(i, v) for i, v in enumerate(low)] + [place(i, high[i]) for i in reversed(range(len(high)))]
@@ -173,13 +186,13 @@ def _axes(frame: Frame, labels: Sequence[str]) -> Html:
     for value in nice_ticks(frame.low, frame.high):
         if frame.low <= value <= frame.high:
             y = frame.y(value)
-            parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
+            parts.append(tag("line", x1=LEFT, x2=frame.end, y1=y, y2=y, class_="grid"))
             parts.append(_text(_short(value), LEFT - 8, y + 4, "end"))
-    slot = (WIDTH - LEFT - RIGHT) / max(len(labels), 1)
+    slot = (frame.end - LEFT) / max(len(labels), 1)
     for i, label in enumerate(labels):
         parts.append(_text(label, LEFT + slot * (i + 0.5), HEIGHT - BOTTOM + 18, "middle"))
     base = HEIGHT - BOTTOM
-    parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=base, y2=base, class_="axis"))
+    parts.append(tag("line", x1=LEFT, x2=frame.end, y1=base, y2=base, class_="axis"))
     parts.append(_text(frame.y_label, LEFT, HEIGHT - 6, "start"))
     return join(parts)
 

@@ -1,9 +1,10 @@
 """LESS: cosine of each row's projected gradient with a target set's (Xia et al. 2024; ICONS for the vote).
 
-Per checkpoint c with weight w_c (its mean learning rate): rows and targets are L2-normalised, targets averaged within
-their task; the score against a task is Σ_c w_c ⟨row, task mean⟩. Then the maximum over tasks (LESS), their mean, or a
-vote (ICONS). Only task means matter (mean_j ⟨row, v_j⟩ = ⟨row, mean_j v_j⟩), so tasks may have unequal sizes, and
-scoring is one narrow product while the store streams by. Axes: N rows, D projected dimensions, T tasks.
+Per checkpoint c with weight w_c (its mean learning rate): rows and targets are L2-normalised, targets
+averaged within their task; the score against a task is Σ_c w_c ⟨row, task mean⟩. Then the maximum over tasks
+(LESS), their mean, or a vote (ICONS). Only task means matter (mean_j ⟨row, v_j⟩ = ⟨row, mean_j v_j⟩), so
+tasks may have unequal sizes, and scoring is one narrow product while the store streams by. Axes: N rows, D
+projected dimensions, T tasks.
 """
 
 from typing import Any, Literal
@@ -33,8 +34,8 @@ class Less:
         """How scores against the tasks of the target set become one.
 
         `aggregate`: max (LESS), mean, or vote (ICONS: each task votes for its best `vote_share` of the pool).
-        `targets`: the tasks to aim at; None takes all. `checkpoint_weights`: step → mean learning rate there, for every
-        step; None takes those of the run, else equal ones.
+        `targets`: the tasks to aim at; None takes all. `checkpoint_weights`: step → mean learning rate there,
+        for every step; None takes those of the run, else equal ones.
         """
 
         aggregate: Literal["max", "mean", "vote"] = "max"
@@ -46,7 +47,7 @@ class Less:
         self.config = config
 
     def score(self, view: View, seed: int) -> pa.Table:
-        """Return SCORES: one row a sample (target = the task that decided), or one a sample and task for `vote`.
+        """Return SCORES: one row a sample (target = the task that decided); for `vote` one a sample and task.
 
         Memory: f32 [N, T], and one part of the store.
 
@@ -88,7 +89,7 @@ class Less:
         return (
             tasks,
             total_NT,
-            {"zero_rows": zero_rows, "checkpoint_weights": used, "refused": len(view.refused)},
+            {"zero_rows": zero_rows, "checkpoint_weights": used, "refused": len(view.left_out)},
         )
 
     def _tasks(self, view: View, step: int) -> list[str]:
@@ -109,8 +110,8 @@ class Less:
             rows = batch.task == task
             if not (norm_M1[rows] > 0).any():
                 raise InputError(
-                    f"target task {task!r} has no gradient at step {step} (text-only rows have none in the projector): "
-                    "leave it out (`targets`), or make gradients of more modules (`which`)."
+                    f"target task {task!r} has no gradient at step {step} (text-only rows have none in the "
+                    "projector): leave it out (`targets`), or make gradients of more modules (`which`)."
                 )
             means.append(unit_MD[rows].mean(0))
         return np.stack(means)
@@ -119,8 +120,8 @@ class Less:
 def cosines(vec_ND: Array, means_TD: Array) -> tuple[Array, int]:
     """Return ⟨row / |row|, mean⟩ f64 [N, T] (zero rows: 0), and the number of zero rows.
 
-    In float64, block by block: BLAS adds up in another order for another number of rows, and in float32 that would let
-    the picks depend on how the store is cut into parts.
+    In float64, block by block: BLAS adds up in another order for another number of rows, and in float32 that
+    would let the picks depend on how the store is cut into parts.
     """
     out_NT = np.zeros((len(vec_ND), len(means_TD)))
     zeros = 0

@@ -1,4 +1,4 @@
-"""Random: the baseline that everything must beat. Uniform and nested: a larger budget holds a smaller one's picks."""
+"""Random: the baseline that everything must beat. Uniform and nested: a larger budget holds a smaller one."""
 
 import numpy as np
 import pyarrow as pa

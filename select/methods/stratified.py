@@ -1,4 +1,4 @@
-"""Stratified: random inside groups of a pool column, each group with its share of the pool (largest remainders)."""
+"""Stratified: random inside a pool column's groups, each with its share of the pool (largest remainders)."""
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,7 @@ from ..view import View
 
 
 class Stratified:
-    """Group = number of the row's value in `column` (by name, ascending); score = a hash of (sample_id, seed)."""
+    """Group = number of the row's value in `column` (in their order); score = a hash of (sample_id, seed)."""
 
     name = "stratified"
     needs = ()

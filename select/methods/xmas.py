@@ -1,12 +1,13 @@
 """XMAS: balanced picks from clusters of attention trajectories, stable rows first (arXiv 2510.01454).
 
-A row's trajectory is the sum of its top-k cross-attention singular values at each checkpoint of a proxy; its instability
-is the trajectory's total variation, not normalised. k-means groups trajectories; the budget is water-filled over the
-clusters; inside one the lowest instability wins. Text-only rows have no trajectory: `text_policy` says how many are
-taken, at random among themselves. Axes: N rows with an image, T checkpoints, K singular values, W numbers a checkpoint.
+A row's trajectory is the sum of its top-k cross-attention singular values at each checkpoint of a proxy; its
+instability is the trajectory's total variation, not normalised. k-means groups trajectories; the budget is
+water-filled over the clusters; inside one the lowest instability wins. Text-only rows have no trajectory:
+`text_policy` says how many are taken, at random among themselves. Axes: N rows with an image, T checkpoints,
+K singular values, W numbers a checkpoint.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ TEXT_GROUP = -1
 
 
 class Xmas:
-    """SCORES: group = cluster, score = -instability; text-only rows: target "text", group -1, a hashed score."""
+    """Group = cluster, score = -instability; text-only rows: target "text", group -1, a hashed score."""
 
     name = "xmas"
     needs = ("trajectory",)
@@ -33,17 +34,18 @@ class Xmas:
     class Config(Config):
         """How trajectories become clusters, and what is done with text-only rows.
 
-        `clusters`: "auto" takes one for every 40 rows with an image, at least 2 and at most the published 1000.
-        `top_k`: how many singular values count; None takes all that are stored. `trajectory`: their sum (published), or
-        the values themselves ("vectors"; the total variation then adds up over them). `scale`: raw (published), zscore
-        (over the pool, at each checkpoint) or log (of 1 + x); it holds for clusters and instability alike.
-        `kmeans`, `niter`: the clustering; `train_points`: rows, drawn by seed, that it learns from; None takes all (the
-        published default of faiss learns from 256 a cluster).
-        `text_policy`: proportional (their share of the pool), cluster (one more cluster, as published, which keeps
-        0.3 % of LLaVA's), all, or none. `smallest_cluster`: clusters below it are left out (published: 3).
+        `clusters`: "auto" takes one for every 40 rows with an image, at least 2 and at most the published
+        1000. `top_k`: how many singular values count; None takes all that are stored. `trajectory`: their sum
+        (published), or the values themselves ("vectors"; the total variation then adds up over them).
+        `scale`: raw (published), zscore (over the pool, at each checkpoint) or log (of 1 + x); it holds for
+        clusters and instability alike. `kmeans`, `niter`: the clustering; `train_points`: rows, drawn by
+        seed, that it learns from; None takes all (the published default of faiss learns from 256 a cluster).
+        `text_policy`: proportional (their share of the pool), cluster (one more cluster, as published, which
+        keeps 0.3 % of LLaVA's), all, or none. `smallest_cluster`: clusters below it are left out (published:
+        3).
         """
 
-        clusters: int | Literal["auto"] = Field("auto", ge=1)
+        clusters: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
         top_k: int | None = Field(None, ge=1)
         trajectory: Literal["sum", "vectors"] = "sum"
         scale: Literal["raw", "zscore", "log"] = "raw"
@@ -90,9 +92,7 @@ class Xmas:
         left = budget - quota[TEXT_GROUP]
         if left:
             check_budget(left, int(sizes[filled].sum()), "the clusters' rows, that xmas may fill from,")
-            quota |= dict(
-                zip(numbers[filled].tolist(), water_fill(sizes[filled], left).tolist(), strict=True)
-            )
+            quota |= dict(zip(numbers[filled].tolist(), water_fill(sizes[filled], left).tolist(), strict=True))
         take = per_group(ids, score, group, quota)
         return picks_table(ids[take], group[take], score[take], self.name, (budget, seed))
 
@@ -101,8 +101,8 @@ class Xmas:
         steps = view.steps("trajectory")
         if len(steps) < 2 or not image.any():
             raise InputError(
-                f"xmas reads how attention moves: it needs 2 checkpoints or more and rows with an image; there are "
-                f"{len(steps)} (steps {steps}) and {int(image.sum())}."
+                "xmas reads how attention moves: it needs 2 checkpoints or more, and rows with an image; "
+                f"there are {len(steps)} (steps {steps}) and {int(image.sum())}."
             )
         row_of = np.cumsum(image) - 1
         n, x_NF, width = int(image.sum()), np.empty((0, 0), np.float32), 0
@@ -111,9 +111,7 @@ class Xmas:
             for batch in view.scan("trajectory", step):
                 mine = image[batch.at]
                 at, vec_BK = row_of[batch.at[mine]], self._top(batch.vec)[mine]
-                values = (
-                    vec_BK if self.config.trajectory == "vectors" else vec_BK.sum(1, dtype=float)[:, None]
-                )
+                values = vec_BK if self.config.trajectory == "vectors" else vec_BK.sum(1, dtype=float)[:, None]
                 if not width:
                     width = values.shape[1]
                     x_NF = np.empty((n, len(steps) * width), np.float32)
@@ -123,7 +121,7 @@ class Xmas:
             _scale(x_NF[:, t * width : (t + 1) * width], self.config.scale)
         # a row with fewer than k text tokens has fewer than k singular values above 0
         counts = {"short_rows": int(short.sum()), "zero_rows": int(zero.sum()), "text_rows": len(image) - n}
-        return x_NF, width, counts | {"steps": steps, "refused": len(view.refused)}
+        return x_NF, width, counts | {"steps": steps, "refused": len(view.left_out)}
 
     def _top(self, vec_BK: Array) -> Array:
         k, stored = self.config.top_k, vec_BK.shape[1]
@@ -143,9 +141,7 @@ class Xmas:
             return int(proportional(np.array([image, text]), budget)[1])
         if self.config.text_policy == "all":
             if text > budget:
-                raise InputError(
-                    f"xmas: text_policy `all` keeps {text} text-only rows, above a budget of {budget}."
-                )
+                raise InputError(f"xmas: text_policy `all` keeps {text} text-only rows, above a budget of {budget}.")
             return text
         return 0
 
@@ -159,7 +155,7 @@ def total_variation(x_NF: Array, width: int) -> Array:
 
 
 def cluster(x_NF: Array, clusters: int, config: "Xmas.Config", seed: int) -> Array:
-    """Return each row's cluster [N] by k-means in L2, started from random rows; the same bits for the same seed.
+    """Return each row's cluster [N] by k-means in L2 from random rows; the same bits for the same seed.
 
     Raises:
         InputError: faiss is not installed.
@@ -170,7 +166,7 @@ def cluster(x_NF: Array, clusters: int, config: "Xmas.Config", seed: int) -> Arr
         from sklearn.cluster import KMeans
 
         model = KMeans(clusters, init="random", n_init=1, max_iter=config.niter, random_state=number)
-        return model.fit(x_NF[_sample(len(x_NF), config.train_points, number)]).predict(x_NF)
+        return np.asarray(model.fit(x_NF[_sample(len(x_NF), config.train_points, number)]).predict(x_NF))
     try:
         import faiss
     except ImportError as error:
@@ -188,7 +184,8 @@ def cluster(x_NF: Array, clusters: int, config: "Xmas.Config", seed: int) -> Arr
         max_points_per_centroid=len(learn_from),
     )
     kmeans.train(learn_from)
-    return kmeans.index.search(x_NF, 1)[1][:, 0]
+    _, nearest_N1 = kmeans.index.search(x_NF, 1)
+    return nearest_N1[:, 0]
 
 
 def _sample(rows: int, wanted: int | None, seed: int) -> Array | slice:

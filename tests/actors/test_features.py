@@ -18,9 +18,7 @@ from vinnow.store.features import FeatureSet
 from vinnow.store.refusals import read_refused, refused_ids
 
 KINDS = {
-    "gradient": FeatureConfig(
-        kind="gradient", projection=ProjectionConfig(dim=64), rows_per_part=16, token_budget=900
-    ),
+    "gradient": FeatureConfig(kind="gradient", projection=ProjectionConfig(dim=64), rows_per_part=16, token_budget=900),
     "trajectory": FeatureConfig(kind="trajectory", rows_per_part=16, token_budget=900),
     "loss": FeatureConfig(kind="loss", rows_per_part=16, token_budget=900),
 }
@@ -40,9 +38,7 @@ def table(out, kind, step=10):
 
 @pytest.mark.parametrize("kind", list(KINDS))
 @pytest.mark.parametrize("where", ["ray", "ray+loaders", pytest.param("gpu", marks=pytest.mark.gpu)])
-def test_the_same_class_gives_the_same_table_everywhere(
-    tiny_pool, twin_path, tmp_path, ray_cluster, kind, where
-):
+def test_the_same_class_gives_the_same_table_everywhere(tiny_pool, twin_path, tmp_path, ray_cluster, kind, where):
     if where == "ray+loaders" and kind != "gradient":
         pytest.skip("the loader is the same for every kind")
     run_inline(spec_for(tiny_pool, twin_path, tmp_path / "inline", kind))
@@ -151,9 +147,7 @@ def test_pixels_shipped_as_bytes_are_those_of_the_processor(tiny_pool, twin_path
 
 
 def test_targets_keep_their_tasks(target_pool, twin_path, tmp_path):
-    spec = make_spec(
-        target_pool, [CheckpointRef(1, twin_path)], KINDS["gradient"], str(tmp_path), targets=True
-    )
+    spec = make_spec(target_pool, [CheckpointRef(1, twin_path)], KINDS["gradient"], str(tmp_path), targets=True)
     run_inline(spec)
     rows = FeatureSet(tmp_path, "gradient").load(1)
     pool = Pool(target_pool)

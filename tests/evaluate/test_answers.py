@@ -54,9 +54,7 @@ def test_batched_answers_are_those_of_plain_generate(tiny_pool, twin_path, expec
         if record.image:
             pixels = actor.encoder.pixels(load_image(actor.root, record.image))
             inputs["pixel_values"] = torch.from_numpy(pixels)[None]
-        tokens = loaded.model.generate(**inputs, max_new_tokens=5, do_sample=False)[
-            0, len(prompt.input_ids) :
-        ]
+        tokens = loaded.model.generate(**inputs, max_new_tokens=5, do_sample=False)[0, len(prompt.input_ids) :]
         text = loaded.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
         assert expected[str(record.sample_id)] == text
     assert len(set(expected.values())) > 3  # else a constant answer would pass every test here
@@ -69,9 +67,7 @@ def test_answers_do_not_depend_on_batch_mates(tiny_pool, twin_path, expected, tm
 
 
 @pytest.mark.parametrize("where", ["ray", pytest.param("gpu", marks=pytest.mark.gpu)])
-def test_a_run_answers_every_row_and_a_second_one_nothing(
-    tiny_pool, twin_path, expected, tmp_path, ray_cluster, where
-):
+def test_a_run_answers_every_row_and_a_second_one_nothing(tiny_pool, twin_path, expected, tmp_path, ray_cluster, where):
     config = config_for(tiny_pool, twin_path, actors=2, gpus_per_actor=0.5 * (where == "gpu"))
     told = []
     report = evaluate(config, str(tmp_path), lambda done, total: told.append((done, total)))
@@ -109,9 +105,7 @@ def test_a_rerun_answers_only_what_is_missing(tiny_pool, twin_path, expected, tm
     assert answers_of(report.path) == expected
 
 
-def test_a_killed_actor_is_replaced_and_no_row_is_lost(
-    tiny_pool, twin_path, tmp_path, ray_cluster, monkeypatch
-):
+def test_a_killed_actor_is_replaced_and_no_row_is_lost(tiny_pool, twin_path, tmp_path, ray_cluster, monkeypatch):
     flag = tmp_path / "killed"
 
     class Dying(AnswerActor):
@@ -163,9 +157,7 @@ def test_rows_that_cannot_be_asked_are_refused_and_the_rest_is_scored(tmp_path, 
     assert "no option lines" in read_refused(tmp_path / "letters", "answers")["detail"].to_pylist()[5]
 
 
-def test_a_checkpoint_that_samples_by_default_still_answers_greedily(
-    twin_path, tiny_pool, expected, tmp_path
-):
+def test_a_checkpoint_that_samples_by_default_still_answers_greedily(twin_path, tiny_pool, expected, tmp_path):
     import shutil
 
     shutil.copytree(twin_path, tmp_path / "m")

@@ -56,14 +56,10 @@ def oracle(model, which, row):
     ).logits
     loss = torch.nn.functional.cross_entropy(logits[0, :-1], labels[0, 1:], ignore_index=-100)
     grads = torch.autograd.grad(loss, wanted, allow_unused=True)
-    return torch.cat(
-        [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(wanted, grads, strict=True)]
-    )
+    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(wanted, grads, strict=True)])
 
 
-@pytest.mark.parametrize(
-    "which", ["projector", "lora", "projector+lora", r"re:vision_tower\..*layers\.0\.mlp\.fc1"]
-)
+@pytest.mark.parametrize("which", ["projector", "lora", "projector+lora", r"re:vision_tower\..*layers\.0\.mlp\.fc1"])
 def test_batched_gradients_equal_batch_one_autograd(twin_path, exact_norms, which):
     model = prepared(twin_path, which)
     expected = torch.stack([oracle(model, which, i) for i in range(len(LENGTHS))]).numpy()

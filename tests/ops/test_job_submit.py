@@ -1,4 +1,4 @@
-"""A selection as a Ray job: a head of its own, the package brought by `py_modules`, picks on disk at the end."""
+"""A selection as a Ray job: a head of its own, the package brought by `py_modules`, picks at the end."""
 
 import json
 import os
@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from vinnow.store.tables import PICKS, read_rows
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +31,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def clean_env(**more: str) -> dict[str, str]:
-    """The session's environment without what would lead to another cluster or put the repository on the path."""
+    """The environment without what would lead to another cluster or put the repository on the path."""
     gone = {"RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "PYTHONPATH"}
     kept = {k: v for k, v in os.environ.items() if k not in gone}
     return kept | {"PATH": f"{BIN}:{kept['PATH']}", "RAY_AUTH_MODE": "disabled"} | more
@@ -55,7 +54,7 @@ def wait_for_head(address: str, head: subprocess.Popen[str], log: Path) -> None:
 @pytest.fixture(scope="module")
 def head() -> Iterator[str]:
     """The job address of a one-node cluster of our own; only its process group is ended afterwards."""
-    # Ray's sockets live below its folder, and a socket's path may not be longer than 107 bytes: not pytest's tmp_path
+    # Ray's sockets live below its folder, and their paths may not pass 107 bytes: not pytest's tmp_path
     folder = Path(tempfile.mkdtemp(prefix="vn"))
     port, dashboard, client, agent = free_ports(4)
     options = {
@@ -99,32 +98,36 @@ def submit(head: str, package: Path, cwd: Path, *command: str) -> subprocess.Com
 
 
 @pytest.mark.slow
-def test_a_submitted_selection_writes_its_picks(head, package, tiny_pool, tmp_path):
+def test_a_submitted_selection_runs_its_own_code_and_writes_its_picks(head, package, tiny_pool, tmp_path):
     out = tmp_path / "out"
-    select = ["python", "-m", "vinnow", "select", "--pool", tiny_pool, "--selector", "random", "--seed", "0"]
-    done = submit(head, package, tmp_path, *select, "--budget", "10%", "--budget", "25", "--out", str(out))
+    which = "python -c 'import vinnow.pool.reader as r; print(r.__file__)'"
+    select = f"python -m vinnow select --pool {tiny_pool} --selector random --budget 10% --budget 25 --out {out}"
+    done = submit(head, package, tmp_path, "sh", "-c", f"{which} && {select}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "succeeded" in done.stdout
-    for budget, rows in (("10%", 6), ("25", 25)):
-        (table,) = (out / "picks").glob(f"random-{budget.rstrip('%')}*.parquet")
-        picks = read_rows(str(table), PICKS)
-        assert picks.num_rows == rows
-        assert len(json.loads(table.with_suffix(".json").read_text())) == rows
-
-
-@pytest.mark.slow
-def test_the_job_runs_the_code_that_was_submitted(head, package, tmp_path):
-    done = submit(head, package, tmp_path, "python", "-c", "'import vinnow.pool.reader as r; print(r.__file__)'")
-    assert done.returncode == 0, done.stdout + done.stderr
-    (where,) = [line for line in done.stdout.splitlines() if line.strip().endswith("pool/reader.py")]
     # unpacked by Ray below its own folder, not the installed tree of the repository
+    where = next(line for line in done.stdout.splitlines() if line.strip().endswith("pool/reader.py"))
     assert "runtime_resources" in where
     assert str(ROOT) not in where
+    for name, rows in (("random-10pct", 6), ("random-25", 25)):
+        assert read_rows(str(out / "picks" / f"{name}.parquet"), PICKS).num_rows == rows
+        assert len(json.loads((out / "picks" / f"{name}.json").read_text())) == rows
 
 
 @pytest.mark.slow
 def test_a_wrong_selector_fails_the_job_with_the_near_name(head, package, tiny_pool, tmp_path):
-    select = ["python", "-m", "vinnow", "select", "--pool", tiny_pool, "--selector", "randon", "--budget", "5"]
+    select = [
+        "python",
+        "-m",
+        "vinnow",
+        "select",
+        "--pool",
+        tiny_pool,
+        "--selector",
+        "randon",
+        "--budget",
+        "5",
+    ]
     done = submit(head, package, tmp_path, *select, "--out", str(tmp_path / "out"))
     assert done.returncode != 0
     said = done.stdout + done.stderr

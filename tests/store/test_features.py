@@ -16,17 +16,13 @@ from vinnow.store.features import FeatureBatch, FeatureSet, parts_done, write_pa
 from vinnow.store.keys import FeatureKey, recipe_text
 from vinnow.store.tables import POOL, conform, read_rows, write_rows
 
-KEY = FeatureKey(
-    kind="gradient", dim=16, pool="p" * 16, model="m" * 16, checkpoint=3, recipe=recipe_text(seed=0)
-)
+KEY = FeatureKey(kind="gradient", dim=16, pool="p" * 16, model="m" * 16, checkpoint=3, recipe=recipe_text(seed=0))
 
 
 def batch(ids, seed=0, dim=16):
     rng = np.random.default_rng(seed)
     ids = np.asarray(ids, dtype=np.uint64)
-    return FeatureBatch(
-        ids, np.full(len(ids), 7, np.int32), rng.normal(size=(len(ids), dim)).astype(np.float32)
-    )
+    return FeatureBatch(ids, np.full(len(ids), 7, np.int32), rng.normal(size=(len(ids), dim)).astype(np.float32))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

@@ -97,7 +97,11 @@ def test_the_model_loads_in_a_fresh_process_and_answers_as_before(undisturbed):
     ids = torch.tensor([[1, 300, 301, 302, 303]])
     here = model.generate(ids, max_new_tokens=8, do_sample=False)[0].tolist()
     there = subprocess.run(
-        [sys.executable, "-c", ANSWER, undisturbed[0].model], capture_output=True, text=True, check=True, cwd="/"
+        [sys.executable, "-c", ANSWER, undisturbed[0].model],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd="/",
     )
     assert json.loads(there.stdout.splitlines()[-1]) == here
 

@@ -1,0 +1,49 @@
+"""One HTML file that holds everything: style, charts, pictures. It loads nothing, and is forbidden to."""
+
+from pathlib import Path
+
+from ...store.files import join as join_path
+from ...store.files import write_bytes
+from .data import ReportData
+from .headline import headline
+from .markup import Html, tag
+from .sections import SECTIONS, absent
+
+NAME = "report.html"
+# a second lock besides escaping: even injected markup could not fetch or run anything
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+def build_report(run_dir: str, data: ReportData) -> str:
+    """Write `RUN/report.html` and return its path.
+
+    Raises:
+        InputError: two trials answered different test samples.
+    """
+    path = join_path(run_dir, NAME)
+    write_bytes(path, f"<!doctype html>\n{page(data)}\n".encode())
+    return path
+
+
+def page(data: ReportData) -> Html:
+    """Return the whole page."""
+    rows = headline(data.trials)
+    style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", data.title),
+        tag("style", Html(style)),
+    )
+    sections = [
+        tag("section", tag("h2", title), show(data, rows) or absent(data.absent.get(name, why)), id=name)
+        for name, title, show, why in SECTIONS
+    ]
+    facts = [tag("div", tag("dt", name), tag("dd", value)) for name, value in data.facts.items()]
+    links = [tag("li", tag("a", title, href=f"#{name}")) for name, title, _, _ in SECTIONS]
+    header = tag("header", tag("h1", data.title), tag("dl", *facts, class_="facts"))
+    nav = tag("nav", tag("ul", *links), aria_label="Sections")
+    return tag("html", head, tag("body", header, nav, tag("main", *sections)), lang="en")

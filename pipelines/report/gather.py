@@ -1,0 +1,205 @@
+"""A run's folder → `ReportData`: everything is read from disk, so a report can be made again at any time.
+
+Axes: N rows, T checkpoints, C clusters. The pool's records are read only for the few that are shown.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+
+from ...evaluate.metrics import majority_baseline
+from ...pool.reader import Pool
+from ...select import registry
+from ...store.features import FeatureSet, exists_any, match_rows
+from ...store.files import exists, join, list_files, open_fs, read_json
+from ...store.manifest import StageRecord
+from ...store.tables import EVALS, PICKS, REFUSED, SCORES, read_rows
+from .data import Gallery, Picked, ReportData, Shown, Similarity, Stage, Trajectories, Trial
+
+Array = np.ndarray[Any, Any]
+CARDS = 8
+ORDER = ("ingest", "twin", "warmup", "proxy", "features", "targets", "select", "sweep")
+POOLS = ("pool", "captions", "target", "test")
+
+
+def gather(run_dir: str, title: str = "vinnow") -> ReportData:
+    """Read what a run has left so far; what is not there yet stays empty, and the report says so."""
+    data = ReportData(title=title, stages=_stages(run_dir), refused=_refused(run_dir), trials=_trials(run_dir))
+    if data.trials:
+        data.majority = majority_baseline(data.trials[0].evals)
+    if not exists(join(run_dir, "pool", "pool.json")):
+        return data
+    pool = Pool(join(run_dir, "pool"))
+    ids, tasks = pool.ids(), pool.column("task")
+    data.pool_tasks = _count(tasks)
+    data.facts = _facts(run_dir, pool)
+    picks = _picks(run_dir)
+    for (selector, budget), table in picks.items():
+        rows = match_rows(ids, table["sample_id"].to_numpy(), f"picks {selector}-{budget}")
+        data.picked.append(Picked(selector, budget, _count(tasks[rows])))
+    for selector in dict.fromkeys(name for name, _ in picks):
+        mine = {budget: table for (name, budget), table in picks.items() if name == selector}
+        _add_selector(run_dir, data, pool, selector, mine)
+    return data
+
+
+def _add_selector(run_dir: str, data: ReportData, pool: Pool, selector: str, picks: dict[str, pa.Table]) -> None:
+    seed = next(iter(picks.values()))["seed"][0].as_py()
+    # scores that do not depend on the seed lie in one file for all
+    names = [f"{selector}-s{seed}.parquet", f"{selector}.parquet"]
+    paths = [join(run_dir, "scores", n) for n in names if exists(join(run_dir, "scores", n))]
+    if not paths:
+        return
+    scores = read_rows(paths[0], SCORES)
+    needs = registry.make(selector, _selector_config(run_dir, selector)).needs
+    if "trajectory" in needs:
+        data.trajectories = _trajectories(run_dir, scores, picks)
+    elif needs:
+        # by SCORES, not PICKS: a vote's picks carry votes
+        ids, best = _best(scores)
+        lowest = {
+            budget: float(best[match_rows(ids, table["sample_id"].to_numpy(), f"{selector} scores")].min())
+            for budget, table in picks.items()
+        }
+        data.similarity.append(Similarity(selector, best, lowest))
+    budget = next(iter(picks))
+    data.galleries.append(_gallery(pool, selector, budget, picks[budget], scores))
+
+
+def _selector_config(run_dir: str, selector: str) -> dict[str, Any]:
+    path = join(run_dir, "run.json")
+    sections = read_json(path)["config"]["selectors"] if exists(path) else []
+    return next((s["config"] for s in sections if s["name"] == selector), {})
+
+
+def _best(scores: pa.Table) -> tuple[Array, Array]:
+    """Return (ids, best score of each over its targets)."""
+    best = scores.group_by("sample_id").aggregate([("score", "max")])
+    return best["sample_id"].to_numpy(), best["score_max"].to_numpy()
+
+
+def _gallery(pool: Pool, selector: str, budget: str, picks: pa.Table, scores: pa.Table) -> Gallery:
+    """Return the best taken and the worst passed over; rows with a picture where there are any."""
+    taken = picks.sort_by("rank")
+    seen = pool.ids()[[i is not None for i in pool.column("image")]]
+    first_ids, first_score = taken["sample_id"].to_numpy(), taken["score"].to_numpy()
+    ids, score = _best(scores)
+    ids, score = (x[~np.isin(ids, first_ids)] for x in (ids, score))
+    last = np.lexsort((ids, score))
+    shown = []
+    for row_ids, row_scores in ((first_ids, first_score), (ids[last], score[last])):
+        pictured = np.isin(row_ids, seen)
+        keep = np.flatnonzero(pictured if pictured.any() else ~pictured)[:CARDS]
+        shown.append(_shown(pool, row_ids[keep], row_scores[keep]))
+    return Gallery(selector, budget, shown[0], shown[1])
+
+
+def _shown(pool: Pool, ids: Array, scores: Array) -> list[Shown]:
+    return [
+        Shown(r.conversations, r.task, float(s), r.image, pool.image_root)
+        for r, s in zip(pool.take(ids), scores, strict=True)
+    ]
+
+
+def _trajectories(run_dir: str, scores: pa.Table, picks: dict[str, pa.Table]) -> Trajectories | None:
+    root = join(run_dir, "features")
+    if not exists_any(root, "trajectory"):
+        return None
+    features = FeatureSet(root, "trajectory")
+    steps = features.steps()
+    clustered = scores.filter(pc.greater_equal(scores["group"], 0))
+    ids, group = clustered["sample_id"].to_numpy(), clustered["group"].to_numpy()
+    x_NT = np.empty((len(ids), len(steps)), np.float32)
+    for t, step in enumerate(steps):
+        # one number a row is kept of every batch, so that memory holds N × T floats and no vectors
+        parts = [(b.ids, b.vec.sum(1)) for b in features.scan(step)]
+        rows = match_rows(np.concatenate([i for i, _ in parts]), ids, f"trajectory at step {step}")
+        x_NT[:, t] = np.concatenate([x for _, x in parts])[rows]
+    clusters = int(group.max()) + 1 if len(group) else 0
+    quartiles_3CT = np.zeros((3, clusters, len(steps)), np.float32)
+    order = np.argsort(group, kind="stable")
+    sizes = np.bincount(group, minlength=clusters)
+    for c, rows in enumerate(np.split(order, np.cumsum(sizes)[:-1])):
+        if len(rows):
+            quartiles_3CT[:, c] = np.quantile(x_NT[rows], (0.25, 0.5, 0.75), axis=0)
+    taken = {
+        budget: np.bincount(group[np.isin(ids, table["sample_id"].to_numpy())], minlength=clusters)
+        for budget, table in picks.items()
+    }
+    return Trajectories(steps, quartiles_3CT[1], quartiles_3CT[0], quartiles_3CT[2], sizes, taken)
+
+
+def _picks(run_dir: str) -> dict[tuple[str, str], pa.Table]:
+    """Return the picks of the first seed by (selector, budget in rows), smallest budget first."""
+    found: dict[tuple[str, str], pa.Table] = {}
+    labels = _labels(run_dir)
+    tables = [read_rows(p, PICKS) for p in list_files(join(run_dir, "picks"), ".parquet")]
+    for table in sorted((t for t in tables if t.num_rows), key=lambda t: (t.num_rows, t["seed"][0].as_py())):
+        selector, rows = table["selector"][0].as_py(), table.num_rows
+        found.setdefault((selector, labels.get(rows, f"{rows:,} rows")), table)
+    return found
+
+
+def _labels(run_dir: str) -> dict[int, str]:
+    """Return the budgets as they were asked for ("10%") by rows, from the finished trials."""
+    return {int(r["rows"]): str(r["budget"]) for r in _results(run_dir) if r["selector"] != "full"}
+
+
+def _results(run_dir: str) -> list[dict[str, Any]]:
+    fs, inner = open_fs(join(run_dir, "sweep"))
+    # only one level down: Ray keeps thousands of files below
+    folders = fs.get_file_info(pafs.FileSelector(inner, allow_not_found=True))
+    names = sorted(i.base_name for i in folders if i.type == pafs.FileType.Directory)
+    paths = [join(run_dir, "sweep", n, "result.json") for n in names]
+    return [read_json(p) for p in paths if exists(p)]
+
+
+def _trials(run_dir: str) -> list[Trial]:
+    path = join(run_dir, "evals.parquet")
+    if not exists(path):
+        return []
+    evals = read_rows(path, EVALS)
+    trials = []
+    for r in _results(run_dir):
+        answers = evals.filter(pc.equal(evals["run"], r["run"]))
+        if answers.num_rows:
+            trials.append(Trial(r["selector"], str(r["budget"]), r["seed"], r["rows"], r["train_seconds"], answers))
+    return trials
+
+
+def _refused(run_dir: str) -> dict[str, pa.Table]:
+    found = {}
+    for name in POOLS:
+        if exists(path := join(run_dir, name, "refused.parquet")):
+            found[name] = read_rows(path, REFUSED)
+    for name in ("features", "targets"):
+        paths = list_files(join(run_dir, name, "refused"), ".parquet", recursive=True)
+        if paths:
+            found[name] = pa.concat_tables([read_rows(p, REFUSED) for p in paths])
+    return found
+
+
+def _stages(run_dir: str) -> list[Stage]:
+    found = []
+    for path in list_files(join(run_dir, "stages"), ".json"):
+        record = StageRecord(**read_json(path))
+        rows, size = record.facts.get("rows"), record.facts.get("bytes")
+        found.append(Stage(record.name, record.seconds, rows, size))
+    ranks = {name: i for i, name in enumerate(ORDER)}
+    return sorted(found, key=lambda s: (ranks.get(s.name.split("-")[0], len(ranks)), s.name))
+
+
+def _facts(run_dir: str, pool: Pool) -> dict[str, str]:
+    facts = {"rows in the pool": f"{pool.rows:,}", "pool digest": pool.digest}
+    if exists(path := join(run_dir, "run.json")):
+        run = read_json(path)
+        facts |= {"run digest": str(run["digest"]), "vinnow": str(run["version"])}
+    return facts
+
+
+def _count(tasks: Array) -> dict[str, int]:
+    names, counts = np.unique(tasks.astype(str), return_counts=True)
+    return {str(n): int(c) for n, c in zip(names, counts, strict=True)}

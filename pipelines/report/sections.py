@@ -1,0 +1,261 @@
+"""The report's sections: each turns its part of `ReportData` into markup; None: it is not there."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .data import FULL, RANDOM, Gallery, ReportData
+from .headline import Row, findings, percent, signed
+from .markup import Html, esc, figure, join, table, tag
+from .pictures import card
+from .svg import COLORS, Frame, Point, Series, bar_chart, histogram, line_chart, mini_line
+
+BINS, CLUSTERS, REFUSED_ROWS = 60, 12, 40
+GREY = COLORS - 1
+
+
+def colors(names: list[str]) -> dict[str, int]:
+    """Give each selector one colour for the whole page; random and the pool are grey."""
+    others = [n for n in dict.fromkeys(names) if n not in (RANDOM, FULL)]
+    return {n: i % GREY for i, n in enumerate(others)} | {RANDOM: GREY, FULL: GREY}
+
+
+def headline_section(data: ReportData, rows: list[Row]) -> Html | None:
+    """The table of all choices and, in sentences, what it shows."""
+    if not rows:
+        return None
+    tasks = sorted({t for r in rows for t in r.by_task})
+    head = [
+        "selector",
+        "budget",
+        "rows",
+        "accuracy %",
+        "95 %",
+        *tasks,
+        "against random",
+        "verdict",
+        "train s",
+    ]
+    lines: list[list[Any]] = []
+    if data.majority:
+        shares = [percent(data.majority.by_task.get(t, 0.0)) for t in tasks]
+        lines.append(["commonest answer", "–", "0", percent(data.majority.overall), "", *shares, "", "", ""])
+    for r in rows:
+        span = f"{percent(r.accuracy.low)} – {percent(r.accuracy.high)}"
+        kind = r.against_random.verdict.split()[0] if r.against_random else ""
+        lines.append(
+            [
+                r.selector,
+                r.budget + (f" × {r.seeds} seeds" if r.seeds > 1 else ""),
+                f"{r.rows:,}",
+                tag("b", percent(r.accuracy.estimate)),
+                span,
+                *(percent(r.by_task.get(t, 0.0)) for t in tasks),
+                signed(r),
+                tag("span", r.word, class_=f"word {kind}") if r.word else "",
+                f"{r.seconds:,.1f}",
+            ]
+        )
+    questions = rows[0].questions
+    numeric = set(range(2, len(head))) - {len(head) - 2}
+    compared = sum(r.against_random is not None for r in rows)
+    note = (
+        f"Accuracy on {questions:,} test questions. Against random: difference in points at the same budget, "
+        "on the same questions, with its 95 % interval (paired bootstrap); “not told apart” means that 0 is "
+        f"inside it. {compared} comparisons, each at 95 %: by chance alone one in twenty would stand out. "
+        "The intervals speak of other questions of this kind; what another training seed changes takes "
+        "several seeds to see."
+    )
+    said = tag("ul", *(tag("li", s) for s in findings(rows, data)), class_="findings")
+    return join(
+        [
+            said,
+            table("Every choice, and what it reached", head, lines, numeric),
+            tag("p", note, class_="note"),
+        ]
+    )
+
+
+def accuracy_section(data: ReportData, rows: list[Row]) -> Html | None:
+    """Accuracy by budget, one line a selector, with the whole pool and the majority as reference lines."""
+    chosen = [r for r in rows if r.selector != FULL]
+    if not chosen:
+        return None
+    budgets = list(dict.fromkeys(r.budget for r in chosen))
+    names = list(dict.fromkeys(r.selector for r in chosen))
+    series = [
+        Series(name, colors(names)[name], [_accuracy_point(r, budgets) for r in chosen if r.selector == name])
+        for name in names
+    ]
+    lines = [
+        (f"whole pool {percent(r.accuracy.estimate)}", 100 * r.accuracy.estimate) for r in rows if r.selector == FULL
+    ]
+    if data.majority:
+        lines.append((f"commonest answer {percent(data.majority.overall)}", 100 * data.majority.overall))
+    heights = [v for s in series for p in s.points for v in (p.low, p.high)] + [v for _, v in lines]
+    pad = max(2.0, 0.08 * (max(heights) - min(heights)))
+    frame = Frame(
+        "Accuracy by budget",
+        "; ".join(f"{r.selector} {r.budget}: {percent(r.accuracy.estimate)} %" for r in chosen),
+        "budget · accuracy in %",
+        max(0.0, min(heights) - pad),
+        min(100.0, max(heights) + pad),
+        right=172.0,
+    )
+    labels = [f"{b} ({next(r.rows for r in chosen if r.budget == b):,} rows)" for b in budgets]
+    caption = "Whiskers: 95 % interval of each accuracy."
+    if frame.low > 0:
+        caption += " The axis does not start at 0."
+    return figure(line_chart(frame, labels, series, lines), caption)
+
+
+def picked_section(data: ReportData, rows: list[Row]) -> Html | None:
+    """What each selector took, by task, beside the pool's own shares."""
+    if not data.picked:
+        return None
+    tasks = sorted(data.pool_tasks, key=lambda t: -data.pool_tasks[t])
+    whole = sum(data.pool_tasks.values())
+    palette = colors([p.selector for p in data.picked])
+    parts = []
+    for budget in dict.fromkeys(p.budget for p in data.picked):
+        group = [p for p in data.picked if p.budget == budget]
+        shares = {"pool": (GREY, data.pool_tasks)} | {p.selector: (palette[p.selector], p.by_task) for p in group}
+        series, lines = [], []
+        for name, (color, counts) in shares.items():
+            total = sum(counts.values()) or 1
+            values = [100 * counts.get(t, 0) / total for t in tasks]
+            # the pool is the yardstick of this chart; random, its copy, is left to the table
+            if name != RANDOM:
+                series.append(Series(name, color, [Point(i, v, v, v) for i, v in enumerate(values)]))
+            lines.append([name, f"{total:,}", *(f"{v:.1f}" for v in values)])
+        top = max(p.y for s in series for p in s.points)
+        words = "; ".join(f"{line[0]}: " + ", ".join(f"{t} {v} %" for t, v in zip(tasks, line[2:])) for line in lines)
+        frame = Frame(f"Picks by task at {budget}", words, "task · share of the rows in %", 0.0, top * 1.05 or 1.0)
+        parts.append(figure(bar_chart(frame, tasks, series), f"Share of each task among the rows taken at {budget}."))
+        numeric = set(range(1, len(tasks) + 2))
+        parts.append(table(f"Share of each task in % at {budget}", ["selector", "rows", *tasks], lines, numeric))
+    return join([tag("p", f"The pool has {whole:,} rows."), *parts])
+
+
+def trajectories_section(data: ReportData, rows: list[Row]) -> Html | None:
+    """Small multiples: the median trajectory of the largest clusters, with its quartiles."""
+    found = data.trajectories
+    if found is None or not len(found.sizes):
+        return None
+    order = np.argsort(-found.sizes, kind="stable")[:CLUSTERS]
+    span = (float(found.low_CT[order].min()), float(found.high_CT[order].max()))
+    ends = (f"step {found.steps[0]}", f"step {found.steps[-1]}")
+    charts = []
+    for c in order:
+        title = f"cluster {c}: {int(found.sizes[c]):,} rows"
+        lines = [row.astype(float).tolist() for row in (found.median_CT[c], found.low_CT[c], found.high_CT[c])]
+        taken = ", ".join(f"{b}: {int(counts[c])}" for b, counts in found.picked.items())
+        caption = tag("figcaption", f"taken {taken}") if taken else ""
+        charts.append(tag("figure", mini_line(title, lines[0], (lines[1], lines[2]), span, ends), caption))
+    note = (
+        "Sum of the largest singular values of a record's cross-modal attention by checkpoint of the proxy: "
+        f"median and quartiles of the {len(order)} largest of {len(found.sizes)} clusters, on one scale "
+        f"({span[0]:.4g} to {span[1]:.4g})."
+    )
+    return join([tag("div", *charts, class_="multiples"), tag("p", note, class_="note")])
+
+
+def similarity_section(data: ReportData, rows: list[Row]) -> Html | None:
+    """Each scoring selector's scores over the pool, with the lowest score that each budget took."""
+    if not data.similarity:
+        return None
+    charts = []
+    for one in data.similarity:
+        scores_N = np.asarray(one.scores_N, np.float64)
+        counts, edges = np.histogram(scores_N, bins=BINS)
+        lines = [(f"{b}: taken from {v:.4g}", float(v)) for b, v in one.thresholds.items()]
+        words = f"{len(scores_N):,} scores from {edges[0]:.4g} to {edges[-1]:.4g}; " + "; ".join(n for n, _ in lines)
+        frame = Frame(
+            f"Scores of {one.selector}",
+            words,
+            f"score of {one.selector} · rows",
+            0.0,
+            float(counts.max()) * 1.3,
+        )
+        picture = histogram(frame, edges.tolist(), counts.tolist(), lines)
+        charts.append(
+            figure(picture, f"Scores that {one.selector} gave to the pool's rows; lines: where each budget ends.")
+        )
+    return join(charts)
+
+
+def pictures_section(data: ReportData, rows: list[Row]) -> Html | None:
+    """The records that each selector took first, and those that it passed over last."""
+    if not data.galleries:
+        return None
+    return join(_gallery(g) for g in data.galleries)
+
+
+def refused_section(data: ReportData, rows: list[Row]) -> Html | None:
+    """Every refused row by reason; the first ones in full."""
+    if not data.refused:
+        return None
+    parts = []
+    for name, refused in data.refused.items():
+        if not refused.num_rows:
+            parts.append(tag("p", f"{name}: no row was refused."))
+            continue
+        counts = refused.group_by("reason").aggregate([([], "count_all")]).sort_by([("count_all", "descending")])
+        lines = [[r["reason"], f"{r['count_all']:,}"] for r in counts.to_pylist()]
+        parts.append(table(f"{name}: {refused.num_rows:,} refused rows", ["reason", "rows"], lines, {1}))
+        shown = refused.slice(0, REFUSED_ROWS).to_pylist()
+        details = [[r["reason"], "–" if r["row"] < 0 else f"{r['row']:,}", r["detail"]] for r in shown]
+        listed = table(f"The first {len(shown)}", ["reason", "input row", "detail"], details, {1})
+        parts.append(tag("details", tag("summary", f"Show {len(shown)} of them"), listed))
+    return join(parts)
+
+
+def stages_section(data: ReportData, rows: list[Row]) -> Html | None:
+    """Seconds, rows, rows a second and bytes of every stage."""
+    if not data.stages:
+        return None
+    total = sum(s.seconds for s in data.stages) or 1.0
+    lines = []
+    for s in data.stages:
+        share = tag("span", class_="share", style=f"width:{100 * s.seconds / total:.1f}%")
+        speed = f"{s.rows / s.seconds:,.1f}" if s.rows and s.seconds else "–"
+        size = "–" if s.size is None else f"{s.size / 1e6:,.1f}"
+        lines.append([s.name, f"{s.seconds:,.1f}", "–" if s.rows is None else f"{s.rows:,}", speed, size, share])
+    lines.append([tag("b", "all"), tag("b", f"{total:,.1f}"), "", "", "", ""])
+    head = ["stage", "seconds", "rows", "rows/s", "MB written", "share of the time"]
+    return table("What each stage took, by the wall clock", head, lines, {1, 2, 3, 4})
+
+
+def _accuracy_point(row: Row, budgets: list[str]) -> Point:
+    a = row.accuracy
+    return Point(budgets.index(row.budget), 100 * a.estimate, 100 * a.low, 100 * a.high)
+
+
+def _gallery(one: Gallery) -> Html:
+    parts: list[Html] = [tag("h3", f"{one.selector} at {one.budget}")]
+    for title, records in (
+        ("Taken, best first", one.picked),
+        ("Passed over, lowest score first", one.passed),
+    ):
+        cards = tag("ul", *(card(r) for r in records), class_="cards") if records else tag("p", "None.")
+        parts += [tag("h4", title), cards]
+    return tag("article", *parts)
+
+
+def absent(why: str) -> Html:
+    """Say why a section is empty."""
+    return tag("p", esc(why), class_="absent")
+
+
+Section = tuple[str, str, Callable[[ReportData, list[Row]], Html | None], str]
+SECTIONS: tuple[Section, ...] = (
+    ("headline", "What each choice reached", headline_section, "No fine-tune has been evaluated yet."),
+    ("accuracy", "Accuracy by budget", accuracy_section, "No selection has been evaluated yet."),
+    ("picked", "What each selector took", picked_section, "No picks have been made yet."),
+    ("trajectories", "Trajectories by cluster", trajectories_section, "No selector clustered trajectories."),
+    ("similarity", "Scores and thresholds", similarity_section, "No selector scored by similarity."),
+    ("pictures", "Records taken and passed over", pictures_section, "No picks have been made yet."),
+    ("refused", "Refused rows", refused_section, "No list of refused rows was found."),
+    ("stages", "Time", stages_section, "No stage has finished yet."),
+)

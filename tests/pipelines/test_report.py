@@ -1,0 +1,348 @@
+"""The report: it holds the numbers, escapes what is hostile, loads nothing, says why a part is missing."""
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pictures import make_records, write_records
+from PIL import Image
+from rich.console import Console
+from vinnow.evaluate.metrics import majority_baseline
+from vinnow.pipelines.report.build import build_report, page
+from vinnow.pipelines.report.data import (
+    Gallery,
+    Picked,
+    ReportData,
+    Shown,
+    Similarity,
+    Stage,
+    Trajectories,
+    Trial,
+)
+from vinnow.pipelines.report.gather import gather
+from vinnow.pipelines.report.headline import headline
+from vinnow.pipelines.report.markup import Html, tag
+from vinnow.pipelines.report.sections import SECTIONS
+from vinnow.pipelines.report.svg import nice_ticks
+from vinnow.pipelines.report.terminal import headline_table
+from vinnow.store.errors import InputError
+from vinnow.store.tables import EVALS, REFUSED
+
+HOSTILE = '</style><script src="http://evil.example/x.js">alert(1)</script><img src=x onerror="a()">&\x00'
+VOID = {"img", "meta"}
+
+
+class Reader(HTMLParser):
+    """Checks that tags nest, and keeps what was seen."""
+
+    def __init__(self):
+        super().__init__(convert_charrefs=True)
+        self.open, self.tags, self.attributes, self.text = [], [], [], []
+
+    def handle_starttag(self, name, attrs):
+        self.tags.append(name)
+        self.attributes += [(name, k, v or "") for k, v in attrs]
+        if name not in VOID:
+            self.open.append(name)
+
+    def handle_endtag(self, name):
+        assert self.open.pop() == name
+
+    def handle_data(self, data):
+        if self.open[-1:] != ["style"]:
+            self.text.append(data)
+
+
+def read(markup):
+    reader = Reader()
+    reader.feed(markup)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+def answers(run, share, n=400, shift=0):
+    """EVALS of one run: the first `share` of two interleaved tasks is right; `shift` rotates the samples."""
+    rows = []
+    for i in range(n):
+        right = (i - shift) % n < round(share * n)
+        reference = ("red", "blue")[i % 4 == 0] if i % 2 == 0 else ("yes", "no")[i % 3 == 0]
+        rows.append(
+            {
+                "run": run,
+                "benchmark": "exact_match",
+                "task": ("color", "is_color")[i % 2],
+                "sample": str(i),
+                "correct": right,
+                "score": float(right),
+                "answer": reference if right else "?",
+                "reference": reference,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=EVALS)
+
+
+def trial(selector, budget, rows, share, seed=0, shift=0):
+    return Trial(selector, budget, seed, rows, 12.5, answers(f"{selector}{budget}{seed}", share, shift=shift))
+
+
+def full_data(folder):
+    records, pictures = make_records(5)
+    write_records(folder, records, pictures)
+    shown = [Shown(r["conversations"], r["task"], 0.25, r.get("image"), str(folder / "images")) for r in records]
+    lost = Shown(records[0]["conversations"], HOSTILE, 0.5, "pics/none.png", str(folder / "images"))
+    rng = np.random.default_rng(0)
+    curves = np.cumsum(rng.random((3, 4)), axis=1)
+    trials = [
+        trial("random", "10%", 1400, 0.40),
+        trial("less", "10%", 1400, 0.55),
+        trial("xmas", "10%", 1400, 0.402),
+        trial(HOSTILE, "10%", 1400, 0.30),
+        trial("random", "30%", 4200, 0.60),
+        trial("less", "30%", 4200, 0.61),
+        trial("full", "100%", 14000, 0.75),
+    ]
+    refused = [
+        {"sample_id": None, "source": "", "row": 7917, "reason": "image_truncated", "detail": HOSTILE},
+        {"sample_id": 3, "source": "", "row": -1, "reason": "duplicate", "detail": "occurrence 2"},
+    ]
+    return ReportData(
+        title="vinnow demo " + HOSTILE,
+        facts={"rows": "14,041", "note": HOSTILE},
+        trials=trials,
+        majority=majority_baseline(trials[0].evals),
+        pool_tasks={"color": 3148, "is_color": 3987},
+        picked=[
+            Picked("random", "10%", {"color": 600, "is_color": 800}),
+            Picked("less", "10%", {"color": 1399, "is_color": 1}),
+            Picked(HOSTILE, "10%", {"color": 1400}),
+        ],
+        trajectories=Trajectories(
+            [10, 20, 30, 40],
+            curves,
+            curves - 0.1,
+            curves + 0.1,
+            np.array([123, 4567, 89]),
+            {"10%": np.array([5, 6, 7])},
+        ),
+        similarity=[Similarity("less", rng.normal(size=5000), {"10%": 1.2816, "30%": 0.5244})],
+        galleries=[Gallery("less", "10%", shown, [lost])],
+        refused={"pool": pa.Table.from_pylist(refused, schema=REFUSED), "test": REFUSED.empty_table()},
+        stages=[Stage("ingest-pool", 2.0, 14051, 3_000_000), Stage("sweep", 98.0), Stage(HOSTILE, 0.0, 5)],
+    )
+
+
+@pytest.fixture(scope="module")
+def markup(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    path = build_report(str(folder), full_data(folder))
+    assert path == str(folder / "report.html")
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_it_is_well_formed_and_loads_nothing(markup):
+    seen = read(markup)
+    assert "script" not in seen.tags
+    sources = [v for _, k, v in seen.attributes if k in ("src", "href", "xlink:href", "action", "data")]
+    assert sources
+    assert all(v.startswith(("data:image/", "#")) for v in sources)
+    assert not [k for _, k, _ in seen.attributes if k.startswith("on")]
+    style = re.search("<style>(.*?)</style>", markup, re.DOTALL).group(1)
+    assert "url(" not in style
+    assert "@import" not in style
+    assert ("meta", "http-equiv", "Content-Security-Policy") in seen.attributes
+    for _, target, _, _ in SECTIONS:
+        assert callable(target) or target in markup
+
+
+def test_it_holds_the_numbers(markup):
+    text = " ".join(read(markup).text)
+    for number in ("40.0", "55.0", "61.0", "75.0", "14,000", "4,200", "1,400", "14,041", "7,917"):
+        assert number in text, number
+    assert "beats random" in text
+    assert "not told apart" in text
+    assert "worse than random" in text
+    assert "+15.0 [" in text
+    assert "cluster 1: 4,567 rows" in text
+    assert "10%: taken from 1.282" in text
+    assert "7,025.5" in text  # rows a second of the ingest
+    assert "98.0" in text
+    assert "pool: 2 refused rows" in text
+    assert "image missing" in text  # the lost thumbnail
+    assert "text only" in text
+
+
+def test_hostile_text_is_shown_not_obeyed(markup):
+    text = " ".join(read(markup).text)
+    assert text.count("alert(1)") >= 8
+    assert "<script" not in markup
+    assert "onerror=&quot;a()" in markup
+    assert "\x00" not in markup
+
+
+def test_thumbnails_are_the_pictures(markup, tmp_path):
+    pictures = make_records(5)[1]
+    uris = [v for n, k, v in read(markup).attributes if (n, k) == ("img", "src")]
+    assert len(uris) == len(pictures) == 4
+    for uri, picture in zip(uris, pictures.values(), strict=True):
+        shown = Image.open(io.BytesIO(base64.b64decode(uri.split(",", 1)[1]))).convert("RGB")
+        assert np.abs(np.asarray(shown, int) - np.asarray(picture, int)).mean() < 6
+
+
+def test_every_chart_has_a_title_and_a_description(markup):
+    charts = re.findall(r"<svg[^>]*role=\"img\".*?</svg>", markup, re.DOTALL)
+    assert len(charts) == 6  # accuracy, picks, three clusters, one histogram
+    for chart in charts:
+        assert re.search("<svg[^>]*><title>[^<]+</title><desc>[^<]+</desc>", chart)
+    assert all("caption" in t for t in re.findall("<table>.*?</thead>", markup, re.DOTALL))
+
+
+def test_an_empty_report_says_why_each_part_is_missing():
+    data = ReportData(absent={"pictures": "The pictures were <b>lost</b>."})
+    seen = read(page(data))
+    text = " ".join(seen.text)
+    assert "The pictures were <b>lost</b>." in text
+    assert [why in text for name, _, _, why in SECTIONS if name != "pictures"] == [True] * 7
+
+
+def test_intervals_and_differences_are_those_of_the_statistics():
+    rows = {(r.selector, r.budget): r for r in headline(full_data_trials())}
+    less = rows["less", "10%"]
+    assert less.accuracy.estimate == pytest.approx(0.55)
+    assert less.accuracy.low < 0.55 < less.accuracy.high
+    assert less.against_random.difference.estimate == pytest.approx(0.15)
+    # 60 more right, none lost: McNemar's exact p is 2 · 2⁻⁶⁰
+    assert less.against_random.p == pytest.approx(2 * 0.5**60)
+    assert rows["full", "100%"].against_random is None
+    assert [r.selector for r in headline(full_data_trials())] == ["random", "less", "full"]
+
+
+def full_data_trials():
+    return [
+        trial("full", "100%", 14000, 0.75),
+        trial("less", "10%", 1400, 0.55),
+        trial("random", "10%", 1400, 0.40),
+    ]
+
+
+def test_seeds_are_averaged_and_counted():
+    trials = [trial("random", "10%", 1400, 0.4, seed=s, shift=100 * s) for s in range(2)]
+    trials += [trial("less", "10%", 1400, 0.4 + 0.1 * s, seed=s) for s in range(2)]
+    less = next(r for r in headline(trials) if r.selector == "less")
+    assert (less.seeds, less.accuracy.estimate) == (2, pytest.approx(0.45))
+    assert less.against_random.difference.estimate == pytest.approx(0.05)
+    assert less.against_random.p is None
+    other = Trial("xmas", "10%", 0, 1, 1.0, answers("x", 0.5, n=10))
+    with pytest.raises(InputError, match="in common"):
+        headline([*trials, other])
+
+
+def test_the_terminal_shows_the_same_table():
+    data = ReportData(trials=full_data_trials(), majority=majority_baseline(answers("r", 0.1)))
+    out = io.StringIO()
+    Console(file=out, width=200).print(headline_table(data))
+    shown = out.getvalue()
+    assert "beats random" in shown
+    assert "+15.0 [" in shown
+    assert "commonest answer" in shown
+    assert "75.0" in shown
+    Console(file=io.StringIO()).print(headline_table(ReportData()))
+
+
+def test_markup_escapes_all_but_markup():
+    assert tag("p", "<b>", Html("<i></i>"), title='"') == '<p title="&quot;">&lt;b&gt;<i></i></p>'
+    assert tag("p", "a\x00\ud800b") == "<p>a��b</p>"
+    assert tag("rect", x=1.23456, class_=None) == '<rect x="1.23"></rect>'
+
+
+def test_ticks_are_round_and_cover():
+    assert nice_ticks(0, 100) == [0, 20, 40, 60, 80, 100]
+    assert nice_ticks(0.31, 0.58) == [0.3, 0.4, 0.5, 0.6]
+    assert nice_ticks(5, 5)[0] <= 5 <= nice_ticks(5, 5)[-1]
+    assert nice_ticks(0, 0)[0] <= 0
+
+
+def test_a_run_folder_is_gathered(tmp_path, tiny_pool, twin_path, target_pool):
+    """Real pools, features, scores and picks; answers of two choices."""
+    import shutil
+
+    from vinnow.actors.config import CheckpointRef, FeatureConfig
+    from vinnow.actors.stream import make_spec, run_inline
+    from vinnow.models.projection import ProjectionConfig
+    from vinnow.pipelines.picking import make_view
+    from vinnow.pool.reader import Pool
+    from vinnow.select.run import select
+    from vinnow.store.manifest import Manifest
+    from vinnow.store.tables import write_rows
+
+    empty = gather(str(tmp_path))
+    assert (empty.trials, empty.picked, empty.stages, empty.refused) == ([], [], [], {})
+    shutil.copytree(tiny_pool, tmp_path / "pool")
+    checkpoints = [CheckpointRef(1, twin_path), CheckpointRef(2, twin_path)]
+    projected = FeatureConfig(kind="gradient", projection=ProjectionConfig(dim=64))
+    for config in (projected, FeatureConfig(kind="trajectory")):
+        run_inline(make_spec(tiny_pool, checkpoints, config, str(tmp_path / "features")))
+    run_inline(make_spec(target_pool, checkpoints, projected, str(tmp_path / "targets"), targets=True))
+    weights = {1: 0.5, 2: 0.5}
+    for name, needs in (
+        ("random", ()),
+        ("less", ("gradient", "targets")),
+        ("xmas", ("trajectory",)),
+    ):
+        features = str(tmp_path / "features") if needs else None
+        targets = str(tmp_path / "targets") if needs else None
+        view = make_view(tiny_pool, features, targets, needs, weights)
+        select(view, name, {"clusters": 3} if name == "xmas" else {}, ["10%", 20], 0, str(tmp_path))
+    tables = []
+    for name, rows, share in (("random-10pct-s0", 6, 0.4), ("less-10pct-s0", 6, 0.6)):
+        (tmp_path / "sweep" / name).mkdir(parents=True)
+        selector = name.split("-")[0]
+        result = {
+            "selector": selector,
+            "budget": "10%",
+            "seed": 0,
+            "rows": rows,
+            "train_seconds": 3.0,
+            "run": name,
+        }
+        (tmp_path / "sweep" / name / "result.json").write_text(json.dumps(result))
+        tables.append(answers(name, share))
+    write_rows(tmp_path / "evals.parquet", pa.concat_tables(tables), EVALS)
+    with Manifest(str(tmp_path), "0").stage("ingest-pool", {}) as record:
+        record.facts.update(rows=60, bytes=1000)
+
+    data = gather(str(tmp_path))
+    assert [(t.selector, t.rows, t.evals.num_rows) for t in data.trials] == [
+        ("less", 6, 400),
+        ("random", 6, 400),
+    ]
+    assert sum(data.pool_tasks.values()) == 60
+    assert {(p.selector, p.budget): sum(p.by_task.values()) for p in data.picked} == {
+        (s, b): n for s in ("random", "less", "xmas") for b, n in (("10%", 6), ("20 rows", 20))
+    }
+    found = data.trajectories
+    assert found.median_CT.shape == (3, 2)
+    assert found.sizes.sum() == 48
+    assert (found.low_CT <= found.median_CT).all()
+    assert (found.median_CT <= found.high_CT).all()
+    assert 0 < found.picked["20 rows"].sum() <= 20
+    (less,) = data.similarity
+    assert len(less.scores_N) == 60
+    assert (less.scores_N >= less.thresholds["10%"]).sum() == 6
+    assert (less.scores_N >= less.thresholds["20 rows"]).sum() == 20
+    galleries = {g.selector: g for g in data.galleries}
+    assert set(galleries) == {"random", "less", "xmas"}
+    assert min(s.score for s in galleries["less"].picked) > max(s.score for s in galleries["less"].passed)
+    for gallery in data.galleries:
+        assert gallery.picked
+        assert len(gallery.passed) == 8
+        assert all(s.image is not None for s in gallery.picked + gallery.passed)
+    assert data.facts["pool digest"] == Pool(tiny_pool).digest
+    assert data.stages[0].rows == 60
+    read(page(data))
+    assert [name for name, _, show, _ in SECTIONS if show(data, headline(data.trials)) is None] == []

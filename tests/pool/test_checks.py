@@ -1,0 +1,108 @@
+"""Normalising as LLaVA's trainer does, and a reason for each kind of damage."""
+
+import pytest
+from vinnow.pool.checks import REASONS, RefusedError, check_record, source_of
+
+
+def turns(*values: str) -> list[dict]:
+    return [{"from": ("human", "gpt")[i % 2], "value": v} for i, v in enumerate(values)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("<image>\nwhat?", "<image>\nwhat?"),
+        ("what?\n<image>", "<image>\nwhat?"),
+        ("<image> vs <image> compare", "<image>\nvs  compare"),  # the spec's own run of LLaVA
+        ("<image>", "<image>"),
+        ("what?", "<image>\nwhat?"),
+    ],
+)
+def test_the_image_mark_goes_in_front(asked, expected):
+    checked = check_record({"image": "a/b.jpg", "conversations": turns(asked, "yes", "sure?", "yes")})
+    assert [t["value"] for t in checked.conversations] == [expected, "yes", "sure?", "yes"]
+
+
+def test_the_mark_stays_in_its_turn():
+    checked = check_record({"image": "b.jpg", "conversations": turns("hi", "hello", "<image> what?", "cat")})
+    assert [t["value"] for t in checked.conversations] == ["hi", "hello", "<image>\nwhat?", "cat"]
+
+
+def test_a_literal_mark_without_a_picture_is_text():
+    record = {"image": None, "conversations": turns("what is <image>?", "a tag, <image>")}
+    checked = check_record(record)
+    assert checked.image is None
+    assert checked.conversations == record["conversations"]
+
+
+def test_a_leading_gpt_turn_is_dropped_and_unknown_keys_of_turns_too():
+    raw = {"conversations": [{"from": "gpt", "value": "hi"}, *turns("q", "a")]}
+    raw["conversations"][1]["weight"] = 1
+    assert check_record(raw).conversations == turns("q", "a")
+
+
+@pytest.mark.parametrize(
+    ("raw", "source", "task"),
+    [
+        ({"image": "coco/train2017/1.jpg"}, "coco", "coco"),
+        ({"image": "./vg/VG_100K/1.jpg"}, "vg", "vg"),
+        ({"image": "1.jpg"}, "image", "image"),
+        ({"image": "1.jpg", "task": "color"}, "image", "color"),
+        ({"image": "gqa/1.jpg", "source": "mine", "task": 7}, "mine", "7"),
+        ({"source": None}, "text", "text"),
+        ({"source": ""}, "text", "text"),
+    ],
+)
+def test_source_and_task(raw, source, task):
+    checked = check_record(raw | {"conversations": turns("q", "a"), "id": 5, "model": ""})
+    assert (checked.source, checked.task) == (source, task)
+    # what was given comes back by export; what was inferred does not pretend to have been given
+    assert checked.extra == {k: v for k, v in raw.items() if k != "image"} | {"id": 5, "model": ""}
+
+
+GOOD = turns("q", "a")
+BAD = [
+    ("not_an_object", ["a", "list"]),
+    ("not_an_object", None),
+    ("no_conversations", {}),
+    ("no_conversations", {"conversations": None}),
+    ("no_conversations", {"conversations": "q"}),
+    ("no_conversations", {"conversations": []}),
+    ("bad_turn", {"conversations": ["q", "a"]}),
+    ("bad_turn", {"conversations": [*GOOD, {"from": "human"}]}),
+    ("bad_turn", {"conversations": [{"from": "human", "value": None}, GOOD[1]]}),
+    ("bad_turn", {"conversations": [{"from": ["human"], "value": "q"}, GOOD[1]]}),
+    ("bad_role", {"conversations": [{"from": "system", "value": "s"}, *GOOD]}),
+    ("not_alternating", {"conversations": [GOOD[0], *GOOD]}),
+    ("not_alternating", {"conversations": [*GOOD, GOOD[0]]}),
+    ("not_alternating", {"conversations": [GOOD[1]]}),
+    ("not_alternating", {"conversations": [GOOD[1], GOOD[1], *GOOD]}),
+    ("empty_answer", {"conversations": turns("q", "", "q2", " \n")}),
+    ("bad_image", {"conversations": GOOD, "image": ["a.jpg", "b.jpg"]}),
+    ("bad_image", {"conversations": GOOD, "image": ""}),
+    ("bad_image", {"conversations": GOOD, "image": 17}),
+    ("bad_label", {"conversations": GOOD, "source": {"a": 1}}),
+    ("bad_label", {"conversations": GOOD, "task": True}),
+    ("too_many_images", {"conversations": turns("<image> a", "x", "<image> b", "y"), "image": "a.jpg"}),
+    ("bad_text", {"conversations": turns("q", "half \ud83d")}),
+    ("bad_text", {"conversations": GOOD, "image": "a\udc80.jpg"}),
+    ("bad_text", {"conversations": GOOD, "task": "\udc80"}),
+]
+
+
+@pytest.mark.parametrize(("reason", "raw"), BAD)
+def test_each_damage_has_its_reason(reason, raw):
+    with pytest.raises(RefusedError) as error:
+        check_record(raw)
+    assert error.value.reason == reason
+    source_of(raw).encode()  # whatever the damage, its source can be listed
+
+
+def test_one_empty_answer_of_two_is_no_refusal():
+    assert len(check_record({"conversations": turns("q", "", "q2", "a")}).conversations) == 4
+
+
+def test_refusals_have_no_other_reasons():
+    assert all(REASONS.values())
+    with pytest.raises(AssertionError):
+        RefusedError("some_new_reason")

@@ -1,0 +1,103 @@
+"""A small pool with synthetic features of every kind, written by the real store."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from vinnow.select.view import View
+from vinnow.store.features import FeatureBatch, write_part
+from vinnow.store.keys import FeatureKey, recipe_text
+
+DIM, TOP = 12, 5
+STEPS = (10, 20, 30)
+TASKS = np.array(["color"] * 3 + ["count"] * 4 + ["shape"])
+
+
+@dataclass
+class World:
+    """`n` rows, one in five text-only; the last quarter repeats the features of the first (ties)."""
+
+    steps: ClassVar = STEPS
+    tasks: ClassVar = TASKS
+    n: int = 90
+    seed: int = 0
+    ids: np.ndarray = field(init=False)
+    columns: dict = field(init=False)
+    pool: dict = field(init=False)
+    targets: dict = field(init=False)
+
+    def __post_init__(self):
+        rng = np.random.default_rng(self.seed)
+        n = self.n
+        # all 64 bits: ids above 2**63 must survive every step
+        self.ids = np.unique(rng.integers(0, 2**64, 2 * n, dtype=np.uint64))[::2][:n]
+        rng.shuffle(self.ids)
+        image = np.arange(n) % 5 != 0
+        self.columns = {
+            "source": np.array([("vqa", "ocr", "chat")[i % 7 % 3] for i in range(n)], object),
+            "task": np.array([("color", "shape")[i % 2] for i in range(n)], object),
+            "n_chars": np.arange(n),
+            "has_image": image,
+        }
+        twins = np.where(np.arange(n) >= n - n // 4, np.arange(n) - (n - n // 4), np.arange(n))
+        image_of_twin = image & image[twins]
+        gradients = {s: rng.normal(size=(n, DIM))[twins] * image_of_twin[:, None] for s in STEPS}
+        values = {s: -np.sort(-rng.gamma(2, 3, (n, TOP)), axis=1)[twins] * image[:, None] for s in STEPS}
+        self.pool = {
+            "gradient": {s: g.astype(np.float32) for s, g in gradients.items()},
+            "trajectory": {s: v.astype(np.float32) for s, v in values.items()},
+            "loss": {s: rng.gamma(2, 1, (n, 1)).astype(np.float32) for s in STEPS},
+        }
+        self.targets = {s: rng.normal(size=(len(TASKS), DIM)).astype(np.float32) for s in STEPS}
+
+    def key(self, kind, step, dim, **changes):
+        facts = {"kind": kind, "dim": dim, "pool": "p" * 16, "model": f"model{step}", "checkpoint": step}
+        return FeatureKey(**(facts | {"recipe": recipe_text(mode="adam", seed=0)} | changes))
+
+    def write(self, root, kinds=("gradient", "trajectory", "loss"), parts=3, shuffle=0, rows=None):
+        """Write the features under `root/features`, rows shuffled, and the targets under `root/targets`."""
+        order = np.random.default_rng(shuffle).permutation(self.n if rows is None else rows)
+        for kind in kinds:
+            for step, vec in self.pool[kind].items():
+                for p, at in enumerate(np.array_split(order, parts)):
+                    batch = FeatureBatch(self.ids[at], np.full(len(at), 9, np.int32), vec[at])
+                    key = self.key(kind, step, vec.shape[1])
+                    write_part(root / "features", key, f"part-{p}", batch, "float32")
+        self.write_targets(root)
+        return root
+
+    def write_targets(self, root, **changes):
+        recipe = {"recipe": recipe_text(mode="sgd", seed=0), "pool": "t" * 16}
+        for step, vec in self.targets.items():
+            ids = np.arange(len(TASKS), dtype=np.uint64)
+            batch = FeatureBatch(ids, np.full(len(ids), 9, np.int32), vec, TASKS)
+            key = self.key("gradient", step, DIM, **(recipe | changes))
+            write_part(root / "targets", key, "part-0", batch, "float32")
+
+    def view(self, root, needs, order=None, **options):
+        order = np.arange(self.n) if order is None else order
+        columns = {n: c[order] for n, c in self.columns.items()}
+        where = {"features_root": str(root / "features"), "targets_root": str(root / "targets")}
+        return View(self.ids[order], columns, needs=needs, **(where | options))
+
+
+@pytest.fixture(scope="session")
+def world():
+    return World()
+
+
+@pytest.fixture(scope="session")
+def written(world, tmp_path_factory):
+    """The world's features in three parts."""
+    return world.write(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def small():
+    return World(32, 5)
+
+
+@pytest.fixture(scope="session")
+def small_written(small, tmp_path_factory):
+    return small.write(tmp_path_factory.mktemp("small"))
