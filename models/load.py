@@ -46,8 +46,8 @@ def load(path: str, dtype: str = "float32", device: str = "cpu", attn: str = "sd
     kind = AutoConfig.from_pretrained(base, local_files_only=True).model_type
     if kind != "llava":
         raise InputError(f"{str(base)!r} is a {kind!r} model, not a LLaVA (LlavaForConditionalGeneration).")
-    model: Any
-    model, info = LlavaForConditionalGeneration.from_pretrained(
+    kind_of_model: Any = LlavaForConditionalGeneration  # with loading info the class returns a pair
+    model, info = kind_of_model.from_pretrained(
         base,
         dtype=DTYPES[dtype],
         attn_implementation=attn,

@@ -59,7 +59,7 @@ class Rademacher:
         for begin in range(0, grads_BP.shape[1], step):
             part = grads_BP[:, begin : begin + step]
             signs_PK = rademacher_signs(
-                self.seed, name, begin, part.shape[1], self.dim, device=part.device, dtype=part.dtype
+                self.seed, name, (begin, begin + part.shape[1]), self.dim, device=part.device, dtype=part.dtype
             )
             self._acc_BK.addmm_(part, signs_PK)
 
@@ -106,24 +106,24 @@ def make_sink(config: ProjectionConfig, sizes: dict[str, int]) -> Sink:
 def rademacher_signs(
     seed: int,
     name: str,
-    begin: int,
-    rows: int,
+    span: tuple[int, int],
     dim: int,
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
-    """Return the ±1 signs [rows, dim] of elements `begin … begin + rows` of a parameter.
+    """Return the ±1 signs [P, dim] of the elements `span[0] … span[1] - 1` of a parameter.
 
     One 32-bit hash gives the signs of 32 columns: bit j of word g is column 32 g + j.
     """
+    begin, end = span
     key0, key1 = _keys(seed, name)
-    element = torch.arange(begin, begin + rows, device=device, dtype=torch.int64) & _MASK
+    element = torch.arange(begin, end, device=device, dtype=torch.int64) & _MASK
     word = torch.arange(dim // 32, device=device, dtype=torch.int64)
     mixed_P1 = _mix(element ^ key0)[:, None]
     words_PG = _mix((mixed_P1 + word * 0x9E3779B1 + key1) & _MASK)
     bits_PG32 = (words_PG[:, :, None] >> torch.arange(32, device=device)) & 1
-    return (1 - 2 * bits_PG32).reshape(rows, dim).to(dtype)
+    return (1 - 2 * bits_PG32).reshape(end - begin, dim).to(dtype)
 
 
 def _keys(seed: int, name: str) -> tuple[int, int]:

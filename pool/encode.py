@@ -155,6 +155,8 @@ class Encoder:
     def _texts(self, chunks: list[list[Segment]]) -> list[tuple[list[int], list[bool]]]:
         """Tokenise each stretch between marks once, as a whole; say of each token whether it is trained."""
         texts = ["".join(s.text for s in chunk) for chunk in chunks]
+        if not any(texts):
+            return [([], [])] * len(chunks)
         done = self.tokenizer(
             [t for t in texts if t],
             add_special_tokens=False,

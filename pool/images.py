@@ -90,13 +90,13 @@ def resolve(root: str | None, relative: str) -> Path | tuple[pafs.FileSystem, st
     base = _base(root)
     try:
         path = (base / relative).resolve()
-        if not path.is_relative_to(base):
-            raise ImageError("image_outside_root", f"{relative!r} leads out of the image root by a symbolic link.")
-        info = path.stat()
+        info = path.stat() if path.is_relative_to(base) else None
     except (FileNotFoundError, NotADirectoryError):
         raise ImageError("image_missing", f"{relative!r} is not under the image root.") from None
     except (OSError, RuntimeError, ValueError) as error:  # no permission, a name too long, links in a circle
         raise ImageError("image_unreadable", f"{relative!r}: {error}.") from error
+    if info is None:
+        raise ImageError("image_outside_root", f"{relative!r} leads out of the image root by a symbolic link.")
     if not stat.S_ISREG(info.st_mode):  # opening a FIFO would hang
         raise ImageError("image_not_a_file", f"{relative!r} is a folder, a FIFO or a device.")
     if info.st_size == 0:

@@ -59,6 +59,7 @@ class View:
             raise DuplicateRowsError(f"the pool: {twice} of {len(ids)} ids are there twice.")
         self.columns = {n: np.asarray(c)[order] for n, c in self.columns.items()}
         self._sets: dict[tuple[str, str], FeatureSet] = {}
+        self._placed: dict[int, tuple[Array, Array, Array]] = {}
 
     def column(self, name: str) -> Array:
         """Return one pool column [N]: `source`, `task`, `has_image`, `n_chars`."""
@@ -69,6 +70,10 @@ class View:
     def steps(self, kind: str) -> list[int]:
         """List the checkpoints of a kind, ascending."""
         return self._features(kind).steps()
+
+    def dim(self, kind: str) -> int:
+        """Return the width of a kind's vectors."""
+        return self._features(kind).key(self.steps(kind)[0]).dim
 
     def weights(self, kind: str, given: dict[int, float] | None = None) -> dict[int, float]:
         """Return each checkpoint's weight, summing to 1; `given` ones must name checkpoints that are there.
@@ -96,21 +101,13 @@ class View:
                 pool. MissingRowsError, DuplicateRowsError: at the end, when not every row came exactly once.
         """
         seen = np.zeros(len(self.ids), bool)
-        for whole in self._features(kind).scan(step):
-            keep = ~_among(whole.ids, self.left_out)
-            ids = whole.ids[keep]
-            at = np.searchsorted(self.ids, ids)
-            strange = ids[~_among(ids, self.ids)]
-            if len(strange):
-                raise InputError(
-                    f"{kind} at step {step} holds rows that are not in this pool, first sample_id "
-                    f"{int(strange[0])}: these features were made for another pool."
-                )
-            if seen[at].any() or len(np.unique(at)) != len(at):
+        for number, whole in enumerate(self._features(kind).scan(step)):
+            keep, at = self._place(number, whole.ids, f"{kind} at step {step}")
+            if seen[at].any():
                 raise DuplicateRowsError(f"{kind} at step {step}: rows are there twice. Remove the surplus part.")
             seen[at] = True
             vec = whole.vec if keep.all() else whole.vec[keep]
-            yield ViewBatch(ids, whole.n_tokens[keep], vec, at=at)
+            yield ViewBatch(whole.ids[keep], whole.n_tokens[keep], vec, at=at)
         if not seen.all():
             raise MissingRowsError(
                 f"{kind} at step {step}: {int(seen.sum())} of {len(seen)} rows are there. Run "
@@ -119,7 +116,7 @@ class View:
 
     def load(self, kind: str, step: int) -> Array:
         """Return one checkpoint's vectors f32 [N, D] in the order of `ids`; for narrow features (losses)."""
-        out = np.zeros((len(self.ids), self._features(kind).key(step).dim), np.float32)
+        out = np.zeros((len(self.ids), self.dim(kind)), np.float32)
         for batch in self.scan(kind, step):
             out[batch.at] = batch.vec
         return out
@@ -155,6 +152,29 @@ class View:
         facts: dict[str, Any] = {k: [asdict(s.key(step)) for step in s.steps()] for k, s in sets.items()}
         columns = {n: _column_digest(c) for n, c in self.columns.items()}
         return facts | {"weights": self.checkpoint_weights, "rows": ids_digest(self.ids), "columns": columns}
+
+    def _place(self, number: int, ids: Array, what: str) -> tuple[Array, Array]:
+        """Return which rows of a part count, and where those stand in `self.ids`."""
+        # checkpoints are cut alike: looking rows up again at each of 104 steps cost more than all else in XMAS
+        known = self._placed.get(number)
+        if known is not None and np.array_equal(known[0], ids):
+            return known[1:]
+        keep = ~_among(ids, self.left_out)
+        mine = ids[keep]
+        order = np.argsort(mine)
+        ranked = mine[order]
+        at = np.empty(len(mine), np.int64)
+        at[order] = np.searchsorted(self.ids, ranked)
+        strange = mine[~_among(mine, self.ids)]
+        if len(strange):
+            raise InputError(
+                f"{what} holds rows that are not in this pool, first sample_id {int(strange[0])}: these features "
+                "were made for another pool."
+            )
+        if (ranked[1:] == ranked[:-1]).any():
+            raise DuplicateRowsError(f"{what}: rows are there twice in one part. Make that part anew.")
+        self._placed[number] = ids, keep, at
+        return keep, at
 
     def _features(self, kind: str) -> FeatureSet:
         self._allow(kind)

@@ -187,7 +187,8 @@ def match_rows(have: np.ndarray[Any, Any], want: np.ndarray[Any, Any], what: str
     found = (at < len(ranked)) & (ranked[np.minimum(at, max(len(ranked) - 1, 0))] == want) if len(ranked) else at < 0
     if not found.all():
         raise MissingRowsError(
-            f"{what}: {int(found.sum())} of {len(want)} rows are there. Run `vinnow features` again: it goes on where it stopped."
+            f"{what}: {int(found.sum())} of {len(want)} rows are there. Run `vinnow features` again: it goes on where it "
+            "stopped."
         )
     return order[at]
 

@@ -1,4 +1,4 @@
-"""Stage manifests: what a stage was given and what it did, so that a second run does nothing and a report has its figures."""
+"""Stage manifests: what a stage was given and what it did; a second run does nothing, a report has its figures."""
 
 import os
 import time

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .files import join, list_files
+from .files import exists, join, list_files, open_fs
 from .tables import REFUSED, read_rows, write_rows
 
 FOLDER = "refused"
@@ -15,8 +15,15 @@ FOLDER = "refused"
 def write_refused(
     root: str | os.PathLike[str], kind: str, step: int, part: str, rows: list[tuple[int, str, str, str]]
 ) -> None:
-    """Write one part's refusals `(sample_id, source, reason, detail)`; call it before the part itself appears."""
+    """Write one part's refusals `(sample_id, source, reason, detail)`; call it before the part itself appears.
+
+    Without rows, what an earlier try of this part refused is taken back (its picture has been mended since).
+    """
+    path = join(root, FOLDER, kind, f"step={step:08d}", f"{part}.parquet")
     if not rows:
+        if exists(path):
+            fs, inner = open_fs(path)
+            fs.delete_file(inner)
         return
     ids, sources, reasons, details = zip(*rows)
     table = pa.table(
@@ -28,7 +35,7 @@ def write_refused(
             "detail": list(details),
         }
     )
-    write_rows(join(root, FOLDER, kind, f"step={step:08d}", f"{part}.parquet"), table, REFUSED)
+    write_rows(path, table, REFUSED)
 
 
 def read_refused(root: str | os.PathLike[str], kind: str) -> pa.Table:

@@ -6,7 +6,7 @@ import torch
 LENGTHS = [9, 30, 17, 5, 24]  # words of text a row; row 3 has no image, row 2 no trained token
 
 
-def make_batch(model, rows=range(len(LENGTHS)), seed=0):
+def make_batch(model, rows=(0, 1, 2, 3, 4), seed=0):
     """Mixed lengths, right padding, two or more pictures a batch, one text-only row, one row without labels."""
     tokens = (model.config.vision_config.image_size // model.config.vision_config.patch_size) ** 2
     image, vocab = model.config.image_token_id, model.config.text_config.vocab_size
@@ -24,7 +24,10 @@ def make_batch(model, rows=range(len(LENGTHS)), seed=0):
         samples.append((ids, labels, pixels))
     chosen = [samples[i] for i in rows]
     longest = max(len(s[0]) for s in chosen)
-    pad = lambda x, v: np.concatenate([x, np.full(longest - len(x), v)])
+
+    def pad(x, v):
+        return np.concatenate([x, np.full(longest - len(x), v)])
+
     pixels = [s[2] for s in chosen if s[2] is not None]
     return {
         "input_ids": torch.tensor(np.stack([pad(s[0], 3) for s in chosen])),

@@ -104,30 +104,30 @@ class Xmas:
                 "xmas reads how attention moves: it needs 2 checkpoints or more, and rows with an image; "
                 f"there are {len(steps)} (steps {steps}) and {int(image.sum())}."
             )
-        row_of = np.cumsum(image) - 1
-        n, x_NF, width = int(image.sum()), np.empty((0, 0), np.float32), 0
+        row_of, n = np.cumsum(image) - 1, int(image.sum())
+        kept = self._kept(view.dim("trajectory"))
+        width = kept if self.config.trajectory == "vectors" else 1
+        x_NF = np.empty((n, len(steps) * width), np.float32)
         short, zero = np.zeros(n, bool), np.zeros(n, bool)
+        # a checkpoint is gathered apart: rows come in any order, and in x each write would miss the cache
+        now_NW = np.empty((n, width), np.float32)
         for t, step in enumerate(steps):
             for batch in view.scan("trajectory", step):
                 mine = image[batch.at]
-                at, vec_BK = row_of[batch.at[mine]], self._top(batch.vec)[mine]
-                values = vec_BK if self.config.trajectory == "vectors" else vec_BK.sum(1, dtype=float)[:, None]
-                if not width:
-                    width = values.shape[1]
-                    x_NF = np.empty((n, len(steps) * width), np.float32)
-                x_NF[at, t * width : (t + 1) * width] = values
+                at, vec_BK = row_of[batch.at[mine]], batch.vec[mine, :kept]
+                now_NW[at] = vec_BK if self.config.trajectory == "vectors" else vec_BK.sum(1, dtype=float)[:, None]
                 short[at] |= vec_BK[:, -1] == 0
                 zero[at] |= vec_BK[:, 0] == 0
-            _scale(x_NF[:, t * width : (t + 1) * width], self.config.scale)
+            x_NF[:, t * width : (t + 1) * width] = _scaled(now_NW, self.config.scale)
         # a row with fewer than k text tokens has fewer than k singular values above 0
         counts = {"short_rows": int(short.sum()), "zero_rows": int(zero.sum()), "text_rows": len(image) - n}
         return x_NF, width, counts | {"steps": steps, "refused": len(view.left_out)}
 
-    def _top(self, vec_BK: Array) -> Array:
-        k, stored = self.config.top_k, vec_BK.shape[1]
-        if k is not None and k > stored:
+    def _kept(self, stored: int) -> int:
+        k = self.config.top_k or stored
+        if k > stored:
             raise InputError(f"xmas: top_k is {k}, but these trajectories hold {stored} singular values.")
-        return vec_BK[:, :k]
+        return k
 
     def _clusters(self, rows: int) -> int:
         if self.config.clusters == "auto":
@@ -194,14 +194,15 @@ def _sample(rows: int, wanted: int | None, seed: int) -> Array | slice:
     return np.sort(np.random.default_rng(seed).choice(rows, wanted, replace=False))
 
 
-def _scale(x_NW: Array, scale: str) -> None:
-    """Scale one checkpoint's numbers in place."""
+def _scaled(x_NW: Array, scale: str) -> Array:
+    """Return one checkpoint's numbers on the chosen scale."""
     if scale == "log":
-        np.log1p(x_NW, out=x_NW)
-    elif scale == "zscore":
+        return np.log1p(x_NW)
+    if scale == "zscore":
         mean, spread = x_NW.mean(0, dtype=np.float64), x_NW.std(0, dtype=np.float64)
         # a constant column says nothing: it becomes 0
-        x_NW[:] = (x_NW - mean) / np.where(spread > 0, spread, np.inf)
+        return (x_NW - mean) / np.where(spread > 0, spread, np.inf)
+    return x_NW
 
 
 SELECTOR = Xmas

@@ -55,7 +55,10 @@ def problem(line: str) -> str | None:
         return None
     try:
         GROUP.commands[name].make_context(name, arguments)
-    except typer._click.exceptions.UsageError as error:
+    except Exception as error:
+        # Typer carries its own click in some versions: known by what it offers, not by its class
+        if not hasattr(error, "format_message"):
+            raise
         return error.format_message()
     return None
 

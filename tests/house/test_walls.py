@@ -100,6 +100,7 @@ BITES = [
     (rules.absolute_imports, "train/x.py", "from vinnow.store.tables import POOL"),
     (rules.absolute_imports, "train/x.py", "import store.tables"),
     (rules.hidden_imports, "train/x.py", "import_module(name)"),
+    (rules.hidden_imports, "train/x.py", "importlib.util.spec_from_file_location(name, file)"),
     (rules.ray_use, "store/x.py", "import ray"),
     (rules.ray_use, "select/x.py", "def f():\n    from ray import data\n"),
     (rules.ray_use, "models/x.py", "import_module('ray.train')"),

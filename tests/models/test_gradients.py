@@ -70,7 +70,7 @@ def test_batched_gradients_equal_batch_one_autograd(twin_path, exact_norms, whic
         assert np.abs(got[i] - expected[i]).max() <= 1e-9 * scale, f"row {i}"
     assert np.abs(expected[0]).max() > 0
     assert not got[2].any()  # no trained token
-    if "projector" == which:
+    if which == "projector":
         assert not got[3].any()  # text-only
 
 
@@ -117,7 +117,7 @@ def test_streamed_projection_equals_projecting_the_whole_gradient(twin_path):
     got = tap(make_batch(model))
     raw = GradientTap(model, "projector", ProjectionConfig(kind="none"))(make_batch(model))
     signs = np.concatenate(
-        [rademacher_signs(5, n, 0, s, 64, dtype=torch.float64).numpy() for n, s in _sizes(tap).items()]
+        [rademacher_signs(5, n, (0, s), 64, dtype=torch.float64).numpy() for n, s in _sizes(tap).items()]
     )
     assert np.allclose(got, raw @ signs / 8, rtol=1e-6, atol=1e-9 * np.abs(raw).max())
 
@@ -132,11 +132,11 @@ def _sizes(tap):
 
 
 def test_signs_do_not_depend_on_blocks_and_look_random():
-    whole = rademacher_signs(1, "a.weight", 0, 5000, 128)
-    parts = torch.cat([rademacher_signs(1, "a.weight", b, 1250, 128) for b in range(0, 5000, 1250)])
+    whole = rademacher_signs(1, "a.weight", (0, 5000), 128)
+    parts = torch.cat([rademacher_signs(1, "a.weight", (b, b + 1250), 128) for b in range(0, 5000, 1250)])
     assert torch.equal(whole, parts)
-    assert not torch.equal(whole, rademacher_signs(2, "a.weight", 0, 5000, 128))
-    assert not torch.equal(whole, rademacher_signs(1, "b.weight", 0, 5000, 128))
+    assert not torch.equal(whole, rademacher_signs(2, "a.weight", (0, 5000), 128))
+    assert not torch.equal(whole, rademacher_signs(1, "b.weight", (0, 5000), 128))
     gram = whole.T @ whole / 5000
     off = gram - torch.eye(128)
     assert off.abs().max() < 6 / 5000**0.5  # columns are uncorrelated: 6 sigma over 8128 pairs

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,7 +13,11 @@ import pytest
 from pictures import make_records, write_records
 from PIL import Image
 from rich.console import Console
+from vinnow.actors.config import CheckpointRef, FeatureConfig
+from vinnow.actors.stream import make_spec, run_inline
 from vinnow.evaluate.metrics import majority_baseline
+from vinnow.models.projection import ProjectionConfig
+from vinnow.pipelines.picking import make_view
 from vinnow.pipelines.report.build import build_report, page
 from vinnow.pipelines.report.data import (
     Gallery,
@@ -30,8 +35,11 @@ from vinnow.pipelines.report.markup import Html, tag
 from vinnow.pipelines.report.sections import SECTIONS
 from vinnow.pipelines.report.svg import nice_ticks
 from vinnow.pipelines.report.terminal import headline_table
+from vinnow.pool.reader import Pool
+from vinnow.select.run import select
 from vinnow.store.errors import InputError
-from vinnow.store.tables import EVALS, REFUSED
+from vinnow.store.manifest import Manifest
+from vinnow.store.tables import EVALS, REFUSED, write_rows
 
 HOSTILE = '</style><script src="http://evil.example/x.js">alert(1)</script><img src=x onerror="a()">&\x00'
 VOID = {"img", "meta"}
@@ -267,40 +275,27 @@ def test_ticks_are_round_and_cover():
     assert nice_ticks(0, 0)[0] <= 0
 
 
-def test_a_run_folder_is_gathered(tmp_path, tiny_pool, twin_path, target_pool):
-    """Real pools, features, scores and picks; answers of two choices."""
-    import shutil
-
-    from vinnow.actors.config import CheckpointRef, FeatureConfig
-    from vinnow.actors.stream import make_spec, run_inline
-    from vinnow.models.projection import ProjectionConfig
-    from vinnow.pipelines.picking import make_view
-    from vinnow.pool.reader import Pool
-    from vinnow.select.run import select
-    from vinnow.store.manifest import Manifest
-    from vinnow.store.tables import write_rows
-
-    empty = gather(str(tmp_path))
-    assert (empty.trials, empty.picked, empty.stages, empty.refused) == ([], [], [], {})
-    shutil.copytree(tiny_pool, tmp_path / "pool")
-    checkpoints = [CheckpointRef(1, twin_path), CheckpointRef(2, twin_path)]
+def make_run(folder, pool, target, twin):
+    """Lay out what a run leaves: pools, features, scores, picks, one stage, and the answers of two choices."""
+    shutil.copytree(pool, folder / "pool")
+    checkpoints = [CheckpointRef(1, twin), CheckpointRef(2, twin)]
     projected = FeatureConfig(kind="gradient", projection=ProjectionConfig(dim=64))
     for config in (projected, FeatureConfig(kind="trajectory")):
-        run_inline(make_spec(tiny_pool, checkpoints, config, str(tmp_path / "features")))
-    run_inline(make_spec(target_pool, checkpoints, projected, str(tmp_path / "targets"), targets=True))
+        run_inline(make_spec(pool, checkpoints, config, str(folder / "features")))
+    run_inline(make_spec(target, checkpoints, projected, str(folder / "targets"), targets=True))
     weights = {1: 0.5, 2: 0.5}
     for name, needs in (
         ("random", ()),
         ("less", ("gradient", "targets")),
         ("xmas", ("trajectory",)),
     ):
-        features = str(tmp_path / "features") if needs else None
-        targets = str(tmp_path / "targets") if needs else None
-        view = make_view(tiny_pool, features, targets, needs, weights)
-        select(view, name, {"clusters": 3} if name == "xmas" else {}, ["10%", 20], 0, str(tmp_path))
+        features = str(folder / "features") if needs else None
+        targets = str(folder / "targets") if needs else None
+        view = make_view(pool, features, targets, needs, weights)
+        select(view, name, {"clusters": 3} if name == "xmas" else {}, ["10%", 20], 0, str(folder))
     tables = []
     for name, rows, share in (("random-10pct-s0", 6, 0.4), ("less-10pct-s0", 6, 0.6)):
-        (tmp_path / "sweep" / name).mkdir(parents=True)
+        (folder / "sweep" / name).mkdir(parents=True)
         selector = name.split("-")[0]
         result = {
             "selector": selector,
@@ -310,12 +305,17 @@ def test_a_run_folder_is_gathered(tmp_path, tiny_pool, twin_path, target_pool):
             "train_seconds": 3.0,
             "run": name,
         }
-        (tmp_path / "sweep" / name / "result.json").write_text(json.dumps(result))
+        (folder / "sweep" / name / "result.json").write_text(json.dumps(result))
         tables.append(answers(name, share))
-    write_rows(tmp_path / "evals.parquet", pa.concat_tables(tables), EVALS)
-    with Manifest(str(tmp_path), "0").stage("ingest-pool", {}) as record:
+    write_rows(folder / "evals.parquet", pa.concat_tables(tables), EVALS)
+    with Manifest(str(folder), "0").stage("ingest-pool", {}) as record:
         record.facts.update(rows=60, bytes=1000)
 
+
+def test_a_run_folder_is_gathered(tmp_path, tiny_pool, twin_path, target_pool):
+    empty = gather(str(tmp_path))
+    assert (empty.trials, empty.picked, empty.stages, empty.refused) == ([], [], [], {})
+    make_run(tmp_path, tiny_pool, target_pool, twin_path)
     data = gather(str(tmp_path))
     assert [(t.selector, t.rows, t.evals.num_rows) for t in data.trials] == [
         ("less", 6, 400),

@@ -89,7 +89,7 @@ def test_each_damage_has_its_reason(root, relative, reason):
 
 def test_the_cap_is_checked_before_decoding(root, monkeypatch):
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *a: pytest.fail("decoded"))
-    with pytest.raises(ImageError, match="2400 pixels|60×40"):
+    with pytest.raises(ImageError, match="60×40 pixels"):
         load_image(str(root), "good.png", max_pixels=2399)
 
 

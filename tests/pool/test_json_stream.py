@@ -17,9 +17,9 @@ def write(path, text) -> str:
     return str(path)
 
 
-def awkward(n: int) -> list:
+def awkward(n: int, lone: str) -> list:
     rng = random.Random(3)
-    texts = ['say "hi" \\ [1,2]}', "línea\nnueva", "貓🐱", "\u2028]", "", "x" * 3000, "\ud83d", "tail\\"]
+    texts = ['say "hi" \\ [1,2]}', "línea\nnueva", "貓🐱", "\u2028]", "", "x" * 3000, lone, "tail\\"]
     return [{"id": i if i % 3 else f"s{i}", "v": [rng.choice(texts), i * 1.5, None, {"k": [True]}]} for i in range(n)]
 
 
@@ -28,17 +28,16 @@ def awkward(n: int) -> list:
 def test_reads_what_json_reads(tmp_path, monkeypatch, chunk, form):
     """A chunk of one byte puts every token, escape and UTF-8 sequence on a chunk's edge."""
     monkeypatch.setattr(json_stream, "_CHUNK", chunk)
-    records = awkward(12)
-    # a lone surrogate has no UTF-8; only the forms with escapes can hold it
-    plain = json.loads(json.dumps(records).replace("\\ud83d", "ok"))
+    # a lone surrogate has no UTF-8: only the form with escapes can hold it
+    records = awkward(12, "\ud83d" if form == "ascii" else "ok")
     text = {
-        "compact": lambda: json.dumps(plain, ensure_ascii=False, separators=(",", ":")),
-        "indented": lambda: "\n " + json.dumps(plain, ensure_ascii=False, indent=3) + " \n",
+        "compact": lambda: json.dumps(records, ensure_ascii=False, separators=(",", ":")),
+        "indented": lambda: "\n " + json.dumps(records, ensure_ascii=False, indent=3) + " \n",
         "ascii": lambda: json.dumps(records),
-        "jsonl": lambda: "\n".join(json.dumps(r, ensure_ascii=False) for r in plain) + "\r\n\n",
-        "bom": lambda: "\ufeff" + json.dumps(plain, ensure_ascii=False),
+        "jsonl": lambda: "\n".join(json.dumps(r, ensure_ascii=False) for r in records) + "\r\n\n",
+        "bom": lambda: "\ufeff" + json.dumps(records, ensure_ascii=False),
     }[form]()
-    assert list(iter_records(write(tmp_path / "r.json", text))) == (records if form == "ascii" else plain)
+    assert list(iter_records(write(tmp_path / "r.json", text))) == records
 
 
 @pytest.mark.parametrize(

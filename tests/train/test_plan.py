@@ -159,7 +159,7 @@ def test_text_only_batches_meet_their_gradients_in_the_same_order(tmp_path, twin
             if "vision_tower" in name:
                 parameter.requires_grad_(False)
             else:
-                parameter.register_post_accumulate_grad_hook(lambda p, name=name: ready.append(name))
+                parameter.register_post_accumulate_grad_hook(lambda p, name=name, ready=ready: ready.append(name))
         module(made.make(positions)).backward()
         orders.append(ready)
     assert orders[0] == orders[1]
