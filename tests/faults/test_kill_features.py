@@ -1,0 +1,123 @@
+"""`kill -9` in the middle of `vinnow features`: the rerun ends with the same table, and finished parts stay as they were."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+from pictures import make_records, write_records
+from vinnow.actors.config import CheckpointRef, FeatureConfig
+from vinnow.actors.stream import make_spec, run_inline
+from vinnow.models.projection import ProjectionConfig
+from vinnow.pool.ingest import IngestConfig, ingest
+from vinnow.pool.reader import Pool
+from vinnow.store.features import FeatureSet
+
+ROWS, ROWS_PER_PART = 400, 4
+PARTS = ROWS // ROWS_PER_PART
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kill")
+    source = write_records(folder, *make_records(ROWS, seed=5))
+    ingest(IngestConfig(source=source, image_root=str(folder / "images")), str(folder / "pool"))
+    return str(folder / "pool")
+
+
+@pytest.fixture(scope="module")
+def expected(pool, twin_path, tmp_path_factory):
+    out = str(tmp_path_factory.mktemp("undisturbed"))
+    config = FeatureConfig(projection=ProjectionConfig(dim=64), rows_per_part=ROWS_PER_PART)
+    run_inline(make_spec(pool, [CheckpointRef(1, twin_path)], config, out))
+    return table(out)
+
+
+def table(out):
+    rows = FeatureSet(out, "gradient").load(1)
+    order = np.argsort(rows.ids)
+    return rows.ids[order], rows.vec[order], rows.n_tokens[order]
+
+
+def start(pool, twin_path, out):
+    sets = ("projection.dim=64", f"rows_per_part={ROWS_PER_PART}", "ray.num_cpus=2", "ray.object_store_mb=200")
+    command = [sys.executable, "-m", "vinnow", "features", "--pool", pool, "--checkpoint", f"1={twin_path}"]
+    command += ["--out", str(out), "--set", "ray.dashboard=false", *(x for s in sets for x in ("--set", s))]
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd="/",
+        start_new_session=True,
+    )
+
+
+def parts(out):
+    return {p: p.stat().st_mtime_ns for p in out.glob("gradient/step=*/part-*.parquet") if ".tmp-" not in p.name}
+
+
+def wait_for_parts(process, out, count):
+    begin = time.monotonic()
+    while len(parts(out)) < count:
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() - begin < 90, "no parts appeared"
+        time.sleep(0.005)
+
+
+def finish(process):
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    return said
+
+
+def same(out, expected):
+    for mine, other in zip(table(str(out)), expected, strict=True):
+        assert np.array_equal(mine, other)
+
+
+def test_a_killed_driver_loses_and_doubles_nothing(pool, twin_path, expected, tmp_path):
+    process = start(pool, twin_path, tmp_path)
+    wait_for_parts(process, tmp_path, 10)
+    everyone = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for one in everyone:  # the whole machine goes down, in no order
+        try:
+            os.kill(one.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait()
+    left = parts(tmp_path)
+    assert 10 <= len(left) < PARTS
+    # a half-written part must not count
+    first = next(iter(left))
+    first.with_name(first.stem + ".parquet.tmp-123").write_bytes(b"half")
+    said = finish(start(pool, twin_path, tmp_path))
+    assert f"{PARTS - len(left)} parts written, {len(left)} were there" in " ".join(said.split())
+    now = parts(tmp_path)
+    assert len(now) == PARTS
+    assert all(now[p] == written for p, written in left.items())
+    same(tmp_path, expected)
+
+
+def test_a_killed_actor_loses_and_doubles_nothing(pool, twin_path, expected, tmp_path):
+    process = start(pool, twin_path, tmp_path)
+    wait_for_parts(process, tmp_path, 10)
+    actors = [p for p in psutil.Process(process.pid).children(recursive=True) if "_Reporting" in " ".join(p.cmdline())]
+    assert actors
+    for actor in actors:
+        os.kill(actor.pid, signal.SIGKILL)
+    before = parts(tmp_path)
+    assert len(before) < PARTS
+    finish(process)
+    now = parts(tmp_path)
+    assert len(now) == PARTS
+    # a part that was under way may be written again; those that the driver had counted are not touched
+    assert sum(now[p] != written for p, written in before.items()) <= 2 * len(actors)
+    same(tmp_path, expected)
+    assert len(Pool(pool).ids()) == ROWS
