@@ -119,6 +119,10 @@ def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
     train_config(run.proxy, "proxy")
     train_config(run.finetune, "finetune")
     eval_config(run.evaluate)
+    names = [s.name for s in run.selectors]
+    for name in names:
+        if names.count(name) > 1:  # files and trials are called after the selector
+            raise InputError(f"selector {name!r} is listed twice; give each its own run.")
     kinds = {f.kind for f in run.features}
     for section in run.selectors:
         selector = registry.make(section.name, section.config)

@@ -18,6 +18,8 @@ from .records import Record
 from .templates import TEMPLATES, Segment
 
 IGNORE = -100
+# ids of a stretch of the row, and which of them are trained
+Piece = tuple[list[int], np.ndarray[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -143,38 +145,37 @@ class Encoder:
         starts, ends = [0, *(i + 1 for i in marks)], [*marks, len(segments)]
         texts = iter(self._texts([segments[a:b] for a, b in zip(starts, ends, strict=True)]))
         bos = self.tokenizer.bos_token_id
-        pieces = [] if bos is None else [([bos], [False])]
+        pieces: list[Piece] = [] if bos is None else [([bos], np.zeros(1, bool))]
         pieces.append(next(texts))
         for mark, text in zip((segments[i] for i in marks), texts, strict=True):
             special = [self.image_id] * self.image_tokens if mark.kind == "image" else [self._eos()]
-            pieces += [(special, [mark.trained] * len(special)), text]
+            pieces += [(special, np.full(len(special), mark.trained)), text]
         ids_T = np.concatenate([np.array(ids, np.int64) for ids, _ in pieces])
-        trained_T = np.concatenate([np.array(trained, bool) for _, trained in pieces])
+        trained_T = np.concatenate([trained for _, trained in pieces])
         return ids_T, np.where(trained_T, ids_T, IGNORE)
 
-    def _texts(self, chunks: list[list[Segment]]) -> list[tuple[list[int], list[bool]]]:
+    def _texts(self, chunks: list[list[Segment]]) -> list[Piece]:
         """Tokenise each stretch between marks once, as a whole; say of each token whether it is trained."""
         texts = ["".join(s.text for s in chunk) for chunk in chunks]
-        if not any(texts):
-            return [([], [])] * len(chunks)
+        out: list[Piece] = [([], np.zeros(0, bool))] * len(chunks)
+        filled = [i for i, text in enumerate(texts) if text]
+        if not filled:
+            return out
         done = self.tokenizer(
-            [t for t in texts if t],
+            [texts[i] for i in filled],
             add_special_tokens=False,
             return_attention_mask=False,
             return_offsets_mapping=True,
             split_special_tokens=True,
             verbose=False,
         )
-        found = zip(done["input_ids"], done["offset_mapping"], strict=True)
-        out: list[tuple[list[int], list[bool]]] = []
-        for text, chunk in zip(texts, chunks, strict=True):
-            if not text:
-                out.append(([], []))
-                continue
-            mask = np.repeat([s.trained for s in chunk], [len(s.text) for s in chunk])
-            ids, offsets = next(found)
+        for i, ids, offsets in zip(filled, done["input_ids"], done["offset_mapping"], strict=True):
+            # trained characters before each place: a token is trained when the count grows inside it
+            before = np.cumsum(np.repeat([0, *(s.trained for s in chunks[i])], [1, *map(_length, chunks[i])]))
+            begin, end = np.array(offsets, np.int64).reshape(-1, 2).T
             # a token without characters of its own (a prefix space) belongs to the character that follows
-            out.append((ids, [bool(mask[begin : max(end, begin + 1)].any()) for begin, end in offsets]))
+            end = np.minimum(np.maximum(end, begin + 1), len(texts[i]))
+            out[i] = (ids, before[end] > before[begin])
         return out
 
     def _eos(self) -> int:
@@ -206,6 +207,10 @@ def count_image_tokens(processor: Any) -> int:
             "set num_additional_image_tokens to 1 in processor_config.json."
         )
     return tokens + extra - 1
+
+
+def _length(segment: Segment) -> int:
+    return len(segment.text)
 
 
 def _check_tokenizer(tokenizer: Any, image_token: str, image_id: int) -> None:

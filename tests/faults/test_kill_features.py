@@ -1,4 +1,4 @@
-"""`kill -9` in the middle of `vinnow features`: the rerun ends with the same table, and finished parts stay as they were."""
+"""`kill -9` in the middle of `vinnow features`: the rerun ends with the same table, finished parts stay as they were."""
 
 import os
 import signal

@@ -257,3 +257,17 @@ def test_recipe_changes_with_what_changes_the_numbers(llama):
     ]
     assert len({str(e.recipe()) for e in made}) == 4
     assert Encoder(llama).recipe() == Encoder(llama).recipe()
+
+
+def test_threads_share_one_encoder(llama):
+    """The feature actor's loader encodes in threads; the Rust tokenizer is one shared object."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    rows = [record(f"What {i}", "cat " * (i % 40 + 1), "is", "A cat.") for i in range(200)]
+    encoder = Encoder(llama)
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(encoder.encode, rows))
+    for row, encoded in zip(rows, made, strict=True):
+        alone = encoder.encode(row)
+        assert np.array_equal(encoded.input_ids, alone.input_ids)
+        assert np.array_equal(encoded.labels, alone.labels)

@@ -1,5 +1,7 @@
 """The View's laws: exactly the pool's rows, only what is declared, only what was made alike."""
 
+import copy
+
 import numpy as np
 import pytest
 from vinnow.store.errors import DuplicateRowsError, InputError, KeyMismatchError, MissingRowsError
@@ -53,6 +55,16 @@ def test_targets_must_be_declared_and_given(world, written):
     with pytest.raises(InputError, match="--features"):
         world.view(written, NEEDS, features_root=None).load("loss", 10)
     assert world.view(written, NEEDS).targets("gradient", 10).task.tolist() == world.tasks.tolist()
+
+
+def test_checkpoints_may_be_cut_into_other_parts(world, tmp_path):
+    for step, shuffle in zip(world.steps, (1, 2, 3), strict=True):
+        apart = copy.copy(world)
+        apart.pool = {"loss": {step: world.pool["loss"][step]}}
+        apart.write(tmp_path, kinds=["loss"], shuffle=shuffle)
+    view = world.view(tmp_path, NEEDS)
+    for step in (10, 20, 30, 10):
+        assert np.array_equal(view.load("loss", step), world.pool["loss"][step][np.argsort(world.ids)])
 
 
 def test_missing_rows_are_counted(world, tmp_path):

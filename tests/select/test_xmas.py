@@ -204,3 +204,4 @@ def test_train_points_changes_what_is_learnt_from():
     assert not np.array_equal(whole, part)
     assert np.array_equal(whole, cluster(x, 20, Xmas.Config(train_points=4000), 0))
     assert len(part) == 4000
+    assert not np.array_equal(whole, cluster(x, 20, Xmas.Config(), 1))  # the seed decides where it starts
