@@ -20,6 +20,7 @@ class TrainConfig(Config):
     `global_batch = micro_batch × accumulation × workers`, checked when the config is read. `epochs` may be a fraction;
     `max_steps` overrules it. `checkpoint_count` leaves that many evenly spaced proxy checkpoints, the last step included;
     `checkpoint_steps` one every so many steps. `resume_steps`: how often the resumable state is saved.
+    `cache_mb`: memory a worker may use to keep prepared rows from one epoch to the next.
     """
 
     model: str
@@ -52,6 +53,7 @@ class TrainConfig(Config):
     checkpoint_steps: int = Field(0, ge=0)
     resume_steps: int = Field(200, ge=1)
     max_failures: int = Field(2, ge=0)
+    cache_mb: int = Field(0, ge=0)
     log_steps: int = Field(10, ge=1)
     seed: int = 0
 

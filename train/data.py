@@ -17,6 +17,8 @@ from ..store.tables import PICKS, check_unique, read_rows
 from .config import TrainConfig
 
 AHEAD = 4
+# token ids and labels, and the picture in uint8 [3, H, W]
+Prepared = tuple[Encoded, np.ndarray[Any, Any] | None]
 
 
 class Rows:
@@ -45,19 +47,13 @@ class Batches:
         tokenizer = processor.tokenizer
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self.refused_file, self.refused = refused_file, set[int]()
+        self._kept: dict[int, Prepared] = {}
+        self._room = config.cache_mb * 1_000_000
 
     def make(self, positions: np.ndarray[Any, Any]) -> dict[str, Any]:
         """Return the batch of these positions; with no usable row, one placeholder without labels."""
-        samples: list[Encoded] = []
-        pictures: list[np.ndarray[Any, Any] | None] = []
-        for record in self.rows.pool.take(self.rows.ids[positions]):
-            try:
-                encoded = self.encoder.encode(record)
-                shown = None if record.image is None else load_image(self.root, record.image)
-                pictures.append(None if shown is None else self.encoder.pixels_u8(shown))
-                samples.append(encoded)
-            except (EncodeError, ImageError) as error:
-                self._refuse(record.sample_id, error)
+        found = self._prepared(self.rows.ids[positions])
+        samples, pictures = [e for e, _ in found], [p for _, p in found]
         if not samples:
             ids = np.full(2, self.pad_id, np.int64)
             samples, pictures = [Encoded(0, ids, np.full(2, -100), None)], [None]
@@ -66,6 +62,25 @@ class Batches:
         if shown_rows:
             batch["pixel_values"] = self.encoder.normalise(torch.from_numpy(np.stack(shown_rows)))
         return batch
+
+    def _prepared(self, ids: np.ndarray[Any, Any]) -> list[Prepared]:
+        """Return the usable rows of these ids, in order; rows seen in an earlier epoch may come from memory."""
+        made: dict[int, Prepared] = {}
+        wanted = [i for i in dict.fromkeys(ids.tolist()) if i not in self._kept]
+        for record in self.rows.pool.take(np.array(wanted, np.uint64)) if wanted else ():
+            try:
+                encoded = self.encoder.encode(record)
+                shown = None if record.image is None else load_image(self.root, record.image)
+                made[record.sample_id] = (encoded, None if shown is None else self.encoder.pixels_u8(shown))
+            except (EncodeError, ImageError) as error:
+                self._refuse(record.sample_id, error)
+        for sample_id, row in made.items():
+            size = row[0].input_ids.nbytes * 2 + (0 if row[1] is None else row[1].nbytes)
+            if self._room >= size:  # full means full: access is uniform, so throwing rows out gains nothing
+                self._kept[sample_id] = row
+                self._room -= size
+        both = (self._kept.get(i) or made.get(i) for i in ids.tolist())
+        return [row for row in both if row is not None]
 
     def _refuse(self, sample_id: int, error: EncodeError | ImageError) -> None:
         if sample_id in self.refused:

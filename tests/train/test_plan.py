@@ -180,6 +180,19 @@ def test_rows_that_cannot_be_used_are_dropped_and_listed(tmp_path, twin_path):
     assert len(listed) == len(image_rows)
 
 
+def test_rows_from_memory_are_the_rows_from_disk(tiny_pool, twin_path, tmp_path):
+    processor = load(twin_path).processor
+    made = []
+    for cache in (0, 1, 50):
+        cfg = config(pool=tiny_pool, model=twin_path, cache_mb=cache)
+        batches = Batches(cfg, Rows(cfg), processor, str(tmp_path / "refused"))
+        made.append([batches.make(np.array(p)) for p in ([1, 2, 3, 3], [3, 2, 40], [1, 2, 3, 3])])
+    assert len(batches._kept) == 4
+    for plain, kept in ((made[0], made[1]), (made[0], made[2])):
+        for a, b in zip(plain, kept, strict=True):
+            assert all(torch.equal(a[n], b[n]) for n in ("input_ids", "labels", "pixel_values"))
+
+
 def test_rows_are_the_picks_whatever_the_files_order(tiny_pool):
     rows = Rows(config(pool=tiny_pool))
     assert np.array_equal(rows.ids, np.sort(Pool(tiny_pool).ids()))
