@@ -173,8 +173,9 @@ class Encoder:
             # trained characters before each place: a token is trained when the count grows inside it
             before = np.cumsum(np.repeat([0, *(s.trained for s in chunks[i])], [1, *map(_length, chunks[i])]))
             begin, end = np.array(offsets, np.int64).reshape(-1, 2).T
-            # a token without characters of its own (a prefix space) belongs to the character that follows
-            end = np.minimum(np.maximum(end, begin + 1), len(texts[i]))
+            # a token without characters of its own (a trimmed space) belongs to the one that follows, or the last
+            begin = np.minimum(begin, len(texts[i]) - 1)
+            end = np.maximum(end, begin + 1)
             out[i] = (ids, before[end] > before[begin])
         return out
 

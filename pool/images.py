@@ -59,8 +59,7 @@ def load_image(root: str | None, relative: str, max_pixels: int = MAX_PIXELS) ->
             width, height = picture.size
             if width * height > max_pixels:
                 raise ImageError("image_too_large", f"{relative!r} has {width}×{height} pixels, over {max_pixels}.")
-            picture.load()
-            return picture.convert("RGB")
+            return picture.convert("RGB")  # decodes all of it, so that a cut one is found
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -160,6 +160,21 @@ def test_projection_keeps_inner_products():
     assert error.abs().max() < 5 / 4096**0.5
 
 
+def test_kept_signs_are_those_made_anew(monkeypatch):
+    g = torch.randn(3, 500, generator=torch.Generator().manual_seed(0))
+    found = []
+    for room in (0, 500 * 64, 10**9):
+        monkeypatch.setattr(Rademacher, "KEPT", room)
+        monkeypatch.setattr(Rademacher, "BLOCK", 64 * 200)  # three blocks a parameter
+        sink = Rademacher(ProjectionConfig(dim=64))
+        for _ in range(2):
+            sink.start(3, torch.device("cpu"), torch.float32)
+            sink.add("x", g)
+            sink.add("y", g)
+            found.append(sink.finish())
+    assert all(torch.equal(found[0], f) for f in found[1:])
+
+
 def test_losses_are_per_sample_means(twin_path):
     model = load(twin_path).model
     batch = make_batch(model)

@@ -4,7 +4,7 @@ Hand-written merges make the expected tokens readable: `▁US ER :` as in LLaMA'
 """
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import LlavaProcessor, PreTrainedTokenizerFast
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
@@ -14,9 +14,12 @@ MERGES = "U S|E R|▁ US|A S|S I|AS SI|AS S|▁ A|▁ AS|▁ ASSI|c a|ca t|▁ c
 CHARS = [chr(c) for c in range(33, 127)] + ["▁"]
 
 
-def llama_core(flavour: str) -> Tokenizer:
-    """A LLaMA-like BPE: `metaspace-always` and `-first`, or the `normalizer` of Llama-2's own tokenizer.json."""
-    merges = [tuple(m.split(" ")) for m in MERGES.split("|")]
+def llama_core(flavour: str, more: str = "") -> Tokenizer:
+    """A LLaMA-like BPE: `metaspace-always` and `-first`, or the `normalizer` of Llama-2's own tokenizer.json.
+
+    `more`: further merges, as `: ▁`.
+    """
+    merges = [tuple(m.split(" ")) for m in (MERGES + more).split("|")]
     pieces = [*SPECIALS, *(f"<0x{b:02X}>" for b in range(256)), *CHARS, *("".join(m) for m in merges)]
     vocab = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
     core = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
@@ -30,11 +33,12 @@ def llama_core(flavour: str) -> Tokenizer:
     return core
 
 
-def byte_core() -> Tokenizer:
-    """A byte-level BPE as of GPT-2 and Qwen, trained on a few words."""
+def byte_core(trim: bool = False) -> Tokenizer:
+    """A byte-level BPE as of GPT-2 and Qwen, trained on a few words; `trim`: offsets without spaces (RoBERTa)."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
+    core.post_processor = processors.ByteLevel(trim_offsets=trim)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     words = ["USER: What is it? ASSISTANT: A cat."] * 9
     core.train_from_iterator(words, trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False))
@@ -42,13 +46,14 @@ def byte_core() -> Tokenizer:
     return core
 
 
-def build_processor(flavour: str, size: int = 28, special: bool = True) -> LlavaProcessor:
+def build_processor(flavour: str, size: int = 28, special: bool = True, more: str = "") -> LlavaProcessor:
     """Wrap a tokenizer and a PIL image processor of `size` pixels: patches of 14, so (size / 14)² image tokens.
 
-    `flavour`: one of `LLAMAS`, or `bytes`. `special`: whether the tokenizer knows `<image>` as a special token.
+    `flavour`: one of `LLAMAS`, `bytes` or `bytes-trimmed`. `special`: whether the tokenizer knows `<image>` as a special token.
     """
-    core = byte_core() if flavour == "bytes" else llama_core(flavour)
-    names = {} if flavour == "bytes" else {"bos_token": "<s>", "unk_token": "<unk>"}
+    by_bytes = flavour.startswith("bytes")
+    core = byte_core("trimmed" in flavour) if by_bytes else llama_core(flavour, more)
+    names = {} if by_bytes else {"bos_token": "<s>", "unk_token": "<unk>"}
     core.add_tokens([AddedToken("<image>", special=special, normalized=False)])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, eos_token="</s>", pad_token="<pad>", padding_side="right", **names
@@ -80,7 +85,7 @@ def llama(request) -> LlavaProcessor:
     return build_processor(request.param)
 
 
-@pytest.fixture(scope="session")
-def bytelevel() -> LlavaProcessor:
+@pytest.fixture(scope="session", params=["bytes", "bytes-trimmed"])
+def bytelevel(request) -> LlavaProcessor:
     """Byte-level, without a beginning token."""
-    return build_processor("bytes")
+    return build_processor(request.param)

@@ -72,6 +72,13 @@ def test_byte_level_answers(bytelevel, answer, expected):
     assert trained(bytelevel, encoded) == f"{expected} Ġcat </s>"
 
 
+def test_a_token_over_the_border_is_trained(make_processor):
+    """Without a pre-tokenizer a merge may join the colon to the answer: what overlaps the answer carries loss."""
+    joined = make_processor("normalizer", more="|: ▁")
+    encoded = Encoder(joined).encode(record("What", "3"))
+    assert trained(joined, encoded) == ":▁ 3 </s>"
+
+
 def test_the_whole_row_with_a_picture(llama):
     encoded = Encoder(llama).encode(record("<image>\nWhat is", "A cat.", "What", "cat", image="a.png"))
     image = "<image> <image> <image> <image>"
