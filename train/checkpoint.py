@@ -1,5 +1,6 @@
 """Two kinds of checkpoint: the resumable state (DeepSpeed's, reported to Ray Train) and models to use (Hugging Face's)."""
 
+import glob
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..models.load import NON_LORA, base_of
+from ..models.load import NON_LORA
 from ..models.parts import canonical, part_of
 
 STATE, PROGRESS = "state", "progress.json"
@@ -46,6 +47,8 @@ def save_model(engine: Any, processor: Any, out: str, rank: int) -> None:
 
 
 def _write(model: Any, processor: Any, out: str) -> None:
+    for left in glob.glob(f"{glob.escape(out)}.tmp-*"):  # a killed worker's: as large as the model
+        shutil.rmtree(left)
     temporary = f"{out}.tmp-{uuid.uuid4().hex[:8]}"
     os.makedirs(temporary)
     try:
@@ -73,7 +76,6 @@ def _write_adapter(model: Any, folder: str) -> None:
     }
     if others:
         save_file(others, os.path.join(folder, NON_LORA))
-    assert base_of(model) is not model
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

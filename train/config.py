@@ -19,7 +19,8 @@ class TrainConfig(Config):
     `parts`: ["projector"] is stage 1, ["projector", "language_model"] stage 2, ["projector", "lora"] LoRA.
     `global_batch = micro_batch × accumulation × workers`, checked when the config is read. `epochs` may be a fraction;
     `max_steps` overrules it. `checkpoint_count` leaves that many evenly spaced proxy checkpoints, the last step included;
-    `checkpoint_steps` one every so many steps. `resume_steps`: how often the resumable state is saved.
+    `checkpoint_steps` one every so many steps. `resume_steps`: how often the resumable state is saved. The report's loss
+    is the mean of the last `log_steps` steps.
     `cache_mb`: memory a worker may use to keep prepared rows from one epoch to the next.
     """
 
@@ -72,6 +73,9 @@ class TrainConfig(Config):
             raise ValueError("the part 'lora' and the section `lora` go together")
         if "lora" in self.parts and "language_model" in self.parts:
             raise ValueError("train either the language model or LoRA on it")
+        if self.precision == "bfloat16" and self.zero_stage == 0:
+            # DeepSpeed 0.19 then warms AdamW up with a step on zero gradients, which falsifies its bias correction
+            raise ValueError("bfloat16 needs zero_stage 1 or more: stage 0 would begin AdamW at its second step")
         if self.checkpoint_count and self.checkpoint_steps:
             raise ValueError("give checkpoint_count or checkpoint_steps, not both")
         return self

@@ -49,7 +49,7 @@ def byte_core(trim: bool = False) -> Tokenizer:
 def build_processor(flavour: str, size: int = 28, special: bool = True, more: str = "") -> LlavaProcessor:
     """Wrap a tokenizer and a PIL image processor of `size` pixels: patches of 14, so (size / 14)² image tokens.
 
-    `flavour`: one of `LLAMAS`, `bytes` or `bytes-trimmed`. `special`: whether the tokenizer knows `<image>` as a special token.
+    `flavour`: one of `LLAMAS`, `bytes` or `bytes-trimmed`. `special`: whether `<image>` is a special token.
     """
     by_bytes = flavour.startswith("bytes")
     core = byte_core("trimmed" in flavour) if by_bytes else llama_core(flavour, more)

@@ -44,7 +44,9 @@ def test_reads_what_json_reads(tmp_path, monkeypatch, chunk, form):
     ("text", "expected"),
     [("[]", []), ("[ ]\n", []), ('[1, -2.5e3, "a", null]', [1, -2500.0, "a", None]), ("[12]", [12])],
 )
-def test_arrays_of_other_values(tmp_path, text, expected):
+@pytest.mark.parametrize("chunk", [1, 1 << 20])
+def test_arrays_of_other_values(tmp_path, monkeypatch, chunk, text, expected):
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
     assert list(iter_records(write(tmp_path / "r.json", text))) == expected
 
 
