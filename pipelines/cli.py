@@ -62,7 +62,9 @@ def doctor(
     from ..store.files import write_json
     from .config import settings
 
-    report = examine(IngestConfig.parse({"source": source, "image_root": images} | settings(sets)))
+    config = IngestConfig.parse({"source": source, "image_root": images} | settings(sets))
+    with bar("doctor", "rows") as tell:
+        report = examine(config, progress=lambda rows: tell(rows, 0))
     for table in render(report):
         console.print(table)
     if json_out:

@@ -17,7 +17,7 @@ from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.reader import Pool
 from vinnow.store.features import FeatureSet
 
-ROWS, ROWS_PER_PART = 400, 4
+ROWS, ROWS_PER_PART = 240, 4
 PARTS = ROWS // ROWS_PER_PART
 
 
