@@ -82,7 +82,7 @@ class RunConfig(Config):
 
 
 # fields that the run fills in; a recipe that sets one of them would be overruled silently
-TRAIN_FILLED = ("model", "pool", "picks")
+TRAIN_FILLED = ("model", "pool", "picks", "seed")
 EVAL_FILLED = ("model", "pool", "run")
 
 

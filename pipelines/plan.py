@@ -53,6 +53,7 @@ def make_plan(run: RunConfig) -> list[Planned]:
                 what = f"{config.kind}, dim {config.dim}, {len(points)} checkpoints"
                 line = _line(run, f"{out}-{config.kind}", what, n, config=config)
                 line.bytes, line.on = n * config.dim * _BYTES[config.dtype], _actors(run)
+                line.config["actors"] = run.actors.model_dump(mode="json")
                 plan.append(line)
     for selector in run.selectors:
         wanted = ", ".join(f"{b} = {budget_rows(b, rows['pool'])}" for b in run.budgets)
@@ -92,7 +93,7 @@ def count_rows(run: RunConfig, name: str) -> int:
 
 
 def _training(run: RunConfig, name: str, section: dict[str, Any], rows: int) -> Planned:
-    config = train_config(section, name)
+    config = train_config(section, name, seed=run.seed)
     line = _line(run, name, f"train {', '.join(config.parts)}, ZeRO-{config.zero_stage}", rows, config=config)
     line.steps = config.planned_steps(rows)
     line.on = f"{config.workers} × {'GPU' if config.use_gpu else 'CPU'}"

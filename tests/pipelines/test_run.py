@@ -37,7 +37,7 @@ def values(tmp_path_factory):
             {"kind": "gradient", "projection": {"dim": 64}, "rows_per_part": 30},
             {"kind": "trajectory", "rows_per_part": 30},
         ],
-        "selectors": [{"name": "less", "config": {"targets": ["color"]}}, {"name": "xmas"}],
+        "selectors": [{"name": "less", "config": {"targets": ["shape"]}}, {"name": "xmas"}],
         "budgets": ["20%"],
         "finetune": STEP,
         "evaluate": {"max_len": 256, "max_new_tokens": 2},
@@ -107,15 +107,15 @@ def test_the_plan_counts_rows_steps_and_bytes(values, tmp_path):
     assert not os.path.exists(config.out)
 
 
-def flips(model, tree, path=()):
-    """Yield every leaf of a config tree with another value that its type allows."""
-    for name, value in tree.items():
+def flips(tree, path=()):
+    """Yield every leaf of a config tree (dicts and lists) with another value that its type allows."""
+    for name, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
         here = (*path, name)
-        if isinstance(value, dict) and value:
-            yield from flips(model, value, here)
+        if isinstance(value, (dict, list)):
+            yield from flips(value, here)
         elif isinstance(value, bool):
             yield here, not value
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        elif isinstance(value, (int, float)):
             yield here, value * 2 if value else 1
 
 
@@ -124,7 +124,7 @@ def test_every_knob_changes_the_plan(values, tmp_path):
     config = resolve(json.loads(json.dumps(values | {"out": str(tmp_path / "new")})))
     shown = repr(make_plan(config))
     tried, refused = 0, []
-    for path, other in flips(RunConfig, config.model_dump(mode="json")):
+    for path, other in flips(config.model_dump(mode="json")):
         tree = config.model_dump(mode="json")
         here = tree
         for name in path[:-1]:
@@ -133,13 +133,13 @@ def test_every_knob_changes_the_plan(values, tmp_path):
         try:
             changed = RunConfig.model_validate(tree)
             plan = make_plan(changed)
-        except (InputError, ValueError):
+        except ValueError:  # a value that the config itself refuses
             refused.append(path)
             continue
         tried += 1
-        assert repr(plan) != shown, f"{'.'.join(path)} does nothing"
-    assert tried > 25
-    assert len(refused) < 12, refused
+        assert repr(plan) != shown, f"{path} does nothing"
+    assert tried > 60
+    assert len(refused) < 20, refused
 
 
 @pytest.mark.parametrize(
