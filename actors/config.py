@@ -5,18 +5,23 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..models.projection import ProjectionConfig
+from ..models.projections.config import ProjectionConfig
+from ..models.taps.modes import Mode
 from ..store.config import Config
 from ..store.keys import FeatureKey, recipe_text
 
 
 class FeatureConfig(Config):
-    """One kind of feature. Lengths in tokens, image tokens included."""
+    """One kind of feature. Lengths in tokens, image tokens included.
 
-    kind: Literal["gradient", "trajectory", "loss"] = "gradient"
-    # gradient
+    `gradient`: projected per-sample gradients. `influence`: their exact inner products with the mean gradients of a target
+    set's tasks, without a projection. `trajectory`: attention's singular values. `loss`: mean loss a trained token.
+    """
+
+    kind: Literal["gradient", "influence", "trajectory", "loss"] = "gradient"
+    # gradient, influence
     which: str = "projector"
-    mode: Literal["sgd", "sign"] = "sgd"
+    mode: Mode = "sgd"
     projection: ProjectionConfig = ProjectionConfig()
     unit_rows: bool = True
     # trajectory
@@ -27,7 +32,7 @@ class FeatureConfig(Config):
     max_len: int = Field(2048, ge=8)
     # how it is computed
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
-    dtype: Literal["float16", "float32"] = "float32"
+    dtype: Literal["float32", "float16", "int8", "bit1"] = "float32"
     token_budget: int = Field(16_384, ge=1)
     max_rows: int = Field(64, ge=1)
     rows_per_part: int = Field(256, ge=1)
@@ -37,25 +42,40 @@ class FeatureConfig(Config):
     def _fits(self) -> "FeatureConfig":
         if self.kind == "gradient" and self.projection.kind == "none":
             raise ValueError("projection 'none' is for tests: a stored gradient needs a projection with a fixed dim")
+        if self.kind == "gradient" and self.projection.kind == "kron" and self.mode != "sgd":
+            raise ValueError(f"projection 'kron' never forms the gradient, which mode {self.mode!r} needs: take sjlt")
         if self.kind == "gradient" and self.dtype == "float16" and not self.unit_rows:
             raise ValueError("raw gradients underflow in float16; keep unit_rows, or store float32")
+        if self.kind != "gradient" and self.dtype != "float32":
+            raise ValueError(f"{self.kind} features are narrow and keep their scale: store them as float32")
         return self
 
     @property
-    def dim(self) -> int:
-        """Width of the stored vector."""
-        return {"gradient": self.projection.dim, "trajectory": self.top_k, "loss": 1}[self.kind]
+    def uses_gradients(self) -> bool:
+        """Say whether each row is differentiated."""
+        return self.kind in ("gradient", "influence")
 
-    def recipe(self, text: dict[str, Any]) -> str:
-        """Return the maths as canonical JSON; `text` is `Encoder.recipe()`. Batching and parts leave it alone."""
+    @property
+    def dim(self) -> int:
+        """Width of the stored vector; 0 for influence, which has one column a task of the targets."""
+        return {"gradient": self.projection.dim, "trajectory": self.top_k, "loss": 1, "influence": 0}[self.kind]
+
+    def for_targets(self) -> "FeatureConfig":
+        """Return what a target set is computed with: plain gradients (LESS compares Adam's updates with those), unquantised."""
+        return self.model_copy(update={"mode": "sgd", "dtype": "float32"}) if self.uses_gradients else self
+
+    def recipe(self, text: dict[str, Any], targets: dict[str, Any] | None = None) -> str:
+        """Return the maths as canonical JSON; `text` is `Encoder.recipe()`. Batching and parts leave it alone.
+
+        `targets`: tasks and digest of the target means, for influence.
+        """
         facts: dict[str, Any] = {"text": text, "precision": self.precision}
+        if self.uses_gradients:
+            facts |= {"which": self.which, "mode": self.mode}
         if self.kind == "gradient":
-            facts |= {
-                "which": self.which,
-                "mode": self.mode,
-                "projection": self.projection.model_dump(),
-                "unit_rows": self.unit_rows,
-            }
+            facts |= {"projection": self.projection.facts(), "unit_rows": self.unit_rows}
+        if targets is not None:
+            facts["targets"] = targets
         if self.kind == "trajectory":
             facts |= {"reading": "flat", "rows": "text after the image", "pads": "masked"}
         return recipe_text(**facts)
@@ -63,10 +83,14 @@ class FeatureConfig(Config):
 
 @dataclass(frozen=True)
 class CheckpointRef:
-    """A checkpoint of the proxy: its training step and its folder."""
+    """A checkpoint of the proxy: its training step and its folder.
+
+    `optimizer`: file or folder of its Adam moments, for modes that need them; None looks in the checkpoint's folder.
+    """
 
     step: int
     path: str
+    optimizer: str | None = None
 
 
 class ActorResources(Config):
@@ -84,19 +108,24 @@ class FeatureSpec:
     """All that an actor is told: plain values, so that it travels to any worker."""
 
     pool: str
-    image_root: str | None
     out: str
     config: FeatureConfig
     checkpoints: tuple[CheckpointRef, ...]
     keys: tuple[FeatureKey, ...]
     targets: bool = False
+    # influence: the target pool, and one file of mean gradients a checkpoint
+    target_pool: str | None = None
+    means: tuple[str, ...] = ()
     device: str = "cpu"
     threads: int = 1
 
 
 @dataclass
 class FeatureReport:
-    """What a feature run did; `tokens` and `padded` count the tokens computed and those of them that were pads."""
+    """What a feature run did; `tokens` and `padded` count the tokens computed and those of them that were pads.
+
+    `extra`: what the taps counted, such as the share of second moments under Adam's epsilon.
+    """
 
     kind: str
     steps: list[int]

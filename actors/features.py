@@ -1,26 +1,30 @@
 """The feature actor: a plain class that turns parts of the pool into parts of the feature store.
 
 It runs inline in a test, on local Ray, and on a GPU alike; `stream.py` puts it on Ray Data. The unit of work is one part:
-written whole or not at all, so a retried or repeated task changes nothing.
+written whole or not at all, so a retried or repeated task changes nothing. Axes: N rows of a part, D width of a vector.
 """
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..models.load import load
-from ..models.taps.attention import AttentionTap
-from ..models.taps.forward import LossTap
-from ..models.taps.gradients import GradientTap
+from ..models.taps.forward import on_device, tower_features
 from ..pool.collate import collate
 from ..store.features import FeatureBatch, write_part
 from ..store.keys import FeatureKey
+from ..store.quantise import error, row_norms
 from ..store.refusals import write_refused
 from .batching import token_batches
-from .config import FeatureConfig, FeatureSpec
+from .config import FeatureSpec
 from .loader import LoadedPart, PartLoader, unpack
+from .sharing import same_tower, share_equal
+from .taps import make_tap
+
+Array = np.ndarray[Any, Any]
 
 
 class FeatureActor:
@@ -30,14 +34,25 @@ class FeatureActor:
         torch.set_num_threads(spec.threads)
         self.spec = spec
         self.loader = PartLoader(spec)
-        config = spec.config
-        loaded = [load(c.path, config.precision, spec.device) for c in spec.checkpoints]
-        for model, key in zip(loaded, spec.keys, strict=True):
-            # the driver made the keys; the weights may have changed on disk since
-            assert model.digest == key.model, f"{model.path} changed while the run was under way"
-        self.taps = {key.checkpoint: make_tap(m.model, config) for m, key in zip(loaded, spec.keys, strict=True)}
         self.keys = {key.checkpoint: key for key in spec.keys}
-        self.pad_id = loaded[0].processor.tokenizer.pad_token_id or 0
+        self.models: dict[int, Any] = {}
+        self.counted: dict[int, tuple[int, float]] = {}
+        for checkpoint, key in zip(spec.checkpoints, spec.keys, strict=True):
+            loaded = load(checkpoint.path, spec.config.precision, spec.device)
+            # the driver made the keys; the weights may have changed on disk since
+            assert loaded.digest == key.model, f"{loaded.path} changed while the run was under way"
+            if self.models:
+                share_equal(next(iter(self.models.values())), loaded.model)
+            self.models[key.checkpoint] = loaded.model
+            self.pad_id = loaded.processor.tokenizer.pad_token_id or 0
+        self.first = next(iter(self.models.values()))
+        self.taps = {
+            key.checkpoint: make_tap(self.models[key.checkpoint], spec, number) for number, key in enumerate(spec.keys)
+        }
+        # one tower for several checkpoints: its features are computed once a batch
+        others = list(self.models.values())[1:]
+        tapped = spec.config.uses_gradients and any("vision_tower" in n for n in next(iter(self.taps.values())).modules)
+        self.one_tower = bool(others) and not tapped and all(same_tower(self.first, m) for m in others)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Take rows of (part, todo[, payload]); return one row of counts for each part."""
@@ -49,40 +64,72 @@ class FeatureActor:
         return {k: np.array([r[k] for r in rows]) for k in rows[0]}
 
     def compute(self, name: str, steps: list[int], payload: bytes | None = None) -> dict[str, Any]:
-        """Compute one part at the given checkpoints: pictures are decoded once for all of them."""
+        """Compute one part at the given checkpoints: pictures are decoded, and a shared tower runs, once for all of them."""
         start = time.perf_counter()
         part = self.loader.load(name) if payload is None else unpack(payload)
-        counts = {"tokens": 0, "padded": 0, "refused": 0}
-        for step in steps:
-            self._one_step(name, part, self.keys[step], counts)
+        counts = {"tokens": 0, "padded": 0, "refused": 0, "entries": 0.0, "under_eps": 0.0, "storage_error": 0.0}
+        for step, (vec_ND, norm_N) in self._vectors(part, steps, counts).items():
+            self._write(name, part, self.keys[step], (vec_ND, norm_N), counts)
+        self._count_small(steps, counts)
         return {
             "part": name,
             "rows": len(part.encoded) * len(steps),
             "seconds": time.perf_counter() - start,
         } | counts
 
-    def _one_step(self, name: str, part: LoadedPart, key: FeatureKey, counts: dict[str, int]) -> None:
-        config = self.spec.config
-        n = len(part.encoded)
-        vec_ND = np.zeros((n, key.dim), np.float32)
+    def _count_small(self, steps: list[int], counts: dict[str, Any]) -> None:
+        """Add how many second moments this part met, and how many of them were under Adam's epsilon."""
+        for step in steps if self.spec.config.uses_gradients else ():
+            facts = self.taps[step].transform.facts()
+            entries = facts.get("entries", 0)
+            now = (entries, entries * facts.get("below_eps", 0.0))
+            before = self.counted.get(step, (0, 0.0))
+            counts["entries"] += now[0] - before[0]
+            counts["under_eps"] += now[1] - before[1]
+            self.counted[step] = now
+
+    def _vectors(self, part: LoadedPart, steps: list[int], counts: dict[str, Any]) -> dict[int, tuple[Array, Array]]:
+        """Return each step's vectors [N, D] and the norms [N] of what they stand for."""
+        made: dict[int, list[tuple[list[int], torch.Tensor, torch.Tensor | None]]] = {s: [] for s in steps}
+        for rows, batch in self.batches(part, counts):
+            batch = on_device(batch, self.first)
+            if self.one_tower and len(steps) > 1 and batch.get("pixel_values") is not None:
+                batch["tower_features"] = tower_features(self.first, batch["pixel_values"])
+            for step in steps:
+                tap = self.taps[step]
+                vec = tap.tensors(batch)
+                made[step].append((rows, vec, tap.norms() if self.spec.config.uses_gradients else None))
+        # the device is waited for here, once a part and step
+        return {step: _gather(found, len(part.encoded), self.keys[step].dim) for step, found in made.items()}
+
+    def batches(self, part: LoadedPart, counts: dict[str, Any]) -> Iterator[tuple[list[int], dict[str, Any]]]:
+        """Yield a part's batches under the token budget, with their rows; counts tokens and pads."""
         lengths = [len(e.input_ids) for e in part.encoded]
-        for rows in token_batches(lengths, config.token_budget, config.max_rows):
-            vec_ND[rows] = self.taps[key.checkpoint](self._collate(part, rows))
+        for rows in token_batches(lengths, self.spec.config.token_budget, self.spec.config.max_rows):
             longest = max(lengths[i] for i in rows)
             counts["tokens"] += longest * len(rows)
             counts["padded"] += longest * len(rows) - sum(lengths[i] for i in rows)
+            yield rows, self._collate(part, rows)
+
+    def _write(
+        self, name: str, part: LoadedPart, key: FeatureKey, found: tuple[Array, Array], counts: dict[str, Any]
+    ) -> None:
+        config = self.spec.config
+        vec_ND, norm_N = found
         refused = list(part.refused)
-        keep = np.isfinite(vec_ND).all(1)
+        keep = np.isfinite(vec_ND).all(1) & np.isfinite(norm_N)
         if config.kind == "gradient" and config.unit_rows:
-            norm_N1 = np.linalg.norm(vec_ND, axis=1, keepdims=True)
-            vec_ND = np.divide(vec_ND, norm_N1, out=np.zeros_like(vec_ND), where=norm_N1 > 0)
+            vec_ND = np.divide(vec_ND, norm_N[:, None], out=np.zeros_like(vec_ND), where=norm_N[:, None] > 0)
         for i in np.flatnonzero(~keep):
             refused.append((part.encoded[i].sample_id, "", "not_finite", f"{key.kind} at step {key.checkpoint}"))
         ids = np.array([e.sample_id for e in part.encoded], np.uint64)
+        lengths = np.array([len(e.input_ids) for e in part.encoded], np.int32)
         tasks = np.array(part.tasks, object)[keep] if self.spec.targets else None
         counts["refused"] += len(refused)
+        if config.dtype in ("int8", "bit1") and keep.any():
+            counts["storage_error"] = max(counts["storage_error"], error(vec_ND[keep], config.dtype)["mean"])
         write_refused(self.spec.out, key.kind, key.checkpoint, name, refused)
-        batch = FeatureBatch(ids[keep], np.array(lengths, np.int32)[keep], vec_ND[keep], tasks)
+        batch = FeatureBatch(ids[keep], lengths[keep], vec_ND[keep], tasks, norm_N[keep])
         write_part(self.spec.out, key, name, batch, config.dtype)
 
     def _collate(self, part: LoadedPart, rows: list[int]) -> dict[str, Any]:
@@ -97,10 +144,12 @@ class FeatureActor:
         return batch
 
 
-def make_tap(model: Any, config: FeatureConfig) -> Any:
-    """Return the tap of a feature kind: batch → vectors [B, D]. A new kind is one entry here and in `FeatureConfig`."""
-    if config.kind == "gradient":
-        return GradientTap(model, config.which, config.projection, config.mode)
-    if config.kind == "trajectory":
-        return AttentionTap(model, config.top_k)
-    return LossTap(model)
+def _gather(
+    found: list[tuple[list[int], torch.Tensor, torch.Tensor | None]], rows: int, dim: int
+) -> tuple[Array, Array]:
+    vec_ND, norm_N = np.zeros((rows, dim), np.float32), np.zeros(rows, np.float32)
+    for at, vec, norms in found:
+        vec_ND[at] = vec.float().cpu().numpy()
+        with np.errstate(invalid="ignore", over="ignore"):
+            norm_N[at] = row_norms(vec_ND[at]) if norms is None else norms.float().cpu().numpy()
+    return vec_ND, norm_N

@@ -42,7 +42,7 @@ class PartLoader:
     def __init__(self, spec: FeatureSpec) -> None:
         self.spec = spec
         self.pool = Pool(spec.pool)
-        self.root = spec.image_root or self.pool.image_root
+        self.root = self.pool.image_root
         config = spec.config
         processor = load_processor(spec.checkpoints[0].path)
         self.encoder = Encoder(processor, config.template, config.max_len, image_mode=config.image_mode)

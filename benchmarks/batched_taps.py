@@ -17,7 +17,7 @@ import torch
 import transformers
 from vinnow.models.load import load
 from vinnow.models.parts import pick_linears
-from vinnow.models.projection import ProjectionConfig
+from vinnow.models.projections.config import ProjectionConfig
 from vinnow.models.taps.gradients import GradientTap
 from vinnow.models.tiny import TwinConfig, build_twin
 from vinnow.pool.collate import collate

@@ -64,7 +64,9 @@ def load(path: str, dtype: str = "float32", device: str = "cpu", attn: str = "sd
 
         if (folder / NON_LORA).is_file():
             _apply(model, folder / NON_LORA)
-        model = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
+        # PEFT would put adapters of a bfloat16 base into float32, and every product with them
+        model = PeftModel.from_pretrained(model, str(folder), local_files_only=True, autocast_adapter_dtype=False)
+        model.to(DTYPES[dtype])
     model = model.to(device).eval()
     return Loaded(model, load_processor(path), model_digest(path), str(folder))
 

@@ -2,12 +2,16 @@
 
 import os
 import sys
-from typing import Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..store.errors import InputError, VinnowError
 from .progress import bar, console
+
+if TYPE_CHECKING:
+    from ..actors.config import CheckpointRef
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -101,15 +105,19 @@ def features(
     pool: PoolDir,
     checkpoint: Annotated[list[str], typer.Option(help="STEP=FOLDER of a proxy checkpoint (repeatable).")],
     out: Out,
-    kind: Annotated[str, typer.Option(help="gradient, trajectory or loss.")] = "gradient",
+    kind: Annotated[str, typer.Option(help="gradient, influence, trajectory or loss.")] = "gradient",
     targets: Annotated[bool, typer.Option(help="The pool is a target set: keep its tasks.")] = False,
+    target_pool: Annotated[str | None, typer.Option(help="The target set's pool, for influence.")] = None,
+    optimizer: Annotated[
+        list[str] | None, typer.Option(help="STEP=PATH of a checkpoint's optimizer state, if it is not in its folder.")
+    ] = None,
     sets: Sets = None,
 ) -> None:
     """Stream the pool through an actor pool into the feature store; finished parts are not computed again.
 
     Example: `vinnow features --pool pool --checkpoint 100=proxy/checkpoint-100 --kind trajectory --out features`
 
-    `--set` reaches the feature config (`projection.dim=8192`), `actors.…` and `ray.…`.
+    `--set` reaches the feature config (`projection.kind=sjlt`, `mode=adam`, `dtype=int8`), `actors.…` and `ray.…`.
     """
     from ..actors.cluster import RayConfig, ensure_ray
     from ..actors.config import ActorResources, FeatureConfig
@@ -120,13 +128,18 @@ def features(
     ray = RayConfig.parse(values.pop("ray", {}), "ray")
     resources = ActorResources.parse(values.pop("actors", {}), "actors")
     config = FeatureConfig.parse({"kind": kind} | values)
-    spec = make_spec(pool, [_checkpoint(c) for c in checkpoint], config, out, targets=targets)
+    states = {c.step: c.path for c in map(_checkpoint, optimizer or [])}
+    checkpoints = [replace(c, optimizer=states.pop(c.step, None)) for c in map(_checkpoint, checkpoint)]
+    if states:
+        raise InputError(f"--optimizer names steps {sorted(states)} that no --checkpoint has.")
+    spec = make_spec(pool, checkpoints, config, out, targets=targets, target_pool=target_pool)
     ensure_ray(ray)
     with bar(f"{kind} features", "parts") as tell:
         report = run_features(spec, resources, tell)
     console.print(
         f"{report.parts} parts written, {report.skipped_parts} were there; {report.rows} rows, "
         f"{report.refused} refused, {report.seconds:.1f} s"
+        + "".join(f", {name.replace('_', ' ')} {value:.3g}" for name, value in report.extra.items())
     )
 
 
@@ -181,7 +194,7 @@ def evaluate(
 
 @app.command()
 def plan(run: RunFile, sets: Sets = None) -> None:
-    """Dry run: what would run, on what, how many rows, bytes and steps; and the resolved config."""
+    """Dry run: what would run, on what, how many rows, bytes and steps, at what price; and the resolved config."""
     from .config import load_run
     from .plan import make_plan, print_plan
 
@@ -225,12 +238,12 @@ def demo(
     run_demo(out, sets or [])
 
 
-def _checkpoint(text: str) -> "object":
+def _checkpoint(text: str) -> "CheckpointRef":
     from ..actors.config import CheckpointRef
 
     step, sep, path = text.partition("=")
     if not sep or not step.isdigit():
-        raise InputError(f"--checkpoint wants STEP=FOLDER, not {text!r}.")
+        raise InputError(f"--checkpoint and --optimizer want STEP=FOLDER, not {text!r}.")
     return CheckpointRef(int(step), path)
 
 

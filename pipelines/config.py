@@ -17,6 +17,7 @@ from ..store.config import Config
 from ..store.errors import InputError, suggest
 from ..store.files import digest
 from ..train.config import TrainConfig
+from .rates import PlanConfig
 
 
 class ModelSection(Config):
@@ -75,10 +76,11 @@ class RunConfig(Config):
     finetune: dict[str, Any]
     evaluate: dict[str, Any] = {}
     sweep: SweepSection = SweepSection()
+    plan: PlanConfig = PlanConfig()
 
     def digest(self) -> str:
-        """Return 16 hexadecimal digits of the resolved tree, `out` and `ray` left out: where it runs is no matter."""
-        return digest(json.dumps(self.model_dump(exclude={"out", "ray"}), sort_keys=True))
+        """Return 16 hexadecimal digits of the resolved tree; where it runs and what that was priced at is no matter."""
+        return digest(json.dumps(self.model_dump(exclude={"out", "ray", "plan"}), sort_keys=True))
 
 
 # fields that the run fills in; a recipe that sets one of them would be overruled silently
@@ -124,6 +126,8 @@ def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
         if names.count(name) > 1:  # files and trials are called after the selector
             raise InputError(f"selector {name!r} is listed twice; give each its own run.")
     kinds = {f.kind for f in run.features}
+    if "influence" in kinds and run.target is None:
+        raise InputError("influence features are measured against targets, but the run has no `target` section.")
     for section in run.selectors:
         selector = registry.make(section.name, section.config)
         for need in selector.needs:

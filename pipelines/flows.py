@@ -204,13 +204,15 @@ def _ingest_one(run: Run, name: str, config: IngestConfig) -> None:
 
 def _features(run: Run, config: FeatureConfig, checkpoints: list[CheckpointRef], pool: str, out: str) -> None:
     targets = pool == "target"
-    spec = make_spec(run.folder(pool), checkpoints, config, run.folder(out), targets=targets)
+    aim = run.folder("target") if config.kind == "influence" else None
+    spec = make_spec(run.folder(pool), checkpoints, config, run.folder(out), targets=targets, target_pool=aim)
 
     def work(record: StageRecord) -> None:
         ensure_ray(run.config.ray)
         with bar(f"{out} {config.kind}", "parts") as tell:
             report = run_features(spec, run.config.actors, tell)
         record.facts.update(rows=report.rows, refused=report.refused, tokens=report.tokens, padded=report.padded)
+        record.facts.update(report.extra)
         record.facts["bytes"] = folder_bytes(join(run.folder(out), config.kind))
 
     run.stage(f"{out}-{config.kind}", {"keys": " ".join(k.digest() for k in spec.keys)}, work)

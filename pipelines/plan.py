@@ -1,25 +1,27 @@
-"""The dry run: what would run, on what, how many rows, bytes and steps. Nothing is written and no Ray starts."""
+"""The dry run: what would run, on what, how many rows, bytes and steps, and its price. Nothing is written, no Ray."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
 from rich.table import Table
 
-from ..pool.ingest import IngestConfig
-from ..pool.json_stream import iter_records
+from ..actors.config import FeatureConfig
 from ..select.run import budget_rows
-from ..store.files import exists, join, read_json
+from ..store.files import exists, join
+from ..train.config import TrainConfig
 from .config import RunConfig, eval_config, train_config
+from .prices import Price, Prices
 from .progress import console
+from .samples import Sample, look
 
-_BYTES = {"float16": 2, "float32": 4}
+_BYTES = {"float16": 2.0, "float32": 4.0, "int8": 1.0, "bit1": 1 / 8}
 
 
 @dataclass
 class Planned:
-    """One line of the plan; `bytes` is what it leaves on disk, `steps` optimizer steps."""
+    """One line of the plan; `bytes` is what it leaves on disk, `steps` optimizer steps; `price` where it computes."""
 
     stage: str
     what: str
@@ -28,39 +30,43 @@ class Planned:
     bytes: int = 0
     on: str = ""
     done: bool = False
+    price: Price | None = None
     config: dict[str, Any] = field(default_factory=dict)
+
+    def times(self, n: int) -> None:
+        """Count the stage `n` times over (a sweep's seeds)."""
+        self.steps, self.bytes = self.steps * n, self.bytes * n
+        if self.price is not None:
+            self.price = replace(self.price, tflop=self.price.tflop * n, hours=self.price.hours * n)
 
 
 def make_plan(run: RunConfig) -> list[Planned]:
-    """List what `vinnow run` would do, with the config that each stage would receive.
+    """List what `vinnow run` would do, with the config that each stage would receive and what it would cost.
 
     Raises:
-        InputError: a source is missing, or a budget does not fit the pool.
+        InputError: a source or the model is missing, or a budget does not fit the pool.
     """
-    rows = {n: count_rows(run, n) for n in ("pool", "captions", "target", "test") if getattr(run, n) is not None}
+    names = [n for n in ("pool", "captions", "target", "test") if getattr(run, n) is not None]
+    samples: dict[str, Sample] = {n: look(getattr(run, n), join(run.out, n)) for n in names}
+    rows = {n: s.rows for n, s in samples.items()}
+    prices = Prices(run, samples)
     plan = [_line(run, f"ingest-{n}", getattr(run, n).source, r, config=getattr(run, n)) for n, r in rows.items()]
     if run.model.twin is not None:
         plan.append(_line(run, "twin", "build a tiny LLaVA", 0, config=run.model.twin))
     for stage in run.warmup:
-        plan.append(_training(run, f"warmup-{stage.name}", stage.train, rows[stage.data]))
-    proxy = _training(run, "proxy", run.proxy, rows["pool"])
-    plan.append(proxy)
-    points = train_config(run.proxy, "proxy").planned_checkpoints(proxy.steps)
-    for config in run.features:
-        for out, pool in (("features", "pool"), ("targets", "target")):
-            if pool == "pool" or (config.kind == "gradient" and pool in rows):
-                n = rows[pool] * len(points)
-                what = f"{config.kind}, dim {config.dim}, {len(points)} checkpoints"
-                line = _line(run, f"{out}-{config.kind}", what, n, config=config)
-                line.bytes, line.on = n * config.dim * _BYTES[config.dtype], _actors(run)
-                line.config["actors"] = run.actors.model_dump(mode="json")
-                plan.append(line)
+        config = train_config(stage.train, f"warmup-{stage.name}", seed=run.seed)
+        plan.append(_training(run, f"warmup-{stage.name}", config, prices, stage.data))
+        prices.advance(config)
+    config = train_config(run.proxy, "proxy", seed=run.seed)
+    plan.append(_training(run, "proxy", config, prices, "pool"))
+    for feature in run.features:
+        plan += _features(run, feature, prices, config)
     for selector in run.selectors:
         wanted = ", ".join(f"{b} = {budget_rows(b, rows['pool'])}" for b in run.budgets)
         plan.append(
             _line(run, "select", f"{selector.name}: {wanted}; seeds {run.seeds}", rows["pool"], config=selector)
         )
-    plan += _sweep(run, rows)
+    plan += _sweep(run, prices)
     return plan
 
 
@@ -78,42 +84,82 @@ def print_plan(plan: list[Planned]) -> None:
             "done" if line.done else "to do",
         )
     console.print(table)
+    _print_prices([line for line in plan if line.price is not None])
     for line in plan:
         console.print(f"[bold]{line.stage}[/]")
-        console.print(yaml.safe_dump(line.config, sort_keys=False), markup=False)
+        price = {"TFLOP a row": line.price.row} if line.price else {}
+        console.print(yaml.safe_dump(line.config | price, sort_keys=False), markup=False)
 
 
-def count_rows(run: RunConfig, name: str) -> int:
-    """Return a pool's rows: from its manifest if it is ingested, else by streaming through its source."""
-    done = join(run.out, name, "pool.json")
-    if exists(done):
-        return int(read_json(done)["rows"])
-    config: IngestConfig = getattr(run, name)
-    return sum(1 for _ in iter_records(config.source))
+def _print_prices(plan: list[Planned]) -> None:
+    table = Table("stage", "tokens a row", "TFLOP a row", "TFLOP", "GPU-hours", "GPU memory", title="prices")
+    # what stages share is said once, under the table
+    notes: dict[str, list[str]] = {}
+    for line in plan:
+        price = line.price
+        assert price is not None
+        shown = (
+            f"{price.tokens:,.0f}",
+            f"{sum(price.row.values()):.3g}",
+            f"{price.tflop:,.0f}" if price.tflop >= 10 else f"{price.tflop:.3g}",
+            _hours(price.hours),
+            _size(price.memory),
+        )
+        table.add_row(line.stage, *(shown if price.row else "?" * len(shown)))
+        for text in price.how:
+            notes.setdefault(text, []).append(line.stage)
+    console.print(table)
+    console.print(f"in all {_hours(sum(line.price.hours for line in plan if line.price))} GPU-hours")
+    for text, stages in notes.items():
+        console.print(f"- {text}: {', '.join(stages)}", markup=False)
+    console.print("- Evaluation, pads and reading pictures are not priced; GPU memory is a lower estimate.")
 
 
-def _training(run: RunConfig, name: str, section: dict[str, Any], rows: int) -> Planned:
-    config = train_config(section, name, seed=run.seed)
+def _features(run: RunConfig, config: FeatureConfig, prices: Prices, proxy: TrainConfig) -> list[Planned]:
+    steps = proxy.planned_steps(prices.samples["pool"].rows)
+    points, lines = len(proxy.planned_checkpoints(steps)), []
+    for out, pool in (("features", "pool"), ("targets", "target")):
+        if pool == "pool" or (config.kind == "gradient" and pool in prices.samples):
+            stored = config.for_targets() if pool == "target" else config
+            n, dim = prices.samples[pool].rows * points, prices.dim(config)
+            line = _line(
+                run, f"{out}-{config.kind}", f"{config.kind}, dim {dim}, {points} checkpoints", n, config=config
+            )
+            line.bytes, line.on = int(n * dim * _BYTES[stored.dtype]), _actors(run)
+            line.config["actors"] = run.actors.model_dump(mode="json")
+            line.price = prices.feature(config, pool, points, proxy)
+            lines.append(line)
+    return lines
+
+
+def _training(
+    run: RunConfig, name: str, config: TrainConfig, prices: Prices, pool: str, rows: int | None = None
+) -> Planned:
+    rows = prices.samples[pool].rows if rows is None else rows
     line = _line(run, name, f"train {', '.join(config.parts)}, ZeRO-{config.zero_stage}", rows, config=config)
     line.steps = config.planned_steps(rows)
+    line.bytes = prices.disk(config, line.steps)
     line.on = f"{config.workers} × {'GPU' if config.use_gpu else 'CPU'}"
+    line.price = prices.training(config, pool, line.steps * config.global_batch)
     return line
 
 
-def _sweep(run: RunConfig, rows: dict[str, int]) -> list[Planned]:
+def _sweep(run: RunConfig, prices: Prices) -> list[Planned]:
+    rows = {n: s.rows for n, s in prices.samples.items()}
+    config = train_config(run.finetune, "finetune", seed=run.seed)
     chosen = [(s.name, str(b), budget_rows(b, rows["pool"])) for s in run.selectors for b in run.budgets]
     if run.sweep.full:
         chosen.append(("full", "100%", rows["pool"]))
     lines = []
     for name, label, n in chosen:
-        line = _training(run, f"sweep-{name}-{label}", run.finetune, n)
+        line = _training(run, f"sweep-{name}-{label}", config, prices, "pool", n)
         line.what += f" on {name} {label}, {len(run.seeds)} seed(s); evaluate {rows['test']} questions"
         line.config |= {
             "evaluate": eval_config(run.evaluate).model_dump(mode="json"),
             "sweep": run.sweep.model_dump(),
         }
         line.config |= {"seeds": run.seeds}
-        line.steps *= len(run.seeds)
+        line.times(len(run.seeds))
         lines.append(line)
     return lines
 
@@ -132,3 +178,7 @@ def _actors(run: RunConfig) -> str:
 def _size(n: int) -> str:
     power = min(int(math.log(max(n, 1), 1000)), 4)
     return f"{n / 1000**power:.1f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.2f}" if hours >= 0.01 else "< 0.01"

@@ -41,10 +41,10 @@ def make(name: str, config: dict[str, Any] | None = None) -> Selector:
 
 
 def source_digest(selector: Selector) -> str:
-    """Digest the file that a selector was loaded from: edited code must not meet scores of the old one."""
-    file = sys.modules[type(selector).__module__].__file__
-    assert file is not None
-    return digest(Path(file).read_bytes())
+    """Digest the files of a selector's class and of its bases: edited code must not meet scores of the old one."""
+    modules = dict.fromkeys(k.__module__ for k in type(selector).__mro__)
+    files = [sys.modules[m].__file__ for m in modules if m.split(".")[0] not in sys.stdlib_module_names]
+    return digest(*(Path(f).read_bytes() for f in files if f is not None))
 
 
 @cache

@@ -75,6 +75,10 @@ class View:
         """Return the width of a kind's vectors."""
         return self._features(kind).key(self.steps(kind)[0]).dim
 
+    def recipe(self, kind: str) -> dict[str, Any]:
+        """Return the maths of a kind (`FeatureKey.recipe`), the same at every checkpoint."""
+        return json.loads(self._features(kind).key(self.steps(kind)[0]).recipe)
+
     def weights(self, kind: str, given: dict[int, float] | None = None) -> dict[int, float]:
         """Return each checkpoint's weight, summing to 1; `given` ones must name checkpoints that are there.
 
@@ -106,8 +110,9 @@ class View:
             if seen[at].any():
                 raise DuplicateRowsError(f"{kind} at step {step}: rows are there twice. Remove the surplus part.")
             seen[at] = True
-            vec = whole.vec if keep.all() else whole.vec[keep]
-            yield ViewBatch(whole.ids[keep], whole.n_tokens[keep], vec, at=at)
+            # vectors are copied only when refused rows must go
+            rows = whole if keep.all() else whole.rows(keep)
+            yield ViewBatch(rows.ids, rows.n_tokens, rows.vec, norm=rows.norm, at=at)
         if not seen.all():
             raise MissingRowsError(
                 f"{kind} at step {step}: {int(seen.sum())} of {len(seen)} rows are there. Run "
@@ -125,9 +130,8 @@ class View:
         """Return the targets' vectors f32 [M, D] with their tasks.
 
         Raises:
-            KeyMismatchError: they were made by another model or recipe than the pool's. `mode` may differ:
-                LESS takes
-                adam gradients for the pool and sgd ones for the targets.
+            KeyMismatchError: they were made by another model or recipe than the pool's. `mode` and `optimizer`
+                may differ: LESS takes adam gradients for the pool and sgd ones for the targets.
         """
         found = self._targets(kind)
         mine, theirs = _comparable(self._features(kind).key(step)), _comparable(found.key(step))
@@ -149,7 +153,10 @@ class View:
         sets = {k: self._features(k) for k in kinds}
         if "targets" in self.needs:
             sets |= {f"targets {k}": self._targets(k) for k in kinds}
-        facts: dict[str, Any] = {k: [asdict(s.key(step)) for step in s.steps()] for k, s in sets.items()}
+        # the storage too: a quantised store gives other cosines under the same key
+        facts: dict[str, Any] = {
+            k: [asdict(s.key(step)) | {"stored": s.stored(step)} for step in s.steps()] for k, s in sets.items()
+        }
         columns = {n: _column_digest(c) for n, c in self.columns.items()}
         return facts | {"weights": self.checkpoint_weights, "rows": ids_digest(self.ids), "columns": columns}
 
@@ -193,7 +200,7 @@ class View:
         if (root, kind) not in self._sets:
             found = FeatureSet(root, kind)
             first = found.key(found.steps()[0])
-            # numbers of two recipes must not be added up over checkpoints
+            # numbers of two recipes must not be added up over checkpoints; `optimizer` is each checkpoint's own
             found.check_key(kind=first.kind, dim=first.dim, pool=first.pool, recipe=first.recipe)
             self._sets[root, kind] = found
         return self._sets[root, kind]

@@ -1,13 +1,13 @@
-"""The feature store: `ROOT/KIND/step=NNNNNNNN/part-*.parquet`, one folder a checkpoint, one key a folder.
+"""The feature store: `ROOT/KIND/step=NNNNNNNN/part-*.parquet`, one folder a checkpoint, one key and storage a folder.
 
 Laws: a part appears by temporary file + rename, so its presence means done; its vectors are finite after the cast; the
-reader refuses another key, a missing row and a row twice. Axes: N rows, D = `key.dim`.
+reader refuses another key, another storage, a missing row and a row twice. Axes: N rows, D = `key.dim`.
 """
 
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,23 +15,13 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from .errors import DuplicateRowsError, InputError, KeyMismatchError, MissingRowsError, NotFiniteError
+from .batches import FeatureBatch, joined, read_footer, to_batch, to_table
+from .errors import DuplicateRowsError, InputError, KeyMismatchError, MissingRowsError
 from .files import join, list_files, open_fs, write_parquet
 from .keys import FeatureKey
-from .tables import conform, features_schema, targets_schema
+from .quantise import FLOATS
 
-DTYPES = {"float16": pa.float16(), "float32": pa.float32()}
 _STEP = re.compile(r"step=(\d+)/[^/]+\.parquet$")
-
-
-@dataclass(frozen=True)
-class FeatureBatch:
-    """Rows of one part: `ids` u64 [N], `n_tokens` i32 [N], `vec` f32 [N, D], `task` [N] for targets, else None."""
-
-    ids: np.ndarray[Any, Any]
-    n_tokens: np.ndarray[Any, Any]
-    vec: np.ndarray[Any, Any]
-    task: np.ndarray[Any, Any] | None = None
 
 
 def step_folder(root: str | os.PathLike[str], kind: str, step: int) -> str:
@@ -42,51 +32,30 @@ def step_folder(root: str | os.PathLike[str], kind: str, step: int) -> str:
 def write_part(
     root: str | os.PathLike[str], key: FeatureKey, name: str, batch: FeatureBatch, dtype: str = "float16"
 ) -> str:
-    """Write one part, whole or not at all, and return its path.
+    """Write one part, whole or not at all, and return its path; `dtype`: float32, float16, int8 or bit1.
 
     Raises:
         NotFiniteError: a value is NaN or infinite after the cast to `dtype`; names the first row.
         InputError: the vectors' width is not `key.dim`, or the dtype is unknown.
     """
-    if dtype not in DTYPES:
-        raise InputError(f"features are stored as {sorted(DTYPES)}, not {dtype!r}.")
-    if batch.vec.ndim != 2 or batch.vec.shape[1] != key.dim:
-        raise InputError(f"{key.kind}: vectors have shape {batch.vec.shape}, the key says dim={key.dim}.")
-    with np.errstate(over="ignore"):
-        cast_ND = batch.vec.astype(dtype)
-    bad = np.flatnonzero(~np.isfinite(cast_ND).all(axis=1))
-    if bad.size:
-        raise NotFiniteError(
-            f"{key.kind} at step {key.checkpoint}: {bad.size} rows are not finite as {dtype}, first sample_id "
-            f"{int(batch.ids[bad[0]])}. Store float32, or look at that record."
-        )
-    kind = DTYPES[dtype]
-    columns = {
-        "sample_id": pa.array(batch.ids.astype(np.uint64)),
-        "step": pa.array(np.full(len(batch.ids), key.checkpoint, dtype=np.int64)),
-        "n_tokens": pa.array(batch.n_tokens.astype(np.int32)),
-        "vec": pa.FixedSizeListArray.from_arrays(pa.array(cast_ND.reshape(-1), type=kind), key.dim),
-    }
-    schema = features_schema(key.dim, kind)
-    if batch.task is not None:
-        columns["task"] = pa.array(list(batch.task), type=pa.string())
-        schema = targets_schema(key.dim, kind)
-    table = conform(pa.table(columns), schema, name).replace_schema_metadata(key.to_metadata())
     path = join(step_folder(root, key.kind, key.checkpoint), f"{name}.parquet")
+    table = to_table(key, batch, dtype, name)
     # only leaf columns can be split by byte stream; the vector's leaf is vec.list.element
-    write_parquet(path, table, split_columns=("vec.list.element",))
+    split = ("vec.list.element",) if dtype in FLOATS else ()
+    write_parquet(path, table, split_columns=split, dictionary=False)
     return path
 
 
-def parts_done(root: str | os.PathLike[str], key: FeatureKey) -> set[str]:
-    """Name the parts already written under exactly this key.
+def parts_done(root: str | os.PathLike[str], key: FeatureKey, stored: str | None = None) -> set[str]:
+    """Name the parts already written under exactly this key and, where it is given, in this storage.
 
     Raises:
-        KeyMismatchError: the folder holds features of another key; lists what differs.
+        KeyMismatchError: the folder holds features of another key or storage; lists what differs.
     """
     done = set()
     for path in list_files(step_folder(root, key.kind, key.checkpoint), ".parquet"):
-        _refuse_other_key(path, _read_key(path), key)
+        found = _read_footer(path)
+        _refuse_other(path, found, (key, stored or found[1]))
         done.add(path.rsplit("/", 1)[1].removesuffix(".parquet"))
     return done
 
@@ -109,28 +78,32 @@ class FeatureSet:
 
     def key(self, step: int) -> FeatureKey:
         """Return the key of one checkpoint, from its first part."""
-        return _read_key(self._of(step)[0])
+        return _read_footer(self._of(step)[0])[0]
+
+    def stored(self, step: int) -> str:
+        """Return how one checkpoint is stored (float32, float16, int8 or bit1), from its first part."""
+        return _read_footer(self._of(step)[0])[1]
 
     def check_key(self, **expected: Any) -> None:
         """Refuse features whose key differs in any of the given fields, at any checkpoint."""
         for step in self.steps():
-            key = self.key(step)
-            _refuse_other_key(self._of(step)[0], key, replace(key, **expected))
+            key, stored = _read_footer(self._of(step)[0])
+            _refuse_other(self._of(step)[0], (key, stored), (replace(key, **expected), stored))
 
     def scan(self, step: int) -> Iterator[FeatureBatch]:
-        """Yield one batch a row group, in part order; memory does not grow with the pool.
+        """Yield one batch a row group, in part order, dequantised to float32; memory does not grow with the pool.
 
         Raises:
-            KeyMismatchError: a part has another key than the first one.
+            KeyMismatchError: a part has another key or storage than the first one.
         """
-        first = self.key(step)
+        first = _read_footer(self._of(step)[0])
         for path in self._of(step):
             fs, inner = open_fs(path)
             with fs.open_input_file(inner) as source:
                 file = pq.ParquetFile(source)
-                _refuse_other_key(path, FeatureKey.from_metadata(file.schema_arrow.metadata, path), first)
+                _refuse_other(path, read_footer(file.schema_arrow, path), first)
                 for group in range(file.num_row_groups):
-                    yield _to_batch(file.read_row_group(group), first.dim)
+                    yield to_batch(file.read_row_group(group), first[1], first[0].dim)
 
     def load(self, step: int, ids: np.ndarray[Any, Any] | None = None) -> FeatureBatch:
         """Load one checkpoint; with `ids`, exactly those rows in that order.
@@ -139,22 +112,9 @@ class FeatureSet:
             MissingRowsError: some of `ids` have no row ("100 of 300").
             DuplicateRowsError: a row is there twice.
         """
-        batches = list(self.scan(step))
-        whole = FeatureBatch(
-            np.concatenate([b.ids for b in batches]),
-            np.concatenate([b.n_tokens for b in batches]),
-            np.concatenate([b.vec for b in batches]),
-            np.concatenate([b.task for b in batches if b.task is not None]) if batches[0].task is not None else None,
-        )
+        whole = joined(list(self.scan(step)))
         take = match_rows(whole.ids, whole.ids if ids is None else ids, f"{self.kind} at step {step}")
-        if ids is None:
-            return whole
-        return FeatureBatch(
-            whole.ids[take],
-            whole.n_tokens[take],
-            whole.vec[take],
-            None if whole.task is None else whole.task[take],
-        )
+        return whole if ids is None else whole.rows(take)
 
     def ids(self, step: int) -> np.ndarray[Any, Any]:
         """Return the ids of one checkpoint, in part order, without reading vectors."""
@@ -193,36 +153,25 @@ def match_rows(have: np.ndarray[Any, Any], want: np.ndarray[Any, Any], what: str
     return order[at]
 
 
-def _read_key(path: str) -> FeatureKey:
+def _read_footer(path: str) -> tuple[FeatureKey, str]:
     fs, inner = open_fs(path)
     try:
         with fs.open_input_file(inner) as source:
-            return FeatureKey.from_metadata(pq.read_schema(source).metadata, path)
+            return read_footer(pq.read_schema(source), path)
     except pa.ArrowInvalid as error:
         raise InputError(f"{path!r} is not a readable Parquet file: {error}. Delete it and run again.") from error
 
 
-def _refuse_other_key(path: str, found: FeatureKey, wanted: FeatureKey) -> None:
-    differences = found.differences(wanted)
+def _refuse_other(path: str, found: tuple[FeatureKey, str], wanted: tuple[FeatureKey, str]) -> None:
+    """Refuse a part of another (key, storage)."""
+    differences = found[0].differences(wanted[0])
+    if found[1] != wanted[1]:
+        differences.append(f"stored: {found[1]!r} against {wanted[1]!r}")
     if differences:
         raise KeyMismatchError(
             f"{path}: these features were made under another key (found against wanted): {'; '.join(differences)}. "
             "Use another output folder, or make them anew."
         )
-
-
-def _to_batch(table: pa.Table, dim: int) -> FeatureBatch:
-    vec = table["vec"].combine_chunks()
-    flat = (
-        vec.flatten() if isinstance(vec, pa.FixedSizeListArray) else pa.concat_arrays([c.flatten() for c in vec.chunks])
-    )
-    task = np.array(table["task"].to_pylist()) if "task" in table.column_names else None
-    return FeatureBatch(
-        table["sample_id"].to_numpy(),
-        table["n_tokens"].to_numpy(),
-        flat.to_numpy(zero_copy_only=False).reshape(-1, dim).astype(np.float32),
-        task,
-    )
 
 
 def exists_any(root: str | os.PathLike[str], kind: str) -> bool:

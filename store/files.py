@@ -90,14 +90,19 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise InputError(f"{os.fspath(path)!r} is not JSON: {error}.") from error
 
 
-def write_parquet(path: str | os.PathLike[str], table: pa.Table, split_columns: tuple[str, ...] = ()) -> None:
-    """Write one Parquet file whole or not at all (zstd; `split_columns` in BYTE_STREAM_SPLIT for float vectors)."""
+def write_parquet(
+    path: str | os.PathLike[str], table: pa.Table, split_columns: tuple[str, ...] = (), dictionary: bool = True
+) -> None:
+    """Write one Parquet file whole or not at all (zstd; `split_columns` in BYTE_STREAM_SPLIT for float vectors).
+
+    `dictionary=False` is for columns that never repeat: a dictionary of them costs time and space.
+    """
     fs, inner = open_fs(path)
     fs.create_dir(str(PurePosixPath(inner).parent), recursive=True)
     temporary = f"{inner}.tmp-{uuid.uuid4().hex[:12]}"
-    options: dict[str, Any] = {"compression": "zstd"}
+    options: dict[str, Any] = {"compression": "zstd", "use_dictionary": dictionary and not split_columns}
     if split_columns:
-        options |= {"use_dictionary": False, "use_byte_stream_split": list(split_columns)}
+        options["use_byte_stream_split"] = list(split_columns)
     try:
         pq.write_table(table, temporary, filesystem=fs, **options)
         fs.move(temporary, inner)

@@ -15,7 +15,8 @@ class FeatureKey:
     """What a feature vector depends on; two vectors may be compared only under equal keys.
 
     `pool` and `model` are content digests. `recipe` is canonical JSON of the maths (projection and its seed, token
-    mask, mode, preprocessing), made by `recipe_text`; never a host, a path or a device.
+    mask, mode, preprocessing), made by `recipe_text`; never a host, a path or a device. `optimizer` digests the Adam
+    moments that a gradient was preconditioned with ("" for none): it changes from step to step of one set.
     """
 
     kind: str
@@ -24,6 +25,7 @@ class FeatureKey:
     model: str
     checkpoint: int
     recipe: str
+    optimizer: str = ""
 
     def to_metadata(self) -> dict[bytes, bytes]:
         """Return the Parquet footer entry."""

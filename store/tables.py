@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from .errors import DuplicateRowsError, InputError
 from .files import open_fs, write_parquet
+from .quantise import CODES, code_width
 
 TURN = pa.struct([pa.field("from", pa.string(), nullable=False), pa.field("value", pa.string(), nullable=False)])
 
@@ -62,14 +63,21 @@ EVALS = _schema(
 )
 
 
-def features_schema(dim: int, dtype: pa.DataType) -> pa.Schema:
-    """FEATURES(kind, dim): one vector of `dim` numbers (`pa.float16()` or `pa.float32()`) a sample and step."""
-    return _schema(sample_id=pa.uint64(), step=pa.int64(), n_tokens=pa.int32(), vec=pa.list_(dtype, dim))
+def features_schema(dim: int, stored: str) -> pa.Schema:
+    """FEATURES(kind, dim): a vector of `dim` numbers a sample and step, and its norm before scaling or quantising.
+
+    `stored`: float32 or float16; int8 and bit1 are codes, a fixed-size binary a row, and the row's scale.
+    """
+    if stored in CODES:
+        columns = {"vec": pa.binary(code_width(stored, dim)), "scale": pa.float32()}
+    else:
+        columns = {"vec": pa.list_(pa.float16() if stored == "float16" else pa.float32(), dim)}
+    return _schema(sample_id=pa.uint64(), step=pa.int64(), n_tokens=pa.int32(), norm=pa.float32(), **columns)
 
 
-def targets_schema(dim: int, dtype: pa.DataType) -> pa.Schema:
+def targets_schema(dim: int, stored: str) -> pa.Schema:
     """TARGETS: FEATURES of a pool of its own, plus the task that each row stands for."""
-    return features_schema(dim, dtype).append(pa.field("task", pa.string(), nullable=False))
+    return features_schema(dim, stored).append(pa.field("task", pa.string(), nullable=False))
 
 
 def conform(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from ..models.load import NON_LORA
+from ..models.moment_files import KINDS
+from ..models.moments import MOMENTS, save_moments
 from ..models.parts import canonical, part_of
 
 STATE, PROGRESS = "state", "progress.json"
@@ -31,11 +33,49 @@ def load_state(engine: Any, folder: str) -> int:
     return int(json.loads(Path(folder, PROGRESS).read_text())["step"])
 
 
-def save_model(engine: Any, processor: Any, out: str, rank: int) -> None:
+def gather_moments(engine: Any, step: int, rank: int) -> dict[str, Any] | None:
+    """Gather Adam's moments of all trained parameters on rank 0, as `save_moments` takes them; None on the other ranks.
+
+    Every rank must call this after `step` optimizer steps: each holds only its share under ZeRO.
+    """
+    _link(engine.optimizer)
+    moments: dict[str, dict[str, torch.Tensor]] = {k: {} for k in KINDS}
+    for name, parameter in engine.module.model.named_parameters():
+        if parameter.requires_grad:
+            for kind in KINDS:
+                whole = _whole_moment(engine, parameter, kind)
+                if rank == 0:  # the others let go at once
+                    moments[kind][canonical(name)] = whole.detach().float().cpu()
+    group = engine.optimizer.param_groups[0]
+    # a step skipped for an overflow is none of Adam's
+    facts = {"step": step - engine.skipped_steps, "betas": tuple(group["betas"]), "eps": float(group["eps"])}
+    return moments | facts if rank == 0 else None
+
+
+def _whole_moment(engine: Any, parameter: torch.nn.Parameter, kind: str) -> torch.Tensor:
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    if engine.zero_optimization_stage() == 0:
+        return engine.optimizer.state[parameter][kind]
+    whole = safe_get_full_optimizer_state(parameter, kind)
+    if whole is None:
+        raise RuntimeError(f"DeepSpeed gives no {kind} of a parameter of shape {tuple(parameter.shape)}")
+    return whole
+
+
+def _link(optimizer: Any) -> None:
+    # DeepSpeed 0.19 links parameters to their moments once, after the first param group's first step: the other groups
+    # have none yet and are never found again by safe_get_full_optimizer_state (ZeRO 1 and 2)
+    if hasattr(optimizer, "_hp_optimizer_states_linked"):
+        optimizer._hp_optimizer_states_linked = False
+        optimizer._lazy_init_hp_params_optimizer_state()
+
+
+def save_model(engine: Any, processor: Any, out: str, rank: int, moments: dict[str, Any] | None = None) -> None:
     """Write a model folder that Hugging Face loads alone, whole or not at all (every rank must call this: ZeRO-3 gathers).
 
     Full training: a plain `LlavaForConditionalGeneration` folder. LoRA: PEFT's adapter, and the other trained weights
-    (the projector) in `non_lora.safetensors`.
+    (the projector) in `non_lora.safetensors`. `moments`, gathered before, go beside them.
     """
     import deepspeed
 
@@ -43,10 +83,10 @@ def save_model(engine: Any, processor: Any, out: str, rank: int) -> None:
     sharded = engine.zero_optimization_stage() == 3
     with deepspeed.zero.GatheredParameters(list(model.parameters()), modifier_rank=None, enabled=sharded):
         if rank == 0:
-            _write(model, processor, out)
+            _write(model, processor, out, moments)
 
 
-def _write(model: Any, processor: Any, out: str) -> None:
+def _write(model: Any, processor: Any, out: str, moments: dict[str, Any] | None) -> None:
     for left in glob.glob(f"{glob.escape(out)}.tmp-*"):  # a killed worker's: as large as the model
         shutil.rmtree(left)
     temporary = f"{out}.tmp-{uuid.uuid4().hex[:8]}"
@@ -58,6 +98,8 @@ def _write(model: Any, processor: Any, out: str) -> None:
             state = {k: v.detach().cpu().clone().contiguous() for k, v in model.state_dict().items()}
             model.save_pretrained(temporary, state_dict=state)
         processor.save_pretrained(temporary)
+        if moments is not None:
+            save_moments(os.path.join(temporary, MOMENTS), **moments)
         if os.path.isdir(out):  # a restarted worker writes it again
             shutil.rmtree(out)
         os.replace(temporary, out)

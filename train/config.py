@@ -19,7 +19,8 @@ class TrainConfig(Config):
     `parts`: ["projector"] is stage 1, ["projector", "language_model"] stage 2, ["projector", "lora"] LoRA.
     `global_batch = micro_batch × accumulation × workers`, checked when the config is read. `epochs` may be a fraction;
     `max_steps` overrules it. `checkpoint_count` leaves that many evenly spaced proxy checkpoints, the last step included;
-    `checkpoint_steps` one every so many steps. `resume_steps`: how often the resumable state is saved. The report's loss
+    `checkpoint_steps` one every so many steps; `save_moments` puts Adam's moments beside the weights of each, for gradients
+    in the Adam modes. `resume_steps`: how often the resumable state is saved. The report's loss
     is the mean of the last `log_steps` steps.
     `cache_mb`: memory a worker may use to keep prepared rows from one epoch to the next.
     """
@@ -52,6 +53,7 @@ class TrainConfig(Config):
     group_by_modality: bool = True
     checkpoint_count: int = Field(0, ge=0)
     checkpoint_steps: int = Field(0, ge=0)
+    save_moments: bool = False
     resume_steps: int = Field(200, ge=1)
     max_failures: int = Field(2, ge=0)
     cache_mb: int = Field(0, ge=0)
@@ -78,6 +80,8 @@ class TrainConfig(Config):
             raise ValueError("bfloat16 needs zero_stage 1 or more: stage 0 would begin AdamW at its second step")
         if self.checkpoint_count and self.checkpoint_steps:
             raise ValueError("give checkpoint_count or checkpoint_steps, not both")
+        if self.save_moments and not (self.checkpoint_count or self.checkpoint_steps):
+            raise ValueError("save_moments needs checkpoint_count or checkpoint_steps: there is nothing to save beside")
         return self
 
     @property

@@ -13,6 +13,8 @@ from ..pool.collate import collate
 from ..pool.encode import Encoded, EncodeError, Encoder
 from ..pool.images import ImageError, load_image
 from ..pool.reader import Pool
+from ..store.errors import MissingRowsError
+from ..store.ids import ids_digest
 from ..store.tables import PICKS, check_unique, read_rows
 from .config import TrainConfig
 
@@ -22,20 +24,39 @@ Prepared = tuple[Encoded, np.ndarray[Any, Any] | None]
 
 
 class Rows:
-    """The rows to train on: the picks' or the whole pool's, sorted by id (independent of the files' order)."""
+    """The rows to train on: the picks' or the whole pool's, sorted by id (independent of the files' order).
+
+    Raises:
+        MissingRowsError: the picks hold rows that the pool does not have.
+    """
 
     def __init__(self, config: TrainConfig) -> None:
         self.pool = Pool(config.pool)
         ids = self.pool.ids()
         if config.picks is not None:
-            picks = read_rows(config.picks, PICKS)
-            check_unique(picks, config.picks)
-            ids = picks["sample_id"].to_numpy()
+            ids = _picked(config.picks)
+            known = int(np.isin(ids, self.pool.ids()).sum())
+            if known < len(ids):
+                raise MissingRowsError(
+                    f"picks {config.picks!r}: {known} of {len(ids)} rows are in the pool {config.pool!r}. "
+                    "Give the pool that they were chosen from, or select again."
+                )
         self.ids = np.sort(ids)
         at = np.argsort(self.pool.ids())
         at = at[np.searchsorted(self.pool.ids()[at], self.ids)]
         self.has_image = np.array([i is not None for i in self.pool.column("image")])[at]
         self.n_chars = self.pool.column("n_chars")[at]
+
+
+def rows_digest(config: TrainConfig) -> str:
+    """Name the rows to train on by their ids, so that other picks at the same path are seen."""
+    return Pool(config.pool).digest if config.picks is None else ids_digest(_picked(config.picks))
+
+
+def _picked(path: str) -> np.ndarray[Any, Any]:
+    picks = read_rows(path, PICKS)
+    check_unique(picks, path)
+    return picks["sample_id"].to_numpy()
 
 
 class Batches:

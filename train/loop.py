@@ -11,7 +11,7 @@ import torch
 
 from ..models.load import load
 from ..models.parts import add_lora, set_trainable
-from .checkpoint import load_state, save_model, save_state, seed_step
+from .checkpoint import gather_moments, load_state, save_model, save_state, seed_step
 from .config import TrainConfig
 from .data import Batches, Rows, prefetch
 from .deepspeed_json import deepspeed_json
@@ -54,7 +54,7 @@ def worker_loop(values: dict[str, Any]) -> None:
         done = step + 1
         _log(worker, done, loss, tokens, time.perf_counter() - began)
         if done in due:
-            save_model(worker.engine, worker.processor, os.path.join(out, f"checkpoint-{done}"), worker.rank)
+            _keep(worker, done)
         if done % config.resume_steps == 0 and done < worker.steps:
             _report_state(worker, done, loss)
     save_model(worker.engine, worker.processor, os.path.join(out, "model"), worker.rank)
@@ -138,6 +138,14 @@ def _one_step(worker: Worker, step: int, batches: Any) -> tuple[float, int]:
         total[1] += int(batch["n_tokens"].sum())
     torch.distributed.all_reduce(total)
     return float(total[0]), int(total[1])
+
+
+def _keep(worker: Worker, step: int) -> None:
+    """Leave the proxy checkpoint of a step."""
+    # every rank gathers the moments: they are spread over all of them
+    moments = gather_moments(worker.engine, step, worker.rank) if worker.config.save_moments else None
+    path = os.path.join(worker.out, f"checkpoint-{step}")
+    save_model(worker.engine, worker.processor, path, worker.rank, moments)
 
 
 def _report_state(worker: Worker, step: int, loss: float) -> None:

@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..models.load import check_folder
-from ..pool.reader import Pool
+from ..models.load import ADAPTER, adapter_base, check_folder, load_processor
+from ..pool.encode import Encoder
 from ..store.errors import InputError, VinnowError
 from ..store.files import exists, join, read_json, write_json
 from .config import TrainConfig
-from .data import Rows
+from .data import Rows, rows_digest
 from .loop import ENGINE, LOG, REFUSED, worker_loop
 
 REPORT, CONFIG = "train.json", "config.json"
+# beside the config's own fields in what is saved: the digest of the ids
+ROWS = "ids of the rows"
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def train(config: TrainConfig, out: str, callbacks: Sequence[Any] = ()) -> Train
     """Train and return the report; `out` must be a folder that all workers reach (a shared one on several nodes).
 
     Raises:
-        InputError: `out` holds another training, the model, pool or picks are missing, or there are no rows.
+        InputError: `out` holds another training; model, pool or picks are missing or do not fit each other; no rows.
         VinnowError: the workers failed more often than `max_failures`.
     """
     out = os.path.abspath(out)
@@ -69,7 +71,7 @@ def train(config: TrainConfig, out: str, callbacks: Sequence[Any] = ()) -> Train
     _check_inputs(config)
     if exists(join(out, CONFIG)):
         _refuse_other(config, out)
-    write_json(join(out, CONFIG), config.model_dump(mode="json"))
+    write_json(join(out, CONFIG), _identity(config))
     start = time.perf_counter()
     _fit(config, out, callbacks)
     report = _collect(config, out, time.perf_counter() - start)
@@ -151,15 +153,26 @@ def _count_refused(config: TrainConfig, out: str) -> int:
 
 
 def _check_inputs(config: TrainConfig) -> None:
-    """Find what is missing here, not on a worker ten seconds later."""
-    check_folder(config.model)
-    Pool(config.pool)
+    """Find what is missing or does not fit here, not on a worker ten seconds later."""
+    folder = check_folder(config.model)
+    if config.lora is not None and (folder / ADAPTER).is_file():
+        raise InputError(
+            f"{config.model!r} is a LoRA adapter already; another one cannot be put on it. "
+            f"Give its base ({str(adapter_base(folder))!r}) as model, or merge the adapter into it first."
+        )
     if not len(Rows(config).ids):
         raise InputError(f"{config.picks or config.pool}: there are no rows to train on.")
+    # the encoder itself says what a tokenizer, processor or template cannot do
+    Encoder(load_processor(config.model), config.template, config.max_len, image_mode=config.image_mode)
+
+
+def _identity(config: TrainConfig) -> dict[str, Any]:
+    """Return what makes a training this one: its config, and the content of its rows, which a path does not tell."""
+    return config.model_dump(mode="json") | {ROWS: rows_digest(config)}
 
 
 def _refuse_other(config: TrainConfig, out: str) -> None:
-    before, now = read_json(join(out, CONFIG)), config.model_dump(mode="json")
+    before, now = read_json(join(out, CONFIG)), _identity(config)
     changed = [f"{k}: was {before.get(k)!r}, is {now.get(k)!r}" for k in now if before.get(k) != now[k]]
     if changed:
         raise InputError(

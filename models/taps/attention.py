@@ -14,7 +14,7 @@ from torch import nn
 
 from ...store.errors import InputError
 from ..load import base_of
-from .forward import last_hidden, to_device
+from .forward import last_hidden, on_device
 
 Reading = Literal["flat"]
 
@@ -30,10 +30,14 @@ class AttentionTap:
         self._cross_BLL: torch.Tensor | None = None
         self._masks: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
-    @torch.no_grad()
     def __call__(self, batch: dict[str, Any]) -> np.ndarray[Any, Any]:
         """Return the vectors [B, K], float32."""
-        batch = to_device(batch, self.model)
+        return self.tensors(batch).cpu().numpy()
+
+    @torch.no_grad()
+    def tensors(self, batch: dict[str, Any]) -> torch.Tensor:
+        """The same on the model's device."""
+        batch = on_device(batch, self.model)
         valid_BL = batch["attention_mask"].bool()
         image_BL = (batch["input_ids"] == self.image_token) & valid_BL
         # text after the image: questions and answers, not the system prompt (XMAS's rows)
@@ -49,8 +53,8 @@ class AttentionTap:
             self._queries.clear()
         cross = self._cross_BLL
         if cross is None:
-            return np.zeros((valid_BL.shape[0], self.dim), dtype=np.float32)
-        return top_singular_values(cross, self.dim).float().cpu().numpy()
+            return torch.zeros(valid_BL.shape[0], self.dim, device=valid_BL.device)
+        return top_singular_values(cross, self.dim).float()
 
     def _hook(self, index: int, layer: nn.Module) -> list[Any]:
         def keep(_: nn.Module, __: Any, out: torch.Tensor) -> None:

@@ -1,6 +1,6 @@
-"""What the taps share: one forward pass, per-sample losses over label positions only, moving a batch.
+"""What the taps share: one forward pass in pieces, per-sample losses over label positions only, moving a batch.
 
-Axes: B rows (samples), T tokens, H hidden, V vocabulary.
+Axes: B rows (samples), I images, T tokens, L label positions, H hidden, V vocabulary, D the vision tower's width.
 """
 
 from typing import Any
@@ -9,47 +9,143 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from ...store.errors import InputError
 from ..load import base_of
 
+# label positions whose logits exist at one time: 2 GB of float32 at 32,000 words
+CHUNK = 16_384
 
-def to_device(batch: dict[str, Any], model: Any) -> dict[str, Any]:
-    """Move a collated batch to the model's device; pixels take the model's dtype."""
+
+def on_device(batch: dict[str, Any], model: Any) -> dict[str, Any]:
+    """Move a collated batch to the model's device; pixels take the model's dtype.
+
+    Positions of labels (`label_at`) and image tokens (`image_at`), each a pair of index vectors, are found before moving: a
+    GPU would have to wait for their number.
+    """
+    if "label_at" in batch:
+        return batch
     first = next(model.parameters())
-    moved = {k: v.to(first.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    extra = {
+        "label_at": torch.nonzero(batch["labels"][:, 1:] != -100, as_tuple=True),
+        "image_at": torch.nonzero(batch["input_ids"] == base_of(model).config.image_token_id, as_tuple=True),
+    }
+    moved = {k: v.to(first.device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
     if moved.get("pixel_values") is not None:
         moved["pixel_values"] = moved["pixel_values"].to(first.dtype)
-    return moved
+    return moved | {k: tuple(i.to(first.device, non_blocking=True) for i in v) for k, v in extra.items()}
+
+
+@torch.no_grad()
+def tower_features(model: Any, pixels_I3HW: torch.Tensor) -> torch.Tensor:
+    """Return what the projector reads, [I, tokens, D]: the configured layers of the frozen vision tower.
+
+    They are the same for every checkpoint that shares its tower.
+    """
+    base = base_of(model)
+    config, states = base.config, base.model.vision_tower(pixels_I3HW, output_hidden_states=True).hidden_states
+    layers = config.vision_feature_layer
+    chosen = [states[i] for i in ([layers] if isinstance(layers, int) else layers)]
+    if config.vision_feature_select_strategy == "default":
+        chosen = [c[:, 1:] for c in chosen]
+    return chosen[0] if len(chosen) == 1 else torch.cat(chosen, dim=-1)
+
+
+def embed(model: Any, batch: dict[str, Any]) -> torch.Tensor:
+    """Return the language model's inputs [B, T, H]: word embeddings, image tokens replaced by projected features.
+
+    `batch` comes from `on_device`; `tower_features` in it spare the vision tower.
+
+    Raises:
+        InputError: pictures and image tokens do not match.
+    """
+    base = base_of(model).model
+    with torch.no_grad():
+        embeds_BTH = base.get_input_embeddings()(batch["input_ids"])
+    features, wanted = batch.get("tower_features"), batch["image_at"][0].shape[0]
+    if features is None and batch.get("pixel_values") is not None:
+        # a tower whose own Linears are tapped must stay in the graph
+        tower = tower_features.__wrapped__ if _is_tapped(base.vision_tower) else tower_features
+        features = tower(model, batch["pixel_values"])
+    if features is None:
+        if wanted:
+            raise InputError(f"the batch has {wanted} image tokens and no picture.")
+        return embeds_BTH
+    shown_RH = base.multi_modal_projector(features).flatten(0, 1).to(embeds_BTH.dtype)
+    if shown_RH.shape[0] != wanted:
+        raise InputError(f"the batch has {wanted} image tokens, its pictures give {shown_RH.shape[0]}.")
+    return embeds_BTH.index_put(batch["image_at"], shown_RH)
+
+
+def run_language_model(model: Any, embeds_BTH: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
+    """Return the last hidden states [B, T, H] by Hugging Face's own code; the LM head is not applied."""
+    lm = base_of(model).model.language_model
+    return lm(inputs_embeds=embeds_BTH, attention_mask=batch["attention_mask"], use_cache=False).last_hidden_state
 
 
 def last_hidden(model: Any, batch: dict[str, Any]) -> torch.Tensor:
-    """Return the last hidden states [B, T, H]; the LM head is not applied."""
-    return (
-        base_of(model)
-        .model(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            pixel_values=batch.get("pixel_values"),
-            use_cache=False,
-        )
-        .last_hidden_state
-    )
+    """Return the last hidden states [B, T, H] of a batch from `on_device`."""
+    return run_language_model(model, embed(model, batch), batch)
 
 
 def sample_losses(model: Any, batch: dict[str, Any], hidden_BTH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return each sample's mean cross-entropy over its trained tokens [B], and their counts [B].
 
-    Only positions that predict a label go through the LM head: [labels, V], not [B, T, V]. A sample without a trained
-    token has loss 0. This is Hugging Face's loss at batch size 1, not its batch mean (spec: LESS §6.1).
+    Only positions that predict a label go through the LM head: [L, V], not [B, T, V]. A sample without a trained token has
+    loss 0. This is Hugging Face's loss at batch size 1, not its batch mean (spec: LESS §6.1).
     """
-    target_BT = batch["labels"][:, 1:]
-    rows, at = torch.nonzero(target_BT != -100, as_tuple=True)
-    logits = base_of(model).lm_head(hidden_BTH[rows, at])
-    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    losses = functional.cross_entropy(logits.to(wide), target_BT[rows, at], reduction="none")
-    counts_B = torch.zeros(target_BT.shape[0], dtype=wide, device=losses.device)
-    counts_B = counts_B.index_add(0, rows, torch.ones_like(losses))
-    sums_B = torch.zeros_like(counts_B).index_add(0, rows, losses)
+    head = base_of(model).lm_head
+    rows_L, at_L = batch["label_at"]
+    target_L = batch["labels"][:, 1:][rows_L, at_L]
+    hidden_LH = hidden_BTH[rows_L, at_L]
+    if type(head) is torch.nn.Linear and head.bias is None and not _is_tapped(head):
+        losses_L = _HeadLoss.apply(hidden_LH, head.weight.detach(), target_L)
+    else:
+        logits_LV = _by_sample(head, hidden_LH, rows_L, hidden_BTH.shape[0])
+        losses_L = functional.cross_entropy(_wide(logits_LV), target_L, reduction="none")
+    counts_B = torch.zeros(hidden_BTH.shape[0], dtype=losses_L.dtype, device=losses_L.device)
+    counts_B = counts_B.index_add(0, rows_L, torch.ones_like(losses_L))
+    sums_B = torch.zeros_like(counts_B).index_add(0, rows_L, losses_L)
     return sums_B / counts_B.clamp(min=1), counts_B
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Cross-entropy through the LM head, chunk by chunk; logits are made again in the backward pass, not kept."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_LH: torch.Tensor, weight_VH: torch.Tensor, target_L: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(hidden_LH, weight_VH, target_L)
+        losses = [
+            functional.cross_entropy(_wide(h @ weight_VH.T), t, reduction="none")
+            for h, t in zip(hidden_LH.split(CHUNK), target_L.split(CHUNK), strict=True)
+        ]
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(ctx: Any, grad_L: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+        hidden_LH, weight_VH, target_L = ctx.saved_tensors
+        out = []
+        for h, t, g in zip(hidden_LH.split(CHUNK), target_L.split(CHUNK), grad_L.split(CHUNK), strict=True):
+            probs_LV = _wide(h @ weight_VH.T).softmax(-1)
+            probs_LV[torch.arange(len(t), device=t.device), t] -= 1
+            out.append(probs_LV.mul_(g[:, None]).to(h.dtype) @ weight_VH)
+        return torch.cat(out), None, None
+
+
+def _by_sample(head: Any, hidden_LH: torch.Tensor, rows_L: torch.Tensor, samples: int) -> torch.Tensor:
+    """Apply a head that may be tapped: it must see its rows by sample, [B, most labels, H]."""
+    counts_B = torch.bincount(rows_L, minlength=samples)
+    slot_L = torch.arange(len(rows_L), device=rows_L.device) - (counts_B.cumsum(0) - counts_B)[rows_L]
+    laid = hidden_LH.new_zeros(samples, int(counts_B.max()), hidden_LH.shape[1])
+    return head(laid.index_put((rows_L, slot_L), hidden_LH))[rows_L, slot_L]
+
+
+def _wide(x: torch.Tensor) -> torch.Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _is_tapped(module: torch.nn.Module) -> bool:
+    """Say whether a tap has put its own forward into this module or one inside it."""
+    return any("forward" in vars(m) for m in module.modules())
 
 
 class LossTap:
@@ -61,6 +157,11 @@ class LossTap:
     @torch.no_grad()
     def __call__(self, batch: dict[str, Any]) -> np.ndarray[Any, Any]:
         """Return losses [B, 1] in nats a token, float32."""
-        batch = to_device(batch, self.model)
+        return self.tensors(batch).cpu().numpy()
+
+    @torch.no_grad()
+    def tensors(self, batch: dict[str, Any]) -> torch.Tensor:
+        """The same on the model's device, without waiting for it."""
+        batch = on_device(batch, self.model)
         losses_B, _ = sample_losses(self.model, batch, last_hidden(self.model, batch))
-        return losses_B.float().cpu().numpy()[:, None]
+        return losses_B.float()[:, None]

@@ -1,102 +1,149 @@
 """Exact per-sample gradients of chosen Linear modules for a whole batch, from one forward and one backward pass.
 
-For y = W x + b: dW[i] = Σ_t δ[i,t] x[i,t]ᵀ, db[i] = Σ_t δ[i,t], of sample i's own mean loss. Right padding under a causal
-mask gives δ = 0 at pads, so nothing needs to be masked. The projector's rows belong to images; they are added up by owner,
-and a text-only sample gets zeros there. Source: spec LESS §6.1. Axes: B samples, I images, T tokens, P parameter elements.
+Each sample's own mean loss is differentiated. Right padding under a causal mask gives δ = 0 at pads, so nothing needs to be
+masked. The projector's rows belong to images; they are added up by owner, and a text-only sample gets zeros there. Nothing
+requires a gradient but what leads to the tapped modules: no summed weight gradients, no `.grad`. Source: spec LESS §6.1.
+Axes: B samples, N leading rows (samples or images), T tokens, o and i a Linear's outputs and inputs, P parameter elements.
 """
 
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from ...store.errors import InputError
 from ..parts import part_of, pick_linears
-from ..projection import ProjectionConfig, make_sink
-from .forward import last_hidden, sample_losses, to_device
-
-Mode = Literal["sgd", "sign"]
+from ..projections.build import make_sink
+from ..projections.config import ProjectionConfig
+from ..projections.sink import Sink
+from .fast import FastDecoder, find_decoder
+from .forward import embed, on_device, run_language_model, sample_losses
+from .modes import Transform, make_transform
+from .tapped import tap_linear
 
 
 class GradientTap:
-    """Turns a collated batch into projected per-sample gradients [B, K]."""
+    """Turns a collated batch into projected per-sample gradients [B, K].
 
-    def __init__(self, model: Any, which: str, projection: ProjectionConfig, mode: Mode = "sgd") -> None:
+    `projection`: a config, or a sink of one's own. `transform`: the maths mode (`modes.py`), `sgd` by default.
+    `fast=False` runs the language model by Hugging Face's own code, which any architecture can; the numbers agree.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        which: str,
+        projection: ProjectionConfig | Sink,
+        transform: Transform | None = None,
+        *,
+        fast: bool = True,
+    ) -> None:
         if model.training:
             raise InputError("gradients are taken in eval mode: dropout would make them random. Call model.eval().")
-        self.model, self.mode = model, mode
+        self.model, self.transform = model, transform or make_transform("sgd", None)
         self.modules = pick_linears(model, which)
-        sizes = {}
-        for name, module in self.modules.items():
-            sizes[f"{name}.weight"] = module.weight.numel()
-            if module.bias is not None:
-                sizes[f"{name}.bias"] = module.bias.numel()
-        self.sink = make_sink(projection, sizes)
+        self.sink = make_sink(projection, self.sizes()) if isinstance(projection, ProjectionConfig) else projection
         self.dim = self.sink.dim
-        # nothing requires a gradient but the tapped modules' inputs: no summed dW, no .grad buffers
         model.requires_grad_(False)
+        self._owner_I: torch.Tensor | None = None
+        self._rows = 0
+        decoder = find_decoder(model) if fast else None
+        self.decoder = FastDecoder(decoder, self.modules, self._take) if decoder is not None else None
+
+    def sizes(self) -> dict[str, int]:
+        """Return the element count of each tapped parameter, by canonical name, in the model's order."""
+        return {n: p.numel() for n, p in self.parameters().items()}
+
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """Return the tapped parameters by canonical name."""
+        found = {}
+        for name, module in self.modules.items():
+            found[f"{name}.weight"] = module.weight
+            if module.bias is not None:
+                found[f"{name}.bias"] = module.bias
+        return found
 
     def __call__(self, batch: dict[str, Any]) -> np.ndarray[Any, Any]:
         """Return the vectors [B, K] (float32; float64 for a float64 model)."""
         return self.tensors(batch).cpu().numpy()
 
     def tensors(self, batch: dict[str, Any]) -> torch.Tensor:
-        """The same on the model's device."""
-        batch = to_device(batch, self.model)
-        rows = batch["input_ids"].shape[0]
+        """The same on the model's device, without waiting for it. `batch` may bring `tower_features`."""
+        batch = on_device(batch, self.model)
         first = next(self.model.parameters())
-        self.sink.start(rows, first.device, first.dtype)
-        owner_I = batch.get("image_owner")
-        handles = [h for n, m in self.modules.items() for h in self._hook(n, m, rows, owner_I)]
-        try:
-            with torch.enable_grad():
-                losses_B, _ = sample_losses(self.model, batch, last_hidden(self.model, batch))
-                if losses_B.requires_grad:  # a text-only batch never reaches the projector
-                    losses_B.sum().backward()
-        finally:
-            for handle in handles:
-                handle.remove()
+        self._rows, self._owner_I = batch["input_ids"].shape[0], batch.get("image_owner")
+        self.sink.start(self._rows, first.device, first.dtype)
+        decoder = self.decoder
+        if decoder is not None and not decoder.fits(batch["input_ids"].shape[1]):
+            decoder = None
+        with torch.enable_grad(), self._tapped(decoder):
+            embeds_BTH = embed(self.model, batch)
+            if decoder is not None:
+                hidden_BTH = decoder(embeds_BTH)
+            else:
+                hidden_BTH = run_language_model(self.model, embeds_BTH, batch)
+            losses_B, _ = sample_losses(self.model, batch, hidden_BTH)
+            if losses_B.requires_grad:  # a text-only batch never reaches the projector
+                losses_B.sum().backward()
         return self.sink.finish()
 
-    def _hook(self, name: str, module: nn.Linear, rows: int, owner_I: torch.Tensor | None) -> list[Any]:
-        by_image = part_of(name) in ("projector", "vision_tower")
+    def norms(self) -> torch.Tensor | None:
+        """Return the exact norms [B] of the last batch, where the sink knows them."""
+        return self.sink.norms()
 
-        def before(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
-            # the graph starts at the first tapped module: what lies before it is not differentiated
-            return None if args[0].requires_grad else (args[0].detach().requires_grad_(), *args[1:])
+    @contextmanager
+    def _tapped(self, decoder: FastDecoder | None) -> Iterator[None]:
+        # modules inside the fast decoder are run by its own code
+        inside = set() if decoder is None else decoder.taken
+        mine = {n: m for n, m in self.modules.items() if n not in inside}
+        for name, module in mine.items():
+            module.forward = tap_linear(module, name, self._take)
+        try:
+            yield
+        finally:
+            for module in mine.values():
+                del module.forward
 
-        def after(_: nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
-            inputs = args[0].detach()
-            if out.requires_grad:
-                out.register_hook(
-                    lambda delta: self._take(name, module, inputs, delta, (rows, owner_I if by_image else None))
-                )
+    def _take(self, name: str, delta_NTo: torch.Tensor, inputs_NTi: torch.Tensor) -> None:
+        owner_I = self._owner_I if part_of(f"{name}.weight") in ("projector", "vision_tower") else None
+        if self.sink.factors:
+            self._take_factors(name, delta_NTo, inputs_NTi, owner_I)
+        else:
+            weight_NP = torch.bmm(delta_NTo.transpose(1, 2), inputs_NTi).flatten(1)
+            self._emit(f"{name}.weight", weight_NP, owner_I)
+        if self.modules[name].bias is not None:
+            self._emit(f"{name}.bias", delta_NTo.sum(1), owner_I)
 
-        return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-
-    def _take(
-        self,
-        name: str,
-        module: nn.Linear,
-        inputs: torch.Tensor,
-        delta: torch.Tensor,
-        owners: tuple[int, torch.Tensor | None],
-    ) -> None:
-        rows, owner_I = owners
-        inputs_NTi = inputs.reshape(inputs.shape[0], -1, inputs.shape[-1])
-        delta_NTo = delta.detach().reshape(delta.shape[0], -1, delta.shape[-1])
-        weight_NP = torch.bmm(delta_NTo.transpose(1, 2), inputs_NTi).flatten(1)
-        self._emit(f"{name}.weight", weight_NP, rows, owner_I)
-        if module.bias is not None:
-            self._emit(f"{name}.bias", delta_NTo.sum(1), rows, owner_I)
-
-    def _emit(self, name: str, grads_NP: torch.Tensor, rows: int, owner_I: torch.Tensor | None) -> None:
+    def _take_factors(self, name: str, delta: torch.Tensor, inputs: torch.Tensor, owner_I: torch.Tensor | None) -> None:
         if owner_I is not None:
-            # several images of one sample add up; samples without an image keep zeros
-            grads_NP = grads_NP.new_zeros(rows, grads_NP.shape[1]).index_add_(0, owner_I, grads_NP)
-        self.sink.add(name, _MODES[self.mode](grads_NP))
+            delta, inputs = _by_owner(delta, inputs, owner_I, self._rows)
+        self.sink.add_factors(f"{name}.weight", delta, inputs)  # type: ignore[attr-defined]
+
+    def _emit(self, name: str, grads_NP: torch.Tensor, owner_I: torch.Tensor | None) -> None:
+        if owner_I is None:
+            self.sink.add(name, self.transform(name, grads_NP))
+            return
+        # several images of one sample add up; samples without an image get zeros, also where a momentum would show
+        present_B1 = grads_NP.new_zeros(self._rows, 1).index_fill_(0, owner_I, 1)
+        grads_BP = grads_NP.new_zeros(self._rows, grads_NP.shape[1]).index_add_(0, owner_I, grads_NP)
+        self.sink.add(name, self.transform(name, grads_BP) * present_B1)
 
 
-_MODES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"sgd": lambda g: g, "sign": torch.sign}
+def _by_owner(
+    delta_ITo: torch.Tensor, inputs_ITi: torch.Tensor, owner_I: torch.Tensor, rows: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lay a sample's images one after the other as tokens of one row: [B, slots × T, …]; empty slots are zeros."""
+    images = owner_I.shape[0]
+    if images == rows and bool((owner_I == torch.arange(rows, device=owner_I.device)).all()):
+        return delta_ITo, inputs_ITi
+    earlier_II = (owner_I[None] == owner_I[:, None]).tril(-1)
+    slot_I = earlier_II.sum(1)
+    slots = int(slot_I.max()) + 1
+    laid = []
+    for x_ITw in (delta_ITo, inputs_ITi):
+        out = x_ITw.new_zeros(rows, slots, *x_ITw.shape[1:])
+        out[owner_I, slot_I] = x_ITw
+        laid.append(out.flatten(1, 2))
+    return laid[0], laid[1]

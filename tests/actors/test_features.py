@@ -11,7 +11,7 @@ from vinnow.actors.config import ActorResources, CheckpointRef, FeatureConfig
 from vinnow.actors.features import FeatureActor
 from vinnow.actors.loader import PartLoader, pack, unpack
 from vinnow.actors.stream import make_spec, run_features, run_inline
-from vinnow.models.projection import ProjectionConfig
+from vinnow.models.projections.config import ProjectionConfig
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError, KeyMismatchError
 from vinnow.store.features import FeatureSet

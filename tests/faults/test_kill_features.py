@@ -12,7 +12,7 @@ import pytest
 from pictures import make_records, write_records
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_inline
-from vinnow.models.projection import ProjectionConfig
+from vinnow.models.projections.config import ProjectionConfig
 from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.reader import Pool
 from vinnow.store.features import FeatureSet

@@ -201,11 +201,14 @@ def fat_functions(source: Source) -> list[str]:
 
 
 def wide_functions(source: Source) -> list[str]:
-    """Functions with more parameters than a config should replace; a Typer command's are its options."""
+    """Functions with more parameters than a config should replace; a Typer command's are its options.
+
+    A Triton kernel takes pointers and numbers, nothing that could hold them together.
+    """
     found = []
     for f in functions(source):
         calls = [d.func if isinstance(d, ast.Call) else d for d in f.decorator_list]
-        if any(isinstance(c, ast.Attribute) and c.attr in {"command", "callback"} for c in calls):
+        if any(isinstance(c, ast.Attribute) and c.attr in {"command", "callback", "jit"} for c in calls):
             continue
         a = f.args
         names = [x.arg for x in [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg] if x]

@@ -71,9 +71,11 @@ def test_ray_free_rooms_import_without_ray():
         for room in ("store", "select", "models")
     }
     code = f"""
-import importlib, sys
+import importlib.util, sys
 for room, names in {by_room!r}.items():
     for name in names:
+        if name.endswith(".kernels") and not importlib.util.find_spec("triton"):
+            continue  # GPU hosts alone have Triton
         importlib.import_module("vinnow." + name)
     assert "ray" not in sys.modules, room
     ours = {{m.split(".")[1] for m in sys.modules if m.startswith("vinnow.") and m.count(".")}}

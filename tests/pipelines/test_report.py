@@ -16,7 +16,7 @@ from rich.console import Console
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_inline
 from vinnow.evaluate.metrics import majority_baseline
-from vinnow.models.projection import ProjectionConfig
+from vinnow.models.projections.config import ProjectionConfig
 from vinnow.pipelines.picking import make_view
 from vinnow.pipelines.report.build import build_report, page
 from vinnow.pipelines.report.data import (

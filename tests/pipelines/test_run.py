@@ -32,7 +32,7 @@ def values(tmp_path_factory):
         "out": str(folder / "out"),
         "model": {"twin": {}},
         "warmup": [{"name": "stage1", "data": "pool", "train": STEP | {"parts": ["projector"]}}],
-        "proxy": STEP | {"checkpoint_count": 2},
+        "proxy": STEP | {"checkpoint_count": 2, "resume_steps": 1},
         "features": [
             {"kind": "gradient", "projection": {"dim": 64}, "rows_per_part": 30},
             {"kind": "trajectory", "rows_per_part": 30},
@@ -70,7 +70,21 @@ def test_a_whole_run_and_a_second_one(values, ray_cluster):
     changed = resolve(json.loads(json.dumps(values)), ["finetune.lr=0.5"])
     with pytest.raises(InputError, match=r"finetune\.lr: was 0\.001, is 0\.5"):
         whole_run(changed)
-    assert all(line.done for line in make_plan(config) if not line.stage.startswith("sweep-"))
+    plan = {line.stage: line for line in make_plan(config)}
+    assert all(line.done for line in plan.values() if not line.stage.startswith("sweep-"))
+    check_prices(plan, out)
+
+
+def check_prices(plan, out):
+    """Hold tokens and bytes of the plan to what the run really computed and left."""
+    for stage in ("features-gradient", "targets-gradient", "features-trajectory"):
+        facts, line = read_json(f"{out}/stages/{stage}.json")["facts"], plan[stage]
+        # a batch is made once for both checkpoints
+        assert line.price.tokens * line.rows / 2 == pytest.approx(facts["tokens"] - facts["padded"])
+        assert "encoded" in line.price.how[0]
+    for stage in ("warmup-stage1", "proxy"):
+        weights = [f for f in every_file(f"{out}/train/{stage}") if f.endswith((".safetensors", ".pt"))]
+        assert plan[stage].bytes == pytest.approx(sum(map(os.path.getsize, weights)), rel=0.05)
 
 
 def every_file(folder):
@@ -105,6 +119,15 @@ def test_the_plan_counts_rows_steps_and_bytes(values, tmp_path):
     assert plan["sweep-less-20%"].rows == 12
     assert not any(line.done for line in plan.values())
     assert not os.path.exists(config.out)
+    assert "estimated from the characters of 60 rows" in plan["proxy"].price.how[0]
+    assert 16 < plan["proxy"].price.tokens < 256
+    assert plan["proxy"].price.tflop == pytest.approx(3 * 8 * sum(plan["proxy"].price.row.values()), rel=1e-3)
+    # two checkpoints of the proxy; a gradient costs a backward pass more than a trajectory's forward pass
+    gradient, path = plan["features-gradient"].price, plan["features-trajectory"].price
+    assert gradient.tflop == pytest.approx(120 * sum(gradient.row.values()), rel=1e-3)
+    assert gradient.tflop > 1.5 * path.tflop
+    assert gradient.hours == pytest.approx(gradient.tflop / (17.3 * 22.96) / 3600)
+    assert plan["ingest-pool"].price is None
 
 
 def flips(tree, path=()):
@@ -121,7 +144,7 @@ def flips(tree, path=()):
 
 def test_every_knob_changes_the_plan(values, tmp_path):
     """A knob that the plan does not show reaches no room."""
-    config = resolve(json.loads(json.dumps(values | {"out": str(tmp_path / "new")})))
+    config = resolve(json.loads(json.dumps(values | {"out": str(tmp_path / "new"), "plan": {"tflops": 100}})))
     shown = repr(make_plan(config))
     tried, refused = 0, []
     for path, other in flips(config.model_dump(mode="json")):

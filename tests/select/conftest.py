@@ -12,6 +12,7 @@ from vinnow.store.keys import FeatureKey, recipe_text
 DIM, TOP = 12, 5
 STEPS = (10, 20, 30)
 TASKS = np.array(["color"] * 3 + ["count"] * 4 + ["shape"])
+KINDS = ("gradient", "trajectory", "loss", "influence")
 
 
 @dataclass
@@ -50,20 +51,33 @@ class World:
             "loss": {s: rng.gamma(2, 1, (n, 1)).astype(np.float32) for s in STEPS},
         }
         self.targets = {s: rng.normal(size=(len(TASKS), DIM)).astype(np.float32) for s in STEPS}
+        self.pool["influence"] = {s: self.influence(s) for s in STEPS}
+
+    def influence(self, step):
+        """Inner products f32 [n, T] of raw gradients (here: not of unit length) with each task's mean unit target."""
+        unit_MD = self.targets[step].astype(float)
+        unit_MD /= np.linalg.norm(unit_MD, axis=1, keepdims=True)
+        means = [unit_MD[task == TASKS].mean(0) for task in np.unique(TASKS)]
+        # a row at a time: BLAS would round equal rows apart
+        rows = [[row @ mean for mean in means] for row in self.pool["gradient"][step].astype(float)]
+        return np.array(rows).astype(np.float32)
 
     def key(self, kind, step, dim, **changes):
         facts = {"kind": kind, "dim": dim, "pool": "p" * 16, "model": f"model{step}", "checkpoint": step}
         return FeatureKey(**(facts | {"recipe": recipe_text(mode="adam", seed=0)} | changes))
 
-    def write(self, root, kinds=("gradient", "trajectory", "loss"), parts=3, shuffle=0, rows=None):
+    def write(self, root, kinds=KINDS, parts=3, shuffle=0, rows=None, dtype="float32"):
         """Write the features under `root/features`, rows shuffled, and the targets under `root/targets`."""
         order = np.random.default_rng(shuffle).permutation(self.n if rows is None else rows)
         for kind in kinds:
             for step, vec in self.pool[kind].items():
+                norm = np.linalg.norm(self.pool["gradient"][step], axis=1) if kind == "influence" else None
+                more = {"targets": {"tasks": np.unique(TASKS).tolist(), "digest": "t"}} if kind == "influence" else {}
+                key = self.key(kind, step, vec.shape[1], recipe=recipe_text(mode="adam", seed=0, **more))
                 for p, at in enumerate(np.array_split(order, parts)):
-                    batch = FeatureBatch(self.ids[at], np.full(len(at), 9, np.int32), vec[at])
-                    key = self.key(kind, step, vec.shape[1])
-                    write_part(root / "features", key, f"part-{p}", batch, "float32")
+                    norms = None if norm is None else norm[at]
+                    batch = FeatureBatch(self.ids[at], np.full(len(at), 9, np.int32), vec[at], norm=norms)
+                    write_part(root / "features", key, f"part-{p}", batch, dtype)
         self.write_targets(root)
         return root
 

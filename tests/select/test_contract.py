@@ -12,7 +12,7 @@ from vinnow.store.tables import PICKS, SCORES, read_rows
 
 # every method as it comes, and the settings that change how a pick is made
 CASES = [(name, {}) for name in registry.names()]
-CASES += [("less", {"aggregate": a}) for a in ("mean", "vote")]
+CASES += [(name, {"aggregate": a}) for name in ("less", "less_exact") for a in ("mean", "vote")]
 CASES += [
     ("xmas", {"text_policy": "cluster", "trajectory": "vectors"}),
     ("xmas", {"kmeans": "sklearn", "scale": "log"}),
@@ -25,7 +25,7 @@ def ids_of(table):
 
 
 def test_the_suite_sees_every_method():
-    assert {"random", "stratified", "less", "xmas"} <= set(registry.names())
+    assert {"random", "stratified", "less", "less_exact", "xmas"} <= set(registry.names())
     assert {name for name, _ in CASES} == set(registry.names())
 
 

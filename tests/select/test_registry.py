@@ -58,6 +58,18 @@ def test_a_new_selector_is_one_file(methods, world, written, tmp_path):
     assert pickle.loads(pickle.dumps(type(selector))) is type(selector)  # noqa: S301
 
 
+def test_the_digest_covers_the_files_of_the_bases(monkeypatch):
+    from vinnow.select import influence
+
+    exact, plain = registry.make("less_exact"), registry.make("random")
+    before = registry.source_digest(exact), registry.source_digest(plain)
+    assert before[0] != registry.source_digest(registry.make("less"))
+    # as if the shared file had other bytes
+    monkeypatch.setattr(influence, "__file__", registry.__file__)
+    assert registry.source_digest(exact) != before[0]
+    assert registry.source_digest(plain) == before[1]
+
+
 def test_two_equal_names_raise_and_name_both_files(methods):
     (methods / "mine.py").write_text(MIDDLE.format(name="random"))
     with pytest.raises(InputError, match=r"two selectors are called 'random'.*random_\.py and .*mine\.py"):

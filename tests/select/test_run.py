@@ -82,6 +82,9 @@ def test_stale_scores_are_made_anew(world, written, tmp_path, count_scores):
     assert go(world.view(other, NEEDS)) == 0  # the same keys in another folder are the same features
     world.write_targets(other, pool="u" * 16)
     assert go(world.view(other, NEEDS)) == 1
+    assert go(world.view(written, NEEDS)) == 1
+    coarse = world.write(tmp_path / "coarse", kinds=["gradient"], dtype="int8")
+    assert go(world.view(coarse, NEEDS)) == 1  # the same keys, but other numbers
 
 
 def test_scores_follow_the_pools_columns(world, written, tmp_path):

@@ -122,3 +122,13 @@ def test_weights_of_the_run_are_those_of_the_checkpoints_that_have_features(worl
     assert world.view(written, NEEDS).weights("loss") == pytest.approx(dict.fromkeys(world.steps, 1 / 3))
     with pytest.raises(InputError, match="missing \\[20, 30\\]"):
         world.view(written, NEEDS, checkpoint_weights={10: 1}).weights("gradient")
+
+
+def test_norms_come_with_the_rows_and_without_the_refused_ones(world, written):
+    view = world.view(written, ("influence",), refused=world.ids[60:65])
+    norm = dict(zip(world.ids.tolist(), np.linalg.norm(world.pool["gradient"][10], axis=1), strict=True))
+    for batch in scan(view, "influence"):
+        assert batch.norm.tolist() == pytest.approx([norm[i] for i in batch.ids.tolist()], abs=1e-6)
+    assert view.recipe("influence")["targets"]["tasks"] == ["color", "count", "shape"]
+    with pytest.raises(InputError, match="declares only"):
+        view.recipe("loss")

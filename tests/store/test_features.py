@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from vinnow.store.errors import (
     DuplicateRowsError,
@@ -94,3 +95,68 @@ def test_tables_are_checked_at_both_ends(tmp_path):
 def test_no_features_says_how_to_make_them(tmp_path):
     with pytest.raises(InputError, match="vinnow features"):
         FeatureSet(tmp_path, "gradient")
+
+
+def test_norms_are_kept_and_made_where_they_are_not_given(tmp_path):
+    rows = batch([1, 2, 3])
+    write_part(tmp_path, KEY, "part-0", replace(rows, norm=np.array([5.0, 0, 7])))
+    write_part(tmp_path, KEY, "part-1", batch([4, 5], seed=1))
+    got = FeatureSet(tmp_path, "gradient").load(3)
+    assert got.norm.dtype == np.float32
+    assert got.norm[:3].tolist() == [5, 0, 7]
+    np.testing.assert_allclose(got.norm[3:], np.linalg.norm(batch([4, 5], seed=1).vec, axis=1), rtol=1e-6)
+    with pytest.raises(InputError, match=r"norms have shape \(2,\) for 3 rows"):
+        write_part(tmp_path, KEY, "part-2", replace(rows, norm=np.ones(2)))
+    with pytest.raises(NotFiniteError, match="sample_id 2"):
+        write_part(tmp_path, KEY, "part-2", replace(rows, norm=np.array([1, np.inf, 1])))
+
+
+@pytest.mark.parametrize("first", ["float16", "int8", "bit1"])
+def test_two_storages_under_one_key_are_refused(tmp_path, first):
+    write_part(tmp_path, KEY, "part-0", batch([1, 2]), first)
+    assert parts_done(tmp_path, KEY, first) == parts_done(tmp_path, KEY) == {"part-0"}
+    with pytest.raises(KeyMismatchError, match=f"stored: '{first}' against 'float32'"):
+        parts_done(tmp_path, KEY, "float32")
+    write_part(tmp_path, KEY, "part-1", batch([3]), "float32")
+    with pytest.raises(KeyMismatchError, match=f"part-1.*stored: 'float32' against '{first}'"):
+        FeatureSet(tmp_path, "gradient").load(3)
+
+
+def test_another_optimizer_is_another_key(tmp_path):
+    adam = replace(KEY, optimizer="a" * 16)
+    assert adam.digest() != KEY.digest()
+    assert KEY.optimizer == ""
+    write_part(tmp_path, adam, "part-0", batch([1]))
+    assert FeatureSet(tmp_path, "gradient").key(3) == adam
+    with pytest.raises(KeyMismatchError, match=r"optimizer: 'aaa.*' against ''"):
+        parts_done(tmp_path, KEY)
+
+
+@pytest.mark.parametrize("lost", ["norm", "storage"])
+def test_a_part_of_another_version_is_named(tmp_path, lost):
+    path = write_part(tmp_path, KEY, "part-0", batch([1]))
+    table = pq.ParquetFile(path).read()
+    old = table.drop_columns("norm") if lost == "norm" else table.replace_schema_metadata(KEY.to_metadata())
+    pq.write_table(old, path)
+    for read in (lambda: parts_done(tmp_path, KEY), lambda: FeatureSet(tmp_path, "gradient").load(3)):
+        with pytest.raises(InputError, match=r"part-0.*make the features anew"):
+            read()
+
+
+def test_a_scan_opens_a_part_when_it_comes_to_it(tmp_path):
+    for p in range(3):
+        write_part(tmp_path, KEY, f"part-{p}", batch([10 * p, 10 * p + 1]), "int8")
+    scan = FeatureSet(tmp_path, "gradient").scan(3)
+    assert next(scan).ids.tolist() == [0, 1]
+    (tmp_path / "gradient/step=00000003/part-2.parquet").unlink()
+    assert next(scan).ids.tolist() == [10, 11]
+    with pytest.raises(FileNotFoundError):
+        next(scan)
+
+
+def test_targets_keep_tasks_in_any_storage(tmp_path):
+    rows = replace(batch([1, 2, 3]), task=np.array(["a", "b", "a"]))
+    for stored in ("float32", "bit1"):
+        write_part(tmp_path / stored, KEY, "part-0", rows, stored)
+        got = FeatureSet(tmp_path / stored, "gradient").load(3, np.array([2, 1], np.uint64))
+        assert got.task.tolist() == ["b", "a"]

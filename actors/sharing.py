@@ -1,0 +1,30 @@
+"""Several checkpoints of one training in one actor: equal weights are held once, and a frozen tower runs once a batch."""
+
+from typing import Any
+
+import torch
+
+from ..models.load import base_of
+
+
+def share_equal(first: Any, other: Any) -> int:
+    """Let `other` use the tensors of `first` wherever the two are equal; returns the bytes that this frees.
+
+    Checkpoints of a LoRA training differ in their adapters alone, those of full fine-tuning at least not in the tower.
+    """
+    mine = dict(first.named_parameters())
+    freed = 0
+    for name, parameter in other.named_parameters():
+        twin = mine.get(name)
+        if twin is None or twin.shape != parameter.shape or twin.data_ptr() == parameter.data_ptr():
+            continue
+        if torch.equal(twin, parameter):
+            freed += parameter.numel() * parameter.element_size()
+            parameter.data = twin.data
+    return freed
+
+
+def same_tower(first: Any, other: Any) -> bool:
+    """Say whether two models share their whole vision tower (after `share_equal`)."""
+    towers = (base_of(m).model.vision_tower.parameters() for m in (first, other))
+    return all(a.data_ptr() == b.data_ptr() for a, b in zip(*towers, strict=True))

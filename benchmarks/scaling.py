@@ -1,0 +1,149 @@
+"""The whole feature stage on 1 and on 2 GPUs of one host: pool on disk, loaders, actor pool, store; rows a second.
+
+LLaVA-1.5-7B's shape with random weights and a LoRA adapter, real JPEG files, some 776 tokens a row. What starts up (Ray,
+reading 14 GB of weights) is left out: rows are counted from when every actor has finished a part until the first one has
+none left. `python benchmarks/scaling.py` writes benchmarks/results/scaling.json; fewer than 2 GPUs: it says so.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+from _llava7b import config_7b
+from vinnow.actors.cluster import RayConfig, ensure_ray
+from vinnow.actors.config import ActorResources, CheckpointRef, FeatureConfig
+from vinnow.actors.stream import make_spec, run_features
+from vinnow.models.load import load_processor
+from vinnow.models.parts import LORA_TARGETS
+from vinnow.models.projections.config import ProjectionConfig
+from vinnow.models.tiny import TwinConfig, build_twin
+from vinnow.pool.ingest import IngestConfig, ingest
+
+TEXT = "the a red blue cat dog stands on under near table chair what colour is how many things do you see"
+WORDS = TEXT.split()
+
+
+def write_pool(folder: Path, rows: int) -> str:
+    """Write LLaVA records with pictures of 640 × 480, and ingest them; returns the pool."""
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir(parents=True)
+    for i in range(64):
+        low = rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)
+        Image.fromarray(low).resize((640, 480)).save(folder / "images" / f"{i}.jpg")
+    records = []
+    for i in range(rows):
+        question, answer = (" ".join(rng.choice(WORDS, n)) for n in (28, 56))
+        turns = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
+        records.append({"id": str(i), "image": f"{i % 64}.jpg", "conversations": turns})
+    (folder / "data.json").write_text(json.dumps(records))
+    ingest(IngestConfig(source=str(folder / "data.json"), image_root=str(folder / "images")), str(folder / "pool"))
+    return str(folder / "pool")
+
+
+def write_checkpoint(folder: Path) -> str:
+    """Write the 7B model and a LoRA adapter on it; returns the adapter's folder."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlavaForConditionalGeneration
+
+    texts = [" ".join(WORDS) + " USER: ASSISTANT: . , '"] * 50
+    twin = build_twin(str(folder / "twin"), texts, TwinConfig(image=336, patch=14))
+    processor = load_processor(twin)
+    config = config_7b()
+    config.image_token_index = config.image_token_id = processor.image_token_id
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device("cuda"):
+        model = LlavaForConditionalGeneration(config)
+    torch.set_default_dtype(torch.float32)
+    base = str(folder / "base")
+    model.save_pretrained(base)
+    processor.save_pretrained(base)
+    wrapped = get_peft_model(model, LoraConfig(r=128, lora_alpha=256, target_modules=LORA_TARGETS))
+    for name, p in wrapped.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(p, std=0.01)
+    wrapped.peft_config["default"].base_model_name_or_path = base
+    wrapped.save_pretrained(str(folder / "adapter"))
+    processor.save_pretrained(str(folder / "adapter"))
+    del model, wrapped
+    torch.cuda.empty_cache()
+    return str(folder / "adapter")
+
+
+def rate(spec, gpus: int) -> dict[str, float]:
+    """Run the stage on so many GPUs; returns rows and tokens a second while all of them were at work."""
+    begin = time.time()
+    resources = ActorResources(actors=gpus, gpus_per_actor=1, cpus_per_actor=1, loaders=6 * gpus, threads=2)
+    report = run_features(spec, resources)
+    parts = sorted(Path(spec.out).rglob("part-*.parquet"), key=lambda p: p.stat().st_mtime)
+    done = [p.stat().st_mtime for p in parts]
+    # the first parts wait for the slowest start, during the last ones a GPU may be idle
+    window = done[2 * gpus : len(done) - gpus + 1]
+    rows = spec.config.rows_per_part * (len(window) - 1)
+    seconds = window[-1] - window[0]
+    tokens = report.tokens / report.rows
+    return {
+        "rows_per_s": rows / seconds,
+        "tokens_per_row": tokens,
+        "window_s": seconds,
+        "startup_s": done[0] - begin,
+        "rows": report.rows,
+    }
+
+
+def main() -> None:
+    """Measure and write the row."""
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--out", default=str(Path(__file__).parent / "results" / "scaling.json"))
+    arguments.add_argument("--rows", type=int, default=1536)
+    asked = arguments.parse_args()
+    gpus = torch.cuda.device_count()
+    if gpus < 2:
+        print("benchmarks/scaling.py needs 2 CUDA GPUs of at least 80 GB; skipped")
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        begin = time.time()
+        adapter = write_checkpoint(folder)
+        print(f"checkpoint written in {time.time() - begin:.0f} s", flush=True)
+        config = FeatureConfig(
+            which="projector+lora",
+            projection=ProjectionConfig(kind="sjlt"),
+            precision="bfloat16",
+            dtype="float16",
+            token_budget=16 * 800,
+            max_rows=16,
+            rows_per_part=64,
+        )
+        ensure_ray(RayConfig(object_store_mb=8000, dashboard=False))
+        found = {}
+        for n, pool in (
+            (2, write_pool(folder / "whole", asked.rows)),
+            (1, write_pool(folder / "half", asked.rows // 2)),
+        ):
+            spec = make_spec(pool, [CheckpointRef(1, adapter)], config, str(folder / f"features-{n}"))
+            found[n] = rate(spec, n)
+            print(n, found[n], flush=True)
+    result = {
+        "claim": "the feature stage (projector + LoRA gradients, sjlt, 7B shape) on 2 GPUs of one host against 1",
+        "ratio": found[2]["rows_per_s"] / found[1]["rows_per_s"],
+        "gpus": found,
+        "machine": f"{gpus} x {torch.cuda.get_device_name()}, {os.cpu_count()} CPU cores",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+    os.makedirs(os.path.dirname(asked.out), exist_ok=True)
+    Path(asked.out).write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

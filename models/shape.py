@@ -1,0 +1,205 @@
+"""The sizes of a LLaVA, read from its config alone: every Linear by name, and parameters by part. No weights are touched.
+
+CLIP tower, two-layer GELU projector, LLaMA-like decoder (SwiGLU, no biases but Qwen2's); LoRA where there is an adapter.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from transformers import AutoConfig, LlavaConfig
+
+from ..store.errors import InputError, suggest
+from ..store.files import read_json
+from .load import ADAPTER, adapter_base, check_folder
+from .parts import LORA_TARGETS, part_of
+
+Place = Literal["vision_tower", "projector", "language_model", "lm_head"]
+DECODERS, TOWERS = ("llama", "mistral", "qwen2"), ("clip_vision_model",)
+# depths: a gradient passes everything deeper than the shallowest Linear that wants one
+_PROJECTOR, _DECODER, _HEAD = 10_000, 20_000, 30_000
+
+
+class UnknownShapeError(InputError):
+    """A checkpoint whose architecture these formulas do not cover."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """One Linear: its name as in `named_modules`, sizes, which tokens it sees (`place`), and how deep it lies."""
+
+    name: str
+    outputs: int
+    inputs: int
+    bias: bool
+    place: Place
+    depth: int
+
+    @property
+    def part(self) -> str:
+        """The part it belongs to (`parts.PARTS`)."""
+        return part_of(self.name + ".weight")
+
+    @property
+    def elements(self) -> int:
+        """Parameters, bias included."""
+        return self.outputs * self.inputs + self.outputs * self.bias
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a LLaVA. Widths in elements; `vision_tokens` with the class token; `image_tokens` reach the decoder."""
+
+    vision_layers: int
+    vision_width: int
+    vision_ffn: int
+    vision_tokens: int
+    patch_inputs: int
+    projector_inputs: int
+    projector_bias: bool
+    image_tokens: int
+    layers: int
+    width: int
+    query_width: int
+    kv_width: int
+    ffn: int
+    vocab: int
+    qkv_bias: bool = False
+    tied: bool = False
+    lora_r: int = 0
+    lora_targets: str | tuple[str, ...] = LORA_TARGETS
+
+    def with_lora(self, r: int, targets: str | Sequence[str] = LORA_TARGETS) -> "Shape":
+        """Return the shape with adapters of rank `r`; as in PEFT, a text is a regex for whole names, a list endings."""
+        return replace(self, lora_r=r, lora_targets=targets if isinstance(targets, str) else tuple(targets))
+
+    @cached_property
+    def linears(self) -> tuple[Dense, ...]:
+        """Every Linear in the model's order, named as in memory (wrapped by PEFT where there is LoRA)."""
+        plain = [*self._vision(), *self._projector(), *self._decoder()]
+        plain.append(Dense("lm_head", self.vocab, self.width, False, "lm_head", _HEAD))
+        return tuple(d for p in plain for d in self._adapted(p)) if self.lora_r else tuple(plain)
+
+    def chosen(self, which: str) -> list[Dense]:
+        """Return the Linears that `parts.pick_linears` would pick.
+
+        Raises:
+            InputError: unknown choice, broken regex, or nothing matches.
+        """
+        known = ("projector", "lora", "projector+lora")
+        if which.startswith("re:"):
+            try:
+                found = [d for d in self.linears if re.search(which[3:], d.name)]
+            except re.error as error:
+                raise InputError(f"{which!r} is not a regular expression: {error}.") from error
+        elif which in known:
+            found = [d for d in self.linears if d.part in which.split("+")]
+        else:
+            raise InputError(f"unknown gradients {which!r}{suggest(which, known)} Or `re:` and a regex.")
+        if not found:
+            raise InputError(f"gradients {which!r}: no Linear matches. For lora the proxy must be trained with LoRA.")
+        return found
+
+    def parameters(self) -> dict[str, int]:
+        """Return the parameters of each part, norms and embeddings included."""
+        counts: Counter[str] = Counter()
+        for dense in self.linears:
+            counts[dense.part] += 0 if dense.place == "lm_head" and self.tied else dense.elements
+        v = self.vision_width
+        # class and position embeddings, patches, a norm before, one behind, two a layer
+        counts["vision_tower"] += v * (1 + self.vision_tokens + self.patch_inputs) + 4 * v * (1 + self.vision_layers)
+        counts["language_model"] += self.width * (self.vocab + 2 * self.layers + 1)
+        return dict(counts)
+
+    def _vision(self) -> list[Dense]:
+        w, f, found = self.vision_width, self.vision_ffn, []
+        sizes = [(f"self_attn.{n}_proj", w, w) for n in ("k", "v", "q", "out")] + [("mlp.fc1", f, w), ("mlp.fc2", w, f)]
+        for i in range(self.vision_layers):
+            at = f"model.vision_tower.encoder.layers.{i}"
+            found += [Dense(f"{at}.{n}", o, x, True, "vision_tower", i) for n, o, x in sizes]
+        return found
+
+    def _projector(self) -> list[Dense]:
+        at, inputs = "model.multi_modal_projector.linear_", (self.projector_inputs, self.width)
+        return [
+            Dense(f"{at}{k + 1}", self.width, inputs[k], self.projector_bias, "projector", _PROJECTOR + k)
+            for k in range(2)
+        ]
+
+    def _decoder(self) -> list[Dense]:
+        w, q, kv, f, found = self.width, self.query_width, self.kv_width, self.ffn, []
+        sizes = [("self_attn.q_proj", q, w), ("self_attn.k_proj", kv, w), ("self_attn.v_proj", kv, w)]
+        sizes += [("self_attn.o_proj", w, q), ("mlp.gate_proj", f, w), ("mlp.up_proj", f, w), ("mlp.down_proj", w, f)]
+        for i in range(self.layers):
+            for k, (name, outputs, inputs) in enumerate(sizes):
+                full = f"model.language_model.layers.{i}.{name}"
+                found.append(Dense(full, outputs, inputs, self.qkv_bias and k < 3, "language_model", _DECODER + i))
+        return found
+
+    def _adapted(self, dense: Dense) -> list[Dense]:
+        name, goal = f"base_model.model.{dense.name}", self.lora_targets
+        if isinstance(goal, str):
+            hit = re.fullmatch(goal, dense.name) is not None
+        else:
+            hit = any(f".{dense.name}".endswith(f".{t}") for t in goal)
+        if not hit:
+            return [replace(dense, name=name)]
+        low = replace(dense, name=f"{name}.lora_A.default", outputs=self.lora_r, bias=False)
+        high = replace(dense, name=f"{name}.lora_B.default", inputs=self.lora_r, bias=False)
+        return [replace(dense, name=f"{name}.base_layer"), low, high]
+
+
+def read_shape(path: str) -> Shape:
+    """Read the shape of a checkpoint folder, or of an adapter's base with its LoRA.
+
+    Raises:
+        InputError: no checkpoint there, or its config cannot be read.
+        UnknownShapeError: not a LLaVA of the architectures above.
+    """
+    folder = check_folder(path)
+    if (folder / ADAPTER).is_file():
+        facts = read_json(folder / ADAPTER)
+        return read_shape(str(adapter_base(folder))).with_lora(int(facts["r"]), facts["target_modules"])
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{str(folder / 'config.json')!r} cannot be read: {error}.") from error
+    return shape_of(config)
+
+
+def shape_of(config: LlavaConfig | Any) -> Shape:
+    """Return the shape that a Hugging Face config describes.
+
+    Raises:
+        UnknownShapeError: its tower or decoder is none of `TOWERS` and `DECODERS`.
+    """
+    text, vision = getattr(config, "text_config", None), getattr(config, "vision_config", None)
+    kinds = (config.model_type, getattr(vision, "model_type", None), getattr(text, "model_type", None))
+    if kinds[0] != "llava" or kinds[1] not in TOWERS or kinds[2] not in DECODERS:
+        raise UnknownShapeError(f"no formulas for {kinds}; there are for llava with {TOWERS} and {DECODERS}.")
+    assert text is not None
+    assert vision is not None
+    patches = (vision.image_size // vision.patch_size) ** 2
+    taken = config.vision_feature_layer
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return Shape(
+        vision_layers=vision.num_hidden_layers,
+        vision_width=vision.hidden_size,
+        vision_ffn=vision.intermediate_size,
+        vision_tokens=patches + 1,
+        patch_inputs=3 * vision.patch_size**2,
+        projector_inputs=vision.hidden_size * (1 if isinstance(taken, int) else len(taken)),
+        projector_bias=config.multimodal_projector_bias,
+        image_tokens=patches + (config.vision_feature_select_strategy == "full"),
+        layers=text.num_hidden_layers,
+        width=text.hidden_size,
+        query_width=head * text.num_attention_heads,
+        kv_width=head * text.num_key_value_heads,
+        ffn=text.intermediate_size,
+        vocab=text.vocab_size,
+        qkv_bias=text.model_type == "qwen2" or bool(getattr(text, "attention_bias", False)),
+        tied=bool(getattr(config, "tie_word_embeddings", False) or getattr(text, "tie_word_embeddings", False)),
+    )

@@ -1,0 +1,73 @@
+"""Triton kernels of the fast decoder: what `torch.compile` made slower than memory allows.
+
+Axes: R tokens of all rows, N heads, E head width.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+
+class Rotate(torch.autograd.Function):
+    """Rotary position embedding of queries or keys [B, T, N, E]; backward is the rotation by the opposite angle."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BTNE: torch.Tensor, cos_TE: torch.Tensor, sin_TE: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(cos_TE, sin_TE)
+        return _rotated(x_BTNE, cos_TE, sin_TE, 1.0)
+
+    @staticmethod
+    def backward(ctx: Any, grad_BTNE: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+        return _rotated(grad_BTNE, *ctx.saved_tensors, -1.0), None, None
+
+
+def _rotated(x_BTNE: torch.Tensor, cos_TE: torch.Tensor, sin_TE: torch.Tensor, turn: float) -> torch.Tensor:
+    rows, tokens, heads, width = x_BTNE.shape
+    out = torch.empty((rows, tokens, heads, width), dtype=x_BTNE.dtype, device=x_BTNE.device)
+    _rotate[(rows * tokens,)](
+        x_BTNE,
+        cos_TE,
+        sin_TE,
+        out,
+        turn,
+        tokens,
+        heads,
+        *x_BTNE.stride()[:3],
+        WIDTH=width,
+        HALF=width // 2,
+        HEADS=triton.next_power_of_2(heads),
+        num_warps=4,
+    )
+    return out
+
+
+@triton.jit
+def _rotate(
+    x,
+    cos,
+    sin,
+    out,
+    turn,
+    tokens,
+    heads,
+    stride_b,
+    stride_t,
+    stride_n,
+    WIDTH: tl.constexpr,
+    HALF: tl.constexpr,
+    HEADS: tl.constexpr,
+):
+    place = tl.program_id(0).to(tl.int64)
+    b, t = place // tokens, place % tokens
+    n, e = tl.arange(0, HEADS)[:, None], tl.arange(0, HALF)[None, :]
+    there = n < heads
+    c = tl.load(cos + t * WIDTH + e).to(tl.float32)
+    s = tl.load(sin + t * WIDTH + e).to(tl.float32) * turn
+    at = x + b * stride_b + t * stride_t + n * stride_n + e
+    first = tl.load(at, mask=there, other=0.0).to(tl.float32)
+    second = tl.load(at + HALF, mask=there, other=0.0).to(tl.float32)
+    to = out + (place * heads + n) * WIDTH + e
+    tl.store(to, (first * c - second * s).to(out.dtype.element_ty), mask=there)
+    tl.store(to + HALF, (second * c + first * s).to(out.dtype.element_ty), mask=there)

@@ -1,0 +1,205 @@
+"""What the stages of a run cost: operations, GPU-hours at a measured rate, GPU memory; from formulas and sampled rows.
+
+Memory is a lower estimate: weights, optimizer state and activations of the largest batch, without the allocator's waste.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from ..actors.config import FeatureConfig
+from ..models.cost import Cost, Sketch, activation_bytes_per_token, elements, flop_per_row, training_flop_per_row
+from ..models.load import load_processor
+from ..models.shape import Shape, UnknownShapeError, read_shape, shape_of
+from ..models.tiny import SPECIALS, TwinConfig, twin_config
+from ..pool.encode import Encoder
+from ..store.files import exists, join
+from ..train.config import TrainConfig
+from .config import RunConfig
+from .rates import Rate, Work, load_rates, rate_for
+from .samples import Measured, Sample, encode_sizes, estimate_sizes
+
+_VALUE = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
+
+
+@dataclass
+class Price:
+    """A stage's cost: `tokens` a row, `row` TFLOP a row by item, `tflop` in all, `hours` of one GPU, `memory` bytes a GPU.
+
+    `how`: where tokens and rate come from, or why there is no price (then `row` is empty).
+    """
+
+    tokens: float
+    row: dict[str, float]
+    tflop: float
+    hours: float
+    memory: int
+    how: list[str] = field(default_factory=list)
+
+
+class Prices:
+    """Prices a run's stages in order; `shape` follows the model through them (a LoRA training makes an adapter)."""
+
+    def __init__(self, run: RunConfig, samples: dict[str, Sample]) -> None:
+        self.run, self.samples = run, samples
+        self.rates: list[Rate] = load_rates(run.plan)
+        built = join(run.out, "twin")
+        self.folder = run.model.path or (built if exists(join(built, "config.json")) else None)
+        self.shape: Shape | None = None
+        self._none = Price(0, {}, 0, 0, 0)
+        try:
+            self.shape = read_shape(self.folder) if self.folder else twin_shape(run.model.twin)
+        except UnknownShapeError as error:
+            self._none.how.append(f"no price: {error}")
+        self._seen: dict[tuple[Any, ...], Measured] = {}
+
+    def training(self, config: TrainConfig, pool: str, rows: int) -> Price:
+        """Price `rows` rows through a training of `config`."""
+        if self.shape is None:
+            return self._none
+        shape = self.after(config)
+        found = self.rows(config, pool)
+        cost = training_flop_per_row(shape, found.row, list(config.parts), config.gradient_checkpointing)
+        memory = _training_memory(shape, config, found)
+        return self._price(config, found, cost, rows, memory)
+
+    def feature(self, config: FeatureConfig, pool: str, points: int, proxy: TrainConfig) -> Price:
+        """Price a feature of every row of a pool at `points` checkpoints of the proxy."""
+        if self.shape is None:
+            return self._none
+        shape, found, sketch = self.after(proxy), self.rows(config, pool), self._sketch(config)
+        cost = flop_per_row(shape, config.kind, found.row, config.which, sketch)
+        models = min(config.checkpoints_per_pass, points)
+        memory = _feature_memory(shape, config, found, (models, list(proxy.parts)))
+        if config.kind != "influence":
+            return self._price(config, found, cost, self.samples[pool].rows * points, memory)
+        # the targets' mean gradients take two passes over them, and lie in memory afterwards
+        aim = flop_per_row(shape, config.kind, self.rows(config, "target").row, config.which, sketch)
+        share = 2 * self.samples["target"].rows * aim.total / cost.total
+        memory += models * sketch.dim * elements(shape.chosen(config.which)) * _VALUE[config.precision]
+        return self._price(config, found, cost, (self.samples[pool].rows + share) * points, memory)
+
+    def advance(self, config: TrainConfig) -> None:
+        """Go on with the model that a training makes."""
+        if self.shape is not None:
+            self.shape = self.after(config)
+
+    def dim(self, config: FeatureConfig) -> int:
+        """Return the width of a feature; that of influence is the number of tasks among the sampled targets."""
+        return self._sketch(config).dim if config.kind == "influence" else config.dim
+
+    def after(self, config: TrainConfig) -> Shape:
+        """Return the shape of the model that a training makes."""
+        assert self.shape is not None
+        return self.shape if config.lora is None else self.shape.with_lora(config.lora.r, config.lora.targets)
+
+    def disk(self, config: TrainConfig, steps: int) -> int:
+        """Return the bytes that a training leaves: its model, the proxy checkpoints, and the last two resumable states."""
+        if self.shape is None:
+            return 0
+        parameters, value = self.after(config).parameters(), _VALUE[config.precision]
+        # with LoRA a folder holds what was trained, not the base
+        kept = config.parts if config.lora is not None else parameters
+        folder = sum(parameters[p] for p in kept) * value
+        # Adam's moments beside each proxy checkpoint are float32
+        moments = 8 * sum(parameters[p] for p in config.parts) if config.save_moments else 0
+        state = sum(parameters.values()) * value + _optimizer(config, parameters)
+        states, points = min(2, (steps - 1) // config.resume_steps), len(config.planned_checkpoints(steps))
+        return folder + points * (folder + moments) + states * state
+
+    def rows(self, config: TrainConfig | FeatureConfig, pool: str) -> Measured:
+        """Return the rows of a pool as a stage would encode them."""
+        key = (pool, config.template, config.max_len)
+        if key not in self._seen:
+            sample = self.samples[pool]
+            if self.folder is None:
+                assert self.shape is not None
+                found = estimate_sizes(sample, config.template, config.max_len, self.shape.image_tokens)
+            else:
+                mode = config.image_mode
+                encoder = Encoder(load_processor(self.folder), config.template, config.max_len, image_mode=mode)
+                found = encode_sizes(sample, encoder)
+            self._seen[key] = found
+        return self._seen[key]
+
+    def _sketch(self, config: FeatureConfig) -> Sketch:
+        if config.kind == "influence":
+            return Sketch("targets", len({r.task for r in self.samples["target"].records}))
+        return Sketch(config.projection.kind, config.projection.dim, config.projection.nonzeros)
+
+    def _price(
+        self, config: TrainConfig | FeatureConfig, found: Measured, cost: Cost, rows: float, memory: float
+    ) -> Price:
+        work: Work = "training"
+        if isinstance(config, FeatureConfig):
+            work = "gradient" if config.uses_gradients else "forward"
+        speed, how = self._speed(work, config.precision)
+        total, row = cost.total * rows, {k: float(f"{v:.4g}") for k, v in cost.items.items()}
+        lines = [f"tokens: {found.how}", f"GPU-hours: {how}"]
+        return Price(found.row.tokens, row, total, total / speed / 3600, int(memory), lines)
+
+    def _speed(self, work: Work, precision: str) -> tuple[float, str]:
+        if self.run.plan.tflops is not None:
+            return self.run.plan.tflops, f"one GPU at the {self.run.plan.tflops:g} TFLOP/s of plan.tflops"
+        rate = rate_for(self.rates, work)
+        how = f"one {rate.gpu} at the measured {rate.tflops:.0f} TFLOP/s ({rate.precision}; {rate.measured}; {rate.source})"
+        if precision != rate.precision:
+            how += f"; in {precision}, as configured, it takes longer"
+        return rate.tflops, how
+
+
+def twin_shape(config: TwinConfig | None) -> Shape:
+    """Return the shape that a twin will have, its vocabulary filled to what it may hold."""
+    assert config is not None
+    return shape_of(twin_config(config, cast(Any, _Words(config.vocab))))
+
+
+class _Words:
+    """Stands for a tokenizer that is not trained yet: `vocab` words, the special ones first."""
+
+    bos_token_id, eos_token_id, pad_token_id = 1, 2, 3
+
+    def __init__(self, vocab: int) -> None:
+        self.vocab = vocab
+
+    def __len__(self) -> int:
+        return self.vocab
+
+    def convert_tokens_to_ids(self, token: str) -> int:
+        return SPECIALS.index(token)
+
+
+def _training_memory(shape: Shape, config: TrainConfig, found: Measured) -> float:
+    parameters, value = shape.parameters(), _VALUE[config.precision]
+    trained = sum(parameters[p] for p in config.parts)
+    share = [config.workers if config.zero_stage >= s else 1 for s in (1, 2, 3)]
+    kept = (
+        _optimizer(config, parameters) / share[0]
+        + trained * value / share[1]
+        + sum(parameters.values()) * value / share[2]
+    )
+    tokens = config.micro_batch * found.longest
+    if config.gradient_checkpointing:  # every layer's input, and one layer opened at a time
+        return kept + tokens * (shape.width * value * shape.layers + activation_bytes_per_token(shape, value, 1))
+    logits = config.micro_batch * found.row.labels * shape.vocab * (value + 8)
+    return kept + tokens * activation_bytes_per_token(shape, value) + logits
+
+
+def _optimizer(config: TrainConfig, parameters: dict[str, int]) -> int:
+    """Bytes of AdamW's two moments in float32, and under ZeRO of a float32 copy of what it updates."""
+    return sum(parameters[p] for p in config.parts) * (12 if config.zero_stage else 8)
+
+
+def _feature_memory(shape: Shape, config: FeatureConfig, found: Measured, loaded: tuple[int, list[str]]) -> float:
+    """`loaded`: checkpoints in memory at one time, and the parts that differ between them (equal ones are shared)."""
+    parameters, value = shape.parameters(), _VALUE[config.precision]
+    models, differing = loaded
+    own = sum(parameters[p] for p in differing)
+    weights = (sum(parameters.values()) + (models - 1) * own) * value
+    rows = min(config.max_rows, max(1, config.token_budget // found.longest))
+    if not config.uses_gradients:
+        return weights + rows * found.longest * activation_bytes_per_token(shape, value, 1)
+    tapped = shape.chosen(config.which)
+    # one module's per-sample gradients at a time
+    buffer = rows * max(d.elements for d in tapped) * value
+    moments = models * elements(tapped) * 8 if config.mode in ("less_adam", "adam") else 0
+    return weights + buffer + moments + rows * found.longest * activation_bytes_per_token(shape, value)

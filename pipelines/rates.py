@@ -1,0 +1,66 @@
+"""What a GPU achieves: measured rates, from which `vinnow plan` makes GPU-hours. `rates.json` holds the package's own."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ..store.config import Config
+from ..store.errors import InputError
+from ..store.files import read_json
+
+Work = Literal["gradient", "forward", "training"]
+OURS = Path(__file__).with_name("rates.json")
+
+
+class PlanConfig(Config):
+    """How `vinnow plan` prices a run; nothing that a run computes depends on it.
+
+    `tflops`: what one GPU achieves, in TFLOP/s, for all stages alike. `rate_file`: measured rates of your own, a JSON list
+    like the package's `pipelines/rates.json`. Neither: the package's.
+    """
+
+    tflops: float | None = Field(None, gt=0)
+    rate_file: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "PlanConfig":
+        if self.tflops is not None and self.rate_file is not None:
+            raise ValueError("give tflops or rate_file, not both")
+        return self
+
+
+class Rate(Config):
+    """One measurement. `source`: where its row stands; `tflop_per_sample` is counted as `models/cost.py` counts."""
+
+    gpu: str
+    precision: str
+    work: Work
+    samples_per_s: float = Field(gt=0)
+    tflop_per_sample: float = Field(gt=0)
+    measured: str
+    source: str
+
+    @property
+    def tflops(self) -> float:
+        """Achieved TFLOP/s."""
+        return self.samples_per_s * self.tflop_per_sample
+
+
+def load_rates(config: PlanConfig) -> list[Rate]:
+    """Read the measured rates, oldest first.
+
+    Raises:
+        InputError: no such file, no JSON list, an unknown or missing field, or an empty list.
+    """
+    path = config.rate_file or str(OURS)
+    rows = read_json(path) if config.rate_file else json.loads(OURS.read_text(encoding="utf-8"))
+    if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) for r in rows):
+        raise InputError(f"{path!r} must hold a JSON list of rates; pipelines/rates.json of the package shows one.")
+    return [Rate.parse(row, f"{path}[{i}]") for i, row in enumerate(rows)]
+
+
+def rate_for(rates: list[Rate], work: Work) -> Rate:
+    """Return the newest rate of this kind of work; where none was measured, the newest of all (its text says of what)."""
+    return next((r for r in reversed(rates) if r.work == work), rates[-1])

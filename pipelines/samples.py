@@ -1,0 +1,117 @@
+"""What a pool's rows are like before anything has run: how many, how long; from the pool, or from its source."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..models.cost import RowSize
+from ..pool.checks import RefusedError, check_record
+from ..pool.encode import EncodeError, Encoder
+from ..pool.ingest import IngestConfig
+from ..pool.json_stream import iter_records
+from ..pool.reader import Pool
+from ..pool.records import Record
+from ..pool.templates import TEMPLATES
+from ..store.errors import InputError
+from ..store.files import exists, join
+
+ROWS = 512
+# English under a vocabulary of 32,000 words; what no tokenizer has counted is an estimate, and the plan says so
+CHARS_PER_TOKEN = 3.6
+
+
+@dataclass(frozen=True)
+class Sample:
+    """`rows` in all, and some of their records, evenly spaced; `origin` is "the pool" or "its source"."""
+
+    rows: int
+    records: list[Record]
+    origin: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A stage's mean row and longest row (tokens), and how that is known."""
+
+    row: RowSize
+    longest: int
+    how: str
+
+
+def look(config: IngestConfig, folder: str) -> Sample:
+    """Return a pool's rows and a sample of them: of the ingested pool, else by streaming through its source.
+
+    Raises:
+        InputError: the source cannot be read, or no row of the sample is usable.
+    """
+    if exists(join(folder, "pool.json")):
+        pool = Pool(folder)
+        at = np.unique(np.linspace(0, pool.rows - 1, min(pool.rows, ROWS)).round().astype(int))
+        return Sample(pool.rows, pool.take(pool.ids()[at]), "the pool")
+    kept: list[Any] = []
+    rows, stride = 0, 1
+    for raw in iter_records(config.source):
+        if rows % stride == 0:
+            kept.append(raw)
+        if len(kept) == 2 * ROWS:  # how many there are is only known at the end
+            kept, stride = kept[::2], 2 * stride
+        rows += 1
+    records = [r for r in map(_record, kept) if r is not None]
+    if rows and not records:
+        raise InputError(f"{config.source}: none of {len(kept)} sampled rows is usable. See `vinnow doctor`.")
+    return Sample(rows, records, "its source")
+
+
+def encode_sizes(sample: Sample, encoder: Encoder) -> Measured:
+    """Measure rows by encoding the sample.
+
+    Raises:
+        InputError: no sampled row can be encoded.
+    """
+    sizes = []
+    for record in sample.records:
+        try:
+            found = encoder.encode(record)
+        except EncodeError:  # refused, when the time comes
+            continue
+        sizes.append((len(found.input_ids), int((found.labels != -100).sum()), record.image is not None))
+    return _measured(sizes, f"{len(sizes)} rows of {sample.origin}, encoded")
+
+
+def estimate_sizes(sample: Sample, template: str, max_len: int, image_tokens: int) -> Measured:
+    """Estimate rows from the sample's characters, where there is no tokenizer yet.
+
+    Raises:
+        InputError: the template fits no sampled row.
+    """
+    sizes = []
+    for record in sample.records:
+        try:
+            segments = TEMPLATES[template].segments(record.conversations, record.image is not None)
+        except InputError:
+            continue
+        # special tokens: one at the beginning, one behind each answer
+        marks = 1 + sum(s.kind == "eos" for s in segments)
+        trained = sum(len(s.text) / CHARS_PER_TOKEN + (s.kind == "eos") for s in segments if s.trained)
+        text = sum(len(s.text) for s in segments) / CHARS_PER_TOKEN
+        tokens = min(max_len, round(marks + text + image_tokens * (record.image is not None)))
+        sizes.append((tokens, min(tokens, round(trained)), record.image is not None))
+    how = f"estimated from the characters of {len(sizes)} rows of {sample.origin}, {CHARS_PER_TOKEN} a token"
+    return _measured(sizes, how)
+
+
+def _measured(sizes: list[tuple[int, int, bool]], how: str) -> Measured:
+    if not sizes:
+        raise InputError("no sampled row fits template and max_len; see `vinnow doctor`, or take another template.")
+    tokens, labels, images = np.array(sizes, dtype=float).T
+    row = RowSize(float(tokens.mean()), float((tokens**2).mean()), float(labels.mean()), float(images.mean()))
+    return Measured(row, int(tokens.max()), how)
+
+
+def _record(raw: Any) -> Record | None:
+    try:
+        found = check_record(raw)
+    except RefusedError:
+        return None
+    return Record(0, found.source, found.task, found.image, found.conversations, found.extra)

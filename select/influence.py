@@ -1,0 +1,109 @@
+"""Influence of pool rows on target tasks, shared by LESS with projected gradients and with exact ones.
+
+score(row, task) = Σ_c w_c · cosine-like product at checkpoint c, w_c the mean learning rate there; then the maximum
+over tasks (LESS), their mean, or a vote (ICONS). Axes: N rows, T tasks.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from ..store.config import Config
+from ..store.errors import InputError, suggest
+from .pickers import top_k, votes
+from .rows import columns_of, matrix_of, matrix_scores_table, picks_table, scores_table
+from .view import View, ViewBatch
+
+Array = np.ndarray[Any, Any]
+# one part of the store → (products f64 [rows, T], number of rows without a gradient)
+Products = Callable[[ViewBatch], tuple[Array, int]]
+
+
+class Aggregation(Config):
+    """How scores against the tasks of the target set become one.
+
+    `aggregate`: max (LESS), mean, or vote (ICONS: each task votes for its best `vote_share` of the pool).
+    `targets`: the tasks to aim at; None takes all. `checkpoint_weights`: step → mean learning rate there,
+    for every step; None takes those of the run, else equal ones.
+    """
+
+    aggregate: Literal["max", "mean", "vote"] = "max"
+    targets: list[str] | None = Field(None, min_length=1)
+    vote_share: float = Field(0.2, gt=0, lt=1)
+    checkpoint_weights: dict[int, float] | None = None
+
+
+class Influence:
+    """Base of a selector whose scores add up over checkpoints; a subclass says which tasks and which products.
+
+    Rows whose gradient is zero (text-only ones, in the projector) score 0 and are counted in the notes.
+    """
+
+    name: ClassVar[str]
+    # the feature kind that is streamed
+    kind: ClassVar[str]
+    seeded: ClassVar[bool] = False
+    Config = Aggregation
+
+    def __init__(self, config: Aggregation) -> None:
+        self.config = config
+
+    def known_tasks(self, view: View, step: int) -> list[str]:
+        """Return the tasks that can be aimed at, in the order in which ties between them are broken."""
+        raise NotImplementedError
+
+    def products(self, view: View, step: int, tasks: list[str]) -> Products:
+        """Return what one checkpoint's parts are mapped with; it must not depend on how parts are cut."""
+        raise NotImplementedError
+
+    def score(self, view: View, seed: int) -> pa.Table:
+        """Return SCORES: one row a sample (target = the task that decided); for `vote` one a sample and task.
+
+        Memory: f32 [N, T], and one part of the store.
+
+        Raises:
+            InputError: a task is unknown, or has no gradient at all.
+            KeyMismatchError: features and targets were not made alike.
+        """
+        tasks, scores_NT, notes = self._against_tasks(view)
+        if self.config.aggregate == "vote":
+            return matrix_scores_table(view.ids, tasks, scores_NT, notes)
+        if self.config.aggregate == "mean":
+            nothing = np.zeros(len(view.ids))
+            return scores_table(view.ids, "mean", nothing, scores_NT.mean(1, dtype=np.float64), notes)
+        best = scores_NT.argmax(1)
+        return scores_table(view.ids, (best, tasks), best, scores_NT.max(1), notes)
+
+    def pick(self, scores: pa.Table, budget: int, seed: int) -> pa.Table:
+        """Return the best rows; for `vote` the score is the number of votes."""
+        if self.config.aggregate == "vote":
+            ids, scores_NT = matrix_of(scores)
+            take, count = votes(ids, scores_NT, budget, self.config.vote_share)
+            return picks_table(ids[take], np.zeros(budget), count[take], self.name, (budget, seed))
+        ids, group, score = columns_of(scores)
+        take = top_k(ids, score, budget)
+        return picks_table(ids[take], group[take], score[take], self.name, (budget, seed))
+
+    def _against_tasks(self, view: View) -> tuple[list[str], Array, dict[str, Any]]:
+        weights = view.weights(self.kind, self.config.checkpoint_weights)
+        used = {step: weight for step, weight in weights.items() if weight > 0}
+        tasks = self._chosen(self.known_tasks(view, next(iter(used))))
+        total_NT = np.zeros((len(view.ids), len(tasks)), np.float32)
+        zero_rows = dict.fromkeys(used, 0)
+        for step, weight in used.items():
+            product = self.products(view, step, tasks)
+            for batch in view.scan(self.kind, step):
+                part_NT, zeros = product(batch)
+                total_NT[batch.at] += (weight * part_NT).astype(np.float32)
+                zero_rows[step] += zeros
+        notes = {"zero_rows": zero_rows, "checkpoint_weights": used, "refused": len(view.left_out)}
+        return tasks, total_NT, notes
+
+    def _chosen(self, there: list[str]) -> list[str]:
+        for name in self.config.targets or []:
+            if name not in there:
+                raise InputError(f"the target set has no task {name!r}{suggest(name, there)}")
+        return list(dict.fromkeys(self.config.targets or there))

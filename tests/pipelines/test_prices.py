@@ -1,0 +1,196 @@
+"""Prices of a plan: sampled rows, rates, memory; no model, no Ray."""
+
+import json
+from itertools import pairwise
+
+import pytest
+from pictures import make_records, write_records
+from vinnow.actors.config import FeatureConfig
+from vinnow.pipelines.config import resolve
+from vinnow.pipelines.plan import make_plan, print_plan
+from vinnow.pipelines.prices import Prices
+from vinnow.pipelines.samples import ROWS, Sample, encode_sizes, estimate_sizes, look
+from vinnow.pool.ingest import IngestConfig, ingest
+from vinnow.pool.records import Record
+from vinnow.store.errors import InputError
+from vinnow.train.config import TrainConfig
+
+STEP = {"max_len": 256, "global_batch": 8, "micro_batch": 8, "max_steps": 3}
+SEVEN = {
+    "image": 336, "patch": 14, "vision_hidden": 1024, "vision_layers": 24, "hidden": 4096, "layers": 32, "heads": 32,
+    "ffn": 11008, "vocab": 32000,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def values(tmp_path_factory):
+    """A run's plain values, on 60 + 9 rows."""
+    folder = tmp_path_factory.mktemp("prices")
+    pools = {}
+    for name, rows, seed in (("pool", 60, 0), ("target", 9, 99)):
+        (folder / name).mkdir()
+        source = write_records(folder / name, *make_records(rows, seed))
+        pools[name] = {"source": source, "image_root": str(folder / name / "images")}
+    return pools | {
+        "test": pools["target"],
+        "out": str(folder / "out"),
+        "model": {"twin": {}},
+        "proxy": STEP | {"checkpoint_count": 2},
+        "features": [{"kind": "gradient", "projection": {"dim": 64}, "max_len": 256}],
+        "selectors": [{"name": "random"}],
+        "budgets": ["20%"],
+        "finetune": STEP,
+    }
+
+
+def run_of(values, **changes):
+    return resolve(json.loads(json.dumps(values | changes)))
+
+
+def lines(values, **changes):
+    return {line.stage: line for line in make_plan(run_of(values, **changes))}
+
+
+def row(chars, i=0):
+    turns = [{"from": "human", "value": "<image>\n"}, {"from": "gpt", "value": "x" * chars}]
+    return Record(i, "s", "t", "a.png", turns, {})
+
+
+def test_rates_come_from_the_config_a_file_or_the_package(values, tmp_path):
+    def hours(**section):
+        config = resolve(json.loads(json.dumps(values | {"out": str(tmp_path / "new"), "plan": section})))
+        price = next(line.price for line in make_plan(config) if line.stage == "features-gradient")
+        return price.hours, price.how[1]
+
+    assert "NVIDIA H200 at the measured 397 TFLOP/s" in hours()[1]
+    assert "in float32, as configured, it takes longer" in hours()[1]
+    assert hours(tflops=397.208 / 2)[0] == pytest.approx(2 * hours()[0])
+    mine = {
+        "gpu": "G",
+        "precision": "float32",
+        "samples_per_s": 1,
+        "tflop_per_sample": 2,
+        "measured": "m",
+        "source": "s",
+    }
+    file = tmp_path / "rates.json"
+    file.write_text(json.dumps([mine | {"work": "gradient"}, mine | {"work": "training", "samples_per_s": 9}]))
+    assert hours(rate_file=str(file))[1] == "GPU-hours: one G at the measured 2 TFLOP/s (float32; m; s)"
+    for content, words in (("[]", "a JSON list"), ('[{"gpu": "G"}]', r"rates\.json\[0\]\.work' is required")):
+        file.write_text(content)
+        with pytest.raises(InputError, match=words):
+            hours(rate_file=str(file))
+    with pytest.raises(InputError, match="not both"):
+        hours(rate_file="x", tflops=1)
+
+
+def test_a_price_is_no_part_of_a_run_s_identity(values):
+    plain, priced = (resolve(json.loads(json.dumps(values)), s) for s in ([], ["plan.tflops=100"]))
+    assert plain.digest() == priced.digest()
+
+
+def test_a_model_without_formulas_is_planned_without_a_price(values, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    changed = values | {"out": str(tmp_path / "new"), "model": {"path": str(tmp_path)}}
+    plan = make_plan(resolve(json.loads(json.dumps(changed))))
+    proxy = next(line for line in plan if line.stage == "proxy")
+    assert (proxy.steps, proxy.price.row, proxy.bytes) == (3, {}, 0)
+    assert "no price: no formulas for" in proxy.price.how[0]
+
+
+def test_a_source_is_sampled_evenly_whatever_its_length(tmp_path):
+    records = [
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": str(i)}]} for i in range(5000)
+    ]
+    records[8] = {"conversations": "broken"}
+    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, records)))
+    found = look(IngestConfig(source=str(tmp_path / "r.jsonl")), str(tmp_path / "pool"))
+    kept = [int(r.conversations[1]["value"]) for r in found.records]
+    assert (found.rows, found.origin) == (5000, "its source")
+    assert ROWS <= len(kept) <= 2 * ROWS
+    assert {b - a for a, b in pairwise(kept)} == {8, 16}  # 16 where the broken row would be
+    ingest(IngestConfig(source=str(tmp_path / "r.jsonl")), str(tmp_path / "pool"))
+    again = look(IngestConfig(source=str(tmp_path / "r.jsonl")), str(tmp_path / "pool"))
+    assert (again.rows, len(again.records), again.origin) == (4999, ROWS, "the pool")
+
+
+def test_a_source_without_a_usable_row_is_refused(tmp_path):
+    (tmp_path / "r.jsonl").write_text("{}\n" * 5)
+    with pytest.raises(InputError, match="none of 5 sampled rows is usable"):
+        look(IngestConfig(source=str(tmp_path / "r.jsonl")), str(tmp_path / "pool"))
+
+
+def test_a_tokenizer_that_is_there_measures_the_source(values, twin_path):
+    measured = lines(values, model={"path": twin_path})["proxy"].price
+    guessed = lines(values)["proxy"].price
+    assert "60 rows of its source, encoded" in measured.how[0]
+    assert measured.tokens == pytest.approx(guessed.tokens, rel=0.4)
+
+
+def test_estimates_are_cut_at_max_len_and_say_when_nothing_fits(twin_path):
+    from vinnow.models.load import load_processor
+    from vinnow.pool.encode import Encoder
+
+    sample = Sample(1, [row(10_000)], "the pool")
+    assert estimate_sizes(sample, "v1", 300, 16).longest == 300
+    two = Record(0, "s", "t", None, [*row(5).conversations, *row(5).conversations], {})
+    with pytest.raises(InputError, match="no sampled row fits"):
+        estimate_sizes(Sample(1, [two], "the pool"), "plain", 300, 16)
+    with pytest.raises(InputError, match="no sampled row fits"):
+        encode_sizes(sample, Encoder(load_processor(twin_path), max_len=8))
+
+
+def test_memory_and_price_of_the_7b_shape_are_those_of_the_spec(values):
+    run = run_of(values, model={"twin": SEVEN})
+    # 576 image tokens and about 200 of text
+    prices = Prices(run, {"pool": Sample(665_298, [row(580)], "the pool"), "target": Sample(9, [row(580)], "the pool")})
+    proxy = TrainConfig(model="-", pool="-", parts=["projector", "lora"], lora={"r": 128})
+    config = FeatureConfig(
+        which="projector+lora", projection={"kind": "sjlt"}, precision="bfloat16", token_budget=16 * 800
+    )
+    price = prices.feature(config, "pool", 1, proxy)
+    assert price.tokens == pytest.approx(776, rel=0.02)
+    assert sum(price.row.values()) == pytest.approx(22.96, rel=0.03)
+    # 14 GB of weights, 61 GB of activations for 16 rows (spec LESS §6.3), one module's gradients
+    assert price.memory == pytest.approx(14e9 + 0.7e9 + 61e9 + 16 * 45e6 * 2, rel=0.03)
+    assert price.hours == pytest.approx(665_298 / 17.3 / 3600, rel=0.03)
+    four = prices.feature(config, "pool", 4, proxy)
+    assert four.memory - price.memory == 3 * 340_795_392 * 2
+    exact = prices.feature(config.model_copy(update={"kind": "influence"}), "pool", 1, proxy)
+    assert exact.memory > price.memory
+    # the targets' means take two passes over 9 rows
+    assert exact.tflop == pytest.approx((665_298 + 18) * sum(exact.row.values()), rel=1e-3)
+    full = TrainConfig(model="-", pool="-", precision="bfloat16", zero_stage=3, workers=8, global_batch=128)
+    alone = full.model_copy(update={"workers": 1, "zero_stage": 2})
+    state = 14 * sum(prices.after(full).parameters()[p] for p in full.parts)
+    saved = prices.training(alone, "pool", 1).memory - prices.training(full, "pool", 1).memory
+    assert saved == pytest.approx((state + 14.1e9) * 7 / 8, rel=0.02)
+
+
+def test_moments_and_resumable_states_take_room(values):
+    prices = Prices(run_of(values), {})
+    config = TrainConfig(model="-", pool="-", checkpoint_count=2, resume_steps=4)
+    parameters = prices.after(config).parameters()
+    trained, every = parameters["projector"] + parameters["language_model"], sum(parameters.values())
+    assert prices.disk(config, 4) == 3 * 4 * every
+    assert prices.disk(config, 5) == 3 * 4 * every + 4 * every + 12 * trained
+    assert prices.disk(config, 50) == 3 * 4 * every + 2 * (4 * every + 12 * trained)
+    assert prices.disk(config.model_copy(update={"save_moments": True}), 4) == 3 * 4 * every + 2 * 8 * trained
+
+
+def test_a_warm_up_with_lora_makes_an_adapter(values):
+    lora = {"parts": ["lora"], "lora": {"r": 4, "alpha": 8}}
+    plan = lines(values, warmup=[{"name": "a", "data": "pool", "train": STEP | lora}])
+    assert "lora fwd" in plan["proxy"].price.row
+    assert "lora fwd" not in lines(values)["proxy"].price.row
+    with pytest.raises(InputError, match="For lora the proxy must be trained with LoRA"):
+        lines(values, features=[{"kind": "gradient", "which": "lora"}])
+
+
+def test_the_printed_plan_says_where_its_figures_come_from(values, capsys):
+    print_plan(make_plan(run_of(values, plan={"tflops": 100})))
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "one GPU at the 100 TFLOP/s of plan.tflops: proxy, features-gradient" in shown
+    assert "estimated from the characters of 60 rows of its source, 3.6 a token" in shown
+    assert "TFLOP a row: vision fwd:" in shown
+    assert "not priced" in shown

@@ -1,0 +1,116 @@
+"""What a training is refused for before Ray starts, and how it knows its rows again."""
+
+import json
+import shutil
+from dataclasses import asdict
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from vinnow.pool.reader import Pool
+from vinnow.store.errors import DuplicateRowsError, InputError, MissingRowsError
+from vinnow.store.files import read_json, write_json
+from vinnow.store.tables import PICKS, write_rows
+from vinnow.train import run as training
+from vinnow.train.config import TrainConfig
+from vinnow.train.data import Rows, rows_digest
+from vinnow.train.run import CONFIG, REPORT, TrainReport, train
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch):
+    """A check that lets something through must not start a cluster here."""
+
+    def started(*_):
+        raise AssertionError("Ray would have started")
+
+    monkeypatch.setattr(training, "_fit", started)
+
+
+def write_picks(path, ids):
+    n = len(ids)
+    columns = {
+        "sample_id": pa.array(ids, pa.uint64()), "rank": range(n), "group": [0] * n, "score": [0.0] * n,
+        "selector": ["random"] * n, "budget": [n] * n, "seed": [0] * n,
+    }  # fmt: skip
+    write_rows(str(path), pa.table({f.name: pa.array(columns[f.name], f.type) for f in PICKS}), PICKS)
+    return str(path)
+
+
+def config(pool, model, **changes):
+    return TrainConfig.parse({"model": model, "pool": pool, "global_batch": 8, "micro_batch": 8} | changes)
+
+
+def test_picks_of_another_pool_are_refused_with_their_count(tiny_pool, target_pool, twin_path, tmp_path):
+    mine, other = Pool(tiny_pool).ids()[:5], Pool(target_pool).ids()
+    other = other[~np.isin(other, Pool(tiny_pool).ids())][:3]
+    assert len(other) == 3
+    picks = write_picks(tmp_path / "p.parquet", [*mine, *other])
+    with pytest.raises(MissingRowsError, match=r"p\.parquet': 5 of 8 rows are in the pool .* select again"):
+        train(config(tiny_pool, twin_path, picks=picks), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_picks_behind_the_last_id_and_doubled_ones_are_refused(tiny_pool, twin_path, tmp_path):
+    high = write_picks(tmp_path / "high.parquet", [2**64 - 1])
+    with pytest.raises(MissingRowsError, match="0 of 1"):
+        Rows(config(tiny_pool, twin_path, picks=high))
+    twice = write_picks(tmp_path / "twice.parquet", [int(Pool(tiny_pool).ids()[0])] * 2)
+    with pytest.raises(DuplicateRowsError, match="1 of 2"):
+        train(config(tiny_pool, twin_path, picks=twice), str(tmp_path / "out"))
+
+
+def test_sound_inputs_reach_ray_and_leave_their_identity(tiny_pool, twin_path, tmp_path):
+    picks = write_picks(tmp_path / "p.parquet", Pool(tiny_pool).ids()[:4])
+    cfg = config(tiny_pool, twin_path, picks=picks)
+    with pytest.raises(AssertionError, match="would have started"):
+        train(cfg, str(tmp_path / "out"))
+    saved = read_json(tmp_path / "out" / CONFIG)
+    assert saved == cfg.model_dump(mode="json") | {training.ROWS: rows_digest(cfg)}
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_other_rows_at_the_same_path_are_another_training(tiny_pool, twin_path, tmp_path, finished):
+    ids, out = Pool(tiny_pool).ids(), str(tmp_path / "out")
+    cfg = config(tiny_pool, twin_path, picks=write_picks(tmp_path / "p.parquet", ids[:4]))
+    with pytest.raises(AssertionError):
+        train(cfg, out)
+    write_picks(tmp_path / "p.parquet", ids[3::-1])  # the same rows in another order are the same training
+    if finished:
+        report = TrainReport("m", 1, 4, 0.5, 1.0, 1.0, 4.0, 9, 0)
+        write_json(tmp_path / "out" / REPORT, asdict(report))
+        assert train(cfg, out) == report
+    else:
+        with pytest.raises(AssertionError):
+            train(cfg, out)
+    write_picks(tmp_path / "p.parquet", ids[4:8])
+    with pytest.raises(InputError, match=r"another config: ids of the rows: was '\w+', is '\w+'\."):
+        train(cfg, out)
+
+
+def test_the_whole_pool_is_known_by_its_own_digest(tiny_pool, twin_path, tmp_path):
+    whole = config(tiny_pool, twin_path)
+    every = config(tiny_pool, twin_path, picks=write_picks(tmp_path / "all.parquet", Pool(tiny_pool).ids()))
+    assert rows_digest(whole) == rows_digest(every) == Pool(tiny_pool).digest
+
+
+def test_a_processor_that_cannot_encode_is_said_at_once(tiny_pool, twin_path, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(twin_path, bare)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (bare / name).unlink()
+    with pytest.raises(InputError, match="no usable tokenizer"):
+        train(config(tiny_pool, str(bare)), str(tmp_path / "a"))
+    blind = tmp_path / "blind"
+    shutil.copytree(twin_path, blind)
+    settings = json.loads((blind / "processor_config.json").read_text())
+    (blind / "processor_config.json").write_text(json.dumps(settings | {"num_additional_image_tokens": 0}))
+    with pytest.raises(InputError, match="num_additional_image_tokens"):
+        train(config(tiny_pool, str(blind)), str(tmp_path / "b"))
+
+
+def test_lora_on_an_adapter_is_refused_with_its_base(tiny_pool, twin_path, tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": twin_path, "r": 4}))
+    cfg = config(tiny_pool, str(tmp_path), parts=["lora"], lora={"r": 4, "alpha": 8})
+    with pytest.raises(InputError, match=f"is a LoRA adapter already.*{twin_path}.*merge"):
+        train(cfg, str(tmp_path / "out"))
