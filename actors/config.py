@@ -61,7 +61,7 @@ class FeatureConfig(Config):
         return {"gradient": self.projection.dim, "trajectory": self.top_k, "loss": 1, "influence": 0}[self.kind]
 
     def for_targets(self) -> "FeatureConfig":
-        """Return what a target set is computed with: plain gradients (LESS compares Adam's updates with those), unquantised."""
+        """Return what targets are computed with: plain gradients (LESS compares Adam's updates with those), unquantised."""
         return self.model_copy(update={"mode": "sgd", "dtype": "float32"}) if self.uses_gradients else self
 
     def recipe(self, text: dict[str, Any], targets: dict[str, Any] | None = None) -> str:

@@ -64,7 +64,7 @@ class FeatureActor:
         return {k: np.array([r[k] for r in rows]) for k in rows[0]}
 
     def compute(self, name: str, steps: list[int], payload: bytes | None = None) -> dict[str, Any]:
-        """Compute one part at the given checkpoints: pictures are decoded, and a shared tower runs, once for all of them."""
+        """Compute one part at the given checkpoints: pictures are decoded once, and so runs a tower that they share."""
         start = time.perf_counter()
         part = self.loader.load(name) if payload is None else unpack(payload)
         counts = {"tokens": 0, "padded": 0, "refused": 0, "entries": 0.0, "under_eps": 0.0, "storage_error": 0.0}

@@ -1,9 +1,9 @@
-"""How faithful scores are after projecting and quantising gradients: against the exact, un-projected ones, on a trained model.
+"""How faithful scores are after projecting and quantising gradients: against exact, un-projected ones, on a trained model.
 
 `python benchmarks/fidelity.py --run runs/demo` takes the last checkpoint of a run's proxy (`make demo` leaves one), up to
 2,000 rows of its pool and its target set, and gradients of every Linear of projector and LLM. For each projection and each
-storage: Spearman's correlation of LESS's scores (cosine with each target task's mean, then the maximum) with the exact ones,
-and the overlap of the best 5 %. Writes benchmarks/results/fidelity.json. Axes: N rows, M targets, T tasks, K columns.
+storage: Spearman's correlation of LESS's scores (cosine with each target task's mean, then the maximum) with the exact
+ones, and the overlap of the best 5 %. Writes benchmarks/results/fidelity.json. Axes: N rows, M targets, T tasks, K columns.
 """
 
 import argparse
@@ -39,9 +39,9 @@ class Rows:
     """A pool's rows as batches for taps; tasks by row."""
 
     def __init__(self, pool: str, checkpoint: str, most: int) -> None:
-        config = FeatureConfig(kind="loss", max_len=256, rows_per_part=256, token_budget=8192)
+        config = FeatureConfig(kind="loss", max_len=256, rows_per_part=512, token_budget=32_768, max_rows=256)
         self.actor = FeatureActor(make_spec(pool, [CheckpointRef(1, checkpoint)], config, "unused"))
-        parts = [self.actor.loader.load(p.name) for p in Pool(pool).parts(256)[: -(-most // 256)]]
+        parts = [self.actor.loader.load(p.name) for p in Pool(pool).parts(512)[: -(-most // 512)]]
         self.parts, self.model = parts, self.actor.first
         self.tasks = np.concatenate([np.array(p.tasks, object) for p in parts])
 

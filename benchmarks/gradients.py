@@ -22,11 +22,13 @@ import transformers
 sys.path.insert(0, str(Path(__file__).parent))
 from _llava7b import batch_of, build, realistic, row
 from vinnow.actors.batching import token_batches
+from vinnow.models.moments import Moments
 from vinnow.models.parts import pick_linears
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.models.projections.targets import Norms, Targets
 from vinnow.models.taps.forward import on_device
 from vinnow.models.taps.gradients import GradientTap
+from vinnow.models.taps.modes import make_transform
 
 TOKENS, BATCH, WHICH = 776, 16, "projector+lora"
 NAMES = ("input_ids", "attention_mask", "labels", "pixel_values")
@@ -174,6 +176,14 @@ def random_means(model, tasks: int) -> dict[str, torch.Tensor]:
     return {n: torch.randn(tasks, size, device="cuda", dtype=torch.bfloat16) for n, size in sizes.items()}
 
 
+def random_moments(model) -> Moments:
+    """Return made-up Adam moments in float32, as an optimizer holds them."""
+    shapes = {n: p.shape for n, p in GradientTap(model, WHICH, Norms()).parameters().items()}
+    first = {n: torch.randn(shape, device="cuda") * 1e-4 for n, shape in shapes.items()}
+    second = {n: torch.rand(shape, device="cuda") * 1e-8 for n, shape in shapes.items()}
+    return Moments(first, second, 100, (0.9, 0.999), 1e-8, "made up")
+
+
 def our_ways(model, batch, profiled: bool) -> tuple[dict[str, float], dict[str, float]]:
     """Return seconds a row of each projection, and the peak memory in GB."""
     found, memory = {}, {}
@@ -188,6 +198,9 @@ def our_ways(model, batch, profiled: bool) -> tuple[dict[str, float], dict[str, 
     taps = {
         "norms": lambda: GradientTap(model, WHICH, Norms()),
         "targets (22)": lambda: GradientTap(model, WHICH, Targets(random_means(model, 22))),
+        "sjlt, adam": lambda: GradientTap(
+            model, WHICH, PROJECTIONS["sjlt"], make_transform("adam", random_moments(model))
+        ),
         "projector, rademacher": lambda: GradientTap(model, "projector", PROJECTIONS["rademacher"]),
     }
     for name, make in taps.items():

@@ -11,7 +11,7 @@ from .sink import sums_dtype
 
 
 class Rademacher:
-    """On a GPU a Triton kernel makes the signs inside the tile that it multiplies; elsewhere PyTorch makes the same signs."""
+    """On a GPU a Triton kernel makes the signs inside the tile that it multiplies; elsewhere PyTorch makes the same."""
 
     factors = False
     # 2^22 signs a block: what the CPU's caches like; a tiny twin's are kept for the next batch

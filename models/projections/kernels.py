@@ -1,16 +1,16 @@
 """Triton kernels of the projections: the signs of `signs.py`, made where they are used.
 
-`rademacher`: a matrix product whose right-hand side exists in registers only; a sign costs half a multiplication and
-half a permutation. `sjlt`: one pass over the gradients, each program owning the columns that it adds to, so there are no atomics
-and a rerun gives the same bits. Offsets into the gradients are 64-bit: rows × elements passes 2³² for 14 rows of a 7B
-LoRA (fast_jl wraps there; spec: LESS §3.2). Axes: B rows, P elements, K columns.
+`rademacher`: a matrix product whose right-hand side exists in registers only; a sign costs half a multiplication and half a
+permutation. `sjlt`: one pass over the gradients, each program owning the columns that it adds to: no atomics, and a rerun
+gives the same bits. Offsets into the gradients are 64-bit: rows × elements passes 2³² for 14 rows of a 7B LoRA (fast_jl
+wraps there; spec: LESS §3.2). Axes: B rows, P elements, K columns.
 """
 
 from functools import lru_cache
 
 import torch
-import triton
-import triton.language as tl
+import triton  # pyright: ignore[reportMissingImports]
+import triton.language as tl  # pyright: ignore[reportMissingImports]
 
 from .signs import MUL1, MUL2, signed
 from .sparse import block_word

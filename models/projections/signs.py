@@ -1,10 +1,10 @@
 """Counter-based random signs: a pure function of (seed, parameter name, element, column), on any device.
 
-No generator state and no launch geometry takes part, so every batch, block, actor and GPU model sees one matrix (TRAK's CUDA
-kernel depends on the number of SMs; spec: LESS §3.2). A sign is the top bit of u(element) · v(column) mod 2³², where u and v
-come from MurmurHash3's finaliser: multiply-shift hashing, half a multiplication a sign, which a GPU makes faster than it
-could read the signs from memory. Two elements of a parameter share all their signs with probability 2⁻³²; over 10⁸ elements that
-adds 2⁻¹⁶ of ‖g‖‖h‖ to an inner product, against the projection's own 1/√K. Axes: P elements, K columns.
+No generator state and no launch geometry takes part, so every batch, block, actor and GPU model sees one matrix (TRAK's
+CUDA kernel depends on the number of SMs; spec: LESS §3.2). A sign is the top bit of u(element) · v(column) mod 2³², where u
+and v come from MurmurHash3's finaliser: multiply-shift hashing, half a multiplication a sign, which a GPU makes faster than
+it could read the signs from memory. Two elements of a parameter share all their signs with probability 2⁻³²; over 10⁸
+elements that adds 2⁻¹⁶ of ‖g‖‖h‖ to an inner product, against the projection's own 1/√K. Axes: P elements, K columns.
 """
 
 import hashlib

@@ -24,7 +24,8 @@ def find_decoder(model: Any) -> Any | None:
     """Return the language model if `FastDecoder` computes exactly what it does, else None."""
     lm = base_of(model).model.language_model
     known = type(lm).__name__ in ARCHITECTURES and lm.config.hidden_act == "silu"
-    if not known or lm.is_gradient_checkpointing:
+    # who asked for checkpointing wants its memory: Hugging Face's code knows where
+    if not known or any(getattr(m, "gradient_checkpointing", False) for m in lm.modules()):
         return None
     linears = [_part(layer, name) for layer in lm.layers for names in _GROUPS for name in names]
     return lm if all(_is_plain(m) or _is_lora(m) for m in linears) else None

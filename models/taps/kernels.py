@@ -6,8 +6,8 @@ Axes: R tokens of all rows, N heads, E head width.
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl
+import triton  # pyright: ignore[reportMissingImports]
+import triton.language as tl  # pyright: ignore[reportMissingImports]
 
 
 class Rotate(torch.autograd.Function):

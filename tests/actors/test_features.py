@@ -11,6 +11,7 @@ from vinnow.actors.config import ActorResources, CheckpointRef, FeatureConfig
 from vinnow.actors.features import FeatureActor
 from vinnow.actors.loader import PartLoader, pack, unpack
 from vinnow.actors.stream import make_spec, run_features, run_inline
+from vinnow.models.load import load
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError, KeyMismatchError
@@ -144,6 +145,85 @@ def test_pixels_shipped_as_bytes_are_those_of_the_processor(tiny_pool, twin_path
     picture = load_image(loader.root, record.image)
     expected = loader.encoder.images(picture, return_tensors="pt")["pixel_values"][0]
     assert torch.allclose(torch.from_numpy(loader.encoder.pixels(picture)), expected, atol=1e-5)
+
+
+PROJECTIONS = [
+    ProjectionConfig(kind="rademacher", dim=64),
+    ProjectionConfig(kind="sjlt", dim=64, nonzeros=2),
+    ProjectionConfig(kind="kron", dim=64),
+]
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS, ids=lambda p: p.kind)
+def test_batches_of_one_and_of_sixteen_give_one_table(tiny_pool, twin_path, tmp_path, projection):
+    for rows in (1, 16):
+        run_inline(spec_for(tiny_pool, twin_path, tmp_path / str(rows), projection=projection, max_rows=rows))
+    ids, vec, _ = table(tmp_path / "1", "gradient")
+    other_ids, other_vec, _ = table(tmp_path / "16", "gradient")
+    assert np.array_equal(ids, other_ids)
+    assert np.abs(vec).max() > 0
+    np.testing.assert_allclose(other_vec, vec, atol=2e-6)
+
+
+def test_several_checkpoints_share_what_they_have_in_common(tiny_pool, twin_path, tmp_path, monkeypatch):
+    other = load(twin_path)
+    with torch.no_grad():
+        for name, p in other.model.named_parameters():
+            if "multi_modal_projector" in name:
+                p.add_(0.1)
+    other.model.save_pretrained(tmp_path / "later")
+    other.processor.save_pretrained(tmp_path / "later")
+    checkpoints = [CheckpointRef(10, twin_path), CheckpointRef(20, str(tmp_path / "later"))]
+    config = KINDS["gradient"]
+    spec = make_spec(tiny_pool, checkpoints, config, str(tmp_path / "both"))
+    actor = FeatureActor(spec)
+    first, second = actor.models.values()
+    shared = {n for n, p in second.named_parameters() if p.data_ptr() == dict(first.named_parameters())[n].data_ptr()}
+    assert {n for n, _ in second.named_parameters()} - shared == {
+        n for n, _ in first.named_parameters() if "projector" in n
+    }
+    assert actor.one_tower
+    run_inline(spec)
+    for checkpoint in checkpoints:
+        alone = make_spec(tiny_pool, [checkpoint], config, str(tmp_path / "alone"))
+        run_inline(alone)
+        assert np.array_equal(
+            table(tmp_path / "both", "gradient", checkpoint.step)[1],
+            table(tmp_path / "alone", "gradient", checkpoint.step)[1],
+        )
+
+
+def test_a_row_whose_gradient_is_not_a_number_is_refused_alone(tiny_pool, twin_path, tmp_path, monkeypatch):
+    spec = spec_for(tiny_pool, twin_path, tmp_path)
+    bad = int(Pool(tiny_pool).ids()[5])
+    collate_rows = FeatureActor._collate
+
+    def broken(self, part, rows):
+        batch = collate_rows(self, part, rows)
+        for at, i in enumerate(rows):
+            if part.encoded[i].sample_id == bad and batch["pixel_values"] is not None:
+                batch["pixel_values"][batch["image_owner"].tolist().index(at)] = float("nan")
+        return batch
+
+    run_inline(spec_for(tiny_pool, twin_path, tmp_path / "clean"))
+    monkeypatch.setattr(FeatureActor, "_collate", broken)
+    run_inline(spec)
+    ids, vec, _ = table(tmp_path, "gradient")
+    clean_ids, clean_vec, _ = table(tmp_path / "clean", "gradient")
+    assert bad not in ids.tolist()
+    assert len(ids) == 59
+    np.testing.assert_allclose(vec, clean_vec[clean_ids != bad], atol=1e-6)
+    assert bad in refused_ids(str(tmp_path), ["gradient"]).tolist()
+    assert set(read_refused(str(tmp_path), "gradient")["reason"].to_pylist()) == {"not_finite"}
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bit1"])
+def test_quantised_features_tell_their_error(tiny_pool, twin_path, tmp_path, dtype):
+    report = run_inline(spec_for(tiny_pool, twin_path, tmp_path, dtype=dtype))
+    assert 0 < report.extra["storage_error"] < (0.02 if dtype == "int8" else 0.8)
+    assert FeatureSet(tmp_path, "gradient").stored(10) == dtype
+    with pytest.raises(KeyMismatchError):
+        run_inline(spec_for(tiny_pool, twin_path, tmp_path))
 
 
 def test_targets_keep_their_tasks(target_pool, twin_path, tmp_path):

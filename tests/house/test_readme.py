@@ -1,5 +1,6 @@
 """Every command that the pages show exists: `make` targets, and `vinnow` lines through its own parser."""
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -120,3 +121,14 @@ def test_blocks_are_read_as_a_shell_would():
     text = "```sh\n# all of it\n$ make demo && vinnow \\\n  report runs/demo  # again\n```\n"
     text += "```python\nmake cake\n```\n"
     assert shell_lines(text) == ["make demo", "vinnow report runs/demo"]
+
+
+def test_measured_tables_are_those_of_the_results():
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "_tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    page = (ROOT / "README.md").read_text()
+    assert {m[2] for m in tables.BLOCK.finditer(page)} == tables.TABLES.keys()
+    assert tables.filled(page) == page, "run: python benchmarks/_tables.py"

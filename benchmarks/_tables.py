@@ -1,0 +1,65 @@
+"""README's measured tables, made from the rows in benchmarks/results: `python benchmarks/_tables.py` rewrites them.
+
+A table stands between `<!-- table NAME -->` and `<!-- end -->`; tests/house/test_readme.py holds README to these rows.
+"""
+
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def result(name: str) -> dict:
+    """Read a benchmark's row."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def gradients() -> str:
+    """Per-sample gradients on one GPU, and the feature stage on two."""
+    row, scaling = result("gradients"), result("scaling")
+    ratio, ms = row["ratios"], row["ms_per_sample"]
+    bars = {
+        "`sjlt` ÷ plain Hugging Face LoRA forward+backward": (ratio["sjlt / plain forward+backward"], 1.0),
+        "`rademacher`, 8192 columns ÷ the same": (ratio["rademacher / plain forward+backward"], 0.75),
+        "`sjlt` ÷ LESS's way (batch 1, flat gradient, random signs in blocks)": (ratio["sjlt / LESS's way"], 4),
+        "share of the arithmetic floor, 29.4 ms a sample (plain: " + f"{ratio['share of the floor (plain)']:.2f})": (
+            ratio["share of the floor (sjlt)"],
+            0.65,
+        ),
+        "two GPUs of one host ÷ one, whole feature stage": (scaling["ratio"], 1.9),
+        "realistic lengths, tokens/s ÷ those at 776": (ratio["realistic / fixed tokens per s"], 0.9),
+    }
+    lines = ["| what | measured | bar |", "|---|---|---|"]
+    lines += [f"| {what} | {got:.2f} | {bar} |" for what, (got, bar) in bars.items()]
+    names = ("sjlt", "kron", "rademacher", "targets (22)", "projector, rademacher", "plain", "less")
+    lines += ["", "| samples/s | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    lines += [f"| {row['machine']} | " + " | ".join(f"{1000 / ms[n]:.1f}" for n in names) + " |"]
+    return "\n".join(lines) + "\n"
+
+
+def fidelity() -> str:
+    """Scores after projecting and quantising against exact ones."""
+    row = result("fidelity")
+    lines = ["| projection | columns | stored | Spearman | top 5 % overlap |", "|---|---|---|---|---|"]
+    for r in row["table"]:
+        name = f"{r['kind']}, {r['nonzeros']} non-zeros" if r["kind"] == "sjlt" else r["kind"]
+        lines.append(
+            f"| {name} | {r['dim']} | {r['stored']} | {r['spearman']:.3f} | {r['top_5_percent_overlap']:.0%} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+TABLES = {"gradients": gradients, "fidelity": fidelity}
+
+
+def filled(text: str) -> str:
+    """Return a page with its tables made anew."""
+    return BLOCK.sub(lambda m: m[1] + TABLES[m[2]]() + m[3], text)
+
+
+if __name__ == "__main__":
+    page = ROOT / "README.md"
+    page.write_text(filled(page.read_text()))
