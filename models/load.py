@@ -20,6 +20,8 @@ DTYPES = {
 ADAPTER = "adapter_config.json"
 # what a LoRA training changed besides its adapters (the projector), by canonical name
 NON_LORA = "non_lora.safetensors"
+# Adam's moments beside the weights (`moments.py`); no part of what the model computes
+MOMENTS = "moments.safetensors"
 
 
 @dataclass
@@ -103,6 +105,7 @@ def model_digest(path: str) -> str:
         names = sorted(folder.glob("*.safetensors"))
     else:
         names = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    names = [n for n in names if n.name != MOMENTS]
     for name in names:
         h.update(name.name.encode())
         with name.open("rb") as source:

@@ -19,11 +19,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..store.errors import InputError
+from .load import MOMENTS
 from .moment_files import KINDS, Found, read_state, torch_file
 from .moment_zero import MODELS, SHARDS, model_file, read_zero, zero_files
 from .parts import canonical
 
-MOMENTS = "moments.safetensors"
 _FILES = (MOMENTS, "optimizer.pt", "optimizer.bin")
 _WRAPPERS = re.compile(
     r"_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.|_orig_mod\.|\bmodule\.|base_model\.model\."

@@ -12,7 +12,7 @@ from vinnow.train.loss import LossModule
 from vinnow.train.optimizer import make_optimizer
 
 STEPS, KINDS = 3, ("exp_avg", "exp_avg_sq")
-STAGES = {1: (0, 1, 2, 3), 2: (0, 1, 2, 3), 3: (2, 3)}  # of each world size; only three ranks cut unevenly
+STAGES = {1: (0, 1, 2, 3), 2: (1, 2, 3), 3: (3,)}  # of each world size; only three ranks cut unevenly
 
 
 def prepare(twin_path, dtype="float32", parts=("projector", "lora")):

@@ -49,9 +49,13 @@ def engines(request, twin_path, tmp_path_factory):
         )
         for r in range(world)
     ]
-    for rank in ranks:
-        _, errors = rank.communicate(timeout=120)
-        assert rank.returncode == 0, errors.decode()[-2000:]
+    try:
+        for rank in ranks:
+            _, errors = rank.communicate(timeout=280)
+            assert rank.returncode == 0, errors.decode()[-2000:]
+    finally:
+        for rank in ranks:  # a rank that waits for a dead one would wait for half an hour
+            rank.kill()
     return world, out
 
 
