@@ -41,6 +41,7 @@ class Rate(Config):
     tflop_per_sample: float = Field(gt=0)
     measured: str
     source: str
+    projection: str | None = None
 
     @property
     def tflops(self) -> float:
@@ -61,6 +62,10 @@ def load_rates(config: PlanConfig) -> list[Rate]:
     return [Rate.parse(row, f"{path}[{i}]") for i, row in enumerate(rows)]
 
 
-def rate_for(rates: list[Rate], work: Work) -> Rate:
-    """Return the newest rate of this kind of work; where none was measured, the newest of all (its text says of what)."""
-    return next((r for r in reversed(rates) if r.work == work), rates[-1])
+def rate_for(rates: list[Rate], work: Work, projection: str | None = None) -> Rate:
+    """Return the newest rate of this kind of work, with this projection if it was measured.
+
+    Where none of the kind was measured, the newest of all (its text says of what).
+    """
+    alike = [r for r in rates if r.work == work]
+    return ([r for r in alike if r.projection == projection] or alike or rates)[-1]

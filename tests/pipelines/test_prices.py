@@ -9,6 +9,7 @@ from vinnow.actors.config import FeatureConfig
 from vinnow.pipelines.config import resolve
 from vinnow.pipelines.plan import make_plan, print_plan
 from vinnow.pipelines.prices import Prices
+from vinnow.pipelines.rates import PlanConfig, load_rates, rate_for
 from vinnow.pipelines.samples import ROWS, Sample, encode_sizes, estimate_sizes, look
 from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.records import Record
@@ -62,9 +63,11 @@ def test_rates_come_from_the_config_a_file_or_the_package(values, tmp_path):
         price = next(line.price for line in make_plan(config) if line.stage == "features-gradient")
         return price.hours, price.how[1]
 
-    assert "NVIDIA H200 at the measured 397 TFLOP/s" in hours()[1]
+    measured = rate_for(load_rates(PlanConfig()), "gradient", "rademacher")
+    assert measured.projection == "rademacher"  # what the config projects with
+    assert f"NVIDIA H200 at the measured {measured.tflops:.0f} TFLOP/s" in hours()[1]
     assert "in float32, as configured, it takes longer" in hours()[1]
-    assert hours(tflops=397.208 / 2)[0] == pytest.approx(2 * hours()[0])
+    assert hours(tflops=measured.tflops / 2)[0] == pytest.approx(2 * hours()[0])
     mine = {
         "gpu": "G",
         "precision": "float32",
@@ -153,7 +156,9 @@ def test_memory_and_price_of_the_7b_shape_are_those_of_the_spec(values):
     assert sum(price.row.values()) == pytest.approx(22.96, rel=0.03)
     # 14 GB of weights, 61 GB of activations for 16 rows (spec LESS §6.3), one module's gradients
     assert price.memory == pytest.approx(14e9 + 0.7e9 + 61e9 + 16 * 45e6 * 2, rel=0.03)
-    assert price.hours == pytest.approx(665_298 / 17.3 / 3600, rel=0.03)
+    assert price.hours == pytest.approx(
+        665_298 / rate_for(prices.rates, "gradient", "sjlt").samples_per_s / 3600, rel=0.03
+    )
     four = prices.feature(config, "pool", 4, proxy)
     assert four.memory - price.memory == 3 * 340_795_392 * 2
     exact = prices.feature(config.model_copy(update={"kind": "influence"}), "pool", 1, proxy)

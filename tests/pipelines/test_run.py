@@ -10,6 +10,7 @@ from pictures import make_records, write_records
 from pydantic import BaseModel
 from vinnow.pipelines.config import RunConfig, load_run, resolve
 from vinnow.pipelines.plan import make_plan
+from vinnow.pipelines.rates import PlanConfig, load_rates, rate_for
 from vinnow.pipelines.whole import whole_run
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError, VinnowError
@@ -126,7 +127,9 @@ def test_the_plan_counts_rows_steps_and_bytes(values, tmp_path):
     gradient, path = plan["features-gradient"].price, plan["features-trajectory"].price
     assert gradient.tflop == pytest.approx(120 * sum(gradient.row.values()), rel=1e-3)
     assert gradient.tflop > 1.5 * path.tflop
-    assert gradient.hours == pytest.approx(gradient.tflop / (17.3 * 22.96) / 3600)
+    assert gradient.hours == pytest.approx(
+        gradient.tflop / rate_for(load_rates(PlanConfig()), "gradient", "rademacher").tflops / 3600
+    )
     assert plan["ingest-pool"].price is None
 
 
