@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ..models.projections.config import ProjectionConfig
+from ..models.taps.attention import Reading
 from ..models.taps.modes import Mode
 from ..store.config import Config
 from ..store.keys import FeatureKey, recipe_text
@@ -26,6 +27,7 @@ class FeatureConfig(Config):
     unit_rows: bool = True
     # trajectory
     top_k: int = Field(5, ge=1)
+    attention: Reading = "flat"
     # the text that is fed
     template: str = "v1"
     image_mode: Literal["pad", "square"] = "pad"
@@ -77,7 +79,9 @@ class FeatureConfig(Config):
         if targets is not None:
             facts["targets"] = targets
         if self.kind == "trajectory":
-            facts |= {"reading": "flat", "rows": "text after the image", "pads": "masked"}
+            facts |= {"reading": self.attention, "rows": "text after the image", "pads": "masked"}
+            if self.attention == "xmas":
+                facts |= {"rows": "from 612 on", "pads": "counted", "batches": "8 in pool order"}
         return recipe_text(**facts)
 
 

@@ -25,7 +25,7 @@ def make_tap(model: Any, spec: FeatureSpec, number: int) -> Any:
     """
     config = spec.config
     if config.kind == "trajectory":
-        return AttentionTap(model, config.top_k)
+        return AttentionTap(model, config.top_k, config.attention)
     if config.kind == "loss":
         return LossTap(model)
     projection: Any = config.projection

@@ -1,11 +1,15 @@
 """Cross-modal attention of a proxy VLM as a few singular values a sample (XMAS).
 
-Per layer: softmax over all valid keys of q·kᵀ/√width from the raw q_proj and k_proj outputs (`flat`: no head split, no
-rotary, no causal mask, as published), block text queries × image keys, summed over layers in float32, then the top-k
-singular values. Unlike the published code, pads are masked and image positions are read from the ids, so a sample's
-values do not depend on its batch-mates (spec: XMAS §3, §3.1). Axes: B samples, L tokens, W width, K kept values.
+Per layer: attention weights over all valid keys, block text queries × image keys, summed over layers in float32, then the
+top-k singular values. Readings: `flat`, as published: softmax(q·kᵀ / √width) of the raw q_proj and k_proj outputs, no head
+split, no rotary, no causal mask; `heads`: the attention that the model computes (rotary, causal, mean over heads); `xmas`:
+`flat` with all that the published code does besides (pads counted, fixed offsets, randomised SVD), for comparison. Unlike
+there, pads are masked in the first two and image positions are read from the ids, so a sample's values do not depend on its
+batch-mates (spec: XMAS §3, §3.1). The forward pass ends at the last layer's keys.
+Axes: B samples, L tokens, R text rows after the image, C image columns, W width, N heads, E head width, K kept values.
 """
 
+import sys
 from typing import Any, Literal
 
 import numpy as np
@@ -15,103 +19,192 @@ from torch import nn
 from ...store.errors import InputError
 from ..load import base_of
 from .forward import last_hidden, on_device
+from .singular import exact, gram, iterated
 
-Reading = Literal["flat"]
+Reading = Literal["flat", "heads", "xmas"]
+# heads whose scores exist at one time
+HEADS = 8
+
+
+class _Enough(Exception):
+    """Raised at the last layer's keys: what comes after is not needed."""
 
 
 class AttentionTap:
-    """Turns a collated batch into the top-k singular values [B, K], descending; text-only samples get zeros."""
+    """Turns a collated batch into the top-k singular values [B, K], descending; text-only samples get zeros.
 
-    def __init__(self, model: Any, top_k: int = 5, reading: Reading = "flat") -> None:
-        self.model, self.dim, self.reading = model, top_k, reading
-        self.image_token = base_of(model).config.image_token_id
+    `offsets` (first image column, one past the last, first text row) are the published ones; `xmas` alone reads them.
+    """
+
+    def __init__(
+        self, model: Any, top_k: int = 5, reading: Reading = "flat", offsets: tuple[int, int, int] = (35, 611, 612)
+    ) -> None:
+        self.model, self.dim, self.reading, self.offsets = model, top_k, reading, offsets
         self.layers = _attention_layers(base_of(model))
-        self._queries: dict[int, torch.Tensor] = {}
-        self._cross_BLL: torch.Tensor | None = None
-        self._masks: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        self._queries: torch.Tensor | None = None
+        self._rotary: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._sum_BRC: torch.Tensor | None = None
+        self._places: dict[str, torch.Tensor] = {}
+        self._open: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self._generator: torch.Generator | None = None
 
     def __call__(self, batch: dict[str, Any]) -> np.ndarray[Any, Any]:
         """Return the vectors [B, K], float32."""
-        return self.tensors(batch).cpu().numpy()
+        values_BK = self.tensors(batch)
+        self.settle()
+        return values_BK.cpu().numpy()
 
     @torch.no_grad()
     def tensors(self, batch: dict[str, Any]) -> torch.Tensor:
-        """The same on the model's device."""
+        """The same on the model's device, without waiting for it; final after `settle`."""
         batch = on_device(batch, self.model)
-        valid_BL = batch["attention_mask"].bool()
-        image_BL = (batch["input_ids"] == self.image_token) & valid_BL
-        # text after the image: questions and answers, not the system prompt (XMAS's rows)
-        after_BL = image_BL.int().flip(1).cumsum(1).flip(1).eq(0)
-        rows_BL = valid_BL & after_BL & image_BL.any(1, keepdim=True)
-        self._masks, self._cross_BLL = (valid_BL, rows_BL, image_BL), None
+        self._places, self._sum_BRC = self._cut(batch), None
         handles = [h for i, layer in enumerate(self.layers) for h in self._hook(i, layer)]
         try:
-            last_hidden(self.model, batch)
+            if self._places["image"].shape[1] and self._places["text"].shape[1]:
+                last_hidden(self.model, batch)
+        except _Enough:
+            pass
         finally:
             for handle in handles:
                 handle.remove()
-            self._queries.clear()
-        cross = self._cross_BLL
-        if cross is None:
-            return torch.zeros(valid_BL.shape[0], self.dim, device=valid_BL.device)
-        return top_singular_values(cross, self.dim).float()
+            self._queries = self._rotary = None
+        block_BRC, self._sum_BRC = self._sum_BRC, None
+        if block_BRC is None:
+            return torch.zeros(batch["input_ids"].shape[0], self.dim, device=batch["input_ids"].device)
+        if self.reading == "xmas":
+            return self._randomised(block_BRC)
+        gram_Bnn = gram(block_BRC)
+        if not gram_Bnn.is_cuda:
+            return exact(gram_Bnn, self.dim).float()
+        wide_BK, bad_B = iterated(gram_Bnn, self.dim)
+        values_BK = wide_BK.float()
+        self._open.append((values_BK, bad_B, gram_Bnn))
+        return values_BK
+
+    def settle(self) -> None:
+        """Make values that did not settle by iteration exact, in place; waits for the device."""
+        for values_BK, bad_B, gram_Bnn in self._open:
+            if bool(bad_B.any()):
+                values_BK[bad_B] = exact(gram_Bnn[bad_B], self.dim).float()
+        self._open.clear()
+
+    def _cut(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Return which rows and columns of the attention are kept, and which of them are real."""
+        valid_BL = batch["attention_mask"].bool()
+        if self.reading != "xmas":
+            places = batch["places"]
+            return {"valid": valid_BL} | places
+        first, last, text = self.offsets
+        rows, tokens = valid_BL.shape
+        at_L = torch.arange(tokens, device=valid_BL.device)
+        text_R, image_C = at_L[text:], at_L[first : min(last, tokens)]
+        return {
+            "valid": torch.ones_like(valid_BL),  # the published code passes no mask: pads take their share
+            "text": text_R.expand(rows, -1),
+            "text_real": torch.ones(rows, len(text_R), dtype=torch.bool, device=valid_BL.device),
+            "image": image_C.expand(rows, -1),
+            "image_real": torch.ones(rows, len(image_C), dtype=torch.bool, device=valid_BL.device),
+        }
+
+    def _randomised(self, block_BRC: torch.Tensor) -> torch.Tensor:
+        """Return `svd_lowrank` with q = k and 2 iterations from one seed, as published; fewer rows give zeros behind."""
+        if self._generator is None:
+            torch.manual_seed(42)
+            self._generator = torch.default_generator
+        q = min(self.dim, *block_BRC.shape[1:])
+        values = torch.svd_lowrank(block_BRC.float(), q=q, niter=2)[1]
+        return nn.functional.pad(values, (0, self.dim - q))
 
     def _hook(self, index: int, layer: nn.Module) -> list[Any]:
+        def rotary(_: nn.Module, __: Any, kwargs: dict[str, Any]) -> None:
+            self._rotary = kwargs["position_embeddings"]
+
         def keep(_: nn.Module, __: Any, out: torch.Tensor) -> None:
-            self._queries[index] = out
+            # [B, L, W] → text rows [B, R, W]; the rest of the queries is let go
+            self._queries = _take_rows(self._normed(layer, out, "q_norm"), self._places["text"])
 
         def add(_: nn.Module, __: Any, out: torch.Tensor) -> None:
-            self._add_layer(self._queries.pop(index), out)
+            assert self._queries is not None
+            keys_BLW = self._normed(layer, out, "k_norm")
+            share = self._by_heads if self.reading == "heads" else self._flat
+            block_BRC = share(layer, self._queries, keys_BLW)
+            self._sum_BRC = block_BRC if self._sum_BRC is None else self._sum_BRC.add_(block_BRC)
+            if index + 1 == len(self.layers):
+                raise _Enough
 
-        return [layer.q_proj.register_forward_hook(keep), layer.k_proj.register_forward_hook(add)]
+        hooks = [layer.q_proj.register_forward_hook(keep), layer.k_proj.register_forward_hook(add)]
+        if self.reading == "heads":
+            hooks.append(layer.register_forward_pre_hook(rotary, with_kwargs=True))
+        return hooks
 
-    def _add_layer(self, query_BLW: torch.Tensor, key_BLW: torch.Tensor) -> None:
-        assert self._masks is not None
-        valid_BL, rows_BL, image_BL = self._masks
-        if not bool(image_BL.any()):
-            return
-        if query_BLW.shape[-1] != key_BLW.shape[-1]:  # grouped keys: each serves several query heads
-            key_BLW = _repeat_groups(key_BLW, query_BLW.shape[-1], self.layers[0].head_dim)
-        query, key = _at_least_float(query_BLW), _at_least_float(key_BLW)
-        # only text rows × all keys for the denominator, then image columns: nothing of size L × L
-        query_BRW, real_BR = _gather_rows(query, rows_BL)
-        scores_BRL = query_BRW @ key.transpose(1, 2) / query.shape[-1] ** 0.5
-        probs_BRL = scores_BRL.masked_fill(~valid_BL[:, None], float("-inf")).softmax(-1)
-        columns_BRC = _gather_rows(probs_BRL.transpose(1, 2), image_BL)[0].transpose(1, 2)
-        block = columns_BRC * real_BR[:, :, None]
-        self._cross_BLL = block if self._cross_BLL is None else self._cross_BLL + block
+    def _normed(self, layer: Any, out_BLW: torch.Tensor, name: str) -> torch.Tensor:
+        norm = getattr(layer, name, None)
+        if self.reading != "heads" or norm is None:  # the published reading takes the Linear's own output
+            return out_BLW
+        return norm(out_BLW.unflatten(-1, (-1, layer.head_dim))).flatten(2)
+
+    def _flat(self, layer: Any, query_BRW: torch.Tensor, key_BLW: torch.Tensor) -> torch.Tensor:
+        if query_BRW.shape[-1] != key_BLW.shape[-1]:  # grouped keys: each serves several query heads
+            heads = key_BLW.unflatten(-1, (-1, layer.head_dim))
+            key_BLW = heads.repeat_interleave(query_BRW.shape[-1] // key_BLW.shape[-1], dim=2).flatten(2)
+        scores_BRL = _products(query_BRW, key_BLW) / query_BRW.shape[-1] ** 0.5
+        return self._block(scores_BRL.masked_fill_(~self._places["valid"][:, None], float("-inf")))
+
+    def _by_heads(self, layer: Any, query_BRW: torch.Tensor, key_BLW: torch.Tensor) -> torch.Tensor:
+        assert self._rotary is not None
+        text_BR = self._places["text"]
+        at_L = torch.arange(key_BLW.shape[1], device=key_BLW.device)
+        # right-padded rows: what a text row may see under the causal mask is never a pad
+        unseen_BRL = at_L > text_BR[:, :, None]
+        cos, sin = (x.expand(len(text_BR), -1, -1) for x in self._rotary)
+        query = _rotated(layer, query_BRW, _take_rows(cos, text_BR), _take_rows(sin, text_BR))
+        key = _rotated(layer, key_BLW, cos, sin)
+        key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+        total = None
+        for first in range(0, query.shape[1], HEADS):
+            some = slice(first, first + HEADS)
+            pairs = query[:, some].flatten(0, 1), key[:, some].flatten(0, 1)
+            scores_BNRL = (
+                _products(*pairs).mul_(getattr(layer, "scaling", layer.head_dim**-0.5)).unflatten(0, (len(text_BR), -1))
+            )
+            block = self._block(scores_BNRL.masked_fill_(unseen_BRL[:, None], float("-inf"))).sum(1)
+            total = block if total is None else total.add_(block)
+        assert total is not None
+        return total / query.shape[1]
+
+    def _block(self, scores_BRL: torch.Tensor) -> torch.Tensor:
+        """Return softmax over keys at the image columns alone, zero where a row or column is a pad: [B, …, R, C]."""
+        image_BC = self._places["image"]
+        real_BRC = self._places["text_real"][:, :, None] & self._places["image_real"][:, None]
+        if scores_BRL.ndim == 4:  # heads between batch and rows
+            image_BC, real_BRC = image_BC[:, None], real_BRC[:, None]
+        norm_BR1 = scores_BRL.logsumexp(-1, keepdim=True)
+        picked = scores_BRL.gather(-1, image_BC[..., None, :].expand(*scores_BRL.shape[:-1], -1))
+        return (picked - norm_BR1).exp_() * real_BRC
 
 
-def top_singular_values(blocks_BRC: torch.Tensor, k: int) -> torch.Tensor:
-    """Return the k largest singular values [B, k] of each block, descending; zeros where a block has fewer.
-
-    By the eigenvalues of the smaller Gram matrix in float64: zero rows and columns (pads) do not change them, and the
-    squaring costs no accuracy that float32 could show (`torch.linalg.svdvals` agrees to 1e-7 relative).
-    """
-    wide = blocks_BRC.double()
-    if wide.shape[1] > wide.shape[2]:
-        wide = wide.transpose(1, 2)
-    values = torch.linalg.eigvalsh(wide @ wide.transpose(1, 2)).clamp(min=0).sqrt().flip(1)[:, :k]
-    return torch.nn.functional.pad(values, (0, k - values.shape[1]))
+def _products(query_BRW: torch.Tensor, key_BLW: torch.Tensor) -> torch.Tensor:
+    """Return q·kᵀ [B, R, L] in float32 or wider: in half precision it overflows before scaling (spec: XMAS §3.1)."""
+    if query_BRW.is_cuda and query_BRW.dtype == torch.bfloat16:
+        return torch.bmm(query_BRW, key_BLW.transpose(1, 2), out_dtype=torch.float32)
+    wide = torch.float64 if query_BRW.dtype == torch.float64 else torch.float32
+    return query_BRW.to(wide) @ key_BLW.to(wide).transpose(1, 2)
 
 
-def _gather_rows(x_BLW: torch.Tensor, mask_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pack the masked rows of each sample to the front: [B, R, W] with R = the largest count, and which are real."""
-    most = int(mask_BL.sum(1).max())
-    order_BR = mask_BL.int().argsort(dim=1, descending=True, stable=True)[:, :most]
-    real_BR = mask_BL.gather(1, order_BR)
-    packed = x_BLW.gather(1, order_BR[:, :, None].expand(-1, -1, x_BLW.shape[-1]))
-    return packed * real_BR[:, :, None], real_BR
+def _rotated(layer: Any, x_BLW: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Return heads [B, N, L, E] after the model's own rotary embedding, which may turn a part of each head only."""
+    apply = getattr(sys.modules[type(layer).__module__], "apply_rotary_pos_emb", None)
+    if apply is None:
+        raise InputError(f"{type(layer).__name__} has no rotary embedding that `heads` knows: take attention 'flat'.")
+    heads = x_BLW.unflatten(-1, (-1, layer.head_dim)).transpose(1, 2)
+    turned, kept = heads[..., : cos.shape[-1]], heads[..., cos.shape[-1] :]
+    turned, _ = apply(turned, turned, cos, sin)
+    return torch.cat((turned, kept), -1)
 
 
-def _repeat_groups(key_BLW: torch.Tensor, width: int, head_dim: int) -> torch.Tensor:
-    heads = key_BLW.unflatten(-1, (-1, head_dim))
-    return heads.repeat_interleave(width // key_BLW.shape[-1], dim=2).flatten(2)
-
-
-def _at_least_float(x: torch.Tensor) -> torch.Tensor:
-    # fp16 q·k overflows before the scaling (spec: XMAS §3.1 point 5)
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+def _take_rows(x_BLW: torch.Tensor, at_BR: torch.Tensor) -> torch.Tensor:
+    return x_BLW.gather(1, at_BR[:, :, None].expand(-1, -1, x_BLW.shape[-1]))
 
 
 def _attention_layers(model: Any) -> list[Any]:

@@ -19,20 +19,41 @@ CHUNK = 16_384
 def on_device(batch: dict[str, Any], model: Any) -> dict[str, Any]:
     """Move a collated batch to the model's device; pixels take the model's dtype.
 
-    Positions of labels (`label_at`) and image tokens (`image_at`), each a pair of index vectors, are found before moving: a
-    GPU would have to wait for their number.
+    Positions of labels (`label_at`) and image tokens (`image_at`), each a pair of index vectors, and those of image tokens
+    and of the text after them by row (`places`), are found before moving: a GPU would have to wait for their number.
+
+    Raises:
+        InputError: rows are not padded on the right.
     """
     if "label_at" in batch:
         return batch
     first = next(model.parameters())
-    extra = {
+    valid_BT, image_BT = batch["attention_mask"].bool(), batch["input_ids"] == base_of(model).config.image_token_id
+    if bool((valid_BT[:, 1:] & ~valid_BT[:, :-1]).any()):
+        raise InputError("taps take rows padded on the right: under the causal mask their pads then change nothing.")
+    extra: dict[str, Any] = {
         "label_at": torch.nonzero(batch["labels"][:, 1:] != -100, as_tuple=True),
-        "image_at": torch.nonzero(batch["input_ids"] == base_of(model).config.image_token_id, as_tuple=True),
+        "image_at": torch.nonzero(image_BT, as_tuple=True),
     }
+    places = _places(valid_BT, image_BT & valid_BT)
     moved = {k: v.to(first.device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
     if moved.get("pixel_values") is not None:
         moved["pixel_values"] = moved["pixel_values"].to(first.dtype)
+    moved["places"] = {k: v.to(first.device, non_blocking=True) for k, v in places.items()}
     return moved | {k: tuple(i.to(first.device, non_blocking=True) for i in v) for k, v in extra.items()}
+
+
+def _places(valid_BT: torch.Tensor, image_BT: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return positions of image tokens and of the text after them, packed to the front of [B, most], and which are real.
+
+    Text after the image: questions and answers, not the system prompt (XMAS's rows). Rows without an image have neither.
+    """
+    after_BT = image_BT.int().flip(1).cumsum(1).flip(1).eq(0)
+    found = {}
+    for name, mask_BT in (("image", image_BT), ("text", valid_BT & after_BT & image_BT.any(1, keepdim=True))):
+        order_BM = mask_BT.int().argsort(dim=1, descending=True, stable=True)[:, : int(mask_BT.sum(1).max())]
+        found |= {name: order_BM, f"{name}_real": mask_BT.gather(1, order_BM)}
+    return found
 
 
 @torch.no_grad()
@@ -76,15 +97,17 @@ def embed(model: Any, batch: dict[str, Any]) -> torch.Tensor:
     return embeds_BTH.index_put(batch["image_at"], shown_RH)
 
 
-def run_language_model(model: Any, embeds_BTH: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
-    """Return the last hidden states [B, T, H] by Hugging Face's own code; the LM head is not applied."""
-    lm = base_of(model).model.language_model
-    return lm(inputs_embeds=embeds_BTH, attention_mask=batch["attention_mask"], use_cache=False).last_hidden_state
+def run_language_model(model: Any, embeds_BTH: torch.Tensor) -> torch.Tensor:
+    """Return the last hidden states [B, T, H] by Hugging Face's own code; the LM head is not applied.
+
+    No mask is given: rows are padded on the right, so the causal mask, and its faster kernels, are exact for all but pads.
+    """
+    return base_of(model).model.language_model(inputs_embeds=embeds_BTH, use_cache=False).last_hidden_state
 
 
 def last_hidden(model: Any, batch: dict[str, Any]) -> torch.Tensor:
     """Return the last hidden states [B, T, H] of a batch from `on_device`."""
-    return run_language_model(model, embed(model, batch), batch)
+    return run_language_model(model, embed(model, batch))
 
 
 def sample_losses(model: Any, batch: dict[str, Any], hidden_BTH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

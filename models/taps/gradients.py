@@ -83,7 +83,7 @@ class GradientTap:
             if decoder is not None:
                 hidden_BTH = decoder(embeds_BTH)
             else:
-                hidden_BTH = run_language_model(self.model, embeds_BTH, batch)
+                hidden_BTH = run_language_model(self.model, embeds_BTH)
             losses_B, _ = sample_losses(self.model, batch, hidden_BTH)
             if losses_B.requires_grad:  # a text-only batch never reaches the projector
                 losses_B.sum().backward()
