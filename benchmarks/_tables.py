@@ -52,7 +52,23 @@ def fidelity() -> str:
     return "\n".join(lines) + "\n"
 
 
-TABLES = {"gradients": gradients, "fidelity": fidelity}
+def trajectories() -> str:
+    """Attention trajectories on one GPU."""
+    row = result("trajectories")
+    bars = {
+        "ours / plain forward": ("`flat` ÷ plain forward without LM head, 776 tokens", 0.95),
+        "ours (heads) / plain forward": ("`heads` ÷ the same", "–"),
+        "ours / published, realistic lengths": ("`flat` ÷ the published way, realistic lengths, one checkpoint", 2),
+        "ours / published, 4 checkpoints from JPEG": ("the same, four checkpoints in one pass, pictures from JPEG", 3),
+    }
+    lines = ["| what | measured | bar |", "|---|---|---|"]
+    lines += [f"| {what} | {row['ratios'][name]:.2f} | {bar} |" for name, (what, bar) in bars.items()]
+    wrong = row["largest_relative_error_of_singular_values"]
+    lines.append(f"| singular values ÷ `svdvals` in float64, largest relative error | {wrong:.0e} | 1e-4 |")
+    return "\n".join(lines) + "\n"
+
+
+TABLES = {"gradients": gradients, "fidelity": fidelity, "trajectories": trajectories}
 
 
 def filled(text: str) -> str:
