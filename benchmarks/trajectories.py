@@ -21,11 +21,14 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
+from torch.profiler import ProfilerActivity
+from torch.profiler import profile as record
 from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration, StableLmConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
 from _llava7b import SIDE, batch_of, realistic, row
 from vinnow.actors.batching import token_batches
+from vinnow.models.taps import attention, singular
 from vinnow.models.taps.attention import AttentionTap
 from vinnow.models.taps.forward import last_hidden, on_device, tower_features
 
@@ -150,21 +153,36 @@ def batches_of(rows, model, budget: int):
     return [on_device(batch_of([rows[i] for i in take]), model) for take in token_batches(sizes, budget, 64)]
 
 
-def error(model, batch) -> float:
-    """Return the largest relative error of the singular values against svdvals in float64 of the same blocks."""
-    tap, blocks = AttentionTap(model, K), []
-    from vinnow.models.taps import attention
+def singular_values(model, batch) -> dict[str, float]:
+    """Return the largest relative error against svdvals in float64 of the same blocks, and what each way costs a row.
 
-    keep = attention.gram
-    attention.gram = lambda block: blocks.append(block) or keep(block)
+    `left_to_exact`: the share of rows that iteration did not settle.
+    """
+    tap, blocks = AttentionTap(model, K), []
+    keep, attention.gram = attention.gram, lambda block: blocks.append(block) or keep(block)
     got = tap(batch)
     attention.gram = keep
     expected = torch.linalg.svdvals(blocks[0].double()).cpu().numpy()[:, :K]
-    return float((np.abs(got - expected) / expected).max())
+    matrix = keep(blocks[0])
+    return {
+        "largest_relative_error": float((np.abs(got - expected) / expected).max()),
+        "left_to_exact": float(singular.iterated(matrix, K)[1].float().mean()),
+        "gram_ms": seconds(lambda: keep(blocks[0])) / len(matrix) * 1e3,
+        "iterated_ms": seconds(lambda: singular.iterated(matrix, K)) / len(matrix) * 1e3,
+        "exact_ms": seconds(lambda: singular.exact(matrix, K), 2, 1) / len(matrix) * 1e3,
+    }
 
 
-def measure() -> tuple[dict[str, float], float]:
-    """Return seconds a row of every side, and the largest relative error of the singular values."""
+def profile(tap, batch) -> None:
+    """Print the kernels that take the most time."""
+    with record(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as found:
+        tap(batch)
+    table = found.key_averages()
+    print(table.table(sort_by="self_cuda_time_total", row_limit=22, max_name_column_width=60))
+
+
+def measure(profiled: bool) -> tuple[dict[str, float], dict[str, float]]:
+    """Return seconds a row of every side, and what its singular values are worth."""
     models = [build(seed) for seed in range(4)]
     for other in models[1:]:
         other.model.vision_tower = models[0].model.vision_tower
@@ -174,7 +192,9 @@ def measure() -> tuple[dict[str, float], float]:
     found = {"plain forward": seconds(lambda: plain(model, fixed)) / BATCH}
     found["ours, flat"] = seconds(lambda: ours([tap], fixed)) / BATCH
     found["ours, heads"] = seconds(lambda: ours([heads], fixed)) / BATCH
-    wrong = error(model, fixed[0])
+    wrong = singular_values(model, fixed[0])
+    if profiled:
+        profile(tap, fixed[0])
     rows, files, threads = realistic(256), jpegs(64), min(16, os.cpu_count() or 1)
     budget = TOKENS * BATCH
     found["ours, realistic"] = seconds(lambda: ours([tap], batches_of(rows, model, budget)), 2, 1) / len(rows)
@@ -203,11 +223,12 @@ def main() -> None:
     """Measure and write the row."""
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--out", default=str(Path(__file__).parent / "results" / "trajectories.json"))
+    arguments.add_argument("--profile", action="store_true")
     asked = arguments.parse_args()
     if not torch.cuda.is_available():
         print("benchmarks/trajectories.py needs a CUDA GPU of at least 80 GB; skipped")
         return
-    found, wrong = measure()
+    found, wrong = measure(asked.profile)
     ratios = {
         "ours / plain forward": found["plain forward"] / found["ours, flat"],
         "ours (heads) / plain forward": found["plain forward"] / found["ours, heads"],
@@ -220,7 +241,7 @@ def main() -> None:
         "ratio": ratios["ours / plain forward"],
         "ratios": {k: round(v, 3) for k, v in ratios.items()},
         "samples_per_s": {k: round(1 / v, 2) for k, v in found.items()},
-        "largest_relative_error_of_singular_values": wrong,
+        "singular_values": wrong,
         "machine": torch.cuda.get_device_name(),
         "versions": {
             "python": platform.python_version(),

@@ -47,6 +47,7 @@ class AttentionTap:
         self._places: dict[str, torch.Tensor] = {}
         self._open: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self._generator: torch.Generator | None = None
+        self._padded = True
 
     def __call__(self, batch: dict[str, Any]) -> np.ndarray[Any, Any]:
         """Return the vectors [B, K], float32."""
@@ -59,6 +60,7 @@ class AttentionTap:
         """The same on the model's device, without waiting for it; final after `settle`."""
         batch = on_device(batch, self.model)
         self._places, self._sum_BRC = self._cut(batch), None
+        self._padded = batch["padded"] and self.reading != "xmas"
         handles = [h for i, layer in enumerate(self.layers) for h in self._hook(i, layer)]
         try:
             if self._places["image"].shape[1] and self._places["text"].shape[1]:
@@ -148,8 +150,10 @@ class AttentionTap:
         if query_BRW.shape[-1] != key_BLW.shape[-1]:  # grouped keys: each serves several query heads
             heads = key_BLW.unflatten(-1, (-1, layer.head_dim))
             key_BLW = heads.repeat_interleave(query_BRW.shape[-1] // key_BLW.shape[-1], dim=2).flatten(2)
-        scores_BRL = _products(query_BRW, key_BLW) / query_BRW.shape[-1] ** 0.5
-        return self._block(scores_BRL.masked_fill_(~self._places["valid"][:, None], float("-inf")))
+        scores_BRL = _products(query_BRW, key_BLW).mul_(query_BRW.shape[-1] ** -0.5)
+        if self._padded:
+            scores_BRL.masked_fill_(~self._places["valid"][:, None], float("-inf"))
+        return self._block(scores_BRL)
 
     def _by_heads(self, layer: Any, query_BRW: torch.Tensor, key_BLW: torch.Tensor) -> torch.Tensor:
         assert self._rotary is not None
@@ -181,7 +185,7 @@ class AttentionTap:
             image_BC, real_BRC = image_BC[:, None], real_BRC[:, None]
         norm_BR1 = scores_BRL.logsumexp(-1, keepdim=True)
         picked = scores_BRL.gather(-1, image_BC[..., None, :].expand(*scores_BRL.shape[:-1], -1))
-        return (picked - norm_BR1).exp_() * real_BRC
+        return picked.sub_(norm_BR1).exp_().mul_(real_BRC)
 
 
 def _products(query_BRW: torch.Tensor, key_BLW: torch.Tensor) -> torch.Tensor:

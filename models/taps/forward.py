@@ -39,6 +39,7 @@ def on_device(batch: dict[str, Any], model: Any) -> dict[str, Any]:
     moved = {k: v.to(first.device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
     if moved.get("pixel_values") is not None:
         moved["pixel_values"] = moved["pixel_values"].to(first.dtype)
+    moved["padded"] = not bool(valid_BT.all())
     moved["places"] = {k: v.to(first.device, non_blocking=True) for k, v in places.items()}
     return moved | {k: tuple(i.to(first.device, non_blocking=True) for i in v) for k, v in extra.items()}
 
