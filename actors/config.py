@@ -117,9 +117,8 @@ class FeatureSpec:
     checkpoints: tuple[CheckpointRef, ...]
     keys: tuple[FeatureKey, ...]
     targets: bool = False
-    # influence: the target pool, and one file of mean gradients a checkpoint
+    # influence: the pool whose mean gradients the rows are measured against
     target_pool: str | None = None
-    means: tuple[str, ...] = ()
     device: str = "cpu"
     threads: int = 1
 

@@ -47,7 +47,7 @@ def write_means(spec: FeatureSpec, number: int) -> str:
     """
     from .features import FeatureActor
 
-    path, key = spec.means[number], spec.keys[number]
+    path, key = means_path(spec.out, spec.keys[number].checkpoint), spec.keys[number]
     facts = {"model": key.model, "recipe": key.recipe}
     if os.path.exists(path):
         with safe_open(path, "pt") as file:
@@ -58,11 +58,15 @@ def write_means(spec: FeatureSpec, number: int) -> str:
             )
         return path
     assert spec.target_pool is not None
-    plain = spec.config.for_targets().model_copy(update={"kind": "gradient"})
-    checkpoint = (spec.checkpoints[number],)
-    gradient_key = replace(key, kind="gradient", dim=plain.dim, pool=Pool(spec.target_pool).digest)
-    targets = replace(spec, pool=spec.target_pool, config=plain, checkpoints=checkpoint, keys=(gradient_key,), means=())
-    sums = _add_up(FeatureActor(targets), Pool(spec.target_pool), target_tasks(spec.target_pool))
+    # an actor that reads and batches the targets; the taps come later
+    reading = replace(
+        spec,
+        pool=spec.target_pool,
+        config=spec.config.model_copy(update={"kind": "loss"}),
+        checkpoints=(spec.checkpoints[number],),
+        keys=(replace(key, kind="loss", dim=1, pool=Pool(spec.target_pool).digest),),
+    )
+    sums = _add_up(FeatureActor(reading), Pool(spec.target_pool), target_tasks(spec.target_pool))
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.tmp-{uuid.uuid4().hex[:8]}"
     kind = {"bfloat16": torch.bfloat16, "float64": torch.float64}.get(spec.config.precision, torch.float32)

@@ -48,7 +48,7 @@ def make_spec(
     """
     if targets:
         config = config.for_targets()
-    pool, out = (p if "://" in p else os.path.abspath(p) for p in (pool, out))
+    pool, out = _absolute(pool), _absolute(out)
     if not checkpoints:
         raise InputError("no checkpoint given: features need at least one, as STEP=FOLDER.")
     steps = [c.step for c in checkpoints]
@@ -61,7 +61,8 @@ def make_spec(
     if config.kind == "influence":
         if target_pool is None:
             raise InputError("influence is measured against targets: give their pool (--target-pool).")
-        target_pool = os.path.abspath(target_pool) if "://" not in target_pool else target_pool
+        means_path(out, steps[0])  # an output that cannot hold them is refused here, not on a worker
+        target_pool = _absolute(target_pool)
         tasks = target_tasks(target_pool)
         facts, dim = {"tasks": tasks, "digest": Pool(target_pool).digest}, len(tasks)
     # workers start in other folders than the driver
@@ -81,8 +82,11 @@ def make_spec(
         )
         for c in absolute
     )
-    means = tuple(means_path(out, c.step) for c in absolute) if facts else ()
-    return FeatureSpec(pool, out, config, absolute, keys, targets, target_pool if facts else None, means)
+    return FeatureSpec(pool, out, config, absolute, keys, targets, target_pool if facts else None)
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else os.path.abspath(path)
 
 
 def run_features(
@@ -105,7 +109,7 @@ def run_features(
     tell(report.skipped_parts, total)
     for one_pass in _passes(spec):
         items = _todo(names, one_pass, done)
-        if items and one_pass.means:
+        if items and one_pass.target_pool is not None:
             _make_means(one_pass, resources)
         for row in _stream(one_pass, items, resources) if items else ():
             report.parts += str(row["todo"]).count(",") + 1
@@ -125,8 +129,8 @@ def run_inline(spec: FeatureSpec) -> FeatureReport:
     report = FeatureReport(spec.config.kind, [k.checkpoint for k in spec.keys])
     done = {key.checkpoint: parts_done(spec.out, key, spec.config.dtype) for key in spec.keys}
     items = _todo(names, spec, done)
-    if items:
-        for number in range(len(spec.means)):
+    if items and spec.target_pool is not None:
+        for number in range(len(spec.checkpoints)):
             write_means(spec, number)
     actor = FeatureActor(spec) if items else None
     for item in items:
@@ -142,9 +146,7 @@ def _passes(spec: FeatureSpec) -> Iterator[FeatureSpec]:
     size = spec.config.checkpoints_per_pass
     pairs = iter(zip(spec.checkpoints, spec.keys, strict=True))
     while chunk := tuple(islice(pairs, size)):
-        steps = {c.step for c, _ in chunk}
-        means = tuple(m for m, c in zip(spec.means, spec.checkpoints, strict=False) if c.step in steps)
-        yield replace(spec, checkpoints=tuple(c for c, _ in chunk), keys=tuple(k for _, k in chunk), means=means)
+        yield replace(spec, checkpoints=tuple(c for c, _ in chunk), keys=tuple(k for _, k in chunk))
 
 
 def _make_means(spec: FeatureSpec, resources: ActorResources) -> None:
@@ -154,7 +156,7 @@ def _make_means(spec: FeatureSpec, resources: ActorResources) -> None:
     spec = replace(spec, threads=resources.threads, device="cuda" if resources.gpus_per_actor else "cpu")
     work = ray.remote(write_means).options(num_cpus=resources.cpus_per_actor, num_gpus=resources.gpus_per_actor)
     try:
-        ray.get([work.remote(spec, number) for number in range(len(spec.means))])
+        ray.get([work.remote(spec, number) for number in range(len(spec.checkpoints))])
     except ray.exceptions.RayTaskError as error:
         # a user's mistake stays one, also when a worker found it
         raise error.cause if isinstance(error.cause, InputError) else error from None

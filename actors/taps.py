@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from ..models.moments import load_moments, state_digest
-from ..models.parts import PARTS, canonical, part_of, pick_linears
+from ..models.parts import PARTS, canonical, parameters_of, part_of, pick_linears
 from ..models.projections.targets import Targets
 from ..models.taps.attention import AttentionTap
 from ..models.taps.forward import LossTap
@@ -13,7 +13,7 @@ from ..models.taps.gradients import GradientTap
 from ..models.taps.modes import Transform, make_transform
 from ..store.errors import InputError
 from .config import CheckpointRef, FeatureConfig, FeatureSpec
-from .means import read_means
+from .means import means_path, read_means
 
 NEED_MOMENTS = ("less_adam", "adam")
 
@@ -30,7 +30,8 @@ def make_tap(model: Any, spec: FeatureSpec, number: int) -> Any:
         return LossTap(model)
     projection: Any = config.projection
     if config.kind == "influence":
-        projection = Targets(read_means(spec.means[number], spec.device, next(model.parameters()).dtype))
+        path = means_path(spec.out, spec.checkpoints[number].step)
+        projection = Targets(read_means(path, spec.device, next(model.parameters()).dtype))
     return GradientTap(model, config.which, projection, make_mode(model, config, spec.checkpoints[number]))
 
 
@@ -42,9 +43,7 @@ def make_mode(model: Any, config: FeatureConfig, checkpoint: CheckpointRef) -> T
     """
     if config.mode not in NEED_MOMENTS:
         return make_transform(config.mode, None)
-    shapes = {}
-    for name, module in pick_linears(model, config.which).items():
-        shapes |= {f"{name}.{kind}": p.shape for kind, p in module.named_parameters(recurse=False)}
+    shapes = {n: p.shape for n, p in parameters_of(pick_linears(model, config.which)).items()}
     problems = []
     for order in _trained(model):
         try:

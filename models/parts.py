@@ -5,6 +5,7 @@ Names are the in-memory ones of transformers 5 (`model.vision_tower.…`, `model
 """
 
 import re
+from collections.abc import Callable
 from typing import Any, Literal
 
 from pydantic import Field
@@ -71,22 +72,35 @@ def pick_linears(model: nn.Module, which: str) -> dict[str, nn.Linear]:
     Raises:
         InputError: unknown choice, broken regex, or nothing matches.
     """
+    keep = asked(which)
+    found = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and keep(n)}
+    if not found:
+        raise InputError(f"gradients {which!r}: no Linear module matches. For lora the checkpoint must be an adapter.")
+    return {canonical(n): m for n, m in found.items()}
+
+
+def asked(which: str) -> Callable[[str], bool]:
+    """Return whether a Linear of a given name is among the gradients asked for; `which` as in `pick_linears`.
+
+    Raises:
+        InputError: unknown choice, or broken regex.
+    """
     known = ("projector", "lora", "projector+lora")
     if which.startswith("re:"):
         try:
             pattern = re.compile(which[3:])
         except re.error as error:
             raise InputError(f"{which!r} is not a regular expression: {error}.") from error
-        keep = lambda name: bool(pattern.search(name))  # noqa: E731
-    elif which in known:
-        patterns = [_PATTERNS[p] for p in which.split("+")]
-        keep = lambda name: any(p.search(name + ".") for p in patterns)  # noqa: E731
-    else:
+        return lambda name: bool(pattern.search(name))
+    if which not in known:
         raise InputError(f"unknown gradients {which!r}{suggest(which, known)} Or `re:` and a regex over module names.")
-    found = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and keep(n)}
-    if not found:
-        raise InputError(f"gradients {which!r}: no Linear module matches. For lora the checkpoint must be an adapter.")
-    return {canonical(n): m for n, m in found.items()}
+    patterns = [_PATTERNS[p] for p in which.split("+")]
+    return lambda name: any(p.search(name + ".") for p in patterns)
+
+
+def parameters_of(modules: dict[str, nn.Linear]) -> dict[str, nn.Parameter]:
+    """Return the parameters of named Linears, as `NAME.weight` and `NAME.bias`, in order."""
+    return {f"{name}.{kind}": p for name, m in modules.items() for kind, p in m.named_parameters(recurse=False)}
 
 
 def canonical(name: str) -> str:

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from transformers import AutoConfig, LlavaConfig
 
-from ..store.errors import InputError, suggest
+from ..store.errors import InputError
 from ..store.files import read_json
 from .load import ADAPTER, adapter_base, check_folder
-from .parts import LORA_TARGETS, part_of
+from .parts import LORA_TARGETS, asked, part_of
 
 Place = Literal["vision_tower", "projector", "language_model", "lm_head"]
 DECODERS, TOWERS = ("llama", "mistral", "qwen2"), ("clip_vision_model",)
@@ -89,16 +89,8 @@ class Shape:
         Raises:
             InputError: unknown choice, broken regex, or nothing matches.
         """
-        known = ("projector", "lora", "projector+lora")
-        if which.startswith("re:"):
-            try:
-                found = [d for d in self.linears if re.search(which[3:], d.name)]
-            except re.error as error:
-                raise InputError(f"{which!r} is not a regular expression: {error}.") from error
-        elif which in known:
-            found = [d for d in self.linears if d.part in which.split("+")]
-        else:
-            raise InputError(f"unknown gradients {which!r}{suggest(which, known)} Or `re:` and a regex.")
+        keep = asked(which)
+        found = [d for d in self.linears if keep(d.name)]
         if not found:
             raise InputError(f"gradients {which!r}: no Linear matches. For lora the proxy must be trained with LoRA.")
         return found

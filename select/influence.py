@@ -4,6 +4,7 @@ score(row, task) = Σ_c w_c · cosine-like product at checkpoint c, w_c the mean
 over tasks (LESS), their mean, or a vote (ICONS). Axes: N rows, T tasks.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
@@ -36,7 +37,7 @@ class Aggregation(Config):
     checkpoint_weights: dict[int, float] | None = None
 
 
-class Influence:
+class Influence(ABC):
     """Base of a selector whose scores add up over checkpoints; a subclass says which tasks and which products.
 
     Rows whose gradient is zero (text-only ones, in the projector) score 0 and are counted in the notes.
@@ -51,13 +52,13 @@ class Influence:
     def __init__(self, config: Aggregation) -> None:
         self.config = config
 
+    @abstractmethod
     def known_tasks(self, view: View, step: int) -> list[str]:
         """Return the tasks that can be aimed at, in the order in which ties between them are broken."""
-        raise NotImplementedError
 
+    @abstractmethod
     def products(self, view: View, step: int, tasks: list[str]) -> Products:
         """Return what one checkpoint's parts are mapped with; it must not depend on how parts are cut."""
-        raise NotImplementedError
 
     def score(self, view: View, seed: int) -> pa.Table:
         """Return SCORES: one row a sample (target = the task that decided); for `vote` one a sample and task.

@@ -2,7 +2,8 @@
 
 The gradient Σ_t δ[t] x[t]ᵀ is never formed: the factors are projected first (LoGra's idea with the counter-based signs;
 there each module has dimensions of its own, here all add up into K). Linear in the loss, so for mode `sgd` only.
-Axes: B rows, T tokens, o and i a Linear's outputs and inputs, K = `sides[0]` × `sides[1]`.
+Axes: B samples, N leading rows (samples or images), T tokens, o and i a Linear's outputs and inputs, K = `sides[0]` ×
+`sides[1]`.
 """
 
 import torch
@@ -34,11 +35,17 @@ class Kron:
         """Add a bias's gradients."""
         self._biases.add(name, grads_BP)
 
-    def add_factors(self, name: str, delta_BTo: torch.Tensor, inputs_BTi: torch.Tensor) -> None:
-        """Add a weight's gradients."""
-        c_oa, a_ib = self._matrices(name, delta_BTo, inputs_BTi)
-        left_BTa, right_BTb = delta_BTo @ c_oa, inputs_BTi @ a_ib
-        self._acc_BK += torch.bmm(left_BTa.transpose(1, 2), right_BTb).flatten(1)
+    def add_factors(
+        self, name: str, delta_NTo: torch.Tensor, inputs_NTi: torch.Tensor, owner_N: torch.Tensor | None
+    ) -> None:
+        """Add a weight's gradients; what is projected row by row may be added up by owner afterwards."""
+        c_oa, a_ib = self._matrices(name, delta_NTo, inputs_NTi)
+        left_NTa, right_NTb = delta_NTo @ c_oa, inputs_NTi @ a_ib
+        share_NK = torch.bmm(left_NTa.transpose(1, 2), right_NTb).flatten(1).to(self._acc_BK.dtype)
+        if owner_N is None:
+            self._acc_BK += share_NK
+        else:
+            self._acc_BK.index_add_(0, owner_N, share_NK)
 
     def finish(self) -> torch.Tensor:
         """Return the vectors [B, K]."""

@@ -1,6 +1,7 @@
 """What a gradient tap pours into: one parameter's per-sample gradients at a time, never the whole gradient.
 
-Axes: B rows (samples), P elements of one parameter, K width of the result, T tokens, o and i a Linear's outputs and inputs.
+Axes: B samples, N leading rows (samples or images), P elements of one parameter, K width of the result, T tokens, o and i a
+Linear's outputs and inputs.
 """
 
 from typing import Protocol
@@ -37,8 +38,10 @@ class Sink(Protocol):
 class FactorSink(Sink, Protocol):
     """A sink that works on the factors of a weight's gradient, Σ_t δ[t] x[t]ᵀ."""
 
-    def add_factors(self, name: str, delta_BTo: torch.Tensor, inputs_BTi: torch.Tensor) -> None:
-        """Add a weight's gradients, given as factors."""
+    def add_factors(
+        self, name: str, delta_NTo: torch.Tensor, inputs_NTi: torch.Tensor, owner_N: torch.Tensor | None
+    ) -> None:
+        """Add a weight's gradients, given as factors; `owner_N`: the sample of each leading row, None for one each."""
         ...
 
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from ...store.errors import InputError
 from ..load import base_of
-from .forward import last_hidden, on_device
+from .forward import last_hidden, on_device, wide
 from .singular import exact, gram, iterated
 
 Reading = Literal["flat", "heads", "xmas"]
@@ -46,8 +46,9 @@ class AttentionTap:
         self._sum_BRC: torch.Tensor | None = None
         self._places: dict[str, torch.Tensor] = {}
         self._open: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-        self._generator: torch.Generator | None = None
-        self._padded = True
+        # where keys are pads; None where none is, or where pads count as published
+        self._pads_BL: torch.Tensor | None = None
+        self._seeded = False
 
     def __call__(self, batch: dict[str, Any]) -> np.ndarray[Any, Any]:
         """Return the vectors [B, K], float32."""
@@ -60,7 +61,8 @@ class AttentionTap:
         """The same on the model's device, without waiting for it; final after `settle`."""
         batch = on_device(batch, self.model)
         self._places, self._sum_BRC = self._cut(batch), None
-        self._padded = batch["padded"] and self.reading != "xmas"
+        masked = batch["padded"] and self.reading != "xmas"
+        self._pads_BL = ~batch["attention_mask"].bool() if masked else None
         handles = [h for i, layer in enumerate(self.layers) for h in self._hook(i, layer)]
         try:
             if self._places["image"].shape[1] and self._places["text"].shape[1]:
@@ -93,27 +95,22 @@ class AttentionTap:
 
     def _cut(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Return which rows and columns of the attention are kept, and which of them are real."""
-        valid_BL = batch["attention_mask"].bool()
         if self.reading != "xmas":
-            places = batch["places"]
-            return {"valid": valid_BL} | places
+            return batch["places"]
         first, last, text = self.offsets
-        rows, tokens = valid_BL.shape
-        at_L = torch.arange(tokens, device=valid_BL.device)
-        text_R, image_C = at_L[text:], at_L[first : min(last, tokens)]
-        return {
-            "valid": torch.ones_like(valid_BL),  # the published code passes no mask: pads take their share
-            "text": text_R.expand(rows, -1),
-            "text_real": torch.ones(rows, len(text_R), dtype=torch.bool, device=valid_BL.device),
-            "image": image_C.expand(rows, -1),
-            "image_real": torch.ones(rows, len(image_C), dtype=torch.bool, device=valid_BL.device),
-        }
+        rows, tokens = batch["input_ids"].shape
+        at_L = torch.arange(tokens, device=batch["input_ids"].device)
+        found = {}
+        for name, at in (("text", at_L[text:]), ("image", at_L[first : min(last, tokens)])):
+            found[name] = at.expand(rows, -1)
+            found[f"{name}_real"] = torch.ones_like(found[name], dtype=torch.bool)
+        return found
 
     def _randomised(self, block_BRC: torch.Tensor) -> torch.Tensor:
         """Return `svd_lowrank` with q = k and 2 iterations from one seed, as published; fewer rows give zeros behind."""
-        if self._generator is None:
+        if not self._seeded:
             torch.manual_seed(42)
-            self._generator = torch.default_generator
+            self._seeded = True
         q = min(self.dim, *block_BRC.shape[1:])
         values = torch.svd_lowrank(block_BRC.float(), q=q, niter=2)[1]
         return nn.functional.pad(values, (0, self.dim - q))
@@ -151,8 +148,8 @@ class AttentionTap:
             heads = key_BLW.unflatten(-1, (-1, layer.head_dim))
             key_BLW = heads.repeat_interleave(query_BRW.shape[-1] // key_BLW.shape[-1], dim=2).flatten(2)
         scores_BRL = _products(query_BRW, key_BLW).mul_(query_BRW.shape[-1] ** -0.5)
-        if self._padded:
-            scores_BRL.masked_fill_(~self._places["valid"][:, None], float("-inf"))
+        if self._pads_BL is not None:
+            scores_BRL.masked_fill_(self._pads_BL[:, None], float("-inf"))
         return self._block(scores_BRL)
 
     def _by_heads(self, layer: Any, query_BRW: torch.Tensor, key_BLW: torch.Tensor) -> torch.Tensor:
@@ -192,8 +189,7 @@ def _products(query_BRW: torch.Tensor, key_BLW: torch.Tensor) -> torch.Tensor:
     """Return q·kᵀ [B, R, L] in float32 or wider: in half precision it overflows before scaling (spec: XMAS §3.1)."""
     if query_BRW.is_cuda and query_BRW.dtype == torch.bfloat16:
         return torch.bmm(query_BRW, key_BLW.transpose(1, 2), out_dtype=torch.float32)
-    wide = torch.float64 if query_BRW.dtype == torch.float64 else torch.float32
-    return query_BRW.to(wide) @ key_BLW.to(wide).transpose(1, 2)
+    return wide(query_BRW) @ wide(key_BLW).transpose(1, 2)
 
 
 def _rotated(layer: Any, x_BLW: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..load import base_of
-from .tapped import Branch, Group, Take
+from .tapped import Branch, Group, Take, detached
 
 ARCHITECTURES = ("LlamaModel", "MistralModel")
 _GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
@@ -57,11 +57,11 @@ class FastDecoder:
 
     def _branch(self, module: Any, names: dict[int, str]) -> Branch:
         base = module.base_layer if _is_lora(module) else module
-        branch = Branch(_plain(base.weight), _plain(base.bias), names.get(id(base)))
+        branch = Branch(detached(base.weight), detached(base.bias), names.get(id(base)))
         if _is_lora(module):
             (adapter,) = module.active_adapters
             a, b = module.lora_A[adapter], module.lora_B[adapter]
-            branch.lora_a, branch.lora_b = _plain(a.weight), _plain(b.weight)
+            branch.lora_a, branch.lora_b = detached(a.weight), detached(b.weight)
             branch.scale = float(module.scaling[adapter])
             branch.name_a, branch.name_b = names.get(id(a)), names.get(id(b))
         self.taken |= {n for n in (branch.name, branch.name_a, branch.name_b) if n}
@@ -134,7 +134,3 @@ def _is_lora(module: Any) -> bool:
         module.base_layer.weight.dtype
     }
     return same and _is_plain(module.base_layer) and module.lora_B[adapter].bias is None
-
-
-def _plain(parameter: torch.Tensor | None) -> torch.Tensor | None:
-    return None if parameter is None else parameter.detach()

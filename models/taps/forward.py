@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ...store.errors import InputError
 from ..load import base_of
+from ..projections.sink import sums_dtype
 
 # label positions whose logits exist at one time: 2 GB of float32 at 32,000 words
 CHUNK = 16_384
@@ -125,7 +126,7 @@ def sample_losses(model: Any, batch: dict[str, Any], hidden_BTH: torch.Tensor) -
         losses_L = _HeadLoss.apply(hidden_LH, head.weight.detach(), target_L)
     else:
         logits_LV = _by_sample(head, hidden_LH, rows_L, hidden_BTH.shape[0])
-        losses_L = functional.cross_entropy(_wide(logits_LV), target_L, reduction="none")
+        losses_L = functional.cross_entropy(wide(logits_LV), target_L, reduction="none")
     counts_B = torch.zeros(hidden_BTH.shape[0], dtype=losses_L.dtype, device=losses_L.device)
     counts_B = counts_B.index_add(0, rows_L, torch.ones_like(losses_L))
     sums_B = torch.zeros_like(counts_B).index_add(0, rows_L, losses_L)
@@ -139,7 +140,7 @@ class _HeadLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden_LH: torch.Tensor, weight_VH: torch.Tensor, target_L: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(hidden_LH, weight_VH, target_L)
         losses = [
-            functional.cross_entropy(_wide(h @ weight_VH.T), t, reduction="none")
+            functional.cross_entropy(wide(h @ weight_VH.T), t, reduction="none")
             for h, t in zip(hidden_LH.split(CHUNK), target_L.split(CHUNK), strict=True)
         ]
         return torch.cat(losses)
@@ -149,7 +150,7 @@ class _HeadLoss(torch.autograd.Function):
         hidden_LH, weight_VH, target_L = ctx.saved_tensors
         out = []
         for h, t, g in zip(hidden_LH.split(CHUNK), target_L.split(CHUNK), grad_L.split(CHUNK), strict=True):
-            probs_LV = _wide(h @ weight_VH.T).softmax(-1)
+            probs_LV = wide(h @ weight_VH.T).softmax(-1)
             probs_LV[torch.arange(len(t), device=t.device), t] -= 1
             out.append(probs_LV.mul_(g[:, None]).to(h.dtype) @ weight_VH)
         return torch.cat(out), None, None
@@ -163,8 +164,9 @@ def _by_sample(head: Any, hidden_LH: torch.Tensor, rows_L: torch.Tensor, samples
     return head(laid.index_put((rows_L, slot_L), hidden_LH))[rows_L, slot_L]
 
 
-def _wide(x: torch.Tensor) -> torch.Tensor:
-    return x if x.dtype == torch.float64 else x.float()
+def wide(x: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in the type that sums over it are kept in: float32, or float64 if it is that."""
+    return x.to(sums_dtype(x.dtype))
 
 
 def _is_tapped(module: torch.nn.Module) -> bool:

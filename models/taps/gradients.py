@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ...store.errors import InputError
-from ..parts import part_of, pick_linears
+from ..parts import parameters_of, part_of, pick_linears
 from ..projections.build import make_sink
 from ..projections.config import ProjectionConfig
 from ..projections.sink import Sink
@@ -58,12 +58,7 @@ class GradientTap:
 
     def parameters(self) -> dict[str, torch.nn.Parameter]:
         """Return the tapped parameters by canonical name."""
-        found = {}
-        for name, module in self.modules.items():
-            found[f"{name}.weight"] = module.weight
-            if module.bias is not None:
-                found[f"{name}.bias"] = module.bias
-        return found
+        return parameters_of(self.modules)
 
     def __call__(self, batch: dict[str, Any]) -> np.ndarray[Any, Any]:
         """Return the vectors [B, K] (float32; float64 for a float64 model)."""
@@ -109,17 +104,12 @@ class GradientTap:
     def _take(self, name: str, delta_NTo: torch.Tensor, inputs_NTi: torch.Tensor) -> None:
         owner_I = self._owner_I if part_of(f"{name}.weight") in ("projector", "vision_tower") else None
         if self.sink.factors:
-            self._take_factors(name, delta_NTo, inputs_NTi, owner_I)
+            self.sink.add_factors(f"{name}.weight", delta_NTo, inputs_NTi, owner_I)  # type: ignore[attr-defined]
         else:
             weight_NP = torch.bmm(delta_NTo.transpose(1, 2), inputs_NTi).flatten(1)
             self._emit(f"{name}.weight", weight_NP, owner_I)
         if self.modules[name].bias is not None:
             self._emit(f"{name}.bias", delta_NTo.sum(1), owner_I)
-
-    def _take_factors(self, name: str, delta: torch.Tensor, inputs: torch.Tensor, owner_I: torch.Tensor | None) -> None:
-        if owner_I is not None:
-            delta, inputs = _by_owner(delta, inputs, owner_I, self._rows)
-        self.sink.add_factors(f"{name}.weight", delta, inputs)  # type: ignore[attr-defined]
 
     def _emit(self, name: str, grads_NP: torch.Tensor, owner_I: torch.Tensor | None) -> None:
         if owner_I is None:
@@ -129,21 +119,3 @@ class GradientTap:
         present_B1 = grads_NP.new_zeros(self._rows, 1).index_fill_(0, owner_I, 1)
         grads_BP = grads_NP.new_zeros(self._rows, grads_NP.shape[1]).index_add_(0, owner_I, grads_NP)
         self.sink.add(name, self.transform(name, grads_BP) * present_B1)
-
-
-def _by_owner(
-    delta_ITo: torch.Tensor, inputs_ITi: torch.Tensor, owner_I: torch.Tensor, rows: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lay a sample's images one after the other as tokens of one row: [B, slots × T, …]; empty slots are zeros."""
-    images = owner_I.shape[0]
-    if images == rows and bool((owner_I == torch.arange(rows, device=owner_I.device)).all()):
-        return delta_ITo, inputs_ITi
-    earlier_II = (owner_I[None] == owner_I[:, None]).tril(-1)
-    slot_I = earlier_II.sum(1)
-    slots = int(slot_I.max()) + 1
-    laid = []
-    for x_ITw in (delta_ITo, inputs_ITi):
-        out = x_ITw.new_zeros(rows, slots, *x_ITw.shape[1:])
-        out[owner_I, slot_I] = x_ITw
-        laid.append(out.flatten(1, 2))
-    return laid[0], laid[1]

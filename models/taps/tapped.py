@@ -108,7 +108,7 @@ def _by_row(x: torch.Tensor, rows: int) -> torch.Tensor:
 
 def tap_linear(module: nn.Linear, name: str, take: Take) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return a forward for a Linear module that takes its gradients under `name`."""
-    group = Group([Branch(module.weight.detach(), _plain(module.bias), name)], take)
+    group = Group([Branch(module.weight.detach(), detached(module.bias), name)], take)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         # [rows, i] without a token axis: one token a row
@@ -119,5 +119,6 @@ def tap_linear(module: nn.Linear, name: str, take: Take) -> Callable[[torch.Tens
     return forward
 
 
-def _plain(parameter: torch.Tensor | None) -> torch.Tensor | None:
+def detached(parameter: torch.Tensor | None) -> torch.Tensor | None:
+    """Return a parameter's values outside of any graph."""
     return None if parameter is None else parameter.detach()

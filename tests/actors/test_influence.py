@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from vinnow.actors.config import ActorResources, CheckpointRef, FeatureConfig
 from vinnow.actors.features import FeatureActor
+from vinnow.actors.means import means_path
 from vinnow.actors.stream import make_spec, run_features, run_inline
 from vinnow.models.load import load
 from vinnow.models.projections.config import ProjectionConfig
@@ -64,6 +65,6 @@ def test_targets_that_cannot_be_used_say_so(tiny_pool, target_pool, twin_path, t
         FeatureConfig.parse({"projection": {"kind": "kron"}, "mode": "adam"})
     run_inline(make_spec(tiny_pool, [CheckpointRef(1, twin_path)], CONFIG, str(tmp_path), target_pool=target_pool))
     other = make_spec(tiny_pool, [CheckpointRef(2, twin_path)], CONFIG, str(tmp_path), target_pool=tiny_pool)
-    (tmp_path / "target-means" / "step=00000001.safetensors").rename(other.means[0])
+    (tmp_path / "target-means" / "step=00000001.safetensors").rename(means_path(other.out, 2))
     with pytest.raises(InputError, match="other targets or another checkpoint"):
         run_inline(other)
