@@ -13,9 +13,9 @@ from vinnow.pool.encode import Encoded
 IMAGE_ID, IMAGE_TOKENS, SIDE = 32000, 576, 336
 
 
-def config_7b() -> LlavaConfig:
-    """Return LLaVA-1.5-7B's config: CLIP-L/14 at 336, two-layer GELU projector, LLaMA-7B."""
-    vision = CLIPVisionConfig(
+def clip() -> CLIPVisionConfig:
+    """Return CLIP-L/14 at 336 pixels."""
+    return CLIPVisionConfig(
         hidden_size=1024,
         intermediate_size=4096,
         num_hidden_layers=24,
@@ -24,6 +24,20 @@ def config_7b() -> LlavaConfig:
         patch_size=14,
         projection_dim=768,
     )
+
+
+def on_gpu(config: LlavaConfig, seed: int = 0, attn: str = "sdpa") -> Any:
+    """Return a model with random weights, made on the GPU in bf16."""
+    torch.manual_seed(seed)
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device("cuda"):
+        model = LlavaForConditionalGeneration._from_config(config, attn_implementation=attn)
+    torch.set_default_dtype(torch.float32)
+    return model
+
+
+def config_7b() -> LlavaConfig:
+    """Return LLaVA-1.5-7B's config: CLIP-L/14 at 336, two-layer GELU projector, LLaMA-7B."""
     text = LlamaConfig(
         vocab_size=32064,
         hidden_size=4096,
@@ -33,24 +47,25 @@ def config_7b() -> LlavaConfig:
         num_key_value_heads=32,
         max_position_embeddings=4096,
     )
-    return LlavaConfig(vision_config=vision, text_config=text, image_token_index=IMAGE_ID, vision_feature_layer=-2)
+    return LlavaConfig(vision_config=clip(), text_config=text, image_token_index=IMAGE_ID, vision_feature_layer=-2)
 
 
 def build(rank: int = 128) -> Any:
     """Return the model with LoRA on every Linear of the LLM, bf16 on the GPU; B is not zero, or dA would be."""
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cuda"):
-        model = LlavaForConditionalGeneration(config_7b())
-    torch.set_default_dtype(torch.float32)
+    model = on_gpu(config_7b())
     if rank:
         lora = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=LORA_TARGETS)
         model = get_peft_model(model, lora, autocast_adapter_dtype=False)
         model.to("cuda", torch.bfloat16)
-        for name, p in model.named_parameters():
-            if ".lora_B." in name:
-                torch.nn.init.normal_(p, std=0.01)
+        fill_b(model)
     return model.eval()
+
+
+def fill_b(model: Any) -> None:
+    """Give every LoRA B small random values."""
+    for name, p in model.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(p, std=0.01)
 
 
 def row(number: int, tokens: int, text_only: bool = False, trained: float = 0.5) -> tuple[Encoded, Any]:

@@ -7,13 +7,15 @@ ones, and the overlap of the best 5 %. Writes benchmarks/results/fidelity.json. 
 """
 
 import argparse
-import json
-import platform
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.stats import spearmanr
+
+sys.path.insert(0, str(Path(__file__).parent))
+from _measure import RESULTS, versions, write
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.features import FeatureActor
 from vinnow.actors.stream import make_spec
@@ -102,7 +104,7 @@ def main() -> None:
     """Measure and write the table."""
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--run", default="runs/demo")
-    arguments.add_argument("--out", default=str(Path(__file__).parent / "results" / "fidelity.json"))
+    arguments.add_argument("--out", default=str(RESULTS / "fidelity.json"))
     asked = arguments.parse_args()
     checkpoints = sorted(
         Path(asked.run, "train", "proxy").glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1])
@@ -140,9 +142,9 @@ def main() -> None:
         "elements": elements,
         "projection_seeds": SEEDS,
         "table": table,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "versions": versions("torch"),
     }
-    Path(asked.out).write_text(json.dumps(result, indent=2) + "\n")
+    write(result, asked.out)
 
 
 if __name__ == "__main__":

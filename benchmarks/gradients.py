@@ -7,23 +7,18 @@ LESS's way is our own re-creation: batch 1, autograd, the flat gradient in fp16,
 """
 
 import argparse
-import json
-import os
-import platform
-import statistics
 import sys
 import time
 from pathlib import Path
 
-import peft
 import torch
-import transformers
 
 sys.path.insert(0, str(Path(__file__).parent))
 from _llava7b import batch_of, build, realistic, row
+from _measure import RESULTS, seconds, versions, write
 from vinnow.actors.batching import token_batches
 from vinnow.models.moments import Moments
-from vinnow.models.parts import pick_linears
+from vinnow.models.parts import parameters_of, pick_linears
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.models.projections.targets import Norms, Targets
 from vinnow.models.taps.forward import on_device
@@ -39,20 +34,6 @@ PROJECTIONS = {
     "rademacher": ProjectionConfig(kind="rademacher"),
     "kron": ProjectionConfig(kind="kron"),
 }
-
-
-def seconds(work, rounds: int = 5) -> float:
-    """Return the median seconds of one call; two calls warm up."""
-    for _ in range(2):
-        work()
-    torch.cuda.synchronize()
-    found = []
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        work()
-        torch.cuda.synchronize()
-        found.append(time.perf_counter() - begin)
-    return statistics.median(found)
 
 
 def trainable(model) -> list[torch.nn.Parameter]:
@@ -128,13 +109,10 @@ def _by_autograd(model, sink, row) -> torch.Tensor:
     trainable(model)
     one = on_device(batch_of([row]), model)
     model.get_base_model()(**{n: one[n] for n in NAMES}).loss.backward()
-    linears = pick_linears(model, WHICH)
     sink.start(1, torch.device("cuda"), torch.float32)
-    for name, module in linears.items():
-        for kind, p in (("weight", module.weight), ("bias", module.bias)):
-            if p is not None:
-                sink.add(f"{name}.{kind}", p.grad.flatten()[None])
-                p.grad = None
+    for name, p in parameters_of(pick_linears(model, WHICH)).items():
+        sink.add(name, p.grad.flatten()[None])
+        p.grad = None
     model.requires_grad_(False)
     return sink.finish()
 
@@ -228,7 +206,7 @@ def ratios(found: dict[str, float], lengths: dict[str, float]) -> dict[str, floa
 def main() -> None:
     """Measure and write the row."""
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--out", default=str(Path(__file__).parent / "results" / "gradients.json"))
+    arguments.add_argument("--out", default=str(RESULTS / "gradients.json"))
     arguments.add_argument("--profile", action="store_true")
     asked = arguments.parse_args()
     if not torch.cuda.is_available():
@@ -259,16 +237,9 @@ def main() -> None:
         "peak_gb": memory,
         "realistic_lengths": lengths,
         "machine": torch.cuda.get_device_name(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "peft": peft.__version__,
-        },
+        "versions": versions("torch", "transformers", "peft"),
     }
-    os.makedirs(os.path.dirname(asked.out), exist_ok=True)
-    Path(asked.out).write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    write(result, asked.out)
 
 
 if __name__ == "__main__":

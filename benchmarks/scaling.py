@@ -8,7 +8,6 @@ none left. `python benchmarks/scaling.py` writes benchmarks/results/scaling.json
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -19,7 +18,8 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _llava7b import config_7b
+from _llava7b import config_7b, fill_b, on_gpu
+from _measure import RESULTS, versions, write
 from vinnow.actors.cluster import RayConfig, ensure_ray
 from vinnow.actors.config import ActorResources, CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_features
@@ -53,24 +53,18 @@ def write_pool(folder: Path, rows: int) -> str:
 def write_checkpoint(folder: Path) -> str:
     """Write the 7B model and a LoRA adapter on it; returns the adapter's folder."""
     from peft import LoraConfig, get_peft_model
-    from transformers import LlavaForConditionalGeneration
 
     texts = [" ".join(WORDS) + " USER: ASSISTANT: . , '"] * 50
     twin = build_twin(str(folder / "twin"), texts, TwinConfig(image=336, patch=14))
     processor = load_processor(twin)
     config = config_7b()
     config.image_token_index = config.image_token_id = processor.image_token_id
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cuda"):
-        model = LlavaForConditionalGeneration(config)
-    torch.set_default_dtype(torch.float32)
+    model = on_gpu(config)
     base = str(folder / "base")
     model.save_pretrained(base)
     processor.save_pretrained(base)
     wrapped = get_peft_model(model, LoraConfig(r=128, lora_alpha=256, target_modules=LORA_TARGETS))
-    for name, p in wrapped.named_parameters():
-        if ".lora_B." in name:
-            torch.nn.init.normal_(p, std=0.01)
+    fill_b(wrapped)
     wrapped.peft_config["default"].base_model_name_or_path = base
     wrapped.save_pretrained(str(folder / "adapter"))
     processor.save_pretrained(str(folder / "adapter"))
@@ -103,7 +97,7 @@ def rate(spec, gpus: int) -> dict[str, float]:
 def main() -> None:
     """Measure and write the row."""
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--out", default=str(Path(__file__).parent / "results" / "scaling.json"))
+    arguments.add_argument("--out", default=str(RESULTS / "scaling.json"))
     arguments.add_argument("--rows", type=int, default=1536)
     asked = arguments.parse_args()
     gpus = torch.cuda.device_count()
@@ -138,11 +132,9 @@ def main() -> None:
         "ratio": found[2]["rows_per_s"] / found[1]["rows_per_s"],
         "gpus": found,
         "machine": f"{gpus} x {torch.cuda.get_device_name()}, {os.cpu_count()} CPU cores",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "versions": versions("torch"),
     }
-    os.makedirs(os.path.dirname(asked.out), exist_ok=True)
-    Path(asked.out).write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    write(result, asked.out)
 
 
 if __name__ == "__main__":

@@ -8,25 +8,21 @@ attention that returns its weights, randomised SVD, one copy to the host a sampl
 
 import argparse
 import io
-import json
 import os
-import platform
-import statistics
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
 from PIL import Image
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as record
-from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration, StableLmConfig
+from transformers import LlavaConfig, StableLmConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _llava7b import SIDE, batch_of, realistic, row
+from _llava7b import IMAGE_ID, SIDE, batch_of, clip, on_gpu, realistic, row
+from _measure import RESULTS, seconds, versions, write
 from vinnow.actors.batching import token_batches
 from vinnow.models.taps import attention, singular
 from vinnow.models.taps.attention import AttentionTap
@@ -37,15 +33,6 @@ TOKENS, BATCH, K = 776, 32, 5
 
 def build(seed: int, attn: str = "sdpa"):
     """Return the proxy with random weights, bf16 on the GPU."""
-    vision = CLIPVisionConfig(
-        hidden_size=1024,
-        intermediate_size=4096,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        image_size=SIDE,
-        patch_size=14,
-        projection_dim=768,
-    )
     text = StableLmConfig(
         vocab_size=100352,
         hidden_size=2048,
@@ -57,27 +44,8 @@ def build(seed: int, attn: str = "sdpa"):
         partial_rotary_factor=0.25,
         max_position_embeddings=4096,
     )
-    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=32000, vision_feature_layer=-2)
-    torch.manual_seed(seed)
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cuda"):
-        model = LlavaForConditionalGeneration._from_config(config, attn_implementation=attn)
-    torch.set_default_dtype(torch.float32)
-    return model.eval().requires_grad_(False)
-
-
-def seconds(work, rounds: int = 5, warm: int = 2) -> float:
-    """Return the median seconds of one call."""
-    for _ in range(warm):
-        work()
-    torch.cuda.synchronize()
-    found = []
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        work()
-        torch.cuda.synchronize()
-        found.append(time.perf_counter() - begin)
-    return statistics.median(found)
+    config = LlavaConfig(vision_config=clip(), text_config=text, image_token_index=IMAGE_ID, vision_feature_layer=-2)
+    return on_gpu(config, seed, attn).eval().requires_grad_(False)
 
 
 @torch.no_grad()
@@ -222,7 +190,7 @@ def measure(profiled: bool) -> tuple[dict[str, float], dict[str, float]]:
 def main() -> None:
     """Measure and write the row."""
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--out", default=str(Path(__file__).parent / "results" / "trajectories.json"))
+    arguments.add_argument("--out", default=str(RESULTS / "trajectories.json"))
     arguments.add_argument("--profile", action="store_true")
     asked = arguments.parse_args()
     if not torch.cuda.is_available():
@@ -243,14 +211,9 @@ def main() -> None:
         "samples_per_s": {k: round(1 / v, 2) for k, v in found.items()},
         "singular_values": wrong,
         "machine": torch.cuda.get_device_name(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        "versions": versions("torch", "transformers"),
     }
-    Path(asked.out).write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    write(result, asked.out)
 
 
 if __name__ == "__main__":

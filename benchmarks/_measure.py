@@ -1,0 +1,40 @@
+"""What the benchmarks share: timing work on a GPU, and the row that each leaves."""
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def seconds(work: Callable[[], Any], rounds: int = 5, warm: int = 2) -> float:
+    """Return the median seconds of one call on the GPU; `warm` calls go before."""
+    for _ in range(warm):
+        work()
+    torch.cuda.synchronize()
+    found = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        found.append(time.perf_counter() - begin)
+    return statistics.median(found)
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions of Python and of these packages."""
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def write(row: dict[str, Any], out: str | Path) -> None:
+    """Write a benchmark's row and print it."""
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    Path(out).write_text(json.dumps(row, indent=2) + "\n")
+    print(json.dumps(row, indent=2))
