@@ -1,15 +1,23 @@
-"""Loading LLaVA-family checkpoints from disk: Hugging Face's own classes, local files, safetensors, no remote code."""
+"""Loading LLaVA-family checkpoints from disk: Hugging Face's own classes, local files, safetensors, no remote code.
+
+Three kinds of folder: a whole model, a PEFT adapter that names its base, and the trained weights of one training alone
+(`trained.py`), which name theirs.
+"""
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, LlavaForConditionalGeneration, LlavaProcessor
 
 from ..store.errors import InputError, suggest
+from ..store.files import read_json
+from .trained import TRAINED, put_trained, trained_base
 
 DTYPES = {
     "float64": torch.float64,
@@ -38,11 +46,27 @@ def load(path: str, dtype: str = "float32", device: str = "cpu", attn: str = "sd
     """Load a LLaVA checkpoint, or a PEFT adapter on its base (`adapter_config.json` names it; not merged).
 
     Raises:
-        InputError: no such folder, not a LLaVA, unknown dtype, weights missing or unknown to the class.
+        InputError: no such folder, not a LLaVA, unknown dtype, damaged files, weights missing or unknown to the class.
     """
     folder = check_folder(path)
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}{suggest(dtype, DTYPES)}")
+    try:
+        model = _model(folder, dtype, attn)
+    except InputError:
+        raise
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{str(folder)!r} cannot be loaded: {type(error).__name__}: {error}.") from error
+    return Loaded(model.to(device).eval(), load_processor(path), model_digest(path), str(folder))
+
+
+def _model(folder: Path, dtype: str, attn: str) -> Any:
+    if (folder / TRAINED).is_file():
+        model = _model(check_folder(trained_base(folder, model_digest)), dtype, attn)
+        put_trained(model, folder)
+        return model
     is_adapter = (folder / ADAPTER).is_file()
     base = check_folder(adapter_base(folder)) if is_adapter else folder
     kind = AutoConfig.from_pretrained(base, local_files_only=True).model_type
@@ -69,8 +93,7 @@ def load(path: str, dtype: str = "float32", device: str = "cpu", attn: str = "sd
         # PEFT would put adapters of a bfloat16 base into float32, and every product with them
         model = PeftModel.from_pretrained(model, str(folder), local_files_only=True, autocast_adapter_dtype=False)
         model.to(DTYPES[dtype])
-    model = model.to(device).eval()
-    return Loaded(model, load_processor(path), model_digest(path), str(folder))
+    return model
 
 
 def load_processor(path: str) -> LlavaProcessor:
@@ -100,18 +123,27 @@ def model_digest(path: str) -> str:
     """Digest a checkpoint's content (weights and config, base included for an adapter): 16 hexadecimal digits."""
     folder = check_folder(path)
     h = blake2b(digest_size=8)
-    if (folder / ADAPTER).is_file():
+    names = sorted(n for n in folder.glob("*.safetensors") if n.name != MOMENTS)
+    if (folder / TRAINED).is_file():
+        h.update(str(read_json(folder / TRAINED)["base_digest"]).encode())
+    elif (folder / ADAPTER).is_file():
         h.update(model_digest(str(adapter_base(folder))).encode())
-        names = sorted(folder.glob("*.safetensors"))
     else:
-        names = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
-    names = [n for n in names if n.name != MOMENTS]
-    for name in names:
+        names = [folder / "config.json", *names]
+    # a base of 14 GB is read once a process, not once for each checkpoint that names it
+    h.update(_content(tuple((str(n), n.stat().st_size, n.stat().st_mtime_ns) for n in names)))
+    return h.hexdigest()
+
+
+@lru_cache(256)
+def _content(files: tuple[tuple[str, int, int], ...]) -> bytes:
+    h = blake2b(digest_size=8)
+    for name in (Path(file) for file, _, _ in files):
         h.update(name.name.encode())
         with name.open("rb") as source:
             while block := source.read(1 << 24):
                 h.update(block)
-    return h.hexdigest()
+    return h.digest()
 
 
 def check_folder(path: str | os.PathLike[str]) -> Path:
@@ -130,16 +162,12 @@ def base_of(model: Any) -> Any:
 
 
 def _processor_settings(folder: Path) -> dict[str, Any]:
-    from ..store.files import read_json
-
     file = folder / "processor_config.json"
     return read_json(file) if file.is_file() else {}
 
 
 def adapter_base(folder: Path) -> Path:
     """Return the base checkpoint that an adapter names; a relative path counts from the adapter's folder."""
-    from ..store.files import read_json
-
     base = read_json(folder / ADAPTER).get("base_model_name_or_path")
     if not base:
         raise InputError(f"{str(folder / ADAPTER)!r} does not name its base model (base_model_name_or_path).")

@@ -100,11 +100,14 @@ class Prices:
         # with LoRA a folder holds what was trained, not the base
         kept = config.parts if config.lora is not None else parameters
         folder = sum(parameters[p] for p in kept) * value
+        point = folder
+        if config.checkpoint_weights == "trained":
+            point = sum(parameters[p] for p in config.parts) * _VALUE["bfloat16"]
         # Adam's moments beside each proxy checkpoint are float32
         moments = 8 * sum(parameters[p] for p in config.parts) if config.save_moments else 0
         state = sum(parameters.values()) * value + _optimizer(config, parameters)
         states, points = min(2, (steps - 1) // config.resume_steps), len(config.planned_checkpoints(steps))
-        return folder + points * (folder + moments) + states * state
+        return folder + points * (point + moments) + states * state
 
     def rows(self, config: TrainConfig | FeatureConfig, pool: str) -> Measured:
         """Return the rows of a pool as a stage would encode them."""

@@ -5,15 +5,17 @@ import json
 import os
 import shutil
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..models.load import NON_LORA
+from ..models.load import NON_LORA, model_digest
 from ..models.moment_files import KINDS
 from ..models.moments import MOMENTS, save_moments
 from ..models.parts import canonical, part_of
+from ..models.trained import save_trained
 
 STATE, PROGRESS = "state", "progress.json"
 
@@ -71,35 +73,51 @@ def _link(optimizer: Any) -> None:
         optimizer._lazy_init_hp_params_optimizer_state()
 
 
-def save_model(engine: Any, processor: Any, out: str, rank: int, moments: dict[str, Any] | None = None) -> None:
-    """Write a model folder that Hugging Face loads alone, whole or not at all (every rank must call this: ZeRO-3 gathers).
+@dataclass(frozen=True)
+class Extra:
+    """What a checkpoint holds besides, or instead: Adam's `moments`, gathered before, go beside the weights.
 
-    Full training: a plain `LlavaForConditionalGeneration` folder. LoRA: PEFT's adapter, and the other trained weights
-    (the projector) in `non_lora.safetensors`. `moments`, gathered before, go beside them.
+    `base`: only trained weights are kept, in bfloat16, with the name of the model that they began from; `step` is theirs.
+    """
+
+    moments: dict[str, Any] | None = None
+    base: str | None = None
+    step: int = 0
+
+
+def save_model(engine: Any, processor: Any, out: str, rank: int, extra: Extra = Extra()) -> None:
+    """Write a model folder, whole or not at all (every rank must call this: ZeRO-3 gathers).
+
+    Full training: a plain `LlavaForConditionalGeneration` folder that Hugging Face loads alone. LoRA: PEFT's adapter, and
+    the other trained weights (the projector) in `non_lora.safetensors`. With `extra.base`: trained weights alone.
     """
     import deepspeed
 
     model = engine.module.model
     sharded = engine.zero_optimization_stage() == 3
-    with deepspeed.zero.GatheredParameters(list(model.parameters()), modifier_rank=None, enabled=sharded):
+    wanted = [p for p in model.parameters() if extra.base is None or p.requires_grad]
+    with deepspeed.zero.GatheredParameters(wanted, modifier_rank=None, enabled=sharded):
         if rank == 0:
-            _write(model, processor, out, moments)
+            _write(model, processor, out, extra)
 
 
-def _write(model: Any, processor: Any, out: str, moments: dict[str, Any] | None) -> None:
+def _write(model: Any, processor: Any, out: str, extra: Extra) -> None:
     for left in glob.glob(f"{glob.escape(out)}.tmp-*"):  # a killed worker's: as large as the model
         shutil.rmtree(left)
     temporary = f"{out}.tmp-{uuid.uuid4().hex[:8]}"
     os.makedirs(temporary)
     try:
         if hasattr(model, "peft_config"):
-            _write_adapter(model, temporary)
+            _write_adapter(model, temporary, torch.bfloat16 if extra.base else None)
+        elif extra.base:
+            save_trained(temporary, model.named_parameters(), extra.base, model_digest(extra.base), extra.step)
+            model.config.save_pretrained(temporary)
         else:
             state = {k: v.detach().cpu().clone().contiguous() for k, v in model.state_dict().items()}
             model.save_pretrained(temporary, state_dict=state)
         processor.save_pretrained(temporary)
-        if moments is not None:
-            save_moments(os.path.join(temporary, MOMENTS), **moments)
+        if extra.moments is not None:
+            save_moments(os.path.join(temporary, MOMENTS), **extra.moments)
         if os.path.isdir(out):  # a restarted worker writes it again
             shutil.rmtree(out)
         os.replace(temporary, out)
@@ -107,12 +125,13 @@ def _write(model: Any, processor: Any, out: str, moments: dict[str, Any] | None)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_adapter(model: Any, folder: str) -> None:
+def _write_adapter(model: Any, folder: str, dtype: torch.dtype | None) -> None:
     from safetensors.torch import save_file
 
-    model.save_pretrained(folder)
+    adapters = {k: v.detach() for k, v in model.state_dict().items() if part_of(k) == "lora"}
+    model.save_pretrained(folder, state_dict={k: v.to(dtype or v.dtype) for k, v in adapters.items()})
     others = {
-        canonical(n): p.detach().cpu().clone().contiguous()
+        canonical(n): p.detach().to(dtype or p.dtype, copy=True).cpu().contiguous()
         for n, p in model.named_parameters()
         if p.requires_grad and part_of(n) != "lora"
     }

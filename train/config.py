@@ -19,7 +19,9 @@ class TrainConfig(Config):
     `parts`: ["projector"] is stage 1, ["projector", "language_model"] stage 2, ["projector", "lora"] LoRA.
     `global_batch = micro_batch × accumulation × workers`, checked when the config is read. `epochs` may be a fraction;
     `max_steps` overrules it. `checkpoint_count` leaves that many evenly spaced proxy checkpoints, the last step included;
-    `checkpoint_steps` one every so many steps; `save_moments` puts Adam's moments beside the weights of each, for gradients
+    `checkpoint_steps` one every so many steps; `checkpoint_start` also keeps the model before its first step;
+    `checkpoint_weights`: whole models that Hugging Face loads alone, or only what this training changes, in bfloat16 (a LoRA
+    training's checkpoints are its adapters either way); `save_moments` puts Adam's moments beside the weights of each, for gradients
     in the Adam modes. `resume_steps`: how often the resumable state is saved. The report's loss
     is the mean of the last `log_steps` steps.
     `cache_mb`: memory a worker may use to keep prepared rows from one epoch to the next.
@@ -53,6 +55,8 @@ class TrainConfig(Config):
     group_by_modality: bool = True
     checkpoint_count: int = Field(0, ge=0)
     checkpoint_steps: int = Field(0, ge=0)
+    checkpoint_start: bool = False
+    checkpoint_weights: Literal["all", "trained"] = "all"
     save_moments: bool = False
     resume_steps: int = Field(200, ge=1)
     max_failures: int = Field(2, ge=0)
@@ -80,6 +84,8 @@ class TrainConfig(Config):
             raise ValueError("bfloat16 needs zero_stage 1 or more: stage 0 would begin AdamW at its second step")
         if self.checkpoint_count and self.checkpoint_steps:
             raise ValueError("give checkpoint_count or checkpoint_steps, not both")
+        if self.save_moments and self.checkpoint_start:
+            raise ValueError("save_moments and checkpoint_start exclude each other: Adam has no moments before step 1")
         if self.save_moments and not (self.checkpoint_count or self.checkpoint_steps):
             raise ValueError("save_moments needs checkpoint_count or checkpoint_steps: there is nothing to save beside")
         return self
@@ -95,7 +101,8 @@ class TrainConfig(Config):
 
     def planned_checkpoints(self, steps: int) -> list[int]:
         """Return the steps after which a proxy checkpoint is kept."""
+        first = [0] if self.checkpoint_start else []
         if self.checkpoint_steps:
-            return [*range(self.checkpoint_steps, steps + 1, self.checkpoint_steps)]
+            return [*first, *range(self.checkpoint_steps, steps + 1, self.checkpoint_steps)]
         n = min(self.checkpoint_count, steps)
-        return sorted({max(1, round(steps * (i + 1) / n)) for i in range(n)})
+        return first + sorted({max(1, round(steps * (i + 1) / n)) for i in range(n)})

@@ -11,7 +11,7 @@ import torch
 
 from ..models.load import load
 from ..models.parts import add_lora, set_trainable
-from .checkpoint import gather_moments, load_state, save_model, save_state, seed_step
+from .checkpoint import Extra, gather_moments, load_state, save_model, save_state, seed_step
 from .config import TrainConfig
 from .data import Batches, Rows, prefetch
 from .deepspeed_json import deepspeed_json
@@ -48,6 +48,8 @@ def worker_loop(values: dict[str, Any]) -> None:
     _cut_log(worker, first)
     due = set(config.planned_checkpoints(worker.steps))
     start, step = time.perf_counter(), first
+    if first == 0 and 0 in due:
+        _keep(worker, 0)
     for step, batches in _stepwise(worker, first):
         began = time.perf_counter()
         loss, tokens = _one_step(worker, step, batches)
@@ -144,8 +146,10 @@ def _keep(worker: Worker, step: int) -> None:
     """Leave the proxy checkpoint of a step."""
     # every rank gathers the moments: they are spread over all of them
     moments = gather_moments(worker.engine, step, worker.rank) if worker.config.save_moments else None
-    path = os.path.join(worker.out, f"checkpoint-{step}")
-    save_model(worker.engine, worker.processor, path, worker.rank, moments)
+    path, extra = os.path.join(worker.out, f"checkpoint-{step}"), Extra(moments)
+    if worker.config.checkpoint_weights == "trained":
+        extra = Extra(moments, os.path.abspath(worker.config.model), step)
+    save_model(worker.engine, worker.processor, path, worker.rank, extra)
 
 
 def _report_state(worker: Worker, step: int, loss: float) -> None:

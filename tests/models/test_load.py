@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 from vinnow.models.load import load, load_processor, model_digest
-from vinnow.models.parts import LoraSpec, add_lora
+from vinnow.models.parts import LoraSpec, add_lora, set_trainable
+from vinnow.models.trained import save_trained
 from vinnow.store.errors import InputError
 
 
@@ -54,3 +56,49 @@ def test_what_cannot_be_loaded_is_said(twin_path, tmp_path):
     (bare / "processor_config.json").write_text(json.dumps(settings))
     with pytest.raises(InputError, match="patch_size"):
         load_processor(str(bare))
+
+
+def trained_alone(twin_path, folder, base):
+    """A folder of the projector's weights alone, moved by one, trained from `base`."""
+    model = load(twin_path).model
+    names = set_trainable(model, ["projector"])
+    with torch.no_grad():
+        for name in names:
+            model.get_parameter(name).add_(1.0)
+    folder.mkdir(parents=True)
+    save_trained(str(folder), model.named_parameters(), str(base), model_digest(str(base)), 7)
+    load_processor(twin_path).save_pretrained(str(folder))
+    model.config.save_pretrained(str(folder))
+    return names
+
+
+def test_trained_weights_alone_load_on_the_base_they_name(twin_path, tmp_path):
+    base = shutil.copytree(twin_path, tmp_path / "run" / "base")
+    names = trained_alone(twin_path, tmp_path / "run" / "checkpoint-7", base)
+    start = load(twin_path).model
+    # a run's folder may move as a whole
+    moved = shutil.move(tmp_path / "run", tmp_path / "moved") / "checkpoint-7"
+    loaded = load(str(moved))
+    for name, weight in loaded.model.named_parameters():
+        before = start.get_parameter(name)
+        assert torch.equal(weight, (before + 1).bfloat16().float() if name in names else before)
+    assert loaded.digest != model_digest(twin_path)
+    # its base's weights are part of what it is
+    other = load_file(tmp_path / "moved" / "base" / "model.safetensors")
+    save_file({k: v + 1 for k, v in other.items()}, tmp_path / "moved" / "base" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="whose weights are others now"):
+        load(str(moved))
+    shutil.rmtree(tmp_path / "moved" / "base")
+    with pytest.raises(InputError, match="their base is gone"):
+        load(str(moved))
+
+
+def test_damaged_weights_are_named(twin_path, tmp_path):
+    cut = shutil.copytree(twin_path, tmp_path / "cut")
+    (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:10_000])
+    with pytest.raises(InputError, match=r"cut' cannot be loaded"):
+        load(str(cut))
+    trained_alone(twin_path, tmp_path / "part", twin_path)
+    save_file({"model.no_such.weight": torch.zeros(2)}, tmp_path / "part" / "trained.safetensors")
+    with pytest.raises(InputError, match=r"does not fit its base: \['model\.no_such\.weight'\]"):
+        load(str(tmp_path / "part"))

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration
 from vinnow.models.load import load
 from vinnow.store.errors import InputError
@@ -107,7 +108,8 @@ def test_the_model_loads_in_a_fresh_process_and_answers_as_before(undisturbed):
 
 
 def test_zero_3_trains_and_saves_a_whole_model(undisturbed, tiny_pool, twin_path, tmp_path):
-    report = train(config(tiny_pool, twin_path, zero_stage=3, max_steps=9), str(tmp_path))
+    kept = {"checkpoint_weights": "trained", "checkpoint_count": 1}
+    report = train(config(tiny_pool, twin_path, zero_stage=3, max_steps=9, **kept), str(tmp_path))
     assert report.engine["zero_stage"] == 3
     # the schedule is another one, but the first steps' losses show the same model and data
     assert curve(report)[:1] == pytest.approx(curve(undisturbed[0])[:1], rel=1e-4)
@@ -117,19 +119,32 @@ def test_zero_3_trains_and_saves_a_whole_model(undisturbed, tiny_pool, twin_path
     changed = [k for k in trained if not torch.equal(trained[k], start[k])]
     assert any("multi_modal_projector" in k for k in changed)
     assert not any("vision_tower" in k for k in changed)
+    half = load(report.checkpoints[0].path).model.state_dict()
+    assert all(torch.equal(half[k], trained[k].bfloat16().float()) for k in changed)
 
 
 def test_stage_one_moves_the_projector_alone(tiny_pool, twin_path, tmp_path, ray_cluster):
-    cfg = config(tiny_pool, twin_path, parts=["projector"], template="plain", workers=1, max_steps=6)
+    kept = {"checkpoint_weights": "trained", "checkpoint_count": 2, "checkpoint_start": True}
+    cfg = config(tiny_pool, twin_path, parts=["projector"], template="plain", workers=1, max_steps=6, **kept)
     report = train(cfg, str(tmp_path))
     trained, start = (load(p).model.state_dict() for p in (report.model, twin_path))
     changed = {k for k in trained if not torch.equal(trained[k], start[k])}
     assert changed == {k for k in trained if "multi_modal_projector" in k}
+    # checkpoints of trained weights alone, the model before its first step among them
+    assert [c.step for c in report.checkpoints] == [0, 3, 6]
+    assert report.checkpoints[0].lr == 0 < report.checkpoints[1].lr
+    for path, whole in ((report.checkpoints[0].path, start), (report.checkpoints[2].path, trained)):
+        assert len(load_file(f"{path}/trained.safetensors")) == len(changed)
+        assert not os.path.exists(f"{path}/model.safetensors")
+        got = load(path).model.state_dict()
+        assert {k for k in got if not torch.equal(got[k], whole[k])} <= changed
+        assert all(torch.equal(got[k], whole[k].bfloat16().float()) for k in changed)
 
 
 def test_lora_saves_adapter_and_projector_and_features_can_load_them(tiny_pool, twin_path, tmp_path, ray_cluster):
     lora = {"r": 4, "alpha": 8, "dropout": 0.1}
-    cfg = config(tiny_pool, twin_path, parts=["projector", "lora"], lora=lora, workers=1, max_steps=6)
+    kept = {"checkpoint_weights": "trained", "checkpoint_count": 1}
+    cfg = config(tiny_pool, twin_path, parts=["projector", "lora"], lora=lora, workers=1, max_steps=6, **kept)
     report = train(cfg, str(tmp_path))
     assert os.path.isfile(f"{report.model}/adapter_model.safetensors")
     loaded = load(report.model).model
@@ -138,6 +153,10 @@ def test_lora_saves_adapter_and_projector_and_features_can_load_them(tiny_pool, 
     moved = {k for k in start if not torch.equal(now[k], start[k])}
     assert moved == {k for k in start if "multi_modal_projector" in k}
     assert any(v.abs().max() > 0 for k, v in now.items() if ".lora_B." in k)
+    half = load(report.checkpoints[0].path).model.state_dict()
+    trained = {k for k in half if ".lora_" in k or "multi_modal_projector" in k}
+    assert all(torch.equal(v, loaded.state_dict()[k].bfloat16().float()) for k, v in half.items() if k in trained)
+    assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in half.items() if k not in trained)
 
 
 def test_what_is_missing_is_said_before_ray_starts(tiny_pool, twin_path, tmp_path):
