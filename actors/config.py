@@ -127,7 +127,8 @@ class FeatureSpec:
 class FeatureReport:
     """What a feature run did; `tokens` and `padded` count the tokens computed and those of them that were pads.
 
-    `extra`: what the taps counted, such as the share of second moments under Adam's epsilon.
+    `extra`: what the taps counted, such as the share of second moments under Adam's epsilon. `failed`: checkpoints that could
+    not be loaded, by step, and why; the parts of the others are there.
     """
 
     kind: str
@@ -139,4 +140,5 @@ class FeatureReport:
     tokens: int = 0
     padded: int = 0
     seconds: float = 0.0
+    failed: dict[int, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)

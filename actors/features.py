@@ -4,6 +4,7 @@ It runs inline in a test, on local Ray, and on a GPU alike; `stream.py` puts it 
 written whole or not at all, so a retried or repeated task changes nothing. Axes: N rows of a part, D width of a vector.
 """
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from ..models.load import load
 from ..models.taps.forward import on_device, tower_features
 from ..pool.collate import collate
+from ..store.errors import InputError
 from ..store.features import FeatureBatch, write_part
 from ..store.keys import FeatureKey
 from ..store.quantise import error, row_norms
@@ -35,24 +37,39 @@ class FeatureActor:
         self.spec = spec
         self.loader = PartLoader(spec)
         self.keys = {key.checkpoint: key for key in spec.keys}
+        self.pad_id = self.loader.encoder.tokenizer.pad_token_id or 0
         self.models: dict[int, Any] = {}
+        self.taps: dict[int, Any] = {}
         self.counted: dict[int, tuple[int, float]] = {}
-        for checkpoint, key in zip(spec.checkpoints, spec.keys, strict=True):
-            loaded = load(checkpoint.path, spec.config.precision, spec.device)
-            # the driver made the keys; the weights may have changed on disk since
-            assert loaded.digest == key.model, f"{loaded.path} changed while the run was under way"
-            if self.models:
-                share_equal(next(iter(self.models.values())), loaded.model)
-            self.models[key.checkpoint] = loaded.model
-            self.pad_id = loaded.processor.tokenizer.pad_token_id or 0
-        self.first = next(iter(self.models.values()))
-        self.taps = {
-            key.checkpoint: make_tap(self.models[key.checkpoint], spec, number) for number, key in enumerate(spec.keys)
-        }
-        # one tower for several checkpoints: its features are computed once a batch
+        # why a checkpoint of this pass could not be loaded, by step; the others go on
+        self.failed: dict[int, str] = {}
+        for number, key in enumerate(spec.keys):
+            try:
+                self._load(number, key)
+            except InputError as error:
+                self.failed[key.checkpoint] = str(error)
+        self.one_tower = self._shares_tower()
+
+    def _load(self, number: int, key: FeatureKey) -> None:
+        loaded = load(self.spec.checkpoints[number].path, self.spec.config.precision, self.spec.device)
+        if loaded.digest != key.model:  # the driver made the keys; the weights changed on disk since
+            raise InputError(f"{loaded.path!r} changed while the run was under way. Run again.")
+        if self.models:
+            share_equal(self.first, loaded.model)
+        self.taps[key.checkpoint] = make_tap(loaded.model, self.spec, number)
+        self.models[key.checkpoint] = loaded.model
+
+    @property
+    def first(self) -> Any:
+        """The pass's first model that could be loaded."""
+        return next(iter(self.models.values()))
+
+    def _shares_tower(self) -> bool:
+        """Say whether several checkpoints have one tower: then its features are computed once a batch."""
         others = list(self.models.values())[1:]
-        tapped = spec.config.uses_gradients and any("vision_tower" in n for n in next(iter(self.taps.values())).modules)
-        self.one_tower = bool(others) and not tapped and all(same_tower(self.first, m) for m in others)
+        modules = next(iter(self.taps.values())).modules if self.spec.config.uses_gradients and others else ()
+        tapped = any("vision_tower" in n for n in modules)
+        return bool(others) and not tapped and all(same_tower(self.first, m) for m in others)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Take rows of (part, todo[, payload]); return one row of counts for each part."""
@@ -64,18 +81,28 @@ class FeatureActor:
         return {k: np.array([r[k] for r in rows]) for k in rows[0]}
 
     def compute(self, name: str, steps: list[int], payload: bytes | None = None) -> dict[str, Any]:
-        """Compute one part at the given checkpoints: pictures are decoded once, and so runs a tower that they share."""
+        """Compute one part at the given checkpoints: pictures are decoded once, and so runs a tower that they share.
+
+        Steps whose checkpoint could not be loaded are left out; `failed` names them.
+        """
         start = time.perf_counter()
+        steps = [s for s in steps if s in self.models]
+        if not steps:
+            return {"part": name, "rows": 0, "steps": 0, "seconds": 0.0} | _counts() | self._failures()
         part = self.loader.load(name) if payload is None else unpack(payload)
-        counts = {"tokens": 0, "padded": 0, "refused": 0, "entries": 0.0, "under_eps": 0.0, "storage_error": 0.0}
+        counts = _counts()
         for step, (vec_ND, norm_N) in self._vectors(part, steps, counts).items():
             self._write(name, part, self.keys[step], (vec_ND, norm_N), counts)
         self._count_small(steps, counts)
         return {
             "part": name,
             "rows": len(part.encoded) * len(steps),
+            "steps": len(steps),
             "seconds": time.perf_counter() - start,
-        } | counts
+        } | (counts | self._failures())
+
+    def _failures(self) -> dict[str, str]:
+        return {"failed": json.dumps(self.failed)}
 
     def _count_small(self, steps: list[int], counts: dict[str, Any]) -> None:
         """Add how many second moments this part met, and how many of them were under Adam's epsilon."""
@@ -149,6 +176,10 @@ class FeatureActor:
             batch["pixel_values"] = self.loader.encoder.normalise(u8)
         batch["image_owner"] = torch.tensor(owner, dtype=torch.long)
         return batch
+
+
+def _counts() -> dict[str, Any]:
+    return {"tokens": 0, "padded": 0, "refused": 0, "entries": 0.0, "under_eps": 0.0, "storage_error": 0.0}
 
 
 def _gather(

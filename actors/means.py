@@ -66,7 +66,10 @@ def write_means(spec: FeatureSpec, number: int) -> str:
         checkpoints=(spec.checkpoints[number],),
         keys=(replace(key, kind="loss", dim=1, pool=Pool(spec.target_pool).digest),),
     )
-    sums = _add_up(FeatureActor(reading), Pool(spec.target_pool), target_tasks(spec.target_pool))
+    actor = FeatureActor(reading)
+    if actor.failed:
+        raise InputError(f"step {key.checkpoint}: {next(iter(actor.failed.values()))}")
+    sums = _add_up(actor, Pool(spec.target_pool), target_tasks(spec.target_pool))
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.tmp-{uuid.uuid4().hex[:8]}"
     kind = {"bfloat16": torch.bfloat16, "float64": torch.float64}.get(spec.config.precision, torch.float32)

@@ -5,6 +5,7 @@ task that Ray retries after a lost worker writes the same file. Ray Data's own c
 block, and leaves such as `from_items` duplicate rows silently (spec: Ray §1).
 """
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,15 @@ from .features import FeatureActor
 from .loader import PartLoader
 from .means import means_path, target_tasks, write_means
 from .taps import optimizer_digest
+
+
+class CheckpointError(InputError):
+    """Checkpoints that could not be loaded; `report` says what was done with the others."""
+
+    def __init__(self, message: str, report: FeatureReport) -> None:
+        super().__init__(message)
+        self.report = report
+
 
 Progress = Callable[[int, int], None]
 
@@ -96,6 +106,7 @@ def run_features(
 
     Raises:
         KeyMismatchError: the output folder holds features of another pool, model or recipe.
+        CheckpointError: some checkpoints could not be loaded; it names them. Parts of all others are written.
     """
     resources = resources or ActorResources()
     start = time.perf_counter()
@@ -112,14 +123,11 @@ def run_features(
         if items and one_pass.target_pool is not None:
             _make_means(one_pass, resources)
         for row in _stream(one_pass, items, resources) if items else ():
-            report.parts += str(row["todo"]).count(",") + 1
-            report.rows += int(row["rows"])
-            report.tokens += int(row["tokens"])
-            report.padded += int(row["padded"])
-            _add_facts(report.extra, row)
+            _add(report, row)
             tell(report.skipped_parts + report.parts, total)
     report.refused = read_refused(spec.out, spec.config.kind).num_rows
     report.seconds = round(time.perf_counter() - start, 3)
+    _refuse_failed(report, spec)
     return report
 
 
@@ -136,9 +144,8 @@ def run_inline(spec: FeatureSpec) -> FeatureReport:
     for item in items:
         assert actor is not None
         row = actor.compute(item["part"], [int(s) for s in item["todo"].split(",")])
-        _add_facts(report.extra, row)
-        report.parts += item["todo"].count(",") + 1
-        report.rows += row["rows"]
+        _add(report, row)
+    _refuse_failed(report, spec)
     return report
 
 
@@ -160,6 +167,28 @@ def _make_means(spec: FeatureSpec, resources: ActorResources) -> None:
     except ray.exceptions.RayTaskError as error:
         # a user's mistake stays one, also when a worker found it
         raise error.cause if isinstance(error.cause, InputError) else error from None
+
+
+def _add(report: FeatureReport, row: dict[str, Any]) -> None:
+    """Add what an actor did with one part."""
+    report.parts += int(row["steps"])
+    report.rows += int(row["rows"])
+    report.tokens += int(row["tokens"])
+    report.padded += int(row["padded"])
+    report.failed |= {int(step): why for step, why in json.loads(str(row["failed"])).items()}
+    _add_facts(report.extra, row)
+
+
+def _refuse_failed(report: FeatureReport, spec: FeatureSpec) -> None:
+    if not report.failed:
+        return
+    path_of = {c.step: c.path for c in spec.checkpoints}
+    named = "; ".join(f"step {s} ({path_of[s]}): {why}" for s, why in sorted(report.failed.items()))
+    raise CheckpointError(
+        f"{len(report.failed)} of {len(spec.keys)} checkpoints could not be loaded, the others' {report.kind} features are in "
+        f"{spec.out}: {named} Mend or leave out what is named and run again: only that is missing.",
+        report,
+    )
 
 
 def _add_facts(extra: dict[str, Any], row: dict[str, Any]) -> None:
@@ -196,7 +225,7 @@ def _stream(spec: FeatureSpec, items: list[dict[str, str]], resources: ActorReso
             fn_constructor_kwargs=arguments,
         )
     data = data.map_batches(
-        _Reporting,
+        FeatureActor,
         batch_size=1,
         # all at once: growing from one, the second actor would load its weights while the first works alone (measured
         # on 2 GPUs: 1.33 times the rows of one, over the first minute)
@@ -206,13 +235,6 @@ def _stream(spec: FeatureSpec, items: list[dict[str, str]], resources: ActorReso
         fn_constructor_kwargs=arguments,
     )
     yield from data.iter_rows()
-
-
-class _Reporting(FeatureActor):
-    """The actor as Ray Data sees it: its rows of counts also carry what was asked for."""
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return super().__call__(batch) | {"todo": batch["todo"]}
 
 
 def _refuse_other_parts(done: dict[int, set[str]], names: set[str], out: str) -> None:

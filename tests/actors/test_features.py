@@ -1,5 +1,6 @@
 """The feature stage: one class run three ways, exactly once, refusing what it must, resuming where it stopped."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from vinnow.actors.batching import token_batches
 from vinnow.actors.config import ActorResources, CheckpointRef, FeatureConfig
 from vinnow.actors.features import FeatureActor
 from vinnow.actors.loader import PartLoader, pack, unpack
-from vinnow.actors.stream import make_spec, run_features, run_inline
+from vinnow.actors.stream import CheckpointError, make_spec, run_features, run_inline
 from vinnow.models.load import load
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.pool.reader import Pool
@@ -191,6 +192,37 @@ def test_several_checkpoints_share_what_they_have_in_common(tiny_pool, twin_path
             table(tmp_path / "both", "gradient", checkpoint.step)[1],
             table(tmp_path / "alone", "gradient", checkpoint.step)[1],
         )
+
+
+@pytest.mark.parametrize("where", ["inline", "ray"])
+def test_a_checkpoint_that_cannot_be_loaded_is_named_and_the_others_stay(
+    tiny_pool, twin_path, tmp_path, where, request
+):
+    if where == "ray":
+        request.getfixturevalue("ray_cluster")
+    good, bad = twin_path, shutil.copytree(twin_path, tmp_path / "bad")
+    weights = (bad / "model.safetensors").read_bytes()
+    (bad / "model.safetensors").write_bytes(weights[:10_000])
+    work = run_features if where == "ray" else run_inline
+
+    def spec():
+        # the damaged one comes first: nothing may hang on the first model
+        checkpoints = [CheckpointRef(10, str(bad)), CheckpointRef(20, good), CheckpointRef(30, good)]
+        return make_spec(tiny_pool, checkpoints, KINDS["trajectory"], str(tmp_path / "out"))
+
+    with pytest.raises(
+        CheckpointError, match=r"1 of 3 checkpoints .* step 10 \(.*/bad\): .*cannot be loaded"
+    ) as caught:
+        work(spec())
+    assert (caught.value.report.parts, caught.value.report.rows) == (8, 120)
+    found = FeatureSet(tmp_path / "out", "trajectory")
+    assert found.steps() == [20, 30]
+    assert all(len(found.load(step).ids) == 60 for step in found.steps())
+    # mended, only the missing one is computed
+    (bad / "model.safetensors").write_bytes(weights)
+    report = work(spec())
+    assert (report.parts, report.skipped_parts * (where == "ray")) == (4, 8 * (where == "ray"))
+    assert np.array_equal(found.load(20).vec, FeatureSet(tmp_path / "out", "trajectory").load(10).vec)
 
 
 def test_a_row_whose_gradient_is_not_a_number_is_refused_alone(tiny_pool, twin_path, tmp_path, monkeypatch):
