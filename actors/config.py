@@ -127,8 +127,8 @@ class FeatureSpec:
 class FeatureReport:
     """What a feature run did; `tokens` and `padded` count the tokens computed and those of them that were pads.
 
-    `extra`: what the taps counted, such as the share of second moments under Adam's epsilon. `failed`: checkpoints that could
-    not be loaded, by step, and why; the parts of the others are there.
+    `extra`: what the taps counted, such as the share of second moments under Adam's epsilon. `failed`: checkpoints that
+    could not be loaded, by step, and why; the parts of the others are there.
     """
 
     kind: str

@@ -185,8 +185,8 @@ def _refuse_failed(report: FeatureReport, spec: FeatureSpec) -> None:
     path_of = {c.step: c.path for c in spec.checkpoints}
     named = "; ".join(f"step {s} ({path_of[s]}): {why}" for s, why in sorted(report.failed.items()))
     raise CheckpointError(
-        f"{len(report.failed)} of {len(spec.keys)} checkpoints could not be loaded, the others' {report.kind} features are in "
-        f"{spec.out}: {named} Mend or leave out what is named and run again: only that is missing.",
+        f"{len(report.failed)} of {len(spec.keys)} checkpoints could not be loaded, the others' {report.kind} features are "
+        f"in {spec.out}: {named} Mend or leave out what is named and run again: only that is missing.",
         report,
     )
 

@@ -1,8 +1,9 @@
 """The whole feature stage on 1 and on 2 GPUs of one host: pool on disk, loaders, actor pool, store; rows a second.
 
-LLaVA-1.5-7B's shape with random weights and a LoRA adapter, real JPEG files, some 776 tokens a row. What starts up (Ray,
-reading 14 GB of weights) is left out: rows are counted from when every actor has finished a part until the first one has
-none left. `python benchmarks/scaling.py` writes benchmarks/results/scaling.json; fewer than 2 GPUs: it says so.
+Random weights, real JPEG files, some 776 tokens a row: gradients of LLaVA-1.5-7B's shape with a LoRA adapter, or
+trajectories of XMAS's 1.95B proxy shape. What starts up (Ray, reading weights) is left out: rows are counted from when
+every actor has finished a part until the first one has none left. `python benchmarks/scaling.py [--kind trajectory]` writes
+benchmarks/results/scaling.json (scaling_trajectory.json); fewer than 2 GPUs: it says so.
 """
 
 import argparse
@@ -50,14 +51,29 @@ def write_pool(folder: Path, rows: int) -> str:
     return str(folder / "pool")
 
 
-def write_checkpoint(folder: Path) -> str:
+def write_processor(folder: Path):
+    """Return a processor whose tokenizer knows the pool's words and whose pictures become 576 tokens."""
+    texts = [" ".join(WORDS) + " USER: ASSISTANT: . , '"] * 50
+    return load_processor(build_twin(str(folder / "twin"), texts, TwinConfig(image=336, patch=14)))
+
+
+def write_proxy(folder: Path) -> str:
+    """Write the proxy; returns its folder."""
+    from trajectories import proxy_config
+
+    processor, config = write_processor(folder), proxy_config()
+    config.image_token_index = config.image_token_id = processor.image_token_id
+    on_gpu(config).save_pretrained(str(folder / "proxy"))
+    processor.save_pretrained(str(folder / "proxy"))
+    torch.cuda.empty_cache()
+    return str(folder / "proxy")
+
+
+def write_adapter(folder: Path) -> str:
     """Write the 7B model and a LoRA adapter on it; returns the adapter's folder."""
     from peft import LoraConfig, get_peft_model
 
-    texts = [" ".join(WORDS) + " USER: ASSISTANT: . , '"] * 50
-    twin = build_twin(str(folder / "twin"), texts, TwinConfig(image=336, patch=14))
-    processor = load_processor(twin)
-    config = config_7b()
+    processor, config = write_processor(folder), config_7b()
     config.image_token_index = config.image_token_id = processor.image_token_id
     model = on_gpu(config)
     base = str(folder / "base")
@@ -94,12 +110,44 @@ def rate(spec, gpus: int) -> dict[str, float]:
     }
 
 
+GRADIENT = FeatureConfig(
+    which="projector+lora",
+    projection=ProjectionConfig(kind="sjlt"),
+    precision="bfloat16",
+    dtype="float16",
+    token_budget=16 * 800,
+    max_rows=16,
+    rows_per_part=64,
+)
+TRAJECTORY = FeatureConfig(
+    kind="trajectory", precision="bfloat16", token_budget=32 * 800, max_rows=32, rows_per_part=128
+)
+# kind: config, how its checkpoint is written, rows for 2 GPUs, claim
+KINDS = {
+    "gradient": (
+        GRADIENT,
+        write_adapter,
+        1536,
+        "the feature stage (projector + LoRA gradients, sjlt, 7B shape) on 2 GPUs of one host against 1",
+    ),
+    "trajectory": (
+        TRAJECTORY,
+        write_proxy,
+        10240,
+        "the feature stage (attention trajectories, 1.95B proxy shape) on 2 GPUs of one host against 1",
+    ),
+}
+
+
 def main() -> None:
     """Measure and write the row."""
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--out", default=str(RESULTS / "scaling.json"))
-    arguments.add_argument("--rows", type=int, default=1536)
+    arguments.add_argument("--kind", choices=list(KINDS), default="gradient")
+    arguments.add_argument("--out")
+    arguments.add_argument("--rows", type=int)
     asked = arguments.parse_args()
+    config, write_checkpoint, rows, claim = KINDS[asked.kind]
+    rows = asked.rows or rows
     gpus = torch.cuda.device_count()
     if gpus < 2:
         print("benchmarks/scaling.py needs 2 CUDA GPUs of at least 80 GB; skipped")
@@ -107,34 +155,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         begin = time.time()
-        adapter = write_checkpoint(folder)
+        checkpoint = write_checkpoint(folder)
         print(f"checkpoint written in {time.time() - begin:.0f} s", flush=True)
-        config = FeatureConfig(
-            which="projector+lora",
-            projection=ProjectionConfig(kind="sjlt"),
-            precision="bfloat16",
-            dtype="float16",
-            token_budget=16 * 800,
-            max_rows=16,
-            rows_per_part=64,
-        )
-        ensure_ray(RayConfig(object_store_mb=8000, dashboard=False))
+        ensure_ray(RayConfig(object_store_mb=16_000, dashboard=False))
         found = {}
-        for n, pool in (
-            (2, write_pool(folder / "whole", asked.rows)),
-            (1, write_pool(folder / "half", asked.rows // 2)),
-        ):
-            spec = make_spec(pool, [CheckpointRef(1, adapter)], config, str(folder / f"features-{n}"))
+        for n, pool in ((2, write_pool(folder / "whole", rows)), (1, write_pool(folder / "half", rows // 2))):
+            spec = make_spec(pool, [CheckpointRef(1, checkpoint)], config, str(folder / f"features-{n}"))
             found[n] = rate(spec, n)
             print(n, found[n], flush=True)
     result = {
-        "claim": "the feature stage (projector + LoRA gradients, sjlt, 7B shape) on 2 GPUs of one host against 1",
+        "claim": claim,
         "ratio": found[2]["rows_per_s"] / found[1]["rows_per_s"],
         "gpus": found,
         "machine": f"{gpus} x {torch.cuda.get_device_name()}, {os.cpu_count()} CPU cores",
         "versions": versions("torch"),
     }
-    write(result, asked.out)
+    name = "scaling" if asked.kind == "gradient" else f"scaling_{asked.kind}"
+    write(result, asked.out or RESULTS / f"{name}.json")
 
 
 if __name__ == "__main__":

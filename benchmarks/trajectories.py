@@ -31,8 +31,8 @@ from vinnow.models.taps.forward import last_hidden, on_device, tower_features
 TOKENS, BATCH, K = 776, 32, 5
 
 
-def build(seed: int, attn: str = "sdpa"):
-    """Return the proxy with random weights, bf16 on the GPU."""
+def proxy_config() -> LlavaConfig:
+    """Return the proxy's config."""
     text = StableLmConfig(
         vocab_size=100352,
         hidden_size=2048,
@@ -44,8 +44,12 @@ def build(seed: int, attn: str = "sdpa"):
         partial_rotary_factor=0.25,
         max_position_embeddings=4096,
     )
-    config = LlavaConfig(vision_config=clip(), text_config=text, image_token_index=IMAGE_ID, vision_feature_layer=-2)
-    return on_gpu(config, seed, attn).eval().requires_grad_(False)
+    return LlavaConfig(vision_config=clip(), text_config=text, image_token_index=IMAGE_ID, vision_feature_layer=-2)
+
+
+def build(seed: int, attn: str = "sdpa"):
+    """Return the proxy with random weights, bf16 on the GPU."""
+    return on_gpu(proxy_config(), seed, attn).eval().requires_grad_(False)
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
 """The trained weights of one training alone, in bfloat16: what a proxy's checkpoints need, a sixth of a resumable state.
 
 A folder of `trained.safetensors` (by canonical name), `trained.json` (which base they belong to, by path and by content
-digest), the base's `config.json` and the processor. `models.load.load` puts them on the base. Hugging Face alone cannot load
-such a folder: it has no whole model.
+digest), the base's `config.json` and the processor. `models.load.load` puts them on the base. Hugging Face alone cannot
+load such a folder: it has no whole model.
 """
 
 import os
@@ -48,7 +48,8 @@ def trained_base(folder: Path, digest_of: Callable[[str], str]) -> str:
         raise InputError(f"{str(folder)!r} holds trained weights alone, and their base is gone: {places[0]!r}.")
     if digest_of(found[0]) != facts["base_digest"]:
         raise InputError(
-            f"{str(folder)!r} was trained from {found[0]!r}, whose weights are others now. Put that model back, or train again."
+            f"{str(folder)!r} was trained from {found[0]!r}, whose weights are others now. "
+            "Put that model back, or train again."
         )
     return found[0]
 

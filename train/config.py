@@ -20,10 +20,10 @@ class TrainConfig(Config):
     `global_batch = micro_batch × accumulation × workers`, checked when the config is read. `epochs` may be a fraction;
     `max_steps` overrules it. `checkpoint_count` leaves that many evenly spaced proxy checkpoints, the last step included;
     `checkpoint_steps` one every so many steps; `checkpoint_start` also keeps the model before its first step;
-    `checkpoint_weights`: whole models that Hugging Face loads alone, or only what this training changes, in bfloat16 (a LoRA
-    training's checkpoints are its adapters either way); `save_moments` puts Adam's moments beside the weights of each, for gradients
-    in the Adam modes. `resume_steps`: how often the resumable state is saved. The report's loss
-    is the mean of the last `log_steps` steps.
+    `checkpoint_weights`: whole models that Hugging Face loads alone, or only what this training changes, in bfloat16 (a
+    LoRA training's checkpoints are its adapters either way); `save_moments` puts Adam's moments beside the weights of each,
+    for gradients in the Adam modes. `resume_steps`: how often the resumable state is saved. The report's loss is the mean
+    of the last `log_steps` steps.
     `cache_mb`: memory a worker may use to keep prepared rows from one epoch to the next.
     """
 
