@@ -6,8 +6,11 @@ reader refuses another key, another storage, a missing row and a row twice. Axes
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,10 @@ from .files import join, list_files, open_fs, write_parquet
 from .keys import FeatureKey
 from .quantise import FLOATS
 
+# threads that read a store while its reader computes, and how many row groups they are ahead at most
+READERS = 2
+# bytes of one row group's vectors in float32: what `scan` holds is a few of them
+_GROUP_BYTES = 1 << 25
 _STEP = re.compile(r"step=(\d+)/[^/]+\.parquet$")
 
 
@@ -42,7 +49,8 @@ def write_part(
     table = to_table(key, batch, dtype, name)
     # only leaf columns can be split by byte stream; the vector's leaf is vec.list.element
     split = ("vec.list.element",) if dtype in FLOATS else ()
-    write_parquet(path, table, split_columns=split, dictionary=False)
+    rows = max(1, _GROUP_BYTES // (4 * key.dim))
+    write_parquet(path, table, split_columns=split, dictionary=False, row_group_size=rows)
     return path
 
 
@@ -93,17 +101,18 @@ class FeatureSet:
     def scan(self, step: int) -> Iterator[FeatureBatch]:
         """Yield one batch a row group, in part order, dequantised to float32; memory does not grow with the pool.
 
+        Threads read up to READERS row groups ahead.
+
         Raises:
             KeyMismatchError: a part has another key or storage than the first one.
         """
         first = _read_footer(self._of(step)[0])
-        for path in self._of(step):
-            fs, inner = open_fs(path)
-            with fs.open_input_file(inner) as source:
-                file = pq.ParquetFile(source)
-                _refuse_other(path, read_footer(file.schema_arrow, path), first)
-                for group in range(file.num_row_groups):
-                    yield to_batch(file.read_row_group(group), first[1], first[0].dim)
+        with ThreadPoolExecutor(READERS, thread_name_prefix="features") as threads:
+            for path, file, batch in _ahead(threads, lambda path: _read_group(path, first), self._of(step)):
+                yield batch
+                more = range(1, file.num_row_groups)
+                for _, _, later in _ahead(threads, partial(_read_group, path, first, file), more):
+                    yield later
 
     def load(self, step: int, ids: np.ndarray[Any, Any] | None = None) -> FeatureBatch:
         """Load one checkpoint; with `ids`, exactly those rows in that order.
@@ -151,6 +160,36 @@ def match_rows(have: np.ndarray[Any, Any], want: np.ndarray[Any, Any], what: str
             "stopped."
         )
     return order[at]
+
+
+def _ahead(threads: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """Yield `work(item)` in order; threads are at most READERS items ahead of the consumer."""
+    waiting: deque[Future[Any]] = deque()
+    try:
+        for item in items:
+            waiting.append(threads.submit(work, item))
+            if len(waiting) > READERS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:  # the consumer may stop early, or a part be refused
+        for future in waiting:
+            future.cancel()
+
+
+def _read_group(
+    path: str, wanted: tuple[FeatureKey, str], footer: pq.FileMetaData | None = None, group: int = 0
+) -> tuple[str, pq.FileMetaData, FeatureBatch]:
+    """Read one row group of a part that must have the wanted (key, storage); returns the part's footer too."""
+    fs, inner = open_fs(path)
+    with fs.open_input_file(inner) as source:
+        # several small columns: buffering them first and a thread for each cost more than they save (measured)
+        file = pq.ParquetFile(source, metadata=footer, pre_buffer=False)
+        if footer is None:
+            _refuse_other(path, read_footer(file.schema_arrow, path), wanted)
+        names = [n for n in file.schema_arrow.names if n != "step"]
+        table = file.read_row_group(group, columns=names, use_threads=False)
+        return path, file.metadata, to_batch(table, wanted[1], wanted[0].dim)
 
 
 def _read_footer(path: str) -> tuple[FeatureKey, str]:

@@ -91,7 +91,11 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def write_parquet(
-    path: str | os.PathLike[str], table: pa.Table, split_columns: tuple[str, ...] = (), dictionary: bool = True
+    path: str | os.PathLike[str],
+    table: pa.Table,
+    split_columns: tuple[str, ...] = (),
+    dictionary: bool = True,
+    row_group_size: int | None = None,
 ) -> None:
     """Write one Parquet file whole or not at all (zstd; `split_columns` in BYTE_STREAM_SPLIT for float vectors).
 
@@ -104,7 +108,7 @@ def write_parquet(
     if split_columns:
         options["use_byte_stream_split"] = list(split_columns)
     try:
-        pq.write_table(table, temporary, filesystem=fs, **options)
+        pq.write_table(table, temporary, filesystem=fs, row_group_size=row_group_size, **options)
         fs.move(temporary, inner)
     except BaseException:
         _discard(fs, temporary)
