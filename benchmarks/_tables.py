@@ -54,7 +54,7 @@ def fidelity() -> str:
 
 def trajectories() -> str:
     """Attention trajectories on one GPU."""
-    row = result("trajectories")
+    row, scaling = result("trajectories"), result("scaling_trajectory")
     bars = {
         "ours / plain forward": ("`flat` ÷ plain forward without LM head, 776 tokens", 0.95),
         "ours (heads) / plain forward": ("`heads` ÷ the same", "–"),
@@ -65,10 +65,35 @@ def trajectories() -> str:
     lines += [f"| {what} | {row['ratios'][name]:.2f} | {bar} |" for name, (what, bar) in bars.items()]
     wrong = row["singular_values"]["largest_relative_error"]
     lines.append(f"| singular values ÷ `svdvals` in float64, largest relative error | {wrong:.0e} | 1e-4 |")
+    lines.append(f"| two GPUs of one host ÷ one, whole feature stage | {scaling['ratio']:.2f} | 1.9 |")
+    rates = row["samples_per_s"] | {"stage": scaling["gpus"]["1"]["rows_per_s"]}
+    names = {
+        "plain forward": "plain forward",
+        "ours, flat": "`flat`",
+        "ours, heads": "`heads`",
+        "ours, realistic": "`flat`, realistic lengths",
+        "published, realistic": "the published way",
+        "stage": "whole stage",
+    }
+    lines += ["", "| samples/s | " + " | ".join(names.values()) + " |", "|---|" + "---|" * len(names)]
+    lines += [f"| {row['machine']} | " + " | ".join(f"{rates[n]:.1f}" for n in names) + " |"]
     return "\n".join(lines) + "\n"
 
 
-TABLES = {"gradients": gradients, "fidelity": fidelity, "trajectories": trajectories}
+def clustering() -> str:
+    """From stored trajectories to picks at full size."""
+    row = result("clustering")
+    rest, sides = row["all_but_kmeans_s"], row["sides"]
+    lines = ["| what | ours | the scripts' way | bar |", "|---|---|---|---|"]
+    both = [f"{rest[n]:.1f} s" for n in ("ours", "published")]
+    lines.append(f"| all but k-means | {both[0]} | {both[1]} ({row['ratio']:.1f} times ours) | ≥ 10 times |")
+    means = [f"{sides[n]['seconds']['k-means']:.0f} s" for n in ("ours", "published")]
+    lines.append(f"| k-means itself | {means[0]} (all points) | {means[1]} (256,000 points) | – |")
+    lines.append(f"| peak memory | {sides['ours']['peak_gib']:.2f} GiB | – | ≤ 3 GiB |")
+    return "\n".join(lines) + "\n"
+
+
+TABLES = {"gradients": gradients, "fidelity": fidelity, "trajectories": trajectories, "clustering": clustering}
 
 
 def filled(text: str) -> str:

@@ -1,10 +1,10 @@
 """From stored trajectories to picks at LLaVA's full size, on a CPU: ours beside a re-creation of XMAS's scripts.
 
-665,298 rows (40,688 text-only), 104 checkpoints, K = 1000, 100 iterations, 50 % taken. `python benchmarks/clustering.py`
-writes benchmarks/results/clustering.json. Each side runs in a process of its own, one after the other. Ours reads the feature
-store (Parquet) and learns from all points; the scripts' way (spec: XMAS §5, §6) reads one JSON a checkpoint, loops over rows
-in Python and lets faiss learn from 256 points a cluster. Of its 104 JSON files (15 GB) FILES are written and read; their
-seconds are scaled to 104, everything else has all 104 columns.
+665,298 rows (40,688 text-only), 104 checkpoints, K = 1000, 100 iterations, 50 % taken. `python
+benchmarks/clustering.py` writes benchmarks/results/clustering.json. Each side runs in a process of its own, one after
+the other. Ours reads the feature store (Parquet) and learns from all points; the scripts' way (spec: XMAS §5, §6)
+reads one JSON a checkpoint, loops over rows in Python and lets faiss learn from 256 points a cluster. Of its 104 JSON
+files (15 GB) FILES are written and read; their seconds are scaled to 104, everything else has all 104 columns.
 """
 
 import argparse

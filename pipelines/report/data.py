@@ -38,7 +38,10 @@ class Picked:
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Attention trajectories by cluster: quartiles [C, T] at `steps` [T]; `sizes`, `picked` [C] in rows."""
+    """Attention trajectories by cluster: quartiles [C, T] at `steps` [T]; `sizes`, `picked`, `sources` [C] in rows.
+
+    `picked` by budget, `sources` by the name of the data set that rows come from.
+    """
 
     steps: list[int]
     median_CT: Array
@@ -46,6 +49,7 @@ class Trajectories:
     high_CT: Array
     sizes: Array
     picked: dict[str, Array] = field(default_factory=dict)
+    sources: dict[str, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

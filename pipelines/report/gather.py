@@ -56,7 +56,7 @@ def _add_selector(run_dir: str, data: ReportData, pool: Pool, selector: str, pic
     scores = read_rows(paths[0], SCORES)
     needs = registry.make(selector, _selector_config(run_dir, selector)).needs
     if "trajectory" in needs:
-        data.trajectories = _trajectories(run_dir, scores, picks)
+        data.trajectories = _trajectories(run_dir, pool, scores, picks)
     elif needs:
         # by SCORES, not PICKS: a vote's picks carry votes
         ids, best = _best(scores)
@@ -104,7 +104,7 @@ def _shown(pool: Pool, ids: Array, scores: Array) -> list[Shown]:
     ]
 
 
-def _trajectories(run_dir: str, scores: pa.Table, picks: dict[str, pa.Table]) -> Trajectories | None:
+def _trajectories(run_dir: str, pool: Pool, scores: pa.Table, picks: dict[str, pa.Table]) -> Trajectories | None:
     root = join(run_dir, "features")
     if not exists_any(root, "trajectory"):
         return None
@@ -129,7 +129,18 @@ def _trajectories(run_dir: str, scores: pa.Table, picks: dict[str, pa.Table]) ->
         budget: np.bincount(group[np.isin(ids, table["sample_id"].to_numpy())], minlength=clusters)
         for budget, table in picks.items()
     }
-    return Trajectories(steps, quartiles_3CT[1], quartiles_3CT[0], quartiles_3CT[2], sizes, taken)
+    sources = by_source(pool, ids, group, clusters)
+    return Trajectories(steps, quartiles_3CT[1], quartiles_3CT[0], quartiles_3CT[2], sizes, taken, sources)
+
+
+def by_source(pool: Pool, ids: Array, group: Array, clusters: int) -> dict[str, Array]:
+    """Return each source's rows by cluster [C], the largest source first."""
+    source_N = pool.column("source").astype(str)[match_rows(pool.ids(), ids, "xmas scores")]
+    names, number_N = np.unique(source_N, return_inverse=True)
+    counts_SC = np.zeros((len(names), clusters), np.int64)
+    np.add.at(counts_SC, (number_N, group), 1)
+    order = np.argsort(-counts_SC.sum(1), kind="stable")
+    return {str(names[s]): counts_SC[s] for s in order}
 
 
 def _picks(run_dir: str) -> dict[tuple[str, str], pa.Table]:

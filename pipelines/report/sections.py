@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from .data import FULL, RANDOM, Gallery, ReportData
+from .data import FULL, RANDOM, Gallery, ReportData, Trajectories
 from .headline import Row, findings, percent, signed
 from .markup import Html, esc, figure, join, table, tag
 from .pictures import card
 from .svg import COLORS, Frame, Point, Series, bar_chart, histogram, line_chart, mini_line
 
-BINS, CLUSTERS, REFUSED_ROWS = 60, 12, 40
+BINS, CLUSTERS, REFUSED_ROWS, SOURCES = 60, 12, 40, 6
 GREY = COLORS - 1
 
 
@@ -158,7 +158,38 @@ def trajectories_section(data: ReportData, rows: list[Row]) -> Html | None:
         f"median and quartiles of the {len(order)} largest of {len(found.sizes)} clusters, on one scale "
         f"({span[0]:.4g} to {span[1]:.4g})."
     )
-    return join([tag("div", *charts, class_="multiples"), tag("p", note, class_="note")])
+    parts = [tag("div", *charts, class_="multiples"), tag("p", note, class_="note"), _sizes(found.sizes)]
+    return join([*parts, _clusters(found, order)])
+
+
+def _sizes(sizes: np.ndarray[Any, Any]) -> Html:
+    """How many clusters have how many rows."""
+    filled = sizes[sizes > 0]
+    counts, edges = np.histogram(filled, bins=min(BINS, max(5, len(filled) // 4)))
+    middle, empty = float(np.median(filled)), len(sizes) - len(filled)
+    words = (
+        f"{len(filled):,} clusters of {filled.min():,} to {filled.max():,} rows, median {middle:,.0f}; {empty:,} empty"
+    )
+    frame = Frame("Cluster sizes", words, "rows in a cluster · clusters", 0.0, float(counts.max()) * 1.3)
+    picture = histogram(frame, edges.tolist(), counts.tolist(), [(f"median {middle:,.0f}", middle)])
+    return figure(picture, f"Cluster sizes: {words}.")
+
+
+def _clusters(found: Trajectories, order: np.ndarray[Any, Any]) -> Html:
+    """What the largest clusters hold by source, beside the whole pool, and how many of their rows were taken."""
+    names = list(found.sources)
+    shown, rest = names[:SOURCES], names[SOURCES:]
+    lines: list[list[Any]] = []
+    for title, chosen in [("all with an image", slice(None)), *((f"cluster {c}", slice(c, c + 1)) for c in order)]:
+        rows = int(found.sizes[chosen].sum())
+        counts = [int(found.sources[n][chosen].sum()) for n in shown]
+        if rest:
+            counts.append(sum(int(found.sources[n][chosen].sum()) for n in rest))
+        taken = [f"{int(picked[chosen].sum()):,}" for picked in found.picked.values()]
+        lines.append([title, f"{rows:,}", *taken, *(f"{100 * n / max(rows, 1):.1f}" for n in counts)])
+    sources = [f"{n} %" for n in shown] + ([f"{len(rest)} others %"] if rest else [])
+    head = ["cluster", "rows", *(f"taken at {b}" for b in found.picked), *sources]
+    return table("What the largest clusters hold, by source", head, lines, set(range(1, len(head))))
 
 
 def similarity_section(data: ReportData, rows: list[Row]) -> Html | None:

@@ -38,7 +38,8 @@ class Xmas:
         1000. `top_k`: how many singular values count; None takes all that are stored. `trajectory`: their sum
         (published), or the values themselves ("vectors"; the total variation then adds up over them).
         `scale`: raw (published), zscore (over the pool, at each checkpoint) or log (of 1 + x); it holds for
-        clusters and instability alike. `kmeans`, `niter`: the clustering; `train_points`: rows, drawn by
+        clusters and instability alike. `kmeans`, `niter`: the clustering, on the CPU or (faiss_gpu: other last
+        bits) on all GPUs of the driver's node; `train_points`: rows, drawn by
         seed, that it learns from; None takes all (the published default of faiss learns from 256 a cluster).
         `text_policy`: proportional (their share of the pool), cluster (one more cluster, as published, which
         keeps 0.3 % of LLaVA's), all, or none. `smallest_cluster`: clusters below it are left out (published:
@@ -49,7 +50,7 @@ class Xmas:
         top_k: int | None = Field(None, ge=1)
         trajectory: Literal["sum", "vectors"] = "sum"
         scale: Literal["raw", "zscore", "log"] = "raw"
-        kmeans: Literal["faiss", "sklearn"] = "faiss"
+        kmeans: Literal["faiss", "faiss_gpu", "sklearn"] = "faiss"
         niter: int = Field(100, ge=1)
         train_points: int | None = Field(None, ge=1)
         text_policy: Literal["proportional", "cluster", "all", "none"] = "proportional"
@@ -159,7 +160,7 @@ def cluster(x_NF: Array, clusters: int, config: "Xmas.Config", seed: int) -> Arr
     """Return each row's cluster [N] by k-means in L2 from random rows; the same bits for the same seed.
 
     Raises:
-        InputError: faiss is not installed.
+        InputError: faiss is not installed, or is to use a GPU and finds none.
     """
     # both libraries take 31 bits
     number = int(digest(f"xmas/{seed}"), 16) >> 33
@@ -174,6 +175,11 @@ def cluster(x_NF: Array, clusters: int, config: "Xmas.Config", seed: int) -> Arr
         raise InputError(
             "xmas clusters with faiss: pip install faiss-cpu (or faiss-gpu), or set kmeans to sklearn."
         ) from error
+    gpus = getattr(faiss, "get_num_gpus", int)() if config.kmeans == "faiss_gpu" else 0
+    if config.kmeans == "faiss_gpu" and not gpus:
+        raise InputError(
+            "xmas: kmeans is faiss_gpu, but faiss finds no GPU: install faiss-gpu, or set kmeans to faiss."
+        )
     learn_from = x_NF[_sample(len(x_NF), config.train_points, number)]
     # faiss would draw 256 points a cluster by itself; the sample is ours to draw
     kmeans = faiss.Kmeans(
@@ -183,6 +189,7 @@ def cluster(x_NF: Array, clusters: int, config: "Xmas.Config", seed: int) -> Arr
         seed=number,
         min_points_per_centroid=1,
         max_points_per_centroid=len(learn_from),
+        gpu=gpus or False,
     )
     kmeans.train(learn_from)
     _, nearest_N1 = kmeans.index.search(x_NF, 1)

@@ -29,23 +29,23 @@ def pool(tmp_path_factory):
     return str(folder / "pool")
 
 
-@pytest.fixture(scope="module")
-def expected(pool, twin_path, tmp_path_factory):
-    out = str(tmp_path_factory.mktemp("undisturbed"))
-    config = FeatureConfig(projection=ProjectionConfig(dim=64), rows_per_part=ROWS_PER_PART)
-    run_inline(make_spec(pool, [CheckpointRef(1, twin_path)], config, out))
-    return table(out)
+def expected(pool, twin_path, kind, steps, out):
+    """Each step's table of an undisturbed run."""
+    config = FeatureConfig(kind=kind, projection=ProjectionConfig(dim=64), rows_per_part=ROWS_PER_PART)
+    run_inline(make_spec(pool, [CheckpointRef(s, twin_path) for s in steps], config, str(out)))
+    return [table(out, kind, s) for s in steps]
 
 
-def table(out):
-    rows = FeatureSet(out, "gradient").load(1)
+def table(out, kind, step):
+    rows = FeatureSet(str(out), kind).load(step)
     order = np.argsort(rows.ids)
     return rows.ids[order], rows.vec[order], rows.n_tokens[order]
 
 
-def start(pool, twin_path, out):
+def start(pool, twin_path, out, kind="gradient", steps=(1,)):
     sets = ("projection.dim=64", f"rows_per_part={ROWS_PER_PART}", "ray.num_cpus=2", "ray.object_store_mb=200")
-    command = [sys.executable, "-m", "vinnow", "features", "--pool", pool, "--checkpoint", f"1={twin_path}"]
+    command = [sys.executable, "-m", "vinnow", "features", "--pool", pool, "--kind", kind]
+    command += [x for s in steps for x in ("--checkpoint", f"{s}={twin_path}")]
     command += ["--out", str(out), "--set", "ray.dashboard=false", *(x for s in sets for x in ("--set", s))]
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     return subprocess.Popen(
@@ -60,7 +60,7 @@ def start(pool, twin_path, out):
 
 
 def parts(out):
-    return {p: p.stat().st_mtime_ns for p in out.glob("gradient/step=*/part-*.parquet") if ".tmp-" not in p.name}
+    return {p: p.stat().st_mtime_ns for p in out.glob("*/step=*/part-*.parquet") if ".tmp-" not in p.name}
 
 
 def wait_for_parts(process, out, count):
@@ -77,12 +77,12 @@ def finish(process):
     return said
 
 
-def same(out, expected):
-    for mine, other in zip(table(str(out)), expected, strict=True):
-        assert np.array_equal(mine, other)
+def same(found, expected):
+    for mine, other in zip(found, expected, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(mine, other, strict=True))
 
 
-def test_a_killed_driver_loses_and_doubles_nothing(pool, twin_path, expected, tmp_path):
+def test_a_killed_driver_loses_and_doubles_nothing(pool, twin_path, tmp_path, tmp_path_factory):
     process = start(pool, twin_path, tmp_path)
     wait_for_parts(process, tmp_path, 10)
     everyone = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
@@ -102,22 +102,26 @@ def test_a_killed_driver_loses_and_doubles_nothing(pool, twin_path, expected, tm
     now = parts(tmp_path)
     assert len(now) == PARTS
     assert all(now[p] == written for p, written in left.items())
-    same(tmp_path, expected)
+    undisturbed = expected(pool, twin_path, "gradient", [1], tmp_path_factory.mktemp("undisturbed"))
+    same([table(tmp_path, "gradient", 1)], undisturbed)
 
 
-def test_a_killed_actor_loses_and_doubles_nothing(pool, twin_path, expected, tmp_path):
-    process = start(pool, twin_path, tmp_path)
+def test_a_killed_actor_loses_and_doubles_nothing(pool, twin_path, tmp_path, tmp_path_factory):
+    """Trajectories at two checkpoints in one pass."""
+    process = start(pool, twin_path, tmp_path, "trajectory", (1, 2))
     wait_for_parts(process, tmp_path, 10)
-    actors = [p for p in psutil.Process(process.pid).children(recursive=True) if "_Reporting" in " ".join(p.cmdline())]
+    everyone = psutil.Process(process.pid).children(recursive=True)
+    actors = [p for p in everyone if "FeatureActor" in " ".join(p.cmdline())]
     assert actors
     for actor in actors:
         os.kill(actor.pid, signal.SIGKILL)
     before = parts(tmp_path)
-    assert len(before) < PARTS
+    assert len(before) < 2 * PARTS
     finish(process)
     now = parts(tmp_path)
-    assert len(now) == PARTS
+    assert len(now) == 2 * PARTS
     # a part that was under way may be written again; those that the driver had counted are not touched
-    assert sum(now[p] != written for p, written in before.items()) <= 2 * len(actors)
-    same(tmp_path, expected)
+    assert sum(now[p] != written for p, written in before.items()) <= 4 * len(actors)
+    undisturbed = expected(pool, twin_path, "trajectory", [1, 2], tmp_path_factory.mktemp("undisturbed"))
+    same([table(tmp_path, "trajectory", s) for s in (1, 2)], undisturbed)
     assert len(Pool(pool).ids()) == ROWS

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+from collections import Counter
 from html.parser import HTMLParser
 
 import numpy as np
@@ -29,7 +30,7 @@ from vinnow.pipelines.report.data import (
     Trajectories,
     Trial,
 )
-from vinnow.pipelines.report.gather import gather
+from vinnow.pipelines.report.gather import by_source, gather
 from vinnow.pipelines.report.headline import headline
 from vinnow.pipelines.report.markup import Html, tag
 from vinnow.pipelines.report.sections import SECTIONS
@@ -39,7 +40,7 @@ from vinnow.pool.reader import Pool
 from vinnow.select.run import select
 from vinnow.store.errors import InputError
 from vinnow.store.manifest import Manifest
-from vinnow.store.tables import EVALS, REFUSED, write_rows
+from vinnow.store.tables import EVALS, REFUSED, SCORES, read_rows, write_rows
 
 HOSTILE = '</style><script src="http://evil.example/x.js">alert(1)</script><img src=x onerror="a()">&\x00'
 VOID = {"img", "meta"}
@@ -137,6 +138,7 @@ def full_data(folder):
             curves + 0.1,
             np.array([123, 4567, 89]),
             {"10%": np.array([5, 6, 7])},
+            {"coco": np.array([100, 4000, 0]), HOSTILE: np.array([23, 567, 89])},
         ),
         similarity=[Similarity("less", rng.normal(size=5000), {"10%": 1.2816, "30%": 0.5244})],
         galleries=[Gallery("less", "10%", shown, [lost])],
@@ -204,7 +206,7 @@ def test_thumbnails_are_the_pictures(markup, tmp_path):
 
 def test_every_chart_has_a_title_and_a_description(markup):
     charts = re.findall(r"<svg[^>]*role=\"img\".*?</svg>", markup, re.DOTALL)
-    assert len(charts) == 6  # accuracy, picks, three clusters, one histogram
+    assert len(charts) == 7  # accuracy, picks, three clusters, their sizes, one histogram of scores
     for chart in charts:
         assert re.search("<svg[^>]*><title>[^<]+</title><desc>[^<]+</desc>", chart)
     assert all("caption" in t for t in re.findall("<table>.*?</thead>", markup, re.DOTALL))
@@ -312,6 +314,19 @@ def make_run(folder, pool, target, twin):
         record.facts.update(rows=60, bytes=1000)
 
 
+def test_clusters_are_counted_by_source():
+    class TwoSources:
+        def ids(self):
+            return np.array([9, 3, 5, 7], np.uint64)
+
+        def column(self, name):
+            return np.array({"source": ["vg", "coco", "vg", "coco"]}[name], object)
+
+    counts = by_source(TwoSources(), np.array([3, 5, 9], np.uint64), np.array([1, 0, 1]), 3)
+    assert {name: c.tolist() for name, c in counts.items()} == {"vg": [1, 1, 0], "coco": [0, 1, 0]}
+    assert list(counts) == ["vg", "coco"]
+
+
 def test_a_run_folder_is_gathered(tmp_path, tiny_pool, twin_path, target_pool):
     empty = gather(str(tmp_path))
     assert (empty.trials, empty.picked, empty.stages, empty.refused) == ([], [], [], {})
@@ -331,6 +346,11 @@ def test_a_run_folder_is_gathered(tmp_path, tiny_pool, twin_path, target_pool):
     assert (found.low_CT <= found.median_CT).all()
     assert (found.median_CT <= found.high_CT).all()
     assert 0 < found.picked["20 rows"].sum() <= 20
+    # by hand: the source of each row, its cluster from the scores
+    pool, scores = Pool(tiny_pool), read_rows(tmp_path / "scores" / "xmas.parquet", SCORES).to_pylist()
+    source_of = dict(zip(pool.ids().tolist(), pool.column("source"), strict=True))
+    counted = Counter((source_of[r["sample_id"]], r["group"]) for r in scores if r["group"] >= 0)
+    assert {(s, c): int(n) for s, by in found.sources.items() for c, n in enumerate(by) if n} == counted
     (less,) = data.similarity
     assert len(less.scores_N) == 60
     assert (less.scores_N >= less.thresholds["10%"]).sum() == 6

@@ -171,6 +171,15 @@ def test_what_cannot_be_clustered_is_refused(small, small_written, tmp_path):
         run(short, tmp_path, 5)
 
 
+def test_a_gpu_that_is_not_there_is_said(small, small_written):
+    import faiss
+
+    if getattr(faiss, "get_num_gpus", int)():
+        pytest.skip("there is one")
+    with pytest.raises(InputError, match="faiss finds no GPU"):
+        run(small, small_written, 5, kmeans="faiss_gpu")
+
+
 def test_without_faiss_nothing_else_is_done_silently(small, small_written, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(InputError, match="pip install faiss-cpu"):
