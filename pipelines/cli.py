@@ -220,6 +220,23 @@ def sweep(run: RunFile, sets: Sets = None) -> None:
 
 
 @app.command()
+def status(
+    run_folder: Annotated[str, typer.Argument(help="A run's folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Every stage of a run: done, under way or waiting, with rows, refused rows, seconds and bytes."""
+    from .status import as_json as plain
+    from .status import render
+    from .status import status as work
+
+    found = work(run_folder)
+    if as_json:
+        typer.echo(plain(found))
+    else:
+        console.print(render(found))
+
+
+@app.command()
 def report(run_folder: Annotated[str, typer.Argument(help="A run's folder.")]) -> None:
     """Write `report.html` again from what a run left on disk, and print its table."""
     from .results import write_report

@@ -138,7 +138,8 @@ def train_stage(run: Run, name: str, section: StageSection, model: str) -> Train
         ensure_ray(run.config.ray)
         with training_bar(name, out):
             report = train(config, out)
-        record.facts.update(rows=report.rows, loss=report.loss, steps=report.steps)
+        record.facts.update(rows=report.rows, loss=report.loss, steps=report.steps, refused=report.refused)
+        record.facts["bytes"] = folder_bytes(out)
 
     run.stage(name, {"config": config.model_dump_json(exclude={"model", "pool"}), "data": Pool(pool).digest}, work)
     return TrainReport.read(out)

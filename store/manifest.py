@@ -8,16 +8,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .files import digest, exists, join, read_json, write_json
+from .revision import code_revision
 
 
 @dataclass
 class StageRecord:
-    """One stage of a run. `fingerprint` is the digest of its inputs and config; `facts` are counts and measures."""
+    """One stage of a run. `fingerprint` is the digest of its inputs and config; `facts` are counts and measures.
+
+    `version`, `code`: which vinnow did it; other code does not make a stage undone.
+    """
 
     name: str
     fingerprint: str
     inputs: dict[str, Any]
     version: str = ""
+    code: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -52,7 +57,7 @@ class Manifest:
     def stage(self, name: str, inputs: dict[str, Any]) -> Iterator[StageRecord]:
         """Time a stage; write its manifest only if the body ends without an error."""
         plain = _plain(inputs)
-        record = StageRecord(name, digest(repr(sorted(plain.items()))), plain, self.version)
+        record = StageRecord(name, digest(repr(sorted(plain.items()))), plain, self.version, code_revision())
         start = time.perf_counter()
         yield record
         record.seconds = round(time.perf_counter() - start, 3)

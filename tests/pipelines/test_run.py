@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from vinnow.pipelines.config import RunConfig, load_run, resolve
 from vinnow.pipelines.plan import make_plan
 from vinnow.pipelines.rates import PlanConfig, load_rates, rate_for
+from vinnow.pipelines.status import as_json, status
 from vinnow.pipelines.whole import whole_run
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError, VinnowError
@@ -63,6 +64,7 @@ def test_a_whole_run_and_a_second_one(values, ray_cluster):
         "features-gradient", "features-trajectory", "ingest-pool", "ingest-target", "ingest-test", "proxy", "select",
         "sweep", "targets-gradient", "twin", "warmup-stage1",
     ]  # fmt: skip
+    check_status(config, stages)
     before = {f: os.stat(f).st_mtime_ns for f in every_file(out) if "report.html" not in f}
     begin = time.perf_counter()
     whole_run(config)
@@ -74,6 +76,31 @@ def test_a_whole_run_and_a_second_one(values, ray_cluster):
     plan = {line.stage: line for line in make_plan(config)}
     assert all(line.done for line in plan.values() if not line.stage.startswith("sweep-"))
     check_prices(plan, out)
+
+
+def check_status(config, stages):
+    """Every stage is known and done; one that lost its manifest is under way, as after a kill."""
+    found = status(config.out)
+    assert sorted(s.name for s in found) == stages
+    assert {s.state for s in found} == {"done"}
+    by_name = {s.name: s for s in found}
+    assert (by_name["ingest-pool"].rows, by_name["features-trajectory"].rows, by_name["proxy"].rows) == (60, 120, 60)
+    assert all(
+        by_name[n].seconds > 0 and by_name[n].bytes > 1000 for n in ("ingest-pool", "features-gradient", "proxy")
+    )
+    names = ("features-trajectory", "proxy", "ingest-pool", "select")
+    for name in names:
+        os.rename(f"{config.out}/stages/{name}.json", f"{config.out}/{name}.kept")
+    now = {s.name: s for s in status(config.out)}
+    for name in names:
+        os.rename(f"{config.out}/{name}.kept", f"{config.out}/stages/{name}.json")
+    assert {n: s.state for n, s in now.items() if s.state != "done"} == dict.fromkeys(names[:3], "under way") | {
+        "select": "waiting"
+    }
+    assert now["features-trajectory"].detail.startswith("4 parts at 2 checkpoints")
+    assert now["proxy"].detail.startswith("step 3, loss ")
+    assert now["ingest-pool"].detail.startswith("60 rows so far")
+    assert [s["name"] for s in json.loads(as_json(found))] == [s.name for s in found]
 
 
 def check_prices(plan, out):

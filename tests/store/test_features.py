@@ -13,7 +13,7 @@ from vinnow.store.errors import (
     MissingRowsError,
     NotFiniteError,
 )
-from vinnow.store.features import FeatureBatch, FeatureSet, parts_done, write_part
+from vinnow.store.features import READERS, FeatureBatch, FeatureSet, parts_done, write_part
 from vinnow.store.keys import FeatureKey, recipe_text
 from vinnow.store.tables import POOL, conform, read_rows, write_rows
 
@@ -143,15 +143,27 @@ def test_a_part_of_another_version_is_named(tmp_path, lost):
             read()
 
 
-def test_a_scan_opens_a_part_when_it_comes_to_it(tmp_path):
-    for p in range(3):
+def test_a_scan_reads_a_few_parts_ahead_and_no_more(tmp_path):
+    for p in range(READERS + 3):
         write_part(tmp_path, KEY, f"part-{p}", batch([10 * p, 10 * p + 1]), "int8")
     scan = FeatureSet(tmp_path, "gradient").scan(3)
     assert next(scan).ids.tolist() == [0, 1]
-    (tmp_path / "gradient/step=00000003/part-2.parquet").unlink()
-    assert next(scan).ids.tolist() == [10, 11]
+    (tmp_path / f"gradient/step=00000003/part-{READERS + 2}.parquet").unlink()
+    for p in range(1, READERS + 2):
+        assert next(scan).ids.tolist() == [10 * p, 10 * p + 1]
     with pytest.raises(FileNotFoundError):
         next(scan)
+
+
+def test_a_part_of_several_row_groups_is_read_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr("vinnow.store.features._GROUP_BYTES", 4 * KEY.dim * 2)
+    for p in range(3):
+        write_part(tmp_path, KEY, f"part-{p}", batch(list(range(10 * p, 10 * p + 7))))
+    batches = list(FeatureSet(tmp_path, "gradient").scan(3))
+    assert [len(b.ids) for b in batches] == [2, 2, 2, 1] * 3
+    assert np.concatenate([b.ids for b in batches]).tolist() == [10 * p + i for p in range(3) for i in range(7)]
+    whole = batch(list(range(7))).vec
+    np.testing.assert_allclose(np.concatenate([b.vec for b in batches[:4]]), whole, atol=1e-3)
 
 
 def test_targets_keep_tasks_in_any_storage(tmp_path):

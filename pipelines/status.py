@@ -1,0 +1,129 @@
+"""What a run's folder holds: every stage of its config, done, under way or waiting, with rows, refusals, seconds, bytes.
+
+Read from disk alone, without Ray: it may be asked while the run is under way, or after it was killed.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import pyarrow.parquet as pq
+from rich.table import Table
+
+from ..store.errors import InputError
+from ..store.files import exists, join, list_files, open_fs, read_json
+from ..store.manifest import StageRecord
+from .config import RunConfig
+from .flows import POOLS, folder_bytes
+
+State = Literal["done", "under way", "waiting"]
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """One stage. `rows`, `refused`, `seconds`, `bytes` are None where it has none yet; `detail` says how far it is."""
+
+    name: str
+    state: State
+    rows: int | None = None
+    refused: int | None = None
+    seconds: float | None = None
+    bytes: int | None = None
+    detail: str = ""
+
+
+def status(run_dir: str) -> list[StageStatus]:
+    """Return every stage of a run in order.
+
+    Raises:
+        InputError: this is no run's folder.
+    """
+    if not exists(join(run_dir, "run.json")):
+        raise InputError(f"{run_dir!r} is no run's folder: it has no run.json. Make one with `vinnow run`.")
+    config = RunConfig.model_validate(read_json(join(run_dir, "run.json"))["config"])
+    return [_one(run_dir, name, config) for name in stage_names(config)]
+
+
+def stage_names(config: RunConfig) -> list[str]:
+    """Return the stages of a run, as its manifests are named, in the order in which they run."""
+    names = [f"ingest-{p}" for p in POOLS if getattr(config, p) is not None]
+    names += ["twin"] if config.model.twin is not None else []
+    names += [f"warmup-{s.name}" for s in config.warmup] + ["proxy"]
+    for feature in config.features:
+        names.append(f"features-{feature.kind}")
+        if config.target is not None and feature.kind == "gradient":
+            names.append(f"targets-{feature.kind}")
+    return [*names, "select", "sweep"]
+
+
+def as_json(found: list[StageStatus]) -> str:
+    """Return the stages as JSON, one object each."""
+    return json.dumps([asdict(s) for s in found], indent=2)
+
+
+def render(found: list[StageStatus]) -> Table:
+    """Return the stages as a table for the terminal."""
+    table = Table("stage", "", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("rows", "refused", "seconds", "MB"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    style = {"done": "green", "under way": "yellow", "waiting": "dim"}
+    for s in found:
+        size = None if s.bytes is None else f"{s.bytes / 1e6:,.1f}"
+        seconds = None if s.seconds is None else f"{s.seconds:,.1f}"
+        counts = ["–" if v is None else f"{v:,}" for v in (s.rows, s.refused)]
+        table.add_row(s.name, f"[{style[s.state]}]{s.state}[/]", *counts, seconds or "–", size or "–", s.detail)
+    return table
+
+
+def _one(run_dir: str, name: str, config: RunConfig) -> StageStatus:
+    path = join(run_dir, "stages", f"{name}.json")
+    if exists(path):
+        done = StageRecord(**read_json(path))
+        facts = {k: done.facts.get(k) for k in ("rows", "refused", "bytes")}
+        return StageStatus(name, "done", seconds=done.seconds, **facts)
+    kind, _, rest = name.partition("-")
+    if kind == "ingest":
+        return _ingest(run_dir, name, rest)
+    if kind in ("features", "targets"):
+        return _features(run_dir, name, kind, rest)
+    if kind in ("warmup", "proxy"):
+        return _training(run_dir, name)
+    if kind == "sweep":
+        trials = list_files(join(run_dir, "sweep"), "result.json", recursive=True)
+        return _progress(name, bool(trials), f"{len(trials)} trials finished")
+    return StageStatus(name, "waiting")
+
+
+def _ingest(run_dir: str, name: str, pool: str) -> StageStatus:
+    parts = [f for f in list_files(join(run_dir, pool), ".parquet") if "/part-" in f]
+    rows = 0
+    for part in parts:
+        fs, inner = open_fs(part)
+        with fs.open_input_file(inner) as source:
+            rows += pq.read_metadata(source).num_rows
+    # a killed ingest begins again: these rows are not a part of any pool yet
+    return _progress(name, bool(parts), f"{rows:,} rows so far; ingest begins again when it is interrupted")
+
+
+def _features(run_dir: str, name: str, out: str, kind: str) -> StageStatus:
+    parts = list_files(join(run_dir, out, kind), ".parquet", recursive=True)
+    size = folder_bytes(join(run_dir, out, kind)) if parts else None
+    steps = {p.rsplit("/", 2)[1] for p in parts}
+    said = f"{len(parts):,} parts at {len(steps)} checkpoints are there and stay"
+    return StageStatus(name, "under way" if parts else "waiting", bytes=size, detail=said if parts else "")
+
+
+def _training(run_dir: str, name: str) -> StageStatus:
+    log = join(run_dir, "train", name, "log.jsonl")
+    if not exists(log):
+        return StageStatus(name, "waiting")
+    with open(log) as source:
+        # the last line may be half written
+        lines = [line for line in source if line.endswith("}\n")]
+    row: dict[str, Any] = json.loads(lines[-1]) if lines else {"step": 0, "loss": float("nan")}
+    return _progress(name, True, f"step {row['step']}, loss {row['loss']:.4f}")
+
+
+def _progress(name: str, begun: bool, detail: str) -> StageStatus:
+    return StageStatus(name, "under way" if begun else "waiting", detail=detail if begun else "")
