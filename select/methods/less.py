@@ -15,8 +15,8 @@ from ..influence import Influence, Products
 from ..view import View
 
 Array = np.ndarray[Any, Any]
-# rows that are held in float64 at once: 67 MB at 8192 dimensions
-BLOCK = 1024
+# rows of one product
+BLOCK = 64
 
 
 class Less(Influence):
@@ -32,8 +32,8 @@ class Less(Influence):
 
     def products(self, view: View, step: int, tasks: list[str]) -> Products:
         """Return the cosines with the tasks' mean unit gradients at one checkpoint."""
-        means_TD = self._task_means(view, step, tasks)
-        return lambda batch: cosines(batch.vec, means_TD)
+        means_DT = np.ascontiguousarray(self._task_means(view, step, tasks).T, np.float32)
+        return lambda batch: cosines(np.ascontiguousarray(batch.vec, np.float32), means_DT)
 
     def _task_means(self, view: View, step: int, tasks: list[str]) -> Array:
         """Return the mean unit gradient of each task, f64 [T, D]."""
@@ -53,19 +53,24 @@ class Less(Influence):
         return np.stack(means)
 
 
-def cosines(vec_ND: Array, means_TD: Array) -> tuple[Array, int]:
-    """Return ⟨row / |row|, mean⟩ f64 [N, T] (zero rows: 0), and the number of zero rows.
+def cosines(vec_ND: Array, means_DT: Array) -> tuple[Array, int]:
+    """Return ⟨row / |row|, mean⟩ f32 [N, T] (zero rows: 0), and the number of zero rows.
 
-    In float64, block by block: BLAS adds up in another order for another number of rows, and in float32 that
-    would let the picks depend on how the store is cut into parts.
+    Always in blocks of BLOCK rows, the last one filled up with zeros: BLAS adds up in another order for another
+    number of rows, and the picks must not depend on how the store is cut into parts.
     """
-    out_NT = np.zeros((len(vec_ND), len(means_TD)))
+    out_NT = np.zeros((len(vec_ND), means_DT.shape[1]), np.float32)
+    filled_BD = np.zeros((BLOCK, vec_ND.shape[1]), np.float32)
     zeros = 0
     for start in range(0, len(vec_ND), BLOCK):
-        rows_BD = vec_ND[start : start + BLOCK].astype(np.float64)
-        norm_B1 = np.sqrt(np.einsum("bd,bd->b", rows_BD, rows_BD))[:, None]
-        block_BT = out_NT[start : start + BLOCK]
-        np.divide(rows_BD @ means_TD.T, norm_B1, out=block_BT, where=norm_B1 > 0)
+        rows_BD = vec_ND[start : start + BLOCK]
+        n = len(rows_BD)
+        if n < BLOCK:
+            filled_BD[:n] = rows_BD
+            rows_BD = filled_BD
+        norm_B1 = np.sqrt(np.einsum("bd,bd->b", rows_BD, rows_BD))[:n, None]
+        product_BT = (rows_BD @ means_DT)[:n]
+        np.divide(product_BT, norm_B1, out=out_NT[start : start + n], where=norm_B1 > 0)
         zeros += int((norm_B1 == 0).sum())
     return out_NT, zeros
 

@@ -141,10 +141,13 @@ def test_targets_made_otherwise_are_refused_by_field(small, tmp_path, changes, f
 
 def test_cosines_do_not_depend_on_how_rows_are_cut():
     rng = np.random.default_rng(0)
-    rows, means = rng.normal(size=(700, 1024)).astype(np.float32), rng.normal(size=(57, 1024))
+    rows, means = rng.normal(size=(700, 1024)).astype(np.float32), rng.normal(size=(1024, 57)).astype(np.float32)
     whole, _ = cosines(rows, means)
-    cut = np.concatenate([cosines(rows[i : i + 3], means)[0] for i in range(0, 700, 3)])
-    assert np.array_equal(whole.astype(np.float32), cut.astype(np.float32))
+    for size in (1, 3, 64, 97):
+        cut = np.concatenate([cosines(rows[i : i + size], means)[0] for i in range(0, 700, size)])
+        assert np.array_equal(whole, cut)
+    norms = np.linalg.norm(rows.astype(float), axis=1, keepdims=True)
+    np.testing.assert_allclose(whole, rows.astype(float) @ means / norms, atol=1e-5)
 
 
 @pytest.mark.parametrize("stored", ["float16", "int8", "bit1"])
