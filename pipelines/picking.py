@@ -31,7 +31,7 @@ def make_view(
     reader = Pool(pool)
     ids = reader.ids()
     columns: dict[str, np.ndarray[Any, Any]] = {n: reader.column(n) for n in ("source", "task", "n_chars")}
-    columns["has_image"] = np.array([i is not None for i in reader.column("image")])
+    columns["has_image"] = reader.has_image()
     kinds = [n for n in needs if n != "targets"]
     refused = refused_ids(features, kinds) if features else np.empty(0, np.uint64)
     return View(

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..store.files import open_fs
 from .reader import Pool
-from .records import Record
+from .records import Record, image_value
 
 # picks are in rank order, so each chunk may touch every file: larger chunks read the pool fewer times (about
 # 100 MB)
@@ -43,12 +43,12 @@ def write_llava_json(pool: Pool, ids: np.ndarray[Any, Any], path: str) -> int:
 
 
 def to_llava(record: Record) -> dict[str, Any]:
-    """Return a record in LLaVA's keys: what the source carried (`id`, …), `image` when there is one,
-    `conversations`.
+    """Return a record in LLaVA's keys: what the source carried (`id`, …), `image` when there is one
+    (a list when there are several), `conversations`.
 
     A source record without `id` gets its `sample_id` in hexadecimal.
     """
-    shown = {"image": record.image} if record.image is not None else {}
+    shown = {"image": image_value(record.images)} if record.images else {}
     given = {"id": f"{record.sample_id:016x}"} | record.extra
     return given | shown | {"conversations": record.conversations}
 

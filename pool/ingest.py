@@ -20,6 +20,7 @@ from ..store.ids import IdGiver, ids_digest
 from .checks import Checked, RefusedError, check_record, source_of
 from .images import MAX_PIXELS, PIL_LIMIT, ImageError, load_image, resolve
 from .json_stream import iter_records
+from .records import image_value
 from .writer import PoolWriter
 
 MANIFEST = "pool.json"
@@ -143,9 +144,8 @@ class _Examiner:
             checked = check_record(raw)
         except RefusedError as error:
             return (source_of(raw), error), None
-        if checked.image is None or hash(checked.image) in self.sound:
-            return checked, None
-        return checked, self.threads.submit(self._look, checked.image)
+        unseen = [i for i in checked.images if hash(i) not in self.sound]
+        return checked, self.threads.submit(self._look, unseen) if unseen else None
 
     def end(self, row: int, checked: Checked | tuple[str, RefusedError], look: Future[None] | None) -> Examined:
         if not isinstance(checked, Checked):
@@ -155,18 +155,19 @@ class _Examiner:
                 look.result()
             except ImageError as error:
                 return Examined(row, None, checked.source, error)
-            self.sound.add(hash(checked.image))
-        sample_id, occurrence = self.ids.give(checked.image, checked.conversations)
+            self.sound.update(map(hash, checked.images))
+        sample_id, occurrence = self.ids.give(image_value(checked.images), checked.conversations)
         if occurrence and self.config.duplicates == "refuse":
             error = RefusedError("duplicate", f"occurrence {occurrence + 1} of this content")
             return Examined(row, sample_id, checked.source, error)
         return Examined(row, sample_id, checked.source, checked)
 
-    def _look(self, image: str) -> None:
-        if self.config.check_images:
-            load_image(self.config.image_root, image, self.config.max_pixels)
-        else:
-            resolve(self.config.image_root, image)
+    def _look(self, images: list[str]) -> None:
+        for image in images:
+            if self.config.check_images:
+                load_image(self.config.image_root, image, self.config.max_pixels)
+            else:
+                resolve(self.config.image_root, image)
 
 
 def _identity(config: IngestConfig) -> dict[str, Any]:
