@@ -25,7 +25,7 @@ REASONS = {
     "image_missing": "no such image file",
     "image_not_a_file": "the image is a folder, a FIFO or a device",
     "image_empty": "the image file has no bytes",
-    "image_too_large": "the image has more pixels than allowed",
+    "image_too_large": "the image has more pixels or bytes than allowed",
     "image_truncated": "the image file is cut off",
     "image_unreadable": "the image cannot be decoded",
     "no_trained_token": "no answer token carries loss",
@@ -53,6 +53,14 @@ class RefusedError(InputError):
     def __init__(self, reason: str, detail: str = "") -> None:
         assert reason in REASONS, reason
         super().__init__(detail or REASONS[reason])
+        self.reason = reason
+
+
+class ImageError(InputError):
+    """A picture that cannot be used; `reason` is one of `REASONS`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
         self.reason = reason
 
 
