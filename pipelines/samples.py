@@ -8,8 +8,7 @@ import numpy as np
 from ..models.cost import RowSize
 from ..pool.checks import RefusedError, check_record
 from ..pool.encode import EncodeError, Encoder
-from ..pool.ingest import IngestConfig
-from ..pool.json_stream import iter_records
+from ..pool.ingest import IngestConfig, read_records
 from ..pool.reader import Pool
 from ..pool.records import Record
 from ..pool.templates import TEMPLATES
@@ -51,7 +50,7 @@ def look(config: IngestConfig, folder: str) -> Sample:
         return Sample(pool.rows, pool.take(pool.ids()[at]), "the pool")
     kept: list[Any] = []
     rows, stride = 0, 1
-    for raw in iter_records(config.source):
+    for raw in read_records(config):
         if rows % stride == 0:
             kept.append(raw)
         if len(kept) == 2 * ROWS:  # how many there are is only known at the end

@@ -76,6 +76,8 @@ def check_record(raw: Any) -> Checked:
     Raises:
         RefusedError: with the reason.
     """
+    if isinstance(raw, RefusedError):  # a format may know already
+        raise raw
     if not isinstance(raw, dict):
         raise RefusedError("not_an_object", f"found {type(raw).__name__}")
     images = _images(raw)

@@ -69,9 +69,10 @@ def members(file: File) -> Iterator[tarfile.TarInfo]:
                     raise BrokenTarError("a header of negative size")
                 at = tar.offset
                 yield info
-            # tarfile takes a broken header for the end
-            if source.read_at(tarfile.BLOCKSIZE, tar.offset).strip(b"\0"):
-                raise BrokenTarError(f"no header at byte {tar.offset}")
+            # tarfile takes a broken header for the end, and the file's end too; a whole tar ends in blocks of zeros
+            end = source.read_at(tarfile.BLOCKSIZE, tar.offset)
+            if end != bytes(tarfile.BLOCKSIZE):
+                raise BrokenTarError(f"{'no header' if end else 'no end mark'} at byte {tar.offset}")
     except BrokenTarError:
         raise
     except (tarfile.TarError, *DAMAGE) as error:
