@@ -176,6 +176,29 @@ def select(
 
 
 @app.command()
+def export(
+    pool: Annotated[str, typer.Argument(help="A POOL folder.")],
+    out: Annotated[str, typer.Option(help="The file to write: .json, or .parquet.")],
+    picks: Annotated[str | None, typer.Option(help="A PICKS file; without it, the whole pool.")] = None,
+    format_name: Annotated[str, typer.Option("--format", help="llava, sharegpt or parquet.")] = "llava",
+    embed_images: Annotated[bool, typer.Option("--embed-images", help="Put pictures into the Parquet file.")] = False,
+) -> None:
+    """Write picks for another tool: LLaVA JSON, ShareGPT with `dataset_info.json` (LLaMA-Factory), or Parquet.
+
+    Example: `vinnow export pool --picks out/picks/less-10pct.parquet --format sharegpt --out data/less.json`
+    """
+    from ..pool.export import export as work
+    from ..pool.reader import Pool
+    from .picking import ranked_ids
+
+    reader = Pool(pool)
+    done = work(reader, ranked_ids(picks) if picks else reader.ids(), out, format_name, embed_images)
+    console.print(f"{done.rows} rows in {out}")
+    if done.odd_marks:
+        console.print(f"{done.odd_marks} rows hold a literal <image> that is no picture; LLaMA-Factory stops at them.")
+
+
+@app.command()
 def evaluate(
     model: Annotated[str, typer.Option(help="A checkpoint folder.")],
     pool: PoolDir,
