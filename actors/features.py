@@ -14,7 +14,7 @@ import torch
 
 from ..models.load import load
 from ..models.taps.forward import on_device, tower_features
-from ..pool.collate import collate
+from ..pool.collate import collate, stack
 from ..store.errors import InputError
 from ..store.features import FeatureBatch, write_part
 from ..store.keys import FeatureKey
@@ -167,14 +167,11 @@ class FeatureActor:
         write_part(self.spec.out, key, name, batch, config.dtype)
 
     def _collate(self, part: LoadedPart, rows: list[int]) -> dict[str, Any]:
-        pixels = [part.pixels[i] for i in rows]
-        batch = collate([part.encoded[i] for i in rows], [None] * len(rows), self.pad_id)
-        owner = [r for r, p in enumerate(pixels) if p is not None]
-        if owner:
+        batch = collate([part.encoded[i] for i in rows], [()] * len(rows), self.pad_id)
+        u8_I3HW, batch["image_owner"] = stack([part.pixels[i] for i in rows])
+        if u8_I3HW is not None:
             # uint8 travels, floats are made on the device
-            u8 = torch.from_numpy(np.stack([p for p in pixels if p is not None])).to(self.spec.device)
-            batch["pixel_values"] = self.loader.encoder.normalise(u8)
-        batch["image_owner"] = torch.tensor(owner, dtype=torch.long)
+            batch["pixel_values"] = self.loader.encoder.normalise(u8_I3HW.to(self.spec.device))
         return batch
 
 

@@ -21,18 +21,21 @@ _SCHEMA = pa.schema(
         ("task", pa.string()),
         ("input_ids", pa.list_(pa.int32())),
         ("labels", pa.list_(pa.int32())),
-        ("pixels", pa.large_binary()),
+        ("pixels", pa.list_(pa.large_binary())),
     ]
 )
 
 
 @dataclass
 class LoadedPart:
-    """Rows of one part, encoded: `pixels` are uint8 [3, H, W] or None. `refused`: (sample_id, source, reason, detail)."""
+    """Rows of one part, encoded: `pixels` are each row's pictures, uint8 [3, H, W].
+
+    `refused`: (sample_id, source, reason, detail).
+    """
 
     encoded: list[Encoded]
     tasks: list[str]
-    pixels: list[np.ndarray[Any, Any] | None]
+    pixels: list[list[np.ndarray[Any, Any]]]
     refused: list[tuple[int, str, str, str]] = field(default_factory=list)
 
 
@@ -67,26 +70,23 @@ class PartLoader:
         """Ray Data's form: adds the column `payload` to rows of (part, todo)."""
         return batch | {"payload": np.array([pack(self.load(str(n))) for n in batch["part"]], dtype=object)}
 
-    def _one(self, record: Any) -> tuple[Encoded | None, np.ndarray[Any, Any] | None, tuple[str, str]]:
+    def _one(self, record: Any) -> tuple[Encoded | None, list[np.ndarray[Any, Any]], tuple[str, str]]:
         try:
             encoded = self.encoder.encode(record)
             if self.spec.config.kind != "trajectory" and (encoded.labels == -100).all():
                 return (
                     None,
-                    None,
+                    [],
                     ("no_trained_token", "no answer token carries loss: the gradient is undefined"),
                 )
-            if encoded.image is None:
-                return encoded, None, ("", "")
-            picture = load_image(self.root, encoded.image)
-            return encoded, self.encoder.pixels_u8(picture), ("", "")
+            return encoded, [self.encoder.pixels_u8(load_image(self.root, i)) for i in encoded.images], ("", "")
         except InputError as error:
-            return None, None, (getattr(error, "reason", "not_encodable"), str(error))
+            return None, [], (getattr(error, "reason", "not_encodable"), str(error))
 
 
 def pack(part: LoadedPart) -> bytes:
     """Put a loaded part into Arrow IPC bytes (its own format, not pickle; a part is some 90 MB at 336² × 256 rows)."""
-    shapes = {p.shape for p in part.pixels if p is not None}
+    shapes = {p.shape for row in part.pixels for p in row}
     if len(shapes) > 1:
         raise InputError(f"pictures of one part have different shapes after preprocessing: {sorted(shapes)}.")
     shape = next(iter(shapes), (0, 0, 0))
@@ -95,7 +95,7 @@ def pack(part: LoadedPart) -> bytes:
         part.tasks,
         [e.input_ids for e in part.encoded],
         [e.labels for e in part.encoded],
-        [None if p is None else p.tobytes() for p in part.pixels],
+        [[p.tobytes() for p in row] for row in part.pixels],
     ]
     meta = {"shape": ",".join(map(str, shape)), "refused": json.dumps(part.refused)}
     table = pa.table([pa.array(c, f.type) for c, f in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA)
@@ -112,8 +112,8 @@ def unpack(payload: bytes) -> LoadedPart:
     shape = tuple(int(s) for s in meta[b"shape"].decode().split(","))
     rows = table.to_pydict()
     encoded = [
-        Encoded(i, np.array(ids, np.int64), np.array(labels, np.int64), None)
+        Encoded(i, np.array(ids, np.int64), np.array(labels, np.int64), ())
         for i, ids, labels in zip(rows["sample_id"], rows["input_ids"], rows["labels"], strict=True)
     ]
-    pixels = [None if p is None else np.frombuffer(p, np.uint8).reshape(shape) for p in rows["pixels"]]
+    pixels = [[np.frombuffer(p, np.uint8).reshape(shape) for p in row] for row in rows["pixels"]]
     return LoadedPart(encoded, rows["task"], pixels, [tuple(r) for r in json.loads(meta[b"refused"])])

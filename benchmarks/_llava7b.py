@@ -79,12 +79,12 @@ def row(number: int, tokens: int, text_only: bool = False, trained: float = 0.5)
     count = max(1, int(text * trained))
     labels[-count:] = ids[-count:]
     picture = None if text_only else rng.normal(size=(3, SIDE, SIDE)).astype(np.float32)
-    return Encoded(number, ids, labels, None if text_only else "x"), picture
+    return Encoded(number, ids, labels, () if text_only else ("x",)), picture
 
 
 def batch_of(rows: list[tuple[Encoded, Any]]) -> dict[str, Any]:
     """Collate rows and put the batch on the GPU's doorstep (pinned memory)."""
-    batch = collate([r for r, _ in rows], [p for _, p in rows], 0)
+    batch = collate([r for r, _ in rows], [[] if p is None else [p] for _, p in rows], 0)
     return {k: v.pin_memory() if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
 
 

@@ -39,7 +39,7 @@ def samples(model):
         labels = np.full(len(ids), -100)
         trained = int(rng.integers(2, 12))
         labels[-trained:] = ids[-trained:]
-        rows.append(Encoded(i, ids, labels, "x"))
+        rows.append(Encoded(i, ids, labels, ("x",)))
         pixels.append(rng.normal(size=(3, side, side)).astype(np.float32))
     return rows, pixels
 
@@ -48,7 +48,7 @@ def one_by_one(model, rows, pixels, parameters):
     """The research scripts' way: batch 1, a backward pass, the flat gradient of the chosen parameters."""
     found = []
     for row, picture in zip(rows, pixels, strict=True):
-        batch = collate([row], [picture], 0)
+        batch = collate([row], [[picture]], 0)
         names = ("input_ids", "attention_mask", "labels", "pixel_values")
         loss = model(**{n: batch[n] for n in names}).loss
         found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]))
@@ -73,7 +73,7 @@ def main():
     seconds = {"batched": [], "one by one": []}
     for _ in range(ROUNDS):
         begin = time.perf_counter()
-        mine = tap.tensors(collate(rows, pixels, 0))
+        mine = tap.tensors(collate(rows, [[p] for p in pixels], 0))
         seconds["batched"].append(time.perf_counter() - begin)
         begin = time.perf_counter()
         other = one_by_one(single, rows, pixels, parameters)

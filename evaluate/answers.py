@@ -16,7 +16,7 @@ import torch
 from transformers import GenerationConfig
 
 from ..models.load import base_of, load
-from ..pool.collate import collate
+from ..pool.collate import collate, stack
 from ..pool.encode import Encoded, Encoder
 from ..pool.images import ImageError, load_image
 from ..pool.reader import Pool
@@ -31,6 +31,8 @@ from .config import EvalSpec
 FOLDER = "answers"
 FOOTER = "vinnow.eval"
 Refusal = tuple[int, str, str, str]
+# the pictures of one row
+Pictures = list[np.ndarray[Any, Any]]
 
 
 class AnswerActor:
@@ -79,15 +81,14 @@ class AnswerActor:
         self._write(name, done, [answers[i] for i in sorted(answers)])
         return {"part": name, "rows": len(done), "seconds": time.perf_counter() - start}
 
-    def answer(self, prompts: Sequence[Encoded], pixels: Sequence[np.ndarray[Any, Any] | None]) -> list[str]:
-        """Return the greedy answers to B prompts; `pixels` are uint8 [3, H, W] or None for text-only rows."""
-        batch = collate(prompts, [None] * len(prompts), self.pad_id, side="left")
+    def answer(self, prompts: Sequence[Encoded], pixels: Sequence[Pictures]) -> list[str]:
+        """Return the greedy answers to B prompts; `pixels` are each one's pictures, uint8 [3, H, W]."""
+        batch = collate(prompts, [()] * len(prompts), self.pad_id, side="left")
         inputs = {k: batch[k].to(self.spec.device) for k in ("input_ids", "attention_mask")}
-        shown = [p for p in pixels if p is not None]
-        if shown:
+        u8_I3HW, _ = stack(pixels)
+        if u8_I3HW is not None:
             # bytes travel to the device, floats are made there
-            u8_I3HW = torch.from_numpy(np.stack(shown)).to(self.spec.device)
-            inputs["pixel_values"] = self.encoder.normalise(u8_I3HW).to(self.model.dtype)
+            inputs["pixel_values"] = self.encoder.normalise(u8_I3HW.to(self.spec.device)).to(self.model.dtype)
         with torch.inference_mode():
             tokens_BT = self.model.generate(**inputs)
         new = tokens_BT[:, inputs["input_ids"].shape[1] :].cpu()
@@ -100,7 +101,7 @@ class AnswerActor:
         batches = [[rows[i] for i in b] for b in length_batches(lengths, config.token_budget, config.max_rows)]
         with ThreadPoolExecutor(config.threads) as threads:
 
-            def decode(batch: list[int]) -> list[Future[np.ndarray[Any, Any] | None]]:
+            def decode(batch: list[int]) -> list[Future[Pictures]]:
                 return [threads.submit(self._pixels, prompts[i]) for i in batch]
 
             waiting = decode(batches[0]) if batches else []
@@ -108,7 +109,7 @@ class AnswerActor:
                 # one batch ahead: the next pictures are decoded while this batch is answered
                 current, waiting = waiting, decode(batches[number + 1]) if number + 1 < len(batches) else []
                 sound: list[int] = []
-                pixels: list[np.ndarray[Any, Any] | None] = []
+                pixels: list[Pictures] = []
                 for i, future in zip(batch, current, strict=True):
                     try:
                         pixels.append(future.result())
@@ -119,8 +120,8 @@ class AnswerActor:
                     answers |= zip(sound, self.answer([prompts[i] for i in sound], pixels), strict=True)
         return answers
 
-    def _pixels(self, prompt: Encoded) -> np.ndarray[Any, Any] | None:
-        return None if prompt.image is None else self.encoder.pixels_u8(load_image(self.root, prompt.image))
+    def _pixels(self, prompt: Encoded) -> Pictures:
+        return [self.encoder.pixels_u8(load_image(self.root, i)) for i in prompt.images]
 
     def _set_greedy(self) -> None:
         """Replace what the checkpoint says about sampling: its own settings would be merged into ours."""

@@ -17,7 +17,7 @@ PROJECTIONS = ("rademacher", "sjlt", "kron", "targets", "none")
 
 @dataclass(frozen=True)
 class RowSize:
-    """A mean row: tokens (image tokens included), their mean square, trained tokens, and the share with a picture."""
+    """A mean row: tokens (image tokens included), their mean square, trained tokens, and its number of pictures."""
 
     tokens: float
     squares: float

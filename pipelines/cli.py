@@ -29,17 +29,21 @@ Start with `vinnow demo` (CPU, minutes), then `vinnow plan RUN.yaml` for your ow
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Override one config field: a.b=c (repeatable).")]
 Out = Annotated[str, typer.Option(help="Output folder.")]
 RunFile = Annotated[str, typer.Argument(help="The run's YAML, or the name of a recipe of the package.")]
+Format = Annotated[str, typer.Option("--format", help="auto, llava, sharegpt, scienceqa, parquet or webdataset.")]
+Split = Annotated[str | None, typer.Option(help="The split, where a source has several (ScienceQA, Parquet shards).")]
 PoolDir = Annotated[str, typer.Option(help="A POOL folder, made by `vinnow ingest`.")]
 
 
 @app.command()
 def ingest(
-    source: Annotated[str, typer.Argument(help="LLaVA records: a JSON array or JSONL.")],
+    source: Annotated[str, typer.Argument(help="Records: LLaVA or ShareGPT JSON, Parquet or tar shards, ScienceQA.")],
     out: Out,
-    images: Annotated[str | None, typer.Option(help="The folder that image paths count from.")] = None,
+    images: Annotated[str | None, typer.Option(help="The folder or archive that image paths count from.")] = None,
+    format_name: Format = "auto",
+    split: Split = None,
     sets: Sets = None,
 ) -> None:
-    """Turn LLaVA records into a POOL folder; every row ends there or in `refused.parquet` with a reason.
+    """Turn records into a POOL folder; every row ends there or in `refused.parquet` with a reason.
 
     Example: `vinnow ingest llava_v1_5_mix665k.json --images playground/data --out pool`
     """
@@ -47,7 +51,8 @@ def ingest(
     from ..pool.ingest import ingest as work
     from .config import settings
 
-    config = IngestConfig.parse({"source": source, "image_root": images} | settings(sets))
+    given = {"source": source, "image_root": images, "format": format_name, "split": split}
+    config = IngestConfig.parse(given | settings(sets))
     with bar("ingest", "rows") as tell:
         report = work(config, out, progress=lambda rows: tell(rows, 0))
     console.print(f"{report.rows} rows in {out}, {report.refused} refused {dict(report.reasons)}")
@@ -55,8 +60,10 @@ def ingest(
 
 @app.command()
 def doctor(
-    source: Annotated[str, typer.Argument(help="LLaVA records: a JSON array or JSONL.")],
-    images: Annotated[str | None, typer.Option(help="The folder that image paths count from.")] = None,
+    source: Annotated[str, typer.Argument(help="Records: LLaVA or ShareGPT JSON, Parquet or tar shards, ScienceQA.")],
+    images: Annotated[str | None, typer.Option(help="The folder or archive that image paths count from.")] = None,
+    format_name: Format = "auto",
+    split: Split = None,
     json_out: Annotated[str | None, typer.Option("--json", help="Also write the findings as JSON.")] = None,
     sets: Sets = None,
 ) -> None:
@@ -66,7 +73,8 @@ def doctor(
     from ..store.files import write_json
     from .config import settings
 
-    config = IngestConfig.parse({"source": source, "image_root": images} | settings(sets))
+    given = {"source": source, "image_root": images, "format": format_name, "split": split}
+    config = IngestConfig.parse(given | settings(sets))
     with bar("doctor", "rows") as tell:
         report = examine(config, progress=lambda rows: tell(rows, 0))
     for table in render(report):
@@ -165,6 +173,29 @@ def select(
     view = make_view(pool, features, targets, needs)
     for label, path in work(view, selector, config, list(budget), seed, out).items():
         console.print(f"{selector} {label}: {path} and {export_picks(pool, path)}")
+
+
+@app.command()
+def export(
+    pool: Annotated[str, typer.Argument(help="A POOL folder.")],
+    out: Annotated[str, typer.Option(help="The file to write: .json, or .parquet.")],
+    picks: Annotated[str | None, typer.Option(help="A PICKS file; without it, the whole pool.")] = None,
+    format_name: Annotated[str, typer.Option("--format", help="llava, sharegpt or parquet.")] = "llava",
+    embed_images: Annotated[bool, typer.Option("--embed-images", help="Put pictures into the Parquet file.")] = False,
+) -> None:
+    """Write picks for another tool: LLaVA JSON, ShareGPT with `dataset_info.json` (LLaMA-Factory), or Parquet.
+
+    Example: `vinnow export pool --picks out/picks/less-10pct.parquet --format sharegpt --out data/less.json`
+    """
+    from ..pool.export import export as work
+    from ..pool.reader import Pool
+    from .picking import ranked_ids
+
+    reader = Pool(pool)
+    done = work(reader, ranked_ids(picks) if picks else reader.ids(), out, format_name, embed_images)
+    console.print(f"{done.rows} rows in {out}")
+    if done.odd_marks:
+        console.print(f"{done.odd_marks} rows hold a literal <image> that is no picture; LLaMA-Factory stops at them.")
 
 
 @app.command()

@@ -31,7 +31,7 @@ def make_view(
     reader = Pool(pool)
     ids = reader.ids()
     columns: dict[str, np.ndarray[Any, Any]] = {n: reader.column(n) for n in ("source", "task", "n_chars")}
-    columns["has_image"] = np.array([i is not None for i in reader.column("image")])
+    columns["has_image"] = reader.has_image()
     kinds = [n for n in needs if n != "targets"]
     refused = refused_ids(features, kinds) if features else np.empty(0, np.uint64)
     return View(
@@ -70,6 +70,10 @@ def select_all(config: RunConfig, out: str, weights: dict[int, float]) -> dict[t
 def export_picks(pool: str, picks: str) -> str:
     """Write the records of a PICKS file beside it, in LLaVA's own format, best first; returns the JSON's path."""
     path = picks.removesuffix(".parquet") + ".json"
-    table = read_rows(picks, PICKS).sort_by("rank")
-    write_llava_json(Pool(pool), table["sample_id"].to_numpy(), path)
+    write_llava_json(Pool(pool), ranked_ids(picks), path)
     return path
+
+
+def ranked_ids(picks: str) -> np.ndarray[Any, Any]:
+    """Return the ids of a PICKS file, best first."""
+    return read_rows(picks, PICKS).sort_by("rank")["sample_id"].to_numpy()

@@ -8,8 +8,7 @@ import numpy as np
 from ..models.cost import RowSize
 from ..pool.checks import RefusedError, check_record
 from ..pool.encode import EncodeError, Encoder
-from ..pool.ingest import IngestConfig
-from ..pool.json_stream import iter_records
+from ..pool.ingest import IngestConfig, read_records
 from ..pool.reader import Pool
 from ..pool.records import Record
 from ..pool.templates import TEMPLATES
@@ -51,7 +50,7 @@ def look(config: IngestConfig, folder: str) -> Sample:
         return Sample(pool.rows, pool.take(pool.ids()[at]), "the pool")
     kept: list[Any] = []
     rows, stride = 0, 1
-    for raw in iter_records(config.source):
+    for raw in read_records(config):
         if rows % stride == 0:
             kept.append(raw)
         if len(kept) == 2 * ROWS:  # how many there are is only known at the end
@@ -75,7 +74,7 @@ def encode_sizes(sample: Sample, encoder: Encoder) -> Measured:
             found = encoder.encode(record)
         except EncodeError:  # refused, when the time comes
             continue
-        sizes.append((len(found.input_ids), int((found.labels != -100).sum()), record.image is not None))
+        sizes.append((len(found.input_ids), int((found.labels != -100).sum()), len(record.images)))
     return _measured(sizes, f"{len(sizes)} rows of {sample.origin}, encoded")
 
 
@@ -88,20 +87,20 @@ def estimate_sizes(sample: Sample, template: str, max_len: int, image_tokens: in
     sizes = []
     for record in sample.records:
         try:
-            segments = TEMPLATES[template].segments(record.conversations, record.image is not None)
+            segments = TEMPLATES[template].segments(record.conversations, bool(record.images))
         except InputError:
             continue
         # special tokens: one at the beginning, one behind each answer
         marks = 1 + sum(s.kind == "eos" for s in segments)
         trained = sum(len(s.text) / CHARS_PER_TOKEN + (s.kind == "eos") for s in segments if s.trained)
         text = sum(len(s.text) for s in segments) / CHARS_PER_TOKEN
-        tokens = min(max_len, round(marks + text + image_tokens * (record.image is not None)))
-        sizes.append((tokens, min(tokens, round(trained)), record.image is not None))
+        tokens = min(max_len, round(marks + text + image_tokens * len(record.images)))
+        sizes.append((tokens, min(tokens, round(trained)), len(record.images)))
     how = f"estimated from the characters of {len(sizes)} rows of {sample.origin}, {CHARS_PER_TOKEN} a token"
     return _measured(sizes, how)
 
 
-def _measured(sizes: list[tuple[int, int, bool]], how: str) -> Measured:
+def _measured(sizes: list[tuple[int, int, int]], how: str) -> Measured:
     if not sizes:
         raise InputError("no sampled row fits template and max_len; see `vinnow doctor`, or take another template.")
     tokens, labels, images = np.array(sizes, dtype=float).T
@@ -114,4 +113,4 @@ def _record(raw: Any) -> Record | None:
         found = check_record(raw)
     except RefusedError:
         return None
-    return Record(0, found.source, found.task, found.image, found.conversations, found.extra)
+    return Record(0, found.source, found.task, found.images, found.conversations, found.extra)

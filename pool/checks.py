@@ -15,16 +15,17 @@ REASONS = {
     "bad_role": "a turn is from neither human nor gpt",
     "not_alternating": "human and gpt do not take turns, or no gpt turn ends the conversation",
     "empty_answer": "every answer is empty: nothing could be trained",
-    "bad_image": "`image` is neither a path nor null",
+    "bad_image": "`image` is neither a path, a list of paths, nor null",
     "bad_label": "`source` or `task` is neither a text nor a number",
     "too_many_images": "several turns carry <image>, but the record has one picture",
+    "image_count": "the record has another number of pictures than of <image> marks",
     "bad_text": "the text holds characters that UTF-8 cannot (lone surrogates)",
     "duplicate": "a record with the same picture and turns came before",
     "image_outside_root": "the image path is absolute, climbs out of the root, or a link leads out",
     "image_missing": "no such image file",
     "image_not_a_file": "the image is a folder, a FIFO or a device",
     "image_empty": "the image file has no bytes",
-    "image_too_large": "the image has more pixels than allowed",
+    "image_too_large": "the image has more pixels or bytes than allowed",
     "image_truncated": "the image file is cut off",
     "image_unreadable": "the image cannot be decoded",
     "no_trained_token": "no answer token carries loss",
@@ -32,15 +33,16 @@ REASONS = {
     "not_finite": "a feature became NaN or infinite",
 }
 _ROLES = ("human", "gpt")
+_KEYS = ("image", "images", "conversations")
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A normalised record: human first, roles alternating, `<image>` once in front of its turn."""
+    """A normalised record: human first, roles alternating, one `<image>` a picture (a single one in front of its turn)."""
 
     source: str
     task: str
-    image: str | None
+    images: tuple[str, ...]
     conversations: list[dict[str, str]]
     extra: dict[str, Any]
 
@@ -54,30 +56,39 @@ class RefusedError(InputError):
         self.reason = reason
 
 
+class ImageError(InputError):
+    """A picture that cannot be used; `reason` is one of `REASONS`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
 def check_record(raw: Any) -> Checked:
     """Normalise one record as LLaVA's trainer reads it (spec: LLaVA §1.1).
 
     A leading gpt turn is dropped; every `<image>` of a human turn becomes one `<image>` line in front; a
     record with a picture but without `<image>` gets one in its first turn (LLaVA would drop the picture); a
-    literal `<image>` without a picture, or in an answer, stays text. `extra` keeps every other key, `id`,
-    `source` and `task` included.
+    literal `<image>` without a picture, or in an answer, stays text. With several pictures (`image` or `images`
+    is a list) each needs a mark of its own, which stays where it stands in the text; without any mark they
+    come first, a line each. `extra` keeps every other key, `id`, `source` and `task` included.
 
     Raises:
         RefusedError: with the reason.
     """
+    if isinstance(raw, RefusedError):  # a format may know already
+        raise raw
     if not isinstance(raw, dict):
         raise RefusedError("not_an_object", f"found {type(raw).__name__}")
-    image = raw.get("image")
-    if image is not None and (not isinstance(image, str) or not image):
-        raise RefusedError("bad_image", f"`image` is {image!r:.80}; one relative path, or null, is known")
+    images = _images(raw)
     turns = _turns(raw.get("conversations"))
-    if image is not None:
-        turns = _place_image(turns)
-    extra = {k: v for k, v in raw.items() if k not in ("image", "conversations")}
-    source = _label(raw, "source") or infer_source(image)
-    checked = Checked(source, _label(raw, "task") or source, image, turns, extra)
+    if images:
+        turns = _place_image(turns) if len(images) == 1 else _place_images(turns, len(images))
+    extra = {k: v for k, v in raw.items() if k not in _KEYS}
+    source = _label(raw, "source") or infer_source(images[0] if images else None)
+    checked = Checked(source, _label(raw, "task") or source, images, turns, extra)
     try:
-        json.dumps([source, checked.task, image, turns], ensure_ascii=False).encode()
+        json.dumps([source, checked.task, images, turns], ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise RefusedError("bad_text", str(error)) from error
     return checked
@@ -99,10 +110,28 @@ def source_of(raw: Any) -> str:
     """Name the source of a record that may be damaged; "" when it cannot be told."""
     if not isinstance(raw, dict):
         return ""
-    given, image = raw.get("source"), raw.get("image")
-    known = image is None or (isinstance(image, str) and image)
-    name = given if isinstance(given, str) and given else infer_source(image) if known else ""
+    given, first = raw.get("source"), ""
+    try:
+        images = _images(raw)
+        first = infer_source(images[0] if images else None)
+    except RefusedError:
+        pass
+    name = given if isinstance(given, str) and given else first
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _images(raw: dict[str, Any]) -> tuple[str, ...]:
+    """Return the record's image paths, of `image` or `images`: a path, a list of paths, or nothing."""
+    given = [(k, raw[k]) for k in ("image", "images") if raw.get(k) is not None and raw[k] != []]
+    if not given:
+        return ()
+    if len(given) > 1:
+        raise RefusedError("bad_image", "both `image` and `images` are given")
+    key, value = given[0]
+    paths = [value] if isinstance(value, str) else value
+    if not isinstance(paths, list) or not all(isinstance(p, str) and p for p in paths):
+        raise RefusedError("bad_image", f"`{key}` is {value!r:.80}; a relative path, a list of them, or null is known")
+    return tuple(paths)
 
 
 def _label(raw: dict[str, Any], key: str) -> str:
@@ -140,3 +169,13 @@ def _place_image(turns: list[dict[str, str]]) -> list[dict[str, str]]:
     at = holders[0] if holders else 0
     rest = turns[at]["value"].replace(IMAGE, "").strip()
     return [*turns[:at], {"from": "human", "value": f"{IMAGE}\n{rest}".strip()}, *turns[at + 1 :]]
+
+
+def _place_images(turns: list[dict[str, str]], images: int) -> list[dict[str, str]]:
+    marks = sum(t["value"].count(IMAGE) for t in turns[::2])
+    if marks == images:
+        return turns
+    if marks:
+        raise RefusedError("image_count", f"{images} pictures, but {marks} <image> marks in the human turns")
+    first = (f"{IMAGE}\n" * images + turns[0]["value"].strip()).strip()
+    return [{"from": "human", "value": first}, *turns[1:]]

@@ -12,7 +12,7 @@ from .encode import IGNORE, Encoded
 
 def collate(
     samples: Sequence[Encoded],
-    pixels: Sequence[np.ndarray[Any, Any] | None],
+    pixels: Sequence[Sequence[np.ndarray[Any, Any]]],
     pad_id: int,
     side: Literal["right", "left"] = "right",
 ) -> dict[str, Any]:
@@ -22,8 +22,8 @@ def collate(
     from `Encoder.pixels`) or None when no row brings a picture; `image_owner` i64 [I], the row of each
     picture; `sample_id` u64 [B], `n_tokens` i32 [B]. Pads have attention 0 and label -100.
 
-    Callers that normalise on the device give None for every picture and set `pixel_values` and `image_owner`
-    later.
+    `pixels`: each row's pictures, in the order of its marks. Callers that normalise on the device give none
+    and set `pixel_values` and `image_owner` later, from `stack`.
 
     Raises:
         InputError: no rows, pictures of different shapes, or pictures as bytes.
@@ -39,19 +39,29 @@ def collate(
             row[place] = array
         return torch.from_numpy(out_BT)
 
-    shown = [(i, p) for i, (_, p) in enumerate(zip(samples, pixels, strict=True)) if p is not None]
-    shapes = {p.shape for _, p in shown}
-    if len(shapes) > 1:
-        raise InputError(f"pictures of one batch have different shapes: {sorted(shapes)}.")
-    if any(p.dtype == np.uint8 for _, p in shown):
+    stacked, owner = stack([p for _, p in zip(samples, pixels, strict=True)])
+    if stacked is not None and stacked.dtype == torch.uint8:
         raise InputError("these pictures are bytes, not normalised: use `Encoder.pixels`, or normalise later.")
-    stacked = torch.from_numpy(np.stack([p for _, p in shown]).astype(np.float32)) if shown else None
     return {
         "input_ids": padded([s.input_ids for s in samples], pad_id),
         "attention_mask": padded([np.ones(len(s.input_ids), np.int64) for s in samples], 0),
         "labels": padded([s.labels for s in samples], IGNORE),
-        "pixel_values": stacked,
-        "image_owner": torch.tensor([i for i, _ in shown], dtype=torch.long),
+        "pixel_values": None if stacked is None else stacked.float(),
+        "image_owner": owner,
         "sample_id": np.array([s.sample_id for s in samples], np.uint64),
         "n_tokens": np.array([len(s.input_ids) for s in samples], np.int32),
     }
+
+
+def stack(pixels: Sequence[Sequence[np.ndarray[Any, Any]]]) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """Return all rows' pictures in order, [I, 3, H, W] (None when there is none), and each one's row, i64 [I].
+
+    Raises:
+        InputError: pictures of different shapes.
+    """
+    shown = [p for row in pixels for p in row]
+    shapes = {p.shape for p in shown}
+    if len(shapes) > 1:
+        raise InputError(f"pictures of one batch have different shapes: {sorted(shapes)}.")
+    owner = torch.tensor([i for i, row in enumerate(pixels) for _ in row], dtype=torch.long)
+    return torch.from_numpy(np.stack(shown)) if shown else None, owner

@@ -41,7 +41,7 @@ def examine(config: IngestConfig, progress: Callable[[int], None] | None = None)
         found = at.found
         if isinstance(found, Checked):
             report.rows += 1
-            report.text_only += found.image is None
+            report.text_only += not found.images
             report.turns += len(found.conversations)
             sources[found.source] += 1
             tasks[found.task] += 1

@@ -6,7 +6,7 @@ Labels come from character offsets: a token is trained when it overlaps a traine
 §2.2–§2.5. Axis: T tokens.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -24,12 +24,12 @@ Piece = tuple[list[int], np.ndarray[Any, Any]]
 
 @dataclass(frozen=True)
 class Encoded:
-    """`input_ids`, `labels` i64 [T]; the image token stands once per image token; `image` is its path."""
+    """`input_ids`, `labels` i64 [T]; the image token stands `image_tokens` times for each of `images`."""
 
     sample_id: int
     input_ids: np.ndarray[Any, Any]
     labels: np.ndarray[Any, Any]
-    image: str | None
+    images: tuple[str, ...]
 
 
 class EncodeError(InputError):
@@ -83,35 +83,40 @@ class Encoder:
         decide what that means to them.
 
         Raises:
-            EncodeError: the cut would fall before the end of the image, or the template is not made for this
-                record.
+            EncodeError: the cut would fall before the end of the last image, or the template is not made for
+                this record.
         """
         try:
-            segments = self.template.segments(record.conversations, record.image is not None)
+            segments = self.template.segments(record.conversations, bool(record.images))
         except InputError as error:
             raise EncodeError(f"record {record.sample_id}: {error}") from error
         ids_T, labels_T = self._tokenise(record, segments)
-        if record.image is not None:
+        if record.images:
             end = int(np.flatnonzero(ids_T == self.image_id)[-1]) + 1
             if end > self.max_len:
                 raise EncodeError(
-                    f"record {record.sample_id}: its image ends at token {end}, max_len is {self.max_len}."
+                    f"record {record.sample_id}: its last image ends at token {end}, max_len is {self.max_len}."
                 )
-        return Encoded(record.sample_id, ids_T[: self.max_len], labels_T[: self.max_len], record.image)
+        return Encoded(record.sample_id, ids_T[: self.max_len], labels_T[: self.max_len], record.images)
 
     def prompt(self, record: Record) -> Encoded:
         """Encode the first question up to where its answer begins; all labels are -100.
 
+        Of several pictures it is given those whose marks stand in this question: the first ones.
+
         Raises:
             EncodeError: the prompt is longer than `max_len`.
         """
-        segments = self.template.prompt(record.conversations, record.image is not None)
+        segments = self.template.prompt(record.conversations, bool(record.images))
+        shown = sum(s.kind == "image" for s in segments)
+        if 0 < shown < len(record.images):
+            record = replace(record, images=record.images[:shown])
         ids_T, labels_T = self._tokenise(record, segments)
         if len(ids_T) > self.max_len:
             raise EncodeError(
                 f"record {record.sample_id}: the prompt has {len(ids_T)} tokens, max_len is {self.max_len}."
             )
-        return Encoded(record.sample_id, ids_T, labels_T, record.image)
+        return Encoded(record.sample_id, ids_T, labels_T, record.images)
 
     def pixels(self, picture: Image.Image) -> np.ndarray[Any, Any]:
         """Return the normalised picture, float32 [3, H, W]."""
@@ -140,8 +145,12 @@ class Encoder:
     def _tokenise(self, record: Record, segments: list[Segment]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Return ids and labels, i64 [T] both."""
         marks = [i for i, s in enumerate(segments) if s.kind != "text"]
-        if sum(segments[i].kind == "image" for i in marks) != (record.image is not None):
-            raise EncodeError(f"record {record.sample_id}: one picture needs exactly one <image> in its turns.")
+        shown, pictures = sum(segments[i].kind == "image" for i in marks), len(record.images)
+        if shown != pictures:
+            raise EncodeError(
+                f"record {record.sample_id}: each picture needs exactly one <image> in its questions; "
+                f"pictures: {pictures}, marks: {shown}."
+            )
         starts, ends = [0, *(i + 1 for i in marks)], [*marks, len(segments)]
         texts = iter(self._texts([segments[a:b] for a, b in zip(starts, ends, strict=True)]))
         bos = self.tokenizer.bos_token_id

@@ -1,61 +1,202 @@
-"""Rows of a pool back into LLaVA's own JSON, ready for LLaVA's trainer or any tool that reads its format."""
+"""Rows of a pool into files that other tools open: LLaVA's JSON, ShareGPT's (LLaMA-Factory), Parquet (`datasets`).
+
+Each is written whole or not at all, a chunk of rows in memory at a time.
+"""
 
 import json
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from ..store.files import open_fs
+from ..store.errors import InputError, suggest
+from ..store.files import exists, join, open_fs, read_json, write_json
+from .checks import IMAGE, ImageError
+from .images import read_image
 from .reader import Pool
-from .records import Record
+from .records import Record, image_value
 
+FORMATS = ("llava", "sharegpt", "parquet")
 # picks are in rank order, so each chunk may touch every file: larger chunks read the pool fewer times (about
 # 100 MB)
 _CHUNK = 32_768
+# rows of a group whose pictures are inside: a reader of one picture reads its group
+_PICTURED_ROWS = 100
+_ROLES = {"human": "user", "gpt": "assistant"}
+_TURNS = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
+_PICTURES = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+
+
+@dataclass(frozen=True)
+class Exported:
+    """`rows` written; `odd_marks`: of these, how many hold a literal `<image>` that is no picture.
+
+    LLaVA reads such marks as text; LLaMA-Factory stops at a row that has more marks than pictures.
+    """
+
+    rows: int
+    odd_marks: int
+
+
+def export(pool: Pool, ids: np.ndarray[Any, Any], path: str, form: str, embed: bool = False) -> Exported:
+    """Write the records of `ids`, in that order, as `form`, one of `FORMATS`; `embed`: pictures go into the Parquet.
+
+    Raises:
+        InputError: no such format, `embed` where it means nothing, or a picture that cannot be read.
+        MissingRowsError: an id is not in the pool.
+    """
+    if form not in FORMATS:
+        raise InputError(f"unknown export format {form!r}{suggest(form, FORMATS)}")
+    if embed and form != "parquet":
+        raise InputError(f"pictures can be embedded in Parquet only, not in {form!r}.")
+    odd = np.zeros(1, np.int64)
+    if form == "parquet":
+        _write_parquet(path, _records(pool, ids, odd), pool.image_root, embed)
+    else:
+        _write_json(path, _records(pool, ids, odd), to_llava if form == "llava" else to_sharegpt)
+    if form == "sharegpt":
+        _describe(path)
+    return Exported(len(ids), int(odd[0]))
 
 
 def write_llava_json(pool: Pool, ids: np.ndarray[Any, Any], path: str) -> int:
-    """Write the records of `ids`, in that order, as one JSON list, whole or not at all; return how many.
-
-    Memory is one chunk of rows, whatever the number of ids.
+    """Write the records of `ids`, in that order, as one JSON list of LLaVA's own format; return how many.
 
     Raises:
         MissingRowsError: an id is not in the pool.
     """
+    return export(pool, ids, path, "llava").rows
+
+
+def to_llava(record: Record) -> dict[str, Any]:
+    """Return a record in LLaVA's keys: what the source carried (`id`, …), `image` when there is one
+    (a list when there are several), `conversations`.
+
+    A source record without `id` gets its `sample_id` in hexadecimal.
+    """
+    shown = {"image": image_value(record.images)} if record.images else {}
+    given = {"id": f"{record.sample_id:016x}"} | record.extra
+    return given | shown | {"conversations": record.conversations}
+
+
+def to_sharegpt(record: Record) -> dict[str, Any]:
+    """Return a record in LLaMA-Factory's keys, the same ones with the same types in every row.
+
+    A system prompt that the source carried is the first message.
+    """
+    system = record.extra.get("system")
+    messages = [{"role": "system", "content": system}] if isinstance(system, str) and system else []
+    messages += [{"role": _ROLES[t["from"]], "content": t["value"]} for t in record.conversations]
+    return {"id": _name(record), "messages": messages, "images": list(record.images)}
+
+
+def dataset_info(file_name: str) -> dict[str, Any]:
+    """Return LLaMA-Factory's description of a file of `to_sharegpt` records."""
+    return {
+        "file_name": file_name,
+        "formatting": "sharegpt",
+        "columns": {"messages": "messages", "images": "images"},
+        "tags": {
+            "role_tag": "role",
+            "content_tag": "content",
+            "user_tag": "user",
+            "assistant_tag": "assistant",
+            "system_tag": "system",
+        },
+    }
+
+
+def _describe(path: str) -> None:
+    """Put the file into the `dataset_info.json` beside it; other entries stay."""
+    folder, _, name = path.rpartition("/")
+    info = join(folder, "dataset_info.json") if folder else "dataset_info.json"
+    known = read_json(info) if exists(info) else {}
+    if not isinstance(known, dict):
+        raise InputError(f"{info!r} is no JSON object; LLaMA-Factory could not read it. Move it away.")
+    write_json(info, known | {PurePosixPath(name).stem: dataset_info(name)})
+
+
+def _records(pool: Pool, ids: np.ndarray[Any, Any], odd: np.ndarray[Any, Any]) -> Iterator[list[Record]]:
+    for start in range(0, len(ids), _CHUNK):
+        records = pool.take(ids[start : start + _CHUNK])
+        odd += sum(sum(t["value"].count(IMAGE) for t in r.conversations) != len(r.images) for r in records)
+        yield records
+
+
+def _write_json(path: str, chunks: Iterator[list[Record]], form: Any) -> None:
+    with _whole(path) as sink:
+        sink.write(b"[")
+        for number, records in enumerate(chunks):
+            sink.write((b",\n" if number else b"\n") + b",\n".join(_line(form(r)) for r in records))
+        sink.write(b"\n]\n")
+
+
+def _write_parquet(path: str, chunks: Iterator[list[Record]], root: str | None, embed: bool) -> None:
+    pictures = _PICTURES if embed else pa.list_(pa.string())
+    kinds = [(n, pa.string()) for n in ("id", "source", "task")]
+    schema = pa.schema([*kinds, ("conversations", _TURNS), ("images", pictures), ("extra", pa.string())])
+    if embed:
+        schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": _features(kinds)}})})
+    size = _PICTURED_ROWS if embed else _CHUNK
+    with _whole(path) as sink, pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        for records in chunks:
+            for start in range(0, len(records), size):
+                rows = [_row(r, root, embed) for r in records[start : start + size]]
+                writer.write_table(pa.Table.from_pylist(rows, schema), row_group_size=size)
+
+
+def _row(record: Record, root: str | None, embed: bool) -> dict[str, Any]:
+    images: list[Any] = list(record.images)
+    if embed:
+        try:
+            images = [{"bytes": read_image(root, i), "path": i} for i in record.images]
+        except ImageError as error:
+            raise InputError(f"record {record.sample_id}: {error} Mend it, or export without embedding.") from error
+    return {
+        "id": _name(record),
+        "source": record.source,
+        "task": record.task,
+        "conversations": record.conversations,
+        "images": images,
+        "extra": json.dumps(record.extra),
+    }
+
+
+def _features(texts: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the columns as `datasets` describes them, so that it shows pictures, not structs of bytes."""
+    text = {"dtype": "string", "_type": "Value"}
+    named = {name: text for name, _ in texts} | {"conversations": [{"from": text, "value": text}]}
+    return named | {"images": [{"_type": "Image"}], "extra": text}
+
+
+def _name(record: Record) -> str:
+    return str(record.extra.get("id", f"{record.sample_id:016x}"))
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # `extra` may hold a lone surrogate, which only an escape can write
+        return json.dumps(value).encode()
+
+
+@contextmanager
+def _whole(path: str) -> Iterator[pa.NativeFile]:
+    """Open a file that appears whole or not at all."""
     fs, inner = open_fs(path)
     fs.create_dir(str(PurePosixPath(inner).parent), recursive=True)
     temporary = f"{inner}.tmp-{uuid.uuid4().hex[:12]}"
     try:
         with fs.open_output_stream(temporary, compression=None) as sink:
-            sink.write(b"[")
-            for start in range(0, len(ids), _CHUNK):
-                lines = [_line(r) for r in pool.take(ids[start : start + _CHUNK])]
-                sink.write((b",\n" if start else b"\n") + b",\n".join(lines))
-            sink.write(b"\n]\n")
+            yield sink
         fs.move(temporary, inner)
     except BaseException:
         if fs.get_file_info(temporary).is_file:
             fs.delete_file(temporary)
         raise
-    return len(ids)
-
-
-def to_llava(record: Record) -> dict[str, Any]:
-    """Return a record in LLaVA's keys: what the source carried (`id`, …), `image` when there is one,
-    `conversations`.
-
-    A source record without `id` gets its `sample_id` in hexadecimal.
-    """
-    shown = {"image": record.image} if record.image is not None else {}
-    given = {"id": f"{record.sample_id:016x}"} | record.extra
-    return given | shown | {"conversations": record.conversations}
-
-
-def _line(record: Record) -> bytes:
-    value = to_llava(record)
-    try:
-        return json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # `extra` may hold a lone surrogate, which only an escape can write
-        return json.dumps(value).encode()

@@ -1,5 +1,5 @@
-"""Finding and opening pictures safely: confined to their root, regular files only, pixels capped before
-decoding.
+"""Finding and opening pictures safely: confined to their root, regular files only (or members of archives), bytes
+and pixels capped before decoding.
 
 PIL's global settings stay as they are: a tolerant decoder here would be one for the whole process.
 """
@@ -9,7 +9,8 @@ import os
 import stat
 import struct
 import zlib
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 
 import pyarrow.fs as pafs
@@ -17,6 +18,9 @@ from PIL import Image, UnidentifiedImageError
 
 from ..store.errors import InputError
 from ..store.files import join, open_fs
+from .archives.folder import find_member, is_known, is_packed, looks_like_archive
+from .archives.members import Read, check_size
+from .checks import ImageError
 
 # PIL warns above this (a 3-byte-pixel picture of 1/4 GiB) and refuses to open above twice as much
 MAX_PIXELS = 89_478_485
@@ -38,16 +42,25 @@ _DAMAGE = (
 _CUT = ("truncated", "broken data", "incomplete", "eof", "cut off", "unexpected end")
 
 
-class ImageError(InputError):
-    """A picture that cannot be used; `reason` is one of `checks.REASONS`."""
+@dataclass(frozen=True)
+class Stored:
+    """A picture that is no local file; `read` fetches its bytes."""
 
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
+    read: Read
+
+
+@dataclass(frozen=True)
+class _Root:
+    """Where relative paths count from: a folder, or an archive and the path inside it. `fs`: None is local."""
+
+    fs: pafs.FileSystem | None
+    base: str
+    archive: str = ""
+    inside: tuple[str, ...] = ()
 
 
 def load_image(root: str | None, relative: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode a picture to RGB; `root` is a folder, or a URI that `pyarrow.fs` knows (s3://…, gs://…).
+    """Decode a picture to RGB; `root` is a folder or an archive, also as a URI of `pyarrow.fs` (s3://…).
 
     Raises:
         ImageError: as `resolve`, or image_too_large (read from the header), image_truncated,
@@ -55,7 +68,7 @@ def load_image(root: str | None, relative: str, max_pixels: int = MAX_PIXELS) ->
     """
     found = resolve(root, relative)
     try:
-        with Image.open(found if isinstance(found, Path) else _fetch(*found)) as picture:
+        with Image.open(found if isinstance(found, Path) else io.BytesIO(found.read())) as picture:
             width, height = picture.size
             if width * height > max_pixels:
                 raise ImageError("image_too_large", f"{relative!r} has {width}×{height} pixels, over {max_pixels}.")
@@ -72,24 +85,71 @@ def load_image(root: str | None, relative: str, max_pixels: int = MAX_PIXELS) ->
         raise ImageError("image_truncated" if cut else "image_unreadable", f"{relative!r}: {text}") from error
 
 
-def resolve(root: str | None, relative: str) -> Path | tuple[pafs.FileSystem, str]:
-    """Return the file of a relative image path, which must stay under the root, symbolic links followed.
-
-    Under a URI it is a file system and the path inside it; object stores have no links to follow.
+def read_image(root: str | None, relative: str) -> bytes:
+    """Return a picture's file as it is.
 
     Raises:
-        ImageError: image_outside_root, image_missing, image_not_a_file, image_empty, image_unreadable.
+        ImageError: as `resolve`, or a damaged archive.
+    """
+    found = resolve(root, relative)
+    return found.read_bytes() if isinstance(found, Path) else found.read()
+
+
+def resolve(root: str | None, relative: str) -> Path | Stored:
+    """Return the file of a relative image path, which must stay under the root, symbolic links followed.
+
+    A `.tar`, `.zip` or `.parquet` file on the way, in the root or in the path, is a folder: its members are
+    found by name, its links are not followed. Object stores have no links either.
+
+    Raises:
+        ImageError: image_outside_root, image_missing, image_not_a_file, image_empty, image_too_large (bytes),
+            image_unreadable.
+        InputError: the root itself is a compressed tar, or a file:// URI.
     """
     if root is None:
         raise ImageError("image_missing", f"{relative!r}: no image root was given (--images).")
-    if os.path.isabs(relative) or ".." in PurePosixPath(relative).parts or "\0" in relative:
+    parts = PurePosixPath(relative).parts
+    if os.path.isabs(relative) or ".." in parts or "\0" in relative:
         raise ImageError("image_outside_root", f"{relative!r} is absolute or climbs out of the image root.")
-    if "://" in root:
-        return _resolve_remote(root, relative)
-    base = _base(root)
+    base = _remote(root) if "://" in root else _local(root)
+    if base.archive:
+        return _member(root, base, base.base, base.archive, "/".join((*base.inside, *parts)))
+    for i, name in enumerate(parts[:-1], 1):
+        if looks_like_archive(name):
+            outer = "/".join(parts[:i])
+            key = (root, outer, name)
+            if base.fs is None:
+                if os.path.isdir(os.path.join(base.base, outer)):
+                    continue
+                return _member(root, base, str(_file(base, outer)[0]), name, "/".join(parts[i:]))
+            if is_known(key) or _remote_size(base.fs, join(base.base, outer), outer) is not None:
+                read = find_member(base.fs, join(base.base, outer), key, "/".join(parts[i:]))
+                return Stored(read)
+    if base.fs is not None:
+        path = join(base.base, relative)
+        size = _remote_size(base.fs, path, relative)
+        if size is None:
+            raise ImageError("image_not_a_file", f"{relative!r} is a folder or a device.")
+        check_size(size, repr(relative))
+        return Stored(partial(_fetch, base.fs, path))
+    path, info = _file(base, relative)
+    check_size(info.st_size, repr(relative))
+    return path
+
+
+def _member(root: str, base: _Root, path: str, name: str, inside: str) -> Stored:
+    if base.fs is not None:
+        return Stored(find_member(base.fs, path, (root, name), inside))
+    info = os.stat(path)
+    # another file at the same path is another archive
+    key = (path, str(info.st_size), str(info.st_mtime_ns), name)
+    return Stored(find_member(pafs.LocalFileSystem(), path, key, inside))
+
+
+def _file(base: _Root, relative: str) -> tuple[Path, os.stat_result]:
     try:
-        path = (base / relative).resolve()
-        info = path.stat() if path.is_relative_to(base) else None
+        path = (Path(base.base) / relative).resolve()
+        info = path.stat() if path.is_relative_to(base.base) else None
     except (FileNotFoundError, NotADirectoryError):
         raise ImageError("image_missing", f"{relative!r} is not under the image root.") from None
     except (OSError, RuntimeError, ValueError) as error:  # no permission, a name too long, links in a circle
@@ -98,40 +158,50 @@ def resolve(root: str | None, relative: str) -> Path | tuple[pafs.FileSystem, st
         raise ImageError("image_outside_root", f"{relative!r} leads out of the image root by a symbolic link.")
     if not stat.S_ISREG(info.st_mode):  # opening a FIFO would hang
         raise ImageError("image_not_a_file", f"{relative!r} is a folder, a FIFO or a device.")
-    if info.st_size == 0:
-        raise ImageError("image_empty", f"{relative!r} has no bytes.")
-    return path
+    return path, info
 
 
 @lru_cache(16)
-def _base(root: str) -> Path:
+def _local(root: str) -> _Root:
     # on a network file system each part of a resolved path is a round trip: once, not once a picture
-    return Path(root).resolve()
+    parts = Path(os.path.abspath(root)).parts
+    for i, name in enumerate(parts, 1):
+        path = os.path.join(*parts[:i])
+        if looks_like_archive(name) and os.path.isfile(path):
+            return _Root(None, str(Path(path).resolve()), _openable(root, name), parts[i:])
+    return _Root(None, str(Path(root).resolve()))
 
 
-def _resolve_remote(root: str, relative: str) -> tuple[pafs.FileSystem, str]:
-    fs, inner = _remote(root)
-    path = join(inner, relative)
+@lru_cache(16)
+def _remote(root: str) -> _Root:
+    if root.startswith("file:"):
+        raise InputError(f"image root {root!r}: give a local folder as a plain path, without file://.")
+    fs, inner = open_fs(root)
+    parts = inner.rstrip("/").split("/")
+    for i, name in enumerate(parts, 1):
+        path = "/".join(parts[:i])
+        if looks_like_archive(name) and fs.get_file_info(path).type == pafs.FileType.File:
+            return _Root(fs, path, _openable(root, name), tuple(parts[i:]))
+    return _Root(fs, inner)
+
+
+def _openable(root: str, name: str) -> str:
+    if is_packed(name):
+        raise InputError(f"image root {root!r}: pictures cannot be found in a compressed tar; unpack it to a .tar.")
+    return name
+
+
+def _remote_size(fs: pafs.FileSystem, path: str, relative: str) -> int | None:
+    """Return a file's bytes; None for a folder."""
     try:
         info = fs.get_file_info(path)
     except OSError as error:
         raise ImageError("image_unreadable", f"{relative!r}: {error}.") from error
     if info.type == pafs.FileType.NotFound:
         raise ImageError("image_missing", f"{relative!r} is not under the image root.")
-    if info.type != pafs.FileType.File:
-        raise ImageError("image_not_a_file", f"{relative!r} is a folder or a device.")
-    if info.size == 0:
-        raise ImageError("image_empty", f"{relative!r} has no bytes.")
-    return fs, path
+    return info.size if info.type == pafs.FileType.File else None
 
 
-@lru_cache(16)
-def _remote(root: str) -> tuple[pafs.FileSystem, str]:
-    if root.startswith("file:"):
-        raise InputError(f"image root {root!r}: give a local folder as a plain path, without file://.")
-    return open_fs(root)
-
-
-def _fetch(fs: pafs.FileSystem, path: str) -> io.BytesIO:
+def _fetch(fs: pafs.FileSystem, path: str) -> bytes:
     with fs.open_input_stream(path, compression=None) as source:
-        return io.BytesIO(source.read())
+        return source.read()

@@ -1,4 +1,4 @@
-"""LLaVA JSON → POOL + REFUSED, streaming: every input row ends in one of them."""
+"""Records of any known format → POOL + REFUSED, streaming: every input row ends in one of them."""
 
 import os
 import re
@@ -18,8 +18,10 @@ from ..store.errors import InputError
 from ..store.files import exists, join, open_fs, read_json, write_json
 from ..store.ids import IdGiver, ids_digest
 from .checks import Checked, RefusedError, check_record, source_of
+from .formats.registry import FORMATS, choose, facts
+from .formats.source import Source
 from .images import MAX_PIXELS, PIL_LIMIT, ImageError, load_image, resolve
-from .json_stream import iter_records
+from .records import image_value
 from .writer import PoolWriter
 
 MANIFEST = "pool.json"
@@ -33,12 +35,16 @@ class IngestConfig(Config):
 
     `check_images`: decode every picture now (else only see that the file is there). `duplicates`: exact
     repeats are normal in mix665k; `refuse` lists them instead. `strict`: the first bad row ends the run.
-    `threads` decode pictures; they and `strict` leave the pool's content alone, so another value of them is
+    `format`: auto, or one of `formats/registry.py`; `split` and `layout` (qcm, qcm-lea or test) are for formats that
+    have them. `threads` decode pictures; they and `strict` leave the pool's content alone, so another value of them is
     no other pool.
     """
 
     source: str
     image_root: str | None = None
+    format: str = "auto"
+    split: str | None = None
+    layout: Literal["qcm", "qcm-lea", "test"] | None = None
     check_images: bool = True
     duplicates: Literal["keep", "refuse"] = "keep"
     max_pixels: int = Field(MAX_PIXELS, ge=1, le=PIL_LIMIT)
@@ -80,6 +86,7 @@ def ingest(config: IngestConfig, out: str, progress: Callable[[int], None] | Non
         InputError: the source cannot be read, `strict` met a bad row, no row is usable, or `out` holds a pool
             of another source or config.
     """
+    config = settle(config)
     before = _finished(config, out)
     if before is not None:
         return before
@@ -112,15 +119,37 @@ def ingest(config: IngestConfig, out: str, progress: Callable[[int], None] | Non
     return report
 
 
+def settle(config: IngestConfig) -> IngestConfig:
+    """Return the config with its format found, and with the image root that the format implies if none is given.
+
+    Raises:
+        InputError: the source is missing or in no known format, or an option means nothing in it.
+    """
+    found = choose(_source(config), config.format)
+    root = config.image_root if config.image_root is not None else found.root(_source(config))
+    return config.model_copy(update={"format": found.name, "image_root": root})
+
+
+def read_records(config: IngestConfig) -> Iterator[Any]:
+    """Yield the source's raw records, in LLaVA's keys; a `RefusedError` stands for a row that has none."""
+    config = settle(config)
+    return FORMATS[config.format].read(_source(config))
+
+
+def _source(config: IngestConfig) -> Source:
+    return Source(config.source, config.image_root, config.split, config.layout)
+
+
 def examine_rows(config: IngestConfig) -> Iterator[Examined]:
     """Check every row of a source and yield them in order; threads look at the pictures, each picture once.
 
     Memory grows only by 16 bytes of content hash a row and a number a distinct picture, whatever the source's
     size.
     """
+    config = settle(config)
     examiner, waiting = _Examiner(config), deque[tuple[int, Any, Future[None] | None]]()
     try:
-        for row, raw in enumerate(iter_records(config.source)):
+        for row, raw in enumerate(read_records(config)):
             waiting.append((row, *examiner.begin(raw)))
             if len(waiting) >= _WINDOW:
                 yield examiner.end(*waiting.popleft())
@@ -143,9 +172,8 @@ class _Examiner:
             checked = check_record(raw)
         except RefusedError as error:
             return (source_of(raw), error), None
-        if checked.image is None or hash(checked.image) in self.sound:
-            return checked, None
-        return checked, self.threads.submit(self._look, checked.image)
+        unseen = [i for i in checked.images if hash(i) not in self.sound]
+        return checked, self.threads.submit(self._look, unseen) if unseen else None
 
     def end(self, row: int, checked: Checked | tuple[str, RefusedError], look: Future[None] | None) -> Examined:
         if not isinstance(checked, Checked):
@@ -155,28 +183,28 @@ class _Examiner:
                 look.result()
             except ImageError as error:
                 return Examined(row, None, checked.source, error)
-            self.sound.add(hash(checked.image))
-        sample_id, occurrence = self.ids.give(checked.image, checked.conversations)
+            self.sound.update(map(hash, checked.images))
+        sample_id, occurrence = self.ids.give(image_value(checked.images), checked.conversations)
         if occurrence and self.config.duplicates == "refuse":
             error = RefusedError("duplicate", f"occurrence {occurrence + 1} of this content")
             return Examined(row, sample_id, checked.source, error)
         return Examined(row, sample_id, checked.source, checked)
 
-    def _look(self, image: str) -> None:
-        if self.config.check_images:
-            load_image(self.config.image_root, image, self.config.max_pixels)
-        else:
-            resolve(self.config.image_root, image)
+    def _look(self, images: list[str]) -> None:
+        for image in images:
+            if self.config.check_images:
+                load_image(self.config.image_root, image, self.config.max_pixels)
+            else:
+                resolve(self.config.image_root, image)
 
 
 def _identity(config: IngestConfig) -> dict[str, Any]:
     """Return what the pool's content depends on: source with size and time, image root, and the rules."""
-    fs, inner = open_fs(config.source)
-    info = fs.get_file_info(inner)
-    return {
+    return facts(_source(config), FORMATS[config.format]) | {
         "source": _absolute(config.source),
-        "size": info.size,
-        "mtime": str(info.mtime),
+        "format": config.format,
+        "split": config.split,
+        "layout": config.layout,
         "image_root": _absolute(config.image_root),
         "check_images": config.check_images,
         "duplicates": config.duplicates,

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..store.errors import DuplicateRowsError, InputError, MissingRowsError, suggest
@@ -64,18 +65,17 @@ class Pool:
         return self._ids
 
     def column(self, name: str) -> np.ndarray[Any, Any]:
-        """Return one column [N] in the order of `ids()`; strings as objects, missing images as None."""
+        """Return one column [N] in the order of `ids()`; strings and lists as objects."""
         if name not in POOL.names:
             raise InputError(f"a pool has no column {name!r}{suggest(name, POOL.names)}")
-        chunks: list[pa.Array] = []
-        for number in range(len(self._files)):
-            with self._open(number) as file:
-                chunks += file.read(columns=[name])[name].chunks
-        whole = pa.chunked_array(chunks, type=POOL.field(name).type)
-        self._check_rows(len(whole))
+        whole = self._column(name)
         if pa.types.is_integer(whole.type):
             return whole.to_numpy()
-        return np.fromiter((v for c in chunks for v in c.to_pylist()), dtype=object, count=len(whole))
+        return np.fromiter((v for c in whole.chunks for v in c.to_pylist()), dtype=object, count=len(whole))
+
+    def has_image(self) -> np.ndarray[Any, Any]:
+        """Return which rows have a picture (bool [N]) in the order of `ids()`."""
+        return pc.greater(pc.list_value_length(self._column("images")), 0).to_numpy()
 
     def parts(self, rows_per_part: int) -> list[PartRef]:
         """Split the pool into parts of consecutive rows."""
@@ -151,6 +151,15 @@ class Pool:
     def _starts(self) -> np.ndarray[Any, Any]:
         return np.array([g.start for g in self._groups])
 
+    def _column(self, name: str) -> pa.ChunkedArray:
+        chunks: list[pa.Array] = []
+        for number in range(len(self._files)):
+            with self._open(number) as file:
+                chunks += file.read(columns=[name])[name].chunks
+        whole = pa.chunked_array(chunks, type=POOL.field(name).type)
+        self._check_rows(len(whole))
+        return whole
+
     def _rows(self, at: np.ndarray[Any, Any]) -> list[Record]:
         """Read the rows `at` (positions in the pool), each group once, in the order given."""
         found: dict[int, Record] = {}
@@ -180,9 +189,15 @@ class Pool:
         path = self._files[number]
         fs, inner = open_fs(path)
         try:
-            return pq.ParquetFile(inner, filesystem=fs, metadata=footer, pre_buffer=True)
+            file = pq.ParquetFile(inner, filesystem=fs, metadata=footer, pre_buffer=True)
         except pa.ArrowInvalid as error:
             raise InputError(f"{path!r} is not a readable Parquet file: {error}. Ingest the pool again.") from error
+        if missing := set(POOL.names) - set(file.schema_arrow.names):
+            file.close()
+            raise InputError(
+                f"{path!r} has no column {sorted(missing)}: an older vinnow made it. Ingest the pool again."
+            )
+        return file
 
     def _check_rows(self, found: int) -> None:
         if found != self.rows:
@@ -197,7 +212,7 @@ def _record(row: dict[str, Any]) -> Record:
         row["sample_id"],
         row["source"],
         row["task"],
-        row["image"],
+        tuple(row["images"]),
         row["conversations"],
         json.loads(row["extra"]),
     )

@@ -6,11 +6,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Record:
-    """One POOL row. `conversations` alternate human/gpt; `image` is relative to the image root or None."""
+    """One POOL row. `conversations` alternate human/gpt; `images` are relative to the image root."""
 
     sample_id: int
     source: str
     task: str
-    image: str | None
+    images: tuple[str, ...]
     conversations: list[dict[str, str]]
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+def image_value(images: tuple[str, ...]) -> str | list[str] | None:
+    """Return what LLaVA's key `image` holds: a path, a list of several, or null; content ids are made from it."""
+    if len(images) > 1:
+        return list(images)
+    return images[0] if images else None

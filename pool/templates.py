@@ -46,13 +46,14 @@ class Template:
 
 
 def split_image(text: str, has_image: bool) -> list[Segment]:
-    """Split a turn at `<image>`; without a picture the mark is text like any other."""
+    """Split a turn at every `<image>`; without a picture the mark is text like any other."""
     if not has_image or IMAGE not in text:
         return [Segment("text", text)]
-    before, _, after = text.partition(IMAGE)
-    return [
-        s for s in (Segment("text", before), Segment("image"), Segment("text", after)) if s.kind != "text" or s.text
-    ]
+    first, *rest = text.split(IMAGE)
+    found = [Segment("text", first)]
+    for part in rest:
+        found += [Segment("image"), Segment("text", part)]
+    return [s for s in found if s.kind != "text" or s.text]
 
 
 def _asked(question: str, has_image: bool) -> list[Segment]:
@@ -79,16 +80,20 @@ def _vicuna_open(template: Template, turns: Turns, has_image: bool) -> list[Segm
 
 
 def _plain(template: Template, turns: Turns, has_image: bool) -> list[Segment]:
-    """Stage 1: image, caption and a newline; the question is thrown away, there is no `</s>`."""
+    """Stage 1: the images, caption and a newline; the question is thrown away, there is no `</s>`."""
     if len(turns) != 2:
         # LLaVA asserts this; taking the first answer alone would lose the others without a word
         raise InputError(f"template 'plain' is for one question and its caption, not {len(turns)} turns; use 'v1'.")
     caption = Segment("text", turns[1]["value"] + "\n", True)
-    return [Segment("image"), caption] if has_image else [caption]
+    return [*_marks(turns, has_image), caption]
 
 
 def _plain_open(template: Template, turns: Turns, has_image: bool) -> list[Segment]:
-    return [Segment("image")] if has_image else []
+    return _marks(turns, has_image)
+
+
+def _marks(turns: Turns, has_image: bool) -> list[Segment]:
+    return [Segment("image")] * turns[0]["value"].count(IMAGE) if has_image else []
 
 
 TEMPLATES = {

@@ -32,7 +32,7 @@ class PoolWriter:
                 "sample_id": sample_id,
                 "source": record.source,
                 "task": record.task,
-                "image": record.image,
+                "images": record.images,
                 "conversations": record.conversations,
                 "n_chars": sum(len(t["value"]) for t in record.conversations),
                 # ASCII escapes hold even a lone surrogate, which Parquet's UTF-8 cannot

@@ -11,8 +11,11 @@ import numpy as np
 from .files import digest
 
 
-def canonical(image: str | None, conversations: Sequence[dict[str, str]]) -> bytes:
-    """Return the bytes that identify a record: its image path and its turns; not its `id`, which repeats in mix665k."""
+def canonical(image: str | Sequence[str] | None, conversations: Sequence[dict[str, str]]) -> bytes:
+    """Return the bytes that identify a record: its image paths and its turns; not its `id`, which repeats in mix665k.
+
+    One image is its path, not a list of one: such ids are those of pools that knew one image only.
+    """
     turns = [[t["from"], t["value"]] for t in conversations]
     return json.dumps([image, turns], ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
@@ -23,7 +26,7 @@ class IdGiver:
     def __init__(self) -> None:
         self._seen: dict[bytes, int] = defaultdict(int)
 
-    def give(self, image: str | None, conversations: Sequence[dict[str, str]]) -> tuple[int, int]:
+    def give(self, image: str | Sequence[str] | None, conversations: Sequence[dict[str, str]]) -> tuple[int, int]:
         """Return `(sample_id, occurrence)`; occurrence 0 is the first record with this content."""
         # 16 bytes a record instead of the text: 665K records cost some 60 MB here
         content = hashlib.blake2b(canonical(image, conversations), digest_size=16).digest()

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import torch
 
-from ..pool.collate import collate
+from ..pool.collate import collate, stack
 from ..pool.encode import Encoded, EncodeError, Encoder
 from ..pool.images import ImageError, load_image
 from ..pool.reader import Pool
@@ -19,8 +18,8 @@ from ..store.tables import PICKS, check_unique, read_rows
 from .config import TrainConfig
 
 AHEAD = 4
-# token ids and labels, and the picture in uint8 [3, H, W]
-Prepared = tuple[Encoded, np.ndarray[Any, Any] | None]
+# token ids and labels, and the pictures in uint8 [3, H, W]
+Prepared = tuple[Encoded, list[np.ndarray[Any, Any]]]
 
 
 class Rows:
@@ -44,7 +43,7 @@ class Rows:
         self.ids = np.sort(ids)
         at = np.argsort(self.pool.ids())
         at = at[np.searchsorted(self.pool.ids()[at], self.ids)]
-        self.has_image = np.array([i is not None for i in self.pool.column("image")])[at]
+        self.has_image = self.pool.has_image()[at]
         self.n_chars = self.pool.column("n_chars")[at]
 
 
@@ -77,11 +76,11 @@ class Batches:
         samples, pictures = [e for e, _ in found], [p for _, p in found]
         if not samples:
             ids = np.full(2, self.pad_id, np.int64)
-            samples, pictures = [Encoded(0, ids, np.full(2, -100), None)], [None]
-        batch = collate(samples, [None] * len(samples), self.pad_id)
-        shown_rows = [p for p in pictures if p is not None]
-        if shown_rows:
-            batch["pixel_values"] = self.encoder.normalise(torch.from_numpy(np.stack(shown_rows)))
+            samples, pictures = [Encoded(0, ids, np.full(2, -100), ())], [[]]
+        batch = collate(samples, [()] * len(samples), self.pad_id)
+        u8_I3HW, batch["image_owner"] = stack(pictures)
+        if u8_I3HW is not None:
+            batch["pixel_values"] = self.encoder.normalise(u8_I3HW)
         return batch
 
     def _prepared(self, ids: np.ndarray[Any, Any]) -> list[Prepared]:
@@ -91,12 +90,12 @@ class Batches:
         for record in self.rows.pool.take(np.array(wanted, np.uint64)) if wanted else ():
             try:
                 encoded = self.encoder.encode(record)
-                shown = None if record.image is None else load_image(self.root, record.image)
-                made[record.sample_id] = (encoded, None if shown is None else self.encoder.pixels_u8(shown))
+                shown = [self.encoder.pixels_u8(load_image(self.root, i)) for i in record.images]
+                made[record.sample_id] = (encoded, shown)
             except (EncodeError, ImageError) as error:
                 self._refuse(record.sample_id, error)
         for sample_id, row in made.items():
-            size = row[0].input_ids.nbytes * 2 + (0 if row[1] is None else row[1].nbytes)
+            size = row[0].input_ids.nbytes * 2 + sum(p.nbytes for p in row[1])
             if self._room >= size:  # full means full: access is uniform, so throwing rows out gains nothing
                 self._kept[sample_id] = row
                 self._room -= size

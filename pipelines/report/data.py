@@ -63,7 +63,7 @@ class Similarity:
 
 @dataclass(frozen=True)
 class Shown:
-    """A record in the gallery. `image` counts from `image_root`; None is a text-only record."""
+    """A record in the gallery. `image`, its first one, counts from `image_root`; None is a text-only record."""
 
     turns: list[dict[str, str]]
     task: str

@@ -84,7 +84,7 @@ def _best(scores: pa.Table) -> tuple[Array, Array]:
 def _gallery(pool: Pool, selector: str, budget: str, picks: pa.Table, scores: pa.Table) -> Gallery:
     """Return the best taken and the worst passed over; rows with a picture where there are any."""
     taken = picks.sort_by("rank")
-    seen = pool.ids()[[i is not None for i in pool.column("image")]]
+    seen = pool.ids()[pool.has_image()]
     first_ids, first_score = taken["sample_id"].to_numpy(), taken["score"].to_numpy()
     ids, score = _best(scores)
     ids, score = (x[~np.isin(ids, first_ids)] for x in (ids, score))
@@ -99,7 +99,7 @@ def _gallery(pool: Pool, selector: str, budget: str, picks: pa.Table, scores: pa
 
 def _shown(pool: Pool, ids: Array, scores: Array) -> list[Shown]:
     return [
-        Shown(r.conversations, r.task, float(s), r.image, pool.image_root)
+        Shown(r.conversations, r.task, float(s), r.images[0] if r.images else None, pool.image_root)
         for r, s in zip(pool.take(ids), scores, strict=True)
     ]
 

@@ -14,6 +14,8 @@ from vinnow.actors.loader import PartLoader, pack, unpack
 from vinnow.actors.stream import CheckpointError, make_spec, run_features, run_inline
 from vinnow.models.load import load
 from vinnow.models.projections.config import ProjectionConfig
+from vinnow.models.taps.gradients import GradientTap
+from vinnow.pool.images import load_image
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError, KeyMismatchError
 from vinnow.store.features import FeatureSet
@@ -86,7 +88,7 @@ def test_text_only_rows_are_zero_for_the_projector_and_unit_otherwise(tiny_pool,
     run_inline(spec_for(tiny_pool, twin_path, tmp_path))
     ids, vec, _ = table(tmp_path, "gradient")
     pool = Pool(tiny_pool)
-    text = dict(zip(pool.ids().tolist(), [i is None for i in pool.column("image")], strict=True))
+    text = dict(zip(pool.ids().tolist(), [not h for h in pool.has_image()], strict=True))
     norms = np.linalg.norm(vec, axis=1)
     assert [n == 0 for n in norms] == [text[i] for i in ids.tolist()]
     assert np.allclose(norms[norms > 0], 1, atol=1e-5)
@@ -133,17 +135,60 @@ def test_a_packed_part_arrives_as_it_was(tiny_pool, twin_path, tmp_path):
         assert a.sample_id == b.sample_id
         assert np.array_equal(a.input_ids, b.input_ids)
         assert np.array_equal(a.labels, b.labels)
-    assert [None if p is None else p.tolist() for p in got.pixels] == [
-        None if p is None else p.tolist() for p in part.pixels
-    ]
+    assert [[p.tolist() for p in row] for row in got.pixels] == [[p.tolist() for p in row] for row in part.pixels]
+
+
+@pytest.fixture
+def two_pictures(tmp_path) -> str:
+    """A pool of rows with two pictures, with one, and without."""
+    from vinnow.pool.ingest import IngestConfig, ingest
+
+    records, pictures = make_records(6)
+    names = list(pictures)
+    turns = [{"from": "human", "value": "is the <image> like the <image>?"}, {"from": "gpt", "value": "yes"}]
+    records[1] |= {"image": names[:2], "conversations": turns}
+    records[2] |= {"image": names[1::-1], "conversations": turns}
+    source = write_records(tmp_path, records, pictures)
+    ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
+    return str(tmp_path / "pool")
+
+
+def test_two_pictures_a_row_give_the_gradient_of_plain_autograd(two_pictures, twin_path, tmp_path):
+    """Batched, packed and unpacked, against Hugging Face's own loss at batch size 1."""
+    actor = FeatureActor(spec_for(two_pictures, twin_path, tmp_path / "out", precision="float64"))
+    (name,) = actor.loader.parts
+    payload = pack(actor.loader.load(name))
+    assert actor.compute(name, [10], payload)["refused"] == 0
+    ids = [e.sample_id for e in unpack(payload).encoded]
+    tap = GradientTap(actor.first, "projector", ProjectionConfig(kind="none"))
+    vec = tap(actor._collate(unpack(payload), list(range(len(ids)))))
+    model = load(twin_path, "float64").model
+    params = [p for n in tap.modules for p in model.get_submodule(n).parameters()]
+    model.requires_grad_(False)
+    for p in params:
+        p.requires_grad_(True)
+    seen = []
+    for record in Pool(two_pictures).take(ids):
+        encoded = actor.loader.encoder.encode(record)
+        shown = [actor.loader.encoder.pixels(load_image(actor.loader.root, i)) for i in record.images]
+        seen.append(len(shown))
+        if not shown:
+            continue
+        loss = model(
+            input_ids=torch.from_numpy(encoded.input_ids)[None],
+            labels=torch.from_numpy(encoded.labels)[None],
+            pixel_values=torch.from_numpy(np.stack(shown)).double(),
+        ).loss
+        grads = torch.autograd.grad(loss, params)
+        expected = torch.cat([g.flatten() for g in grads]).numpy()
+        assert np.abs(vec[ids.index(record.sample_id)] - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert sorted(seen) == [0, 1, 1, 1, 2, 2]
 
 
 def test_pixels_shipped_as_bytes_are_those_of_the_processor(tiny_pool, twin_path, tmp_path):
-    from vinnow.pool.images import load_image
-
     loader = PartLoader(spec_for(tiny_pool, twin_path, tmp_path, image_mode="square"))
-    record = next(r for r in loader.pool.read(next(iter(loader.parts.values()))) if r.image)
-    picture = load_image(loader.root, record.image)
+    record = next(r for r in loader.pool.read(next(iter(loader.parts.values()))) if r.images)
+    picture = load_image(loader.root, record.images[0])
     expected = loader.encoder.images(picture, return_tensors="pt")["pixel_values"][0]
     assert torch.allclose(torch.from_numpy(loader.encoder.pixels(picture)), expected, atol=1e-5)
 

@@ -54,7 +54,7 @@ def test_adam_features_are_the_naive_formula(tiny_pool, checkpoint, tmp_path):
         down = (0.999 * v + 0.001 * piece**2) / (1 - 0.999**8)
         signs = rademacher_signs(0, name, (0, size), 64, dtype=torch.float64).numpy() / 8
         expected += (up / (np.sqrt(down) + 1e-8)) @ signs
-    has_image = np.array([e.image is not None for e in part.encoded])
+    has_image = np.array([bool(e.images) for e in part.encoded])
     expected *= has_image[:, None]  # a text-only row has no gradient in the projector: no momentum either
     by_id = dict(zip(rows.ids.tolist(), rows.vec, strict=True))
     got = np.stack([by_id[e.sample_id] for e in part.encoded])

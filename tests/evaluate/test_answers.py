@@ -13,6 +13,7 @@ from vinnow.evaluate.config import EvalConfig
 from vinnow.evaluate.run import evaluate, make_spec
 from vinnow.models.load import load
 from vinnow.pool.images import load_image
+from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError, KeyMismatchError
 from vinnow.store.refusals import read_refused
@@ -51,13 +52,24 @@ def test_batched_answers_are_those_of_plain_generate(tiny_pool, twin_path, expec
     for record in Pool(tiny_pool).take(Pool(tiny_pool).ids()[:8]):
         prompt = actor.encoder.prompt(record)
         inputs = {"input_ids": torch.from_numpy(prompt.input_ids)[None]}
-        if record.image:
-            pixels = actor.encoder.pixels(load_image(actor.root, record.image))
+        if record.images:
+            pixels = actor.encoder.pixels(load_image(actor.root, record.images[0]))
             inputs["pixel_values"] = torch.from_numpy(pixels)[None]
         tokens = loaded.model.generate(**inputs, max_new_tokens=5, do_sample=False)[0, len(prompt.input_ids) :]
         text = loaded.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
         assert expected[str(record.sample_id)] == text
     assert len(set(expected.values())) > 3  # else a constant answer would pass every test here
+
+
+def test_two_pictures_a_question_in_a_batch(twin_path, tmp_path):
+    records, pictures = make_records(6)
+    records[1]["image"] = list(pictures)[:2]
+    records[1]["conversations"] = [{"from": "human", "value": "is <image> <image>?"}, {"from": "gpt", "value": "yes"}]
+    source = write_records(tmp_path, records, pictures)
+    ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
+    found = [inline(config_for(str(tmp_path / "pool"), twin_path, max_rows=n), tmp_path / str(n)) for n in (1, 8)]
+    assert found[0] == found[1]
+    assert len(found[0]) == 6
 
 
 @pytest.mark.parametrize("max_rows", [3, 64])
@@ -136,8 +148,6 @@ def test_answers_made_otherwise_are_refused_by_name(tiny_pool, twin_path, tmp_pa
 
 
 def test_rows_that_cannot_be_asked_are_refused_and_the_rest_is_scored(tmp_path, twin_path):
-    from vinnow.pool.ingest import IngestConfig, ingest
-
     records, pictures = make_records(20)
     records[2]["conversations"][0]["value"] += " really" * 400
     source = write_records(tmp_path, records, pictures)

@@ -54,7 +54,7 @@ def lines(values, **changes):
 
 def row(chars, i=0):
     turns = [{"from": "human", "value": "<image>\n"}, {"from": "gpt", "value": "x" * chars}]
-    return Record(i, "s", "t", "a.png", turns, {})
+    return Record(i, "s", "t", ("a.png",), turns, {})
 
 
 def test_rates_come_from_the_config_a_file_or_the_package(values, tmp_path):
@@ -136,7 +136,7 @@ def test_estimates_are_cut_at_max_len_and_say_when_nothing_fits(twin_path):
 
     sample = Sample(1, [row(10_000)], "the pool")
     assert estimate_sizes(sample, "v1", 300, 16).longest == 300
-    two = Record(0, "s", "t", None, [*row(5).conversations, *row(5).conversations], {})
+    two = Record(0, "s", "t", (), [*row(5).conversations, *row(5).conversations], {})
     with pytest.raises(InputError, match="no sampled row fits"):
         estimate_sizes(Sample(1, [two], "the pool"), "plain", 300, 16)
     with pytest.raises(InputError, match="no sampled row fits"):

@@ -31,7 +31,7 @@ def test_the_mark_stays_in_its_turn():
 def test_a_literal_mark_without_a_picture_is_text():
     record = {"image": None, "conversations": turns("what is <image>?", "a tag, <image>")}
     checked = check_record(record)
-    assert checked.image is None
+    assert checked.images == ()
     assert checked.conversations == record["conversations"]
 
 
@@ -60,6 +60,37 @@ def test_source_and_task(raw, source, task):
     assert checked.extra == {k: v for k, v in raw.items() if k != "image"} | {"id": 5, "model": ""}
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (["a <image> b <image>", "x"], ["a <image> b <image>", "x"]),  # marks stay where they stand
+        (["<image> a", "x", "and <image>?", "y"], ["<image> a", "x", "and <image>?", "y"]),
+        ([" a ", "x", "b", "y"], ["<image>\n<image>\na", "x", "b", "y"]),
+        (["", "x"], ["<image>\n<image>", "x"]),
+        (["<image>\n<image>", "in <image> words"], ["<image>\n<image>", "in <image> words"]),
+    ],
+)
+@pytest.mark.parametrize("key", ["image", "images"])
+def test_several_pictures_have_a_mark_each(asked, expected, key):
+    checked = check_record({key: ["coco/1.jpg", "vg/2.jpg"], "conversations": turns(*asked)})
+    assert checked.images == ("coco/1.jpg", "vg/2.jpg")
+    assert [t["value"] for t in checked.conversations] == expected
+    assert (checked.source, checked.extra) == ("coco", {})
+
+
+@pytest.mark.parametrize("marks", [1, 3])
+def test_another_number_of_marks_says_both_numbers(marks):
+    with pytest.raises(RefusedError, match=f"2 pictures, but {marks} <image>") as error:
+        check_record({"image": ["a.jpg", "b.jpg"], "conversations": turns("<image> " * marks, "x")})
+    assert error.value.reason == "image_count"
+
+
+@pytest.mark.parametrize("raw", [{"images": ["a/b.jpg"]}, {"image": ["a/b.jpg"]}, {"image": "a/b.jpg", "images": []}])
+def test_a_list_of_one_is_one_picture(raw):
+    plain = check_record({"image": "a/b.jpg", "conversations": turns("what?\n<image>", "yes")})
+    assert check_record(raw | {"conversations": turns("what?\n<image>", "yes")}) == plain
+
+
 GOOD = turns("q", "a")
 BAD = [
     ("not_an_object", ["a", "list"]),
@@ -78,7 +109,10 @@ BAD = [
     ("not_alternating", {"conversations": [GOOD[1]]}),
     ("not_alternating", {"conversations": [GOOD[1], GOOD[1], *GOOD]}),
     ("empty_answer", {"conversations": turns("q", "", "q2", " \n")}),
-    ("bad_image", {"conversations": GOOD, "image": ["a.jpg", "b.jpg"]}),
+    ("bad_image", {"conversations": GOOD, "image": ["a.jpg", None]}),
+    ("bad_image", {"conversations": GOOD, "images": ["a.jpg", ""]}),
+    ("bad_image", {"conversations": GOOD, "images": {"path": "a.jpg"}}),
+    ("bad_image", {"conversations": GOOD, "image": "a.jpg", "images": ["a.jpg"]}),
     ("bad_image", {"conversations": GOOD, "image": ""}),
     ("bad_image", {"conversations": GOOD, "image": 17}),
     ("bad_label", {"conversations": GOOD, "source": {"a": 1}}),

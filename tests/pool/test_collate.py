@@ -8,10 +8,10 @@ from vinnow.pool.encode import IGNORE, Encoded
 from vinnow.store.errors import InputError
 
 
-def row(sample_id: int, length: int, image: str | None = None) -> Encoded:
+def row(sample_id: int, length: int, *images: str) -> Encoded:
     ids = np.arange(1, length + 1, dtype=np.int64) + 100 * (sample_id % 7)
     labels = np.where(np.arange(length) >= length // 2, ids, IGNORE)
-    return Encoded(sample_id, ids, labels, image)
+    return Encoded(sample_id, ids, labels, images)
 
 
 def pixels(value: float) -> np.ndarray:
@@ -21,7 +21,7 @@ def pixels(value: float) -> np.ndarray:
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_mixed_rows(side):
     rows = [row(1, 3), row(2, 5, "a.png"), row(3, 1), row(2**63 + 5, 4, "b.png")]
-    batch = collate(rows, [None, pixels(0.5), None, pixels(-1.0)], pad_id=9, side=side)
+    batch = collate(rows, [[], [pixels(0.5)], [], [pixels(-1.0)]], pad_id=9, side=side)
     assert batch["input_ids"].shape == batch["labels"].shape == batch["attention_mask"].shape == (4, 5)
     for i, r in enumerate(rows):
         n = len(r.input_ids)
@@ -40,13 +40,20 @@ def test_mixed_rows(side):
     assert batch["n_tokens"].tolist() == [3, 5, 1, 4]
 
 
+def test_several_pictures_a_row_stand_in_order():
+    rows = [row(1, 3, "a", "b"), row(2, 2), row(3, 4, "c")]
+    batch = collate(rows, [[pixels(1), pixels(2)], [], [pixels(3)]], pad_id=0)
+    assert batch["image_owner"].tolist() == [0, 0, 2]
+    assert batch["pixel_values"][:, 0, 0, 0].tolist() == [1, 2, 3]
+
+
 def test_a_pad_id_in_the_text_is_attended():
-    batch = collate([row(0, 3), row(0, 2)], [None, None], pad_id=2)
+    batch = collate([row(0, 3), row(0, 2)], [[], []], pad_id=2)
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
 
 
 def test_text_only_has_no_pixels():
-    batch = collate([row(1, 3), row(2, 2)], [None, None], pad_id=0)
+    batch = collate([row(1, 3), row(2, 2)], [[], []], pad_id=0)
     assert batch["pixel_values"] is None
     assert batch["image_owner"].tolist() == []
     assert batch["image_owner"].dtype == torch.long
@@ -56,8 +63,8 @@ def test_text_only_has_no_pixels():
     ("rows", "shown", "message"),
     [
         ([], [], "at least one row"),
-        ([row(1, 2, "a"), row(2, 2, "b")], [pixels(0), np.zeros((3, 8, 8), np.float32)], "different shapes"),
-        ([row(1, 2, "a")], [np.zeros((3, 4, 4), np.uint8)], "not normalised"),
+        ([row(1, 2, "a"), row(2, 2, "b")], [[pixels(0)], [np.zeros((3, 8, 8), np.float32)]], "different shapes"),
+        ([row(1, 2, "a")], [[np.zeros((3, 4, 4), np.uint8)]], "not normalised"),
     ],
 )
 def test_what_cannot_be_a_batch(rows, shown, message):

@@ -12,9 +12,9 @@ from vinnow.store.errors import InputError
 SYSTEM = TEMPLATES["v1"].system
 
 
-def record(*values: str, image: str | None = None) -> Record:
+def record(*values: str, image: str | list[str] | None = None) -> Record:
     turns = [{"from": ("human", "gpt")[i % 2], "value": v} for i, v in enumerate(values)]
-    return Record(7, "s", "t", image, turns)
+    return Record(7, "s", "t", (image,) if isinstance(image, str) else tuple(image or ()), turns)
 
 
 def trained(processor, encoded) -> str:
@@ -209,6 +209,63 @@ def test_prompt_stops_where_the_answer_begins(llama):
         Encoder(llama, max_len=first - 1).prompt(row)
     plain = Encoder(llama, "plain").prompt(row)
     assert plain.input_ids.tolist() == [llama.tokenizer.bos_token_id] + [llama.image_token_id] * 4
+
+
+def naive(processor, values: list[str]) -> tuple[list[int], list[int]]:
+    """A v1 row by LLaVA's own way: split the prompt at marks and `</s>`, tokenise each piece, all in one list."""
+    tokenizer, ids, labels = processor.tokenizer, [processor.tokenizer.bos_token_id], [IGNORE]
+    text = f"{SYSTEM} "
+    for i, value in enumerate(values):
+        if i % 2 == 0:
+            *before, last = f"USER: {value} ASSISTANT:".split("<image>")
+            for piece in before:
+                found = tokenizer(text + piece, add_special_tokens=False)["input_ids"]
+                ids += found + [processor.image_token_id] * 4
+                labels += [IGNORE] * (len(found) + 4)
+                text = ""
+            text += last
+        else:
+            asked = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+            found = tokenizer(f"{text} {value}", add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+            ids += found
+            labels += [IGNORE] * asked + found[asked:]
+            text = ""
+    return ids, labels
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["<image>\n<image>\nWhat", "A cat."],
+        ["What <image> is <image>", "cat", "A", "cat"],
+        ["What", "cat", "<image> is", "A cat.", "US <image>", "cat"],
+        ["<image><image>", "cat"],
+    ],
+)
+def test_several_pictures_equal_a_naive_encoding(llama, values):
+    row = record(*values, image=["a.png", "b.png"])
+    encoded = Encoder(llama).encode(row)
+    ids, labels = naive(llama, values)
+    assert encoded.input_ids.tolist() == ids
+    assert encoded.labels.tolist() == labels
+    assert encoded.images == ("a.png", "b.png")
+    last = int(np.flatnonzero(encoded.input_ids == llama.image_token_id)[-1])
+    assert len(Encoder(llama, max_len=last + 1).encode(row).input_ids) == last + 1
+    for length in (last, last - 3, last - 4, 5):  # within the second picture, and before all of it
+        with pytest.raises(EncodeError, match=f"last image ends at token {last + 1}"):
+            Encoder(llama, max_len=length).encode(row)
+
+
+def test_a_prompt_shows_the_pictures_of_its_question(llama):
+    both = Encoder(llama).prompt(record("<image> or <image>", "cat", "What", "cat", image=["a.png", "b.png"]))
+    one = Encoder(llama).prompt(record("<image> is", "cat", "<image> What", "cat", image=["a.png", "b.png"]))
+    assert (both.images, one.images) == (("a.png", "b.png"), ("a.png",))
+    assert [(e.input_ids == llama.image_token_id).sum() for e in (both, one)] == [8, 4]
+
+
+def test_plain_takes_every_picture(llama):
+    encoded = Encoder(llama, "plain").encode(record("<image>\n<image>\nDescribe.", "cat", image=["a.png", "b.png"]))
+    assert (encoded.input_ids == llama.image_token_id).sum() == 8
 
 
 @pytest.mark.parametrize("values", [("What", "a"), ("<image>", "a", "<image>", "b")])

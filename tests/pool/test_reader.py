@@ -66,7 +66,8 @@ def test_columns_stand_in_the_order_of_ids(pool):
     raw = records()
     assert pool.rows == len(pool.ids()) == len(set(pool.ids().tolist())) == N
     assert pool.ids().dtype == np.uint64
-    assert pool.column("image").tolist() == [r.get("image") for r in raw]
+    assert pool.column("images").tolist() == [[r["image"]] if "image" in r else [] for r in raw]
+    assert pool.has_image().tolist() == ["image" in r for r in raw]
     assert pool.column("task").tolist() == [r.get("task") or ("coco" if "image" in r else "text") for r in raw]
     chars = [sum(len(t["value"]) for t in r["conversations"]) for r in raw]
     assert pool.column("n_chars").tolist() == chars

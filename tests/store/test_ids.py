@@ -22,6 +22,13 @@ def test_ids_depend_on_content_and_occurrence_alone():
 def test_the_id_of_a_record_never_changes():
     """Golden value: a change here orphans every store on people's disks."""
     assert IdGiver().give("x.jpg", TURNS)[0] == 9867997542729453517
+    assert IdGiver().give(None, TURNS)[0] == 14467273179457208510
+    assert IdGiver().give(["x.jpg", "y.jpg"], TURNS)[0] == 16025235250471111886
+
+
+def test_the_order_of_pictures_counts():
+    found = {IdGiver().give(i, TURNS)[0] for i in ("x", ["x", "y"], ["y", "x"], ["x", "x"], '["x","y"]')}
+    assert len(found) == 5
 
 
 def test_pool_digest_ignores_order_and_sees_content():

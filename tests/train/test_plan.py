@@ -133,6 +133,31 @@ def test_the_loss_is_that_of_hugging_face(tmp_path, twin_path):
     assert LossModule(model)(batch).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_a_step_on_a_row_of_two_pictures(tmp_path, twin_path):
+    """The batch's loss and gradients are those of Hugging Face's model on the same ids and both pictures."""
+    records, pictures = make_records(4)
+    two = {"image": list(pictures)[:2], "conversations": records[0]["conversations"]}
+    two["conversations"][0]["value"] = "<image> what <image>"
+    source = write_records(tmp_path, [two, *records[1:]], pictures)
+    ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
+    cfg = config(pool=str(tmp_path / "pool"), model=twin_path)
+    made = Batches(cfg, Rows(cfg), load(twin_path).processor, str(tmp_path / "refused.jsonl"))
+    batch = made.make(np.arange(4))
+    owners = batch["image_owner"].tolist()
+    assert sorted(map(owners.count, range(4))) == [1, 1, 1, 2]
+    assert owners == sorted(owners)
+    model, other = load(twin_path).model, load(twin_path).model
+    loss = LossModule(model)(batch)
+    loss.backward()
+    names = ("input_ids", "attention_mask", "labels", "pixel_values")
+    expected = other(**{n: batch[n] for n in names}).loss
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    both = (m.model.multi_modal_projector.parameters() for m in (model, other))
+    for p, q in zip(*both, strict=True):
+        assert torch.allclose(p.grad, q.grad, rtol=1e-4, atol=1e-6)
+
+
 def test_text_only_and_unlabelled_batches_have_gradients_everywhere(tmp_path, twin_path):
     made = batches(tmp_path, twin_path)
     text = np.flatnonzero(~made.rows.has_image)
@@ -196,7 +221,7 @@ def test_rows_from_memory_are_the_rows_from_disk(tiny_pool, twin_path, tmp_path)
 def test_rows_are_the_picks_whatever_the_files_order(tiny_pool):
     rows = Rows(config(pool=tiny_pool))
     assert np.array_equal(rows.ids, np.sort(Pool(tiny_pool).ids()))
-    text = [r.sample_id for r in Pool(tiny_pool).take(rows.ids) if r.image is None]
+    text = [r.sample_id for r in Pool(tiny_pool).take(rows.ids) if not r.images]
     assert rows.ids[~rows.has_image].tolist() == text
 
 

@@ -1,0 +1,107 @@
+"""The formats by name, and which of them a source is. A new format is one file here and one entry below."""
+
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from ...store.errors import InputError, suggest
+from ...store.files import exists, join, list_files, open_fs
+from ..json_stream import iter_records
+from .chat import is_chat
+from .llava import LLAVA, SHAREGPT
+from .parquet import PARQUET
+from .scienceqa import SCIENCEQA
+from .source import Format, Source, is_pattern, kind_of, shards
+from .webdataset import WEBDATASET
+
+FORMATS = {f.name: f for f in (LLAVA, SHAREGPT, SCIENCEQA, PARQUET, WEBDATASET)}
+_SHARDS = {".parquet": PARQUET, ".tar": WEBDATASET}
+_LOOKED_AT = 16
+
+
+def choose(source: Source, name: str = "auto") -> Format:
+    """Return the format of a source, by name or as `detect` finds it, after checking its options.
+
+    Raises:
+        InputError: no such format, or an option that means nothing in it.
+    """
+    if name != "auto" and name not in FORMATS:
+        raise InputError(f"unknown format {name!r}{suggest(name, FORMATS)}")
+    found = detect(source.path) if name == "auto" else FORMATS[name]
+    for option in ("split", "layout"):
+        if getattr(source, option) is not None and option not in found.takes:
+            raise InputError(f"{option} {getattr(source, option)!r} means nothing in format {found.name!r}.")
+    return found
+
+
+def detect(path: str) -> Format:
+    """Say which format a source is, by its name, its files and its first records.
+
+    Raises:
+        InputError: there is nothing there, or it is none of the formats; says what each looks like.
+    """
+    kind = kind_of(path)
+    if is_pattern(path):
+        found = [f for s in _SHARDS for f in _some(path, s)]
+        if not found:
+            raise InputError(f"cannot read {path!r}: no file of that pattern ends in {' or '.join(_SHARDS)}.")
+        return _shards(path, found)
+    if kind == pafs.FileType.Directory:
+        if all(exists(join(path, n)) for n in ("problems.json", "pid_splits.json")):
+            return SCIENCEQA
+        return _shards(path, list_files(path, recursive=True))
+    if kind != pafs.FileType.File:
+        found = "there is no such file" if kind == pafs.FileType.NotFound else "it is no regular file"
+        raise InputError(f"cannot read {path!r}: {found}.")
+    for suffix, shard_format in _SHARDS.items():
+        if path.lower().endswith(suffix):
+            return shard_format
+    if ".json" not in path.lower() and _first_byte(path) not in b"[{":
+        raise _unknown(path)
+    # one odd record among LLaVA's own is a damaged one
+    votes = [is_chat(r) for r in islice(iter_records(path), _LOOKED_AT)]
+    return SHAREGPT if 2 * sum(votes) > len(votes) else LLAVA
+
+
+def facts(source: Source, found: Format) -> dict[str, Any]:
+    """Return size and time of the files that the records come from: what tells one source from another."""
+    infos = []
+    for path in found.files(source):
+        fs, inner = open_fs(path)
+        infos.append(fs.get_file_info(inner))
+    many = {"files": len(infos)} if len(infos) > 1 else {}
+    return many | {"size": sum(i.size or 0 for i in infos), "mtime": str(max(i.mtime for i in infos))}
+
+
+def _some(path: str, suffix: str) -> list[str]:
+    try:
+        return shards(path, suffix)
+    except InputError:  # another kind of shard may be there
+        return []
+
+
+def _shards(path: str, files: list[str]) -> Format:
+    found = {f.name: f for s, f in _SHARDS.items() if any(name.endswith(s) for name in files)}
+    if len(found) > 1:
+        raise InputError(f"{path!r} holds shards of {' and '.join(found)}: say which (--format).")
+    if not found:
+        raise _unknown(path)
+    return next(iter(found.values()))
+
+
+def _first_byte(path: str) -> bytes:
+    fs, inner = open_fs(path)
+    try:
+        with fs.open_input_stream(inner) as stream:
+            return stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] or b" "
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"cannot read {path!r}: {error}.") from error
+
+
+def _unknown(path: str) -> InputError:
+    known = "\n".join(f"  {f.name}: {f.looks}" for f in FORMATS.values())
+    return InputError(
+        f"{path!r} is in no format that is known here:\n{known}\nIf it is one of them, say so (--format)."
+    )

@@ -1,0 +1,121 @@
+"""WebDataset: tar shards whose members `NAME.json`, `NAME.txt`, `NAME.jpg` stand together, one sample a name.
+
+The record is the `.json`, or a caption in `.txt`; pictures are referred to as `SHARD.tar/MEMBER` and not read here.
+"""
+
+import json
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import PurePosixPath
+from tarfile import TarInfo
+from typing import Any
+
+from ...store.errors import InputError
+from ...store.files import open_fs
+from ..archives.members import File
+from ..archives.tar import BrokenTarError, is_plain, members
+from ..checks import IMAGE, RefusedError
+from .chat import to_llava
+from .source import Format, Source, below, folder_of, shards
+
+_PICTURES = ("jpg", "jpeg", "png", "webp")
+# a sample's text: more is no record
+_TEXT_BYTES = 64 << 20
+
+
+def read(source: Source) -> Iterator[Any]:
+    """Yield the samples of all shards, one in memory at a time.
+
+    Raises:
+        InputError: a shard is no tar, is cut off, or lies outside the image root that was given.
+    """
+    for path in files(source):
+        fs, inner = open_fs(path)
+        file, name = File(fs, inner), below(path, source.image_root or folder_of(source.path))
+        try:
+            for key, group in groupby(members(file), key=_key):
+                found = list(group)
+                if key and any(is_plain(i) for i in found):
+                    yield _record(file, name, key, found)
+        except (BrokenTarError, OSError) as error:
+            raise InputError(f"{path!r} cannot be read to its end: {error}.") from error
+
+
+def _key(info: TarInfo) -> str:
+    """Return a member's sample: its folder and its name up to the first dot; "" is none (hidden files, `__…`)."""
+    place = PurePosixPath(info.name.removeprefix("./"))
+    stem = place.name.split(".")[0]
+    return "" if not stem or stem.startswith("__") or info.isdir() else str(place.parent / stem)
+
+
+def _record(file: File, shard: str, key: str, found: list[TarInfo]) -> Any:
+    by_kind = {i.name.rpartition(".")[2].lower(): i for i in found if is_plain(i)}
+    shown = [i.name.removeprefix("./") for i in found if i.name.rpartition(".")[2].lower() in _PICTURES]
+    try:
+        raw = _json(file, by_kind["json"], key) if "json" in by_kind else {}
+        if raw.get("conversations") is None and raw.get("messages") is None:
+            raw = raw | {"conversations": _caption(file, by_kind.get("txt"), raw, bool(shown), key)}
+    except RefusedError as error:
+        return error
+    if shown:
+        raw = {k: v for k, v in raw.items() if k != "image"} | {"images": _order(raw, shown, shard)}
+    return to_llava({"id": key} | raw)
+
+
+def _order(raw: dict[str, Any], shown: list[str], shard: str) -> list[str]:
+    """Return the sample's pictures in the record's own order where it names them, else in the shard's."""
+    given = raw.get("images") or raw.get("image")
+    given = [given] if isinstance(given, str) else given
+    by_name = {PurePosixPath(name).name: name for name in shown}
+    if (
+        isinstance(given, list)
+        and given
+        and all(isinstance(g, str) and PurePosixPath(g).name in by_name for g in given)
+    ):
+        shown = [by_name[PurePosixPath(g).name] for g in given]
+    return [f"{shard}/{name}" for name in shown]
+
+
+def _json(file: File, info: TarInfo, key: str) -> dict[str, Any]:
+    try:
+        value = json.loads(_text(file, info, key))
+    except (ValueError, RecursionError) as error:
+        raise RefusedError("not_an_object", f"sample {key!r}: its .json is not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise RefusedError("not_an_object", f"sample {key!r}: its .json holds {type(value).__name__}")
+    return value
+
+
+def _caption(file: File, info: TarInfo | None, raw: dict[str, Any], shown: bool, key: str) -> list[dict[str, str]]:
+    text = _text(file, info, key) if info is not None else raw.get("caption")
+    if not isinstance(text, str):
+        raise RefusedError("no_conversations", f"sample {key!r} has no turns in .json and no caption in .txt")
+    return [{"from": "human", "value": IMAGE if shown else ""}, {"from": "gpt", "value": text.strip()}]
+
+
+def _text(file: File, info: TarInfo, key: str) -> str:
+    if info.size > _TEXT_BYTES:
+        raise RefusedError("not_an_object", f"sample {key!r}: {info.name!r} has {info.size} bytes")
+    try:
+        return file.read_at(info.size, info.offset_data).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RefusedError("bad_text", f"sample {key!r}: {info.name!r} is not UTF-8 ({error.reason})") from error
+
+
+def files(source: Source) -> list[str]:
+    """Return the shards."""
+    return shards(source.path, ".tar")
+
+
+def root(source: Source) -> str:
+    """Return the folder of the shards."""
+    return folder_of(source.path)
+
+
+WEBDATASET = Format(
+    "webdataset",
+    "a .tar file, a folder or a pattern of them, with members NAME.json or NAME.txt, and NAME.jpg",
+    read,
+    files,
+    root,
+)
