@@ -42,12 +42,14 @@ ROWS = sum(s[0] for s in SETS.values())
 assert ROWS == 665_298
 # of 2000 records so many are an exact repeat of the one before
 REPEATS = 1
-WORDS = (
-    "the a of in on is are there what which color shape person man woman dog cat table street car train red blue "
-    "left right behind front holding wearing standing sitting near large small wooden picture image shows several "
-    "people building window light background foreground could might suggests likely activity area scene object "
-    "bread kite surfboard umbrella bicycle giraffe elephant pizza laptop phone bottle chair bed clock vase"
-).split()
+WORDS = [
+    "the", "a", "of", "in", "on", "is", "are", "there", "what", "which", "color", "shape", "person", "man",
+    "woman", "dog", "cat", "table", "street", "car", "train", "red", "blue", "left", "right", "behind", "front",
+    "holding", "wearing", "standing", "sitting", "near", "large", "small", "wooden", "picture", "image",
+    "shows", "several", "people", "building", "window", "light", "background", "foreground", "could", "might",
+    "suggests", "likely", "activity", "area", "scene", "object", "bread", "kite", "surfboard", "umbrella",
+    "bicycle", "giraffe", "elephant", "pizza", "laptop", "phone", "bottle", "chair", "bed", "clock", "vase",
+]  # fmt: skip
 # what real texts have, too: escapes, quotes, letters beyond ASCII, an emoji
 RARE = ['said \\"no\\"', "line\\nbreak", "na\u00efve", "\u56fe\u7247", "caf\u00e9", "C:\\\\data", "\U0001f431", "x < y"]
 PART = 8192
