@@ -58,9 +58,15 @@ def doctor(
     source: Annotated[str, typer.Argument(help="LLaVA records: a JSON array or JSONL.")],
     images: Annotated[str | None, typer.Option(help="The folder that image paths count from.")] = None,
     json_out: Annotated[str | None, typer.Option("--json", help="Also write the findings as JSON.")] = None,
+    max_len: Annotated[
+        int | None, typer.Option(min=1, help="Warn of longer records: words, or tokens with `--set tokenizer=FOLDER`.")
+    ] = None,
     sets: Sets = None,
 ) -> None:
-    """Say what is wrong with a data set, without writing a pool. Exit code 1 when rows would be refused."""
+    """Say what is wrong with a data set, without writing a pool.
+
+    Exit code 0: nothing is refused (there may be warnings); 1: some rows are; 2: the source cannot be read.
+    """
     from ..pool.doctor import examine, render
     from ..pool.ingest import IngestConfig
     from ..store.files import write_json
@@ -68,7 +74,7 @@ def doctor(
 
     config = IngestConfig.parse({"source": source, "image_root": images} | settings(sets))
     with bar("doctor", "rows") as tell:
-        report = examine(config, progress=lambda rows: tell(rows, 0))
+        report = examine(config, lambda rows: tell(rows, 0), max_len)
     for table in render(report):
         console.print(table)
     if json_out:

@@ -59,7 +59,9 @@ def load_image(root: str | None, relative: str, max_pixels: int = MAX_PIXELS) ->
             width, height = picture.size
             if width * height > max_pixels:
                 raise ImageError("image_too_large", f"{relative!r} has {width}×{height} pixels, over {max_pixels}.")
-            return picture.convert("RGB")  # decodes all of it, so that a cut one is found
+            rgb = picture.convert("RGB")  # decodes all of it, so that a cut one is found
+            rgb.format = picture.format
+            return rgb
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
