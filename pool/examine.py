@@ -1,7 +1,7 @@
 """All checks on every row of a source, in order and in bounded memory: what ingest writes and the doctor counts.
 
-Processes parse and check blocks of records, threads look at pictures, and this one puts the rows back in order: it
-alone numbers repeats, so that ids do not depend on how many work.
+Processes parse and check blocks of records and look at pictures; this one puts the rows back in order: it alone
+numbers repeats, so that ids do not depend on how many work.
 """
 
 import os
@@ -23,13 +23,13 @@ from ..store.ids import IdGiver, id_of
 from ..store.tables import POOL
 from .blocks import Block, Cutter
 from .draft import Draft, Refusal, refusal
-from .images import MAX_PIXELS, PIL_LIMIT, ImageError
+from .images import MAX_PIXELS, PIL_LIMIT
 from .json_stream import iter_records, open_records
-from .looks import Looks
+from .looks import LookConfig, Looks
 from .workers import Workers
 
-# starting processes costs a second, which this much JSON does not take
-_SMALL = 48 << 20
+# starting processes costs a second, which so much JSON does not take; nor what it shows, where pictures are decoded
+_SMALL = {"none": 48 << 20, "exists": 48 << 20, "decode": 512 << 10}
 _BATCH = 1024
 
 
@@ -39,8 +39,9 @@ class IngestConfig(Config):
     `check_images`: "decode" every picture now, only see that it "exists", or "none": not even that, the reader will
     find out (true and false are "decode" and "exists"). `duplicates`: exact repeats are normal in mix665k; `refuse`
     lists them instead. `tokenizer`: a folder with `tokenizer.json`; it fills `n_tokens`. `strict`: the first bad row
-    ends the run. `threads` look at pictures, `workers` are processes that parse (none: a core each, and none for a
-    small source); they and `strict` leave the pool's content alone, so another value of them is no other pool.
+    ends the run. `workers` are processes that parse and decode (left out: one a core, and none for a small source);
+    `threads` of each fetch pictures from a remote root. They and `strict` leave the pool's content alone, so another
+    value of them is no other pool.
     """
 
     source: str
@@ -85,11 +86,10 @@ def examine_rows(config: IngestConfig) -> Iterator[Examined]:
         VinnowError: a worker process died.
     """
     ids, waiting = IdGiver(), deque[tuple[int, Draft]]()
-    ahead = 1 if config.check_images == "none" else 3
-    with (
-        Workers(_workers(config), config.tokenizer) as workers,
-        Looks(config.image_root, config.check_images, config.max_pixels, config.threads) as looks,
-    ):
+    looking, ahead = config.check_images != "none", 3 if config.check_images != "none" else 1
+    how = LookConfig(config.image_root, config.check_images, config.max_pixels, config.threads)
+    with Workers(_workers(config), config.tokenizer, how) as workers:
+        looks = Looks(workers.look if looking else None)
         try:
             for first, made in _drafts(config.source, workers):
                 looks.begin(made.table["image"].to_pylist())
@@ -161,10 +161,9 @@ def _finish(config: IngestConfig, first: int, made: Draft, ids: IdGiver, looks: 
     for at, (row, source, image, content) in enumerate(zip(*columns)):
         image_hash = None
         if image is not None:
-            try:
-                look = looks.end(image)
-            except ImageError as error:
-                refused.append(refusal(first + row, source, error.reason, str(error)))
+            look = looks.end(image)
+            if look.reason is not None:
+                refused.append(refusal(first + row, source, look.reason, look.detail))
                 continue
             image_hash = look.image_hash
             if look.misnamed:
@@ -191,5 +190,5 @@ def _workers(config: IngestConfig) -> int:
         return config.workers
     fs, inner = open_fs(config.source)
     info = fs.get_file_info(inner)
-    small = info.type != pafs.FileType.File or (info.size or 0) < _SMALL
+    small = info.type != pafs.FileType.File or (info.size or 0) < _SMALL[config.check_images]
     return 0 if small else min(8, len(os.sched_getaffinity(0)))

@@ -1,10 +1,9 @@
-"""Looking at pictures: threads open each picture once, whatever the number of rows that show it."""
+"""Looking at pictures: each is opened once, whatever the number of rows that show it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
 from .images import ImageError, load_image, resolve
 from .marks import difference_hash
@@ -14,68 +13,91 @@ _ENDINGS = {"JPEG": {"jpg", "jpeg", "jpe", "jfif"}, "MPO": {"jpg", "jpeg", "mpo"
 _ENDINGS |= {"GIF": {"gif"}, "WEBP": {"webp"}, "BMP": {"bmp", "dib"}, "TIFF": {"tif", "tiff"}}
 # failures held; beyond them a row that shows the same picture looks again
 _FAILURES = 10_000
+# pictures a task: some 50 ms of decoding
+_TASK = 24
+
+
+@dataclass(frozen=True)
+class LookConfig:
+    """Where pictures lie and how they are looked at; `threads` of one process do it."""
+
+    root: str | None
+    check: str
+    max_pixels: int
+    threads: int
 
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen: the difference hash when the picture was decoded, and its format if the name says another."""
+    """What was seen: the difference hash when the picture was decoded, its format if the name says another, or the
+    reason and detail of a refusal."""
 
     image_hash: int | None = None
     misnamed: str | None = None
+    reason: str | None = None
+    detail: str = ""
+
+
+Ask = Callable[[list[str]], Future[list[Look]]]
+
+
+def look_at(config: LookConfig, images: Sequence[str]) -> list[Look]:
+    """Look at each picture as `check` says: "decode" it, or see that it "exists"."""
+    # PIL decodes with the interpreter's lock held: threads help where files come from afar
+    if config.threads == 1 or len(images) == 1 or "://" not in (config.root or ""):
+        return [_look(config, image) for image in images]
+    with ThreadPoolExecutor(config.threads, thread_name_prefix="pictures") as threads:
+        return list(threads.map(lambda image: _look(config, image), images))
+
+
+def _look(config: LookConfig, image: str) -> Look:
+    try:
+        if config.check == "exists":
+            resolve(config.root, image)
+            return Look()
+        picture = load_image(config.root, image, config.max_pixels, glance=True)
+    except ImageError as error:
+        return Look(reason=error.reason, detail=str(error))
+    name = PurePosixPath(image).suffix.lower().removeprefix(".")
+    known = _ENDINGS.get(picture.format or "")
+    return Look(difference_hash(picture), picture.format if known and name not in known else None)
 
 
 class Looks:
-    """Sees to pictures in threads, as `check` says: "decode", "exists" or "none". Use as a context."""
+    """Remembers what was seen, and has `ask` (images → a future of looks) see to the rest; None: no looking."""
 
-    def __init__(self, root: str | None, check: str, max_pixels: int, threads: int) -> None:
-        self.root, self.check, self.max_pixels = root, check, max_pixels
+    def __init__(self, ask: Ask | None) -> None:
+        self.ask = ask
         # image hash by the path's hash: mix665k shows many pictures again and again
         self._seen: dict[int, int | None] = {}
-        self._failed: dict[str, tuple[str, str]] = {}
-        self._under_way: dict[str, Future[Look]] = {}
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
+        self._failed: dict[str, Look] = {}
+        self._under_way: dict[str, tuple[Future[list[Look]], int]] = {}
 
     def begin(self, images: Iterable[str | None]) -> None:
-        """Have threads look at those that are new."""
-        if self.check == "none":
+        """Have those looked at that are new."""
+        if self.ask is None:
             return
-        for image in images:
-            if image is None or image in self._under_way or image in self._failed or hash(image) in self._seen:
-                continue
-            self._under_way[image] = self._threads.submit(self._look, image)
+        new = [i for i in dict.fromkeys(images) if i is not None and not self._known(i)]
+        for start in range(0, len(new), _TASK):
+            some = new[start : start + _TASK]
+            future = self.ask(some)
+            self._under_way |= {image: (future, n) for n, image in enumerate(some)}
 
     def end(self, image: str) -> Look:
-        """Return what was seen; a misnamed picture is named at its first row alone.
-
-        Raises:
-            ImageError: the picture cannot be used.
-        """
-        if self.check == "none":
+        """Return what was seen; a misnamed picture is called so at its first row alone."""
+        if self.ask is None:
             return Look()
         if hash(image) in self._seen:
             return Look(self._seen[hash(image)])
         if image in self._failed:
-            raise ImageError(*self._failed[image])
-        try:
-            look = (self._under_way.pop(image, None) or self._threads.submit(self._look, image)).result()
-        except ImageError as error:
-            if len(self._failed) < _FAILURES:
-                self._failed[image] = (error.reason, str(error))
-            raise
-        self._seen[hash(image)] = look.image_hash
+            return self._failed[image]
+        future, at = self._under_way.pop(image, None) or (self.ask([image]), 0)
+        look = future.result()[at]
+        if look.reason is None:
+            self._seen[hash(image)] = look.image_hash
+        elif len(self._failed) < _FAILURES:
+            self._failed[image] = look
         return look
 
-    def _look(self, image: str) -> Look:
-        if self.check == "exists":
-            resolve(self.root, image)
-            return Look()
-        picture = load_image(self.root, image, self.max_pixels)
-        name = PurePosixPath(image).suffix.lower().removeprefix(".")
-        known = _ENDINGS.get(picture.format or "")
-        return Look(difference_hash(picture), picture.format if known and name not in known else None)
-
-    def __enter__(self) -> "Looks":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._threads.shutdown(cancel_futures=True)
+    def _known(self, image: str) -> bool:
+        return hash(image) in self._seen or image in self._under_way or image in self._failed

@@ -1,4 +1,4 @@
-"""Processes that draft blocks: plain children on pipes, in the order asked, dead when their parent is.
+"""Processes that draft blocks and look at pictures: plain children on pipes, in the order asked, dead when their parent is.
 
 Not `multiprocessing`: its children start the caller's script again (a script without a main guard would ingest in
 each), and those of a killed pool stay. A child here reads until its pipe closes, which a kill of the parent does too.
@@ -13,28 +13,36 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, BinaryIO
+from dataclasses import asdict
+from typing import Any, BinaryIO, TypeVar
 
 from ..store.errors import InputError, VinnowError
 from ..store.files import digest, exists, join, read_bytes
 from .blocks import Block
 from .draft import Draft, draft, draft_block, from_bytes, to_bytes
+from .looks import Look, LookConfig, look_at
 
-_SIZE = struct.Struct("<QQ?")
+T = TypeVar("T")
+
+# a request: what it is (lines or array of records, pictures), where its block starts, its bytes
+_HEAD = struct.Struct("<cQQ")
+_LENGTH = struct.Struct("<Q")
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from {} import serve; serve(*sys.argv[2:])"
 
 
 class Workers:
-    """Drafts blocks in `number` processes; with 0 in this one, at once. Use as a context."""
+    """Works in `number` processes; with 0 in this one, at once. Use as a context."""
 
-    def __init__(self, number: int, tokenizer: str | None = None) -> None:
+    def __init__(self, number: int, tokenizer: str | None, pictures: LookConfig) -> None:
+        self._pictures = pictures
         # here too: a folder without one is the caller's error, and single records are drafted here
         self._count = token_counter(tokenizer) if tokenizer else None
         self._children: list[subprocess.Popen[bytes]] = []
         self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(number, thread_name_prefix="workers") if number else None
         environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
-        command = [sys.executable, "-I", "-c", _START.format(__name__), json.dumps(sys.path), tokenizer or ""]
+        command = [sys.executable, "-I", "-c", _START.format(__name__), json.dumps(sys.path)]
+        command += [json.dumps(asdict(pictures)), tokenizer or ""]
         for _ in range(number):
             child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
             self._children.append(child)
@@ -44,26 +52,33 @@ class Workers:
 
     def submit(self, block: Block) -> Future[Draft]:
         """Draft a block; the future raises VinnowError when its process has died."""
-        if self._threads is not None:
-            return self._threads.submit(self._ask, block)
-        done: Future[Draft] = Future()
-        done.set_result(draft_block(block, self._count))
-        return done
+        if self._threads is None:
+            return _done(draft_block(block, self._count))
+        head = _HEAD.pack(b"l" if block.lines else b"a", block.start, len(block.data))
+        return self._threads.submit(lambda: from_bytes(self._ask(head, block.data)))
+
+    def look(self, images: list[str]) -> Future[list[Look]]:
+        """Look at pictures; as `submit`."""
+        if self._threads is None:
+            return _done(look_at(self._pictures, images))
+        names = json.dumps(images).encode()
+        head = _HEAD.pack(b"p", 0, len(names))
+        return self._threads.submit(lambda: [Look(**look) for look in json.loads(self._ask(head, names))])
 
     def draft(self, values: Sequence[Any]) -> Draft:
         """Draft parsed records in this process."""
         return draft(values, self._count)
 
-    def _ask(self, block: Block) -> Draft:
+    def _ask(self, head: bytes, data: bytes) -> bytes:
         child = self._idle.get()
         try:
             assert child.stdin is not None
             assert child.stdout is not None
-            child.stdin.write(_SIZE.pack(len(block.data), block.start, block.lines))
-            child.stdin.write(block.data)
+            child.stdin.write(head)
+            child.stdin.write(data)
             child.stdin.flush()
-            (size,) = struct.unpack("<Q", _read(child.stdout, 8))
-            return from_bytes(_read(child.stdout, size))
+            (size,) = _LENGTH.unpack(_read(child.stdout, _LENGTH.size))
+            return _read(child.stdout, size)
         except (BrokenPipeError, EOFError) as error:
             raise VinnowError(
                 f"a process that read records died (exit code {child.wait()}); a kill by the system means memory was "
@@ -87,6 +102,12 @@ class Workers:
                 _close(pipe)
 
 
+def _done(result: T) -> Future[T]:
+    future: Future[T] = Future()
+    future.set_result(result)
+    return future
+
+
 def _close(pipe: Any) -> None:
     try:
         pipe.close()
@@ -101,20 +122,25 @@ def _read(pipe: Any, size: int) -> bytes:
     return data
 
 
-def serve(tokenizer: str = "") -> None:
-    """Draft blocks from standard input to standard output until it closes: the child's side."""
+def serve(pictures: str, tokenizer: str) -> None:
+    """Answer requests from standard input on standard output until it closes: the child's side."""
     source: BinaryIO = sys.stdin.buffer
     sink = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # nothing else may write there
     # records have no cycles, and the collector would look through them all again and again
     gc.disable()
+    config = LookConfig(**json.loads(pictures))
     count = token_counter(tokenizer) if tokenizer else None
-    while head := source.read(_SIZE.size):
-        size, start, lines = _SIZE.unpack(head)
-        answer = to_bytes(draft_block(Block(_read(source, size), start, lines), count))
-        data = memoryview(struct.pack("<Q", answer.size) + answer.to_pybytes())
-        while data:
-            data = data[sink.write(data) :]
+    while head := source.read(_HEAD.size):
+        kind, start, size = _HEAD.unpack(head)
+        data = _read(source, size)
+        if kind == b"p":
+            answer = json.dumps([asdict(look) for look in look_at(config, json.loads(data))]).encode()
+        else:
+            answer = to_bytes(draft_block(Block(data, start, kind == b"l"), count)).to_pybytes()
+        rest = memoryview(_LENGTH.pack(len(answer)) + answer)
+        while rest:
+            rest = rest[sink.write(rest) :]
 
 
 def token_counter(folder: str) -> Callable[[list[str]], list[int]]:

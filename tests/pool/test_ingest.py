@@ -196,9 +196,9 @@ def test_pictures_are_looked_at_once(tmp_path, monkeypatch):
     records, pictures = make_records(5)
     source = write_records(tmp_path, records[:4] * 600, pictures)
     looked, load = [], room.load_image
-    monkeypatch.setattr(room, "load_image", lambda *a: (looked.append(a[1]), load(*a))[1])
-    report = ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
-    assert report.rows == 2400
+    monkeypatch.setattr(room, "load_image", lambda *a, **k: (looked.append(a[1]), load(*a, **k))[1])
+    config = IngestConfig(source=source, image_root=str(tmp_path / "images"), workers=0)
+    assert ingest(config, str(tmp_path / "pool")).rows == 2400
     assert sorted(looked) == sorted({r["image"] for r in records[:4]})
 
 
