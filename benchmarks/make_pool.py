@@ -70,7 +70,7 @@ def records(rows: int, seed: int = 0) -> Iterator[str]:
     rng = random.Random(seed)
     order = [name for name, n in shares(rows).items() for _ in range(n)]
     rng.shuffle(order)
-    texts = _texts(rng)
+    texts = _Texts(rng)
     before = None
     for i, name in enumerate(order):
         if before is not None and before[0] == name and i % 2000 < REPEATS * 12:  # the neighbour is of this set 1 in 12
@@ -99,14 +99,17 @@ def _record(rng: random.Random, name: str, texts: dict[int, list[str]]) -> str:
     return f'  {{\n{head}    "conversations": [\n' + ",\n".join(turns) + "\n    ]\n  }"
 
 
-def _texts(rng: random.Random) -> dict[int, list[str]]:
-    """Return texts by their number of words, as they stand between JSON's quotes."""
-    longest = max(words[1] for s in SETS.values() for words in s[4:])
-    found = {}
-    for n in range(1, longest + 1):
-        words = [[rng.choice(RARE) if rng.random() < 0.01 else rng.choice(WORDS) for _ in range(n)] for _ in range(500)]
-        found[n] = [" ".join(w) for w in words]
-    return found
+class _Texts(dict[int, list[str]]):
+    """Texts by their number of words, made when first asked for, as they stand between JSON's quotes."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.words = [rng.choice(RARE) if rng.random() < 0.01 else rng.choice(WORDS) for _ in range(50_000)]
+
+    def __missing__(self, n: int) -> list[str]:
+        at = [self.rng.randrange(len(self.words) - n) for _ in range(500)]
+        self[n] = [" ".join(self.words[i : i + n]) for i in at]
+        return self[n]
 
 
 def write_json(path: str | Path, rows: int = ROWS, seed: int = 0) -> str:

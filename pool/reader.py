@@ -64,7 +64,7 @@ class Pool:
         return self._ids
 
     def column(self, name: str) -> np.ndarray[Any, Any]:
-        """Return one column [N] in the order of `ids()`; strings as objects, missing images as None."""
+        """Return one column [N] in the order of `ids()`; strings and what may be null as objects, null as None."""
         if name not in POOL.names:
             raise InputError(f"a pool has no column {name!r}{suggest(name, POOL.names)}")
         chunks: list[pa.Array] = []
@@ -73,7 +73,7 @@ class Pool:
                 chunks += file.read(columns=[name])[name].chunks
         whole = pa.chunked_array(chunks, type=POOL.field(name).type)
         self._check_rows(len(whole))
-        if pa.types.is_integer(whole.type):
+        if pa.types.is_integer(whole.type) and not POOL.field(name).nullable:
             return whole.to_numpy()
         return np.fromiter((v for c in chunks for v in c.to_pylist()), dtype=object, count=len(whole))
 
