@@ -65,9 +65,15 @@ def doctor(
     format_name: Format = "auto",
     split: Split = None,
     json_out: Annotated[str | None, typer.Option("--json", help="Also write the findings as JSON.")] = None,
+    max_len: Annotated[
+        int | None, typer.Option(min=1, help="Warn of longer records: words, or tokens with `--set tokenizer=FOLDER`.")
+    ] = None,
     sets: Sets = None,
 ) -> None:
-    """Say what is wrong with a data set, without writing a pool. Exit code 1 when rows would be refused."""
+    """Say what is wrong with a data set, without writing a pool.
+
+    Exit code 0: nothing is refused (there may be warnings); 1: some rows are; 2: the source cannot be read.
+    """
     from ..pool.doctor import examine, render
     from ..pool.ingest import IngestConfig
     from ..store.files import write_json
@@ -76,7 +82,7 @@ def doctor(
     given = {"source": source, "image_root": images, "format": format_name, "split": split}
     config = IngestConfig.parse(given | settings(sets))
     with bar("doctor", "rows") as tell:
-        report = examine(config, progress=lambda rows: tell(rows, 0))
+        report = examine(config, lambda rows: tell(rows, 0), max_len)
     for table in render(report):
         console.print(table)
     if json_out:

@@ -8,7 +8,7 @@ import numpy as np
 from ..models.cost import RowSize
 from ..pool.checks import RefusedError, check_record
 from ..pool.encode import EncodeError, Encoder
-from ..pool.ingest import IngestConfig, read_records
+from ..pool.examine import IngestConfig, read_records
 from ..pool.reader import Pool
 from ..pool.records import Record
 from ..pool.templates import TEMPLATES

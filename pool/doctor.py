@@ -1,78 +1,172 @@
-"""The doctor: all of ingest's checks without writing a pool."""
+"""The doctor: all of ingest's checks without writing a pool, and what is odd about the rows that pass."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .checks import REASONS, Checked
-from .ingest import IngestConfig, examine_rows
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .checks import IMAGE, REASONS
+from .examine import Examined, IngestConfig, examine_rows
+from .marks import Likeness, counted
 
 EXAMPLES = 3
+# mix665k by its pictures' first folder; coco: LLaVA 157,712, VQAv2 82,783, OKVQA 8,998, A-OKVQA 66,160, RefCOCO 48,447
+MIX665K = {"coco": 364_100, "gqa": 72_140, "ocr_vqa": 80_000, "textvqa": 21_953, "vg": 86_417, "text": 40_688}
+WARNINGS = {
+    "mark_in_answer": "an answer holds a literal <image>; it stays text",
+    "mark_without_picture": "a question holds <image>, but the record has no picture; it stays text",
+    "empty_answer_among": "one answer is empty, others are not; it is not trained",
+    "over_length": "longer than the given limit",
+    "misnamed_image": "the picture's bytes are of another format than its name says",
+    "duplicate": "the same picture and turns came before (kept, with an id of its own)",
+    "near_duplicate": "pictures (files) that nearly repeat another one",
+}
 
 
 @dataclass
 class DoctorReport:
-    """Counts by source and task of the usable rows, refusals by reason with a few examples."""
+    """Counts by source and task of the usable rows, refusals by reason and warnings by kind, with a few examples.
+
+    `composition` compares all records with mix665k's when they come from its six sources, else None: source →
+    records, known, difference. `longest`: characters of the longest record's turns.
+    """
 
     rows: int = 0
     refused: int = 0
     text_only: int = 0
     turns: int = 0
+    longest: int = 0
     by_source: dict[str, int] = field(default_factory=dict)
     by_task: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
+    warnings: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    composition: dict[str, dict[str, int]] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)
 
+    def note(self, name: str, row: int, what: str) -> None:
+        """Keep one of the first examples of a reason or a warning."""
+        seen = self.examples.setdefault(name, [])
+        if len(seen) < EXAMPLES:
+            seen.append(f"row {row}: {what}" if what else f"row {row}")
 
-def examine(config: IngestConfig, progress: Callable[[int], None] | None = None) -> DoctorReport:
+
+def examine(
+    config: IngestConfig, progress: Callable[[int], None] | None = None, max_len: int | None = None
+) -> DoctorReport:
     """Make all of ingest's checks on every row and write nothing; `progress` is called with the rows done.
+
+    `max_len` warns of longer records: in tokens where the config names a tokenizer, else in words, as LLaVA's own
+    sampler counts them.
 
     Raises:
         InputError: the source cannot be read.
     """
-    report = DoctorReport()
-    sources, tasks, reasons = Counter[str](), Counter[str](), Counter[str]()
+    report, likeness = DoctorReport(), Likeness()
+    sources, tasks, refused, reasons = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    warnings = Counter[str]()
     for at in examine_rows(config):
-        found = at.found
-        if isinstance(found, Checked):
-            report.rows += 1
-            report.text_only += not found.images
-            report.turns += len(found.conversations)
-            sources[found.source] += 1
-            tasks[found.task] += 1
-        else:
-            report.refused += 1
-            reasons[found.reason] += 1
-            seen = report.examples.setdefault(found.reason, [])
-            if len(seen) < EXAMPLES:
-                seen.append(f"row {at.row}: {found}")
-        if progress and at.row % 256 == 255:
-            progress(at.row + 1)
-    if progress:
-        progress(report.rows + report.refused)
+        report.rows += at.table.num_rows
+        report.refused += len(at.refused)
+        report.text_only += int(_textual(at.table).sum())
+        report.longest = max(report.longest, pc.max(at.table["n_chars"]).as_py() or 0)
+        sources.update(counted(at.table["source"]))
+        tasks.update(counted(at.table["task"]))
+        likeness.add(at.table)
+        for bad in at.refused:
+            reasons[bad.reason] += 1
+            refused[bad.source] += 1
+            report.note(bad.reason, bad.row, bad.detail)
+        for name, row, what in _oddities(at, report, max_len):
+            warnings[name] += 1
+            report.note(name, row, what)
+        if progress:
+            progress(at.first + at.rows)
+    warnings["near_duplicate"] = likeness.near()
     report.by_source, report.by_task = dict(sources.most_common()), dict(tasks.most_common())
     report.reasons = dict(reasons.most_common())
+    report.warnings = {name: n for name, n in warnings.most_common() if n}
+    if (sources + refused).keys() - {""} == MIX665K.keys():
+        there = {name: sources[name] + refused[name] for name in MIX665K}
+        report.composition = {
+            name: {"records": there[name], "known": known, "difference": there[name] - known}
+            for name, known in MIX665K.items()
+        }
     return report
+
+
+def _oddities(at: Examined, report: DoctorReport, max_len: int | None) -> Iterator[tuple[str, int, str]]:
+    """Yield (warning, row, what) of the sound rows, and add up their turns."""
+    table = at.table
+    turns = table["conversations"].combine_chunks()
+    turns = pa.concat_arrays(turns.chunks) if isinstance(turns, pa.ChunkedArray) else turns
+    values, size_N = turns.flatten().field("value"), turns.value_lengths().to_numpy()
+    report.turns += len(values)
+    row_T = np.repeat(at.at, size_N)
+    is_answer_T = np.arange(len(values)) % 2 == 1
+    has_mark_T = _mask(pc.match_substring(values, IMAGE))
+    textual_T = np.repeat(_textual(table), size_N)
+    empty_T = _mask(pc.equal(pc.utf8_trim_whitespace(values), ""))
+    found = {
+        "mark_in_answer": row_T[has_mark_T & is_answer_T],
+        "mark_without_picture": row_T[has_mark_T & ~is_answer_T & textual_T],
+        "empty_answer_among": row_T[empty_T & is_answer_T],
+        "duplicate": at.at[_mask(table["duplicate_of"].is_valid())],
+    }
+    for name, rows in found.items():
+        yield from ((name, int(row), "") for row in np.unique(rows))
+    yield from (("misnamed_image", row, what) for row, what in at.misnamed)
+    if max_len is not None and len(values):
+        unit, length_N = "tokens", table["n_tokens"].to_numpy()
+        if table["n_tokens"].null_count:
+            words_T = pc.count_substring_regex(values, r"\S+").to_numpy(zero_copy_only=False)
+            unit, length_N = "words", np.add.reduceat(words_T, np.cumsum(size_N) - size_N)
+        for n in np.flatnonzero(length_N > max_len):
+            yield "over_length", int(at.at[n]), f"{int(length_N[n])} {unit}"
+
+
+def _textual(table: pa.Table) -> np.ndarray[Any, Any]:
+    return _mask(pc.equal(pc.list_value_length(table["images"]), 0))
+
+
+def _mask(column: Any) -> np.ndarray[Any, Any]:
+    return np.asarray(column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column, bool)
 
 
 def render(report: DoctorReport) -> list[Any]:
     """Return the findings as rich tables."""
+    from rich.markup import escape
     from rich.table import Table
 
     counts = Table("what", "rows", title="usable")
     counts.add_row("all", f"{report.rows:,}")
     counts.add_row("text-only", f"{report.text_only:,}")
     counts.add_row("turns of all", f"{report.turns:,}")
+    counts.add_row("characters of the longest", f"{report.longest:,}")
     for name, n in report.by_source.items():
         counts.add_row(f"source {name}", f"{n:,}")
     for name, n in report.by_task.items():
-        counts.add_row(f"task {name}", f"{n:,}")
-    wrong = Table("reason", "rows", "meaning", "for example", title="refused")
-    for reason, n in report.reasons.items():
-        wrong.add_row(reason, f"{n:,}", REASONS[reason], "\n".join(report.examples[reason]))
-    return [counts, wrong]
+        if report.by_source.get(name) != n:  # a record without a task has its source's name
+            counts.add_row(f"task {name}", f"{n:,}")
+    tables = [counts]
+    if report.composition:
+        known = Table("source", "records", "mix665k", "difference", title="beside mix665k")
+        for name, row in report.composition.items():
+            known.add_row(name, *(f"{row[k]:,}" for k in ("records", "known")), f"{row['difference']:+,}")
+        tables.append(known)
+    for title, found, meanings in (
+        ("refused", report.reasons, REASONS),
+        ("warnings: these rows are kept", report.warnings, WARNINGS),
+    ):
+        wrong = Table("reason", "rows", "meaning", "for example", title=title)
+        for name, n in found.items():
+            wrong.add_row(name, f"{n:,}", meanings[name], escape("\n".join(report.examples.get(name, []))))
+        tables.append(wrong)
+    return tables

@@ -28,6 +28,16 @@ def iter_records(path: str) -> Iterator[Any]:
         InputError: no such file, not UTF-8 (names the byte), another top level than an array or lines,
             truncated or broken JSON (names the row, counted from 0).
     """
+    with open_records(path) as stream:
+        yield from _Parser(path, stream).items()
+
+
+def open_records(path: str) -> Any:
+    """Open a source's bytes, decompressed.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read.
+    """
     fs, inner = open_fs(path)
     try:
         kind = fs.get_file_info(inner).type
@@ -37,19 +47,28 @@ def iter_records(path: str) -> Iterator[Any]:
                 pafs.FileType.Directory: "it is a folder",
             }
             raise InputError(f"cannot read {path!r}: {found.get(kind, 'it is no regular file')}.")
-        stream = fs.open_input_stream(inner)
+        return fs.open_input_stream(inner)
     except OSError as error:
         raise InputError(f"cannot read {path!r}: {error}.") from error
-    with stream:
-        yield from _Parser(path, stream).items()
+
+
+def iter_rest(path: str, stream: Any, row: int, read: int, lines: bool) -> Iterator[Any]:
+    """Go on behind `read` bytes and `row` records: `stream` stands where the next record, or `]`, is due.
+
+    Raises:
+        InputError: as `iter_records`.
+    """
+    parser = _Parser(path, stream, "utf-8")
+    parser.row, parser.read = row, read
+    yield from parser.lines() if lines else parser.array()
 
 
 class _Parser:
     """A window on the text: `text[at:]` is not parsed yet; `row` is the number of the next record."""
 
-    def __init__(self, path: str, stream: Any) -> None:
+    def __init__(self, path: str, stream: Any, encoding: str = "utf-8-sig") -> None:
         self.path, self.stream = path, stream
-        self.bytes_of = codecs.getincrementaldecoder("utf-8-sig")()
+        self.bytes_of = codecs.getincrementaldecoder(encoding)()
         self.json = json.JSONDecoder()
         self.text, self.at, self.ended, self.row, self.read = "", 0, False, 0, 0
 
@@ -58,16 +77,17 @@ class _Parser:
         first = self.text[self.at : self.at + 1]
         if first == "[":
             self.at += 1
-            yield from self._array()
+            yield from self.array()
         elif first == "{":
-            yield from self._lines()
+            yield from self.lines()
         else:
             found = f"{first!r} at the start" if first else "an empty file"
             raise InputError(f"{self.path}: expected a JSON array of records, or JSONL; found {found}.")
 
-    def _array(self) -> Iterator[Any]:
+    def array(self) -> Iterator[Any]:
         self._skip()
-        more = not self._take("]")
+        # behind a comma a record must come
+        more = self.row > 0 or not self._take("]")
         while more:
             yield self._value()
             self._skip()
@@ -79,7 +99,8 @@ class _Parser:
         if self.at < len(self.text):
             self._fail("there is text behind the array")
 
-    def _lines(self) -> Iterator[Any]:
+    def lines(self) -> Iterator[Any]:
+        self._skip()
         while self.at < len(self.text) or not self.ended:
             while (end := self.text.find("\n", self.at)) < 0 and not self.ended:
                 self._more()

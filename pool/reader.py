@@ -65,11 +65,11 @@ class Pool:
         return self._ids
 
     def column(self, name: str) -> np.ndarray[Any, Any]:
-        """Return one column [N] in the order of `ids()`; strings and lists as objects."""
+        """Return one column [N] in the order of `ids()`; strings, lists and what may be null as objects."""
         if name not in POOL.names:
             raise InputError(f"a pool has no column {name!r}{suggest(name, POOL.names)}")
         whole = self._column(name)
-        if pa.types.is_integer(whole.type):
+        if pa.types.is_integer(whole.type) and not POOL.field(name).nullable:
             return whole.to_numpy()
         return np.fromiter((v for c in whole.chunks for v in c.to_pylist()), dtype=object, count=len(whole))
 

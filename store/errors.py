@@ -32,6 +32,10 @@ class NotFiniteError(VinnowError, ValueError):
     """Values that became NaN or infinite, by the cast to the stored type or before it."""
 
 
+class WriteError(VinnowError, OSError):
+    """A file could not be written: the disk is full, or nobody may write there."""
+
+
 def suggest(name: str, options: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` plus the known options, for the end of an error about a name."""
     known = sorted(options)

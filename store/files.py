@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from .errors import InputError
+from .errors import InputError, WriteError
 
 
 def open_fs(path: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
@@ -50,7 +50,11 @@ def list_files(folder: str | os.PathLike[str], suffix: str = "", recursive: bool
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file so that it appears whole or not at all."""
+    """Write a file so that it appears whole or not at all.
+
+    Raises:
+        WriteError: it cannot be written; nothing of it is left.
+    """
     fs, inner = open_fs(path)
     fs.create_dir(str(PurePosixPath(inner).parent), recursive=True)
     temporary = f"{inner}.tmp-{uuid.uuid4().hex[:12]}"
@@ -58,6 +62,9 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         with fs.open_output_stream(temporary) as sink:
             sink.write(data)
         fs.move(temporary, inner)
+    except OSError as error:
+        _discard(fs, temporary)
+        raise _unwritten(path, error) from error
     except BaseException:
         _discard(fs, temporary)
         raise
@@ -99,7 +106,8 @@ def write_parquet(
 ) -> None:
     """Write one Parquet file whole or not at all (zstd; `split_columns` in BYTE_STREAM_SPLIT for float vectors).
 
-    `dictionary=False` is for columns that never repeat: a dictionary of them costs time and space.
+    `dictionary=False` is for columns that never repeat: a dictionary of them costs time and space. Raises: as
+    `write_bytes`.
     """
     fs, inner = open_fs(path)
     fs.create_dir(str(PurePosixPath(inner).parent), recursive=True)
@@ -110,6 +118,9 @@ def write_parquet(
     try:
         pq.write_table(table, temporary, filesystem=fs, row_group_size=row_group_size, **options)
         fs.move(temporary, inner)
+    except OSError as error:
+        _discard(fs, temporary)
+        raise _unwritten(path, error) from error
     except BaseException:
         _discard(fs, temporary)
         raise
@@ -123,6 +134,10 @@ def digest(*parts: bytes | str, size: int = 8) -> str:
         h.update(len(data).to_bytes(8, "little"))
         h.update(data)
     return h.hexdigest()
+
+
+def _unwritten(path: str | os.PathLike[str], error: OSError) -> WriteError:
+    return WriteError(f"cannot write {os.fspath(path)!r}: {error}. Nothing of it is left; make room and run again.")
 
 
 def _discard(fs: pafs.FileSystem, path: str) -> None:

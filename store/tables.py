@@ -1,7 +1,9 @@
 """The tables that cross a wall between rooms: Arrow schemas, and a check at both ends.
 
 Legend: `sample_id` is the content id of a POOL row (`ids.py`); row numbers never cross a wall. Scores: higher is
-better. `extra` holds what the source record carried beyond LLaVA's keys, as a JSON object.
+better. `extra` holds what the source record carried beyond LLaVA's keys, as a JSON object. `n_tokens`: of the turns'
+texts alone, without template and pictures; null where ingest had no tokenizer. `duplicate_of`: the first row with the
+same content. `image_hash`: difference hash of the (first) picture, 64 bits; null where it was not decoded.
 """
 
 import os
@@ -33,6 +35,9 @@ POOL = _schema(
     conversations=pa.list_(TURN),
     n_chars=pa.int64(),
     extra=pa.string(),
+    n_tokens=_nullable(pa.int32()),
+    duplicate_of=_nullable(pa.uint64()),
+    image_hash=_nullable(pa.uint64()),
 )
 REFUSED = _schema(
     sample_id=_nullable(pa.uint64()),

@@ -60,8 +60,14 @@ def detect(path: str) -> Format:
             return shard_format
     if ".json" not in path.lower() and _first_byte(path) not in b"[{":
         raise _unknown(path)
+    votes: list[bool] = []
+    try:
+        for record in islice(iter_records(path), _LOOKED_AT):
+            votes.append(is_chat(record))
+    except InputError:  # whoever reads on meets the break at its row, after what is sound before it
+        if not votes:
+            raise
     # one odd record among LLaVA's own is a damaged one
-    votes = [is_chat(r) for r in islice(iter_records(path), _LOOKED_AT)]
     return SHAREGPT if 2 * sum(votes) > len(votes) else LLAVA
 
 

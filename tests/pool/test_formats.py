@@ -13,10 +13,11 @@ import pytest
 from pictures import make_records
 from typer.testing import CliRunner
 from vinnow.pipelines.cli import app
+from vinnow.pool.examine import read_records, settle
 from vinnow.pool.formats.registry import FORMATS, choose, detect
 from vinnow.pool.formats.source import Source
 from vinnow.pool.images import load_image
-from vinnow.pool.ingest import IngestConfig, ingest, read_records, settle
+from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError
 from vinnow.store.tables import REFUSED, read_rows

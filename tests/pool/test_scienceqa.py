@@ -4,8 +4,9 @@ import json
 
 import pytest
 from pictures import make_records
+from vinnow.pool.examine import read_records
 from vinnow.pool.formats.registry import detect
-from vinnow.pool.ingest import IngestConfig, ingest, read_records
+from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError
 from vinnow.store.tables import REFUSED, read_rows

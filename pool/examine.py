@@ -1,0 +1,227 @@
+"""All checks on every row of a source, in order and in bounded memory: what ingest writes and the doctor counts.
+
+Processes parse and check blocks of records and look at pictures; this one puts the rows back in order: it alone
+numbers repeats, so that ids do not depend on how many work.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, field_validator
+
+from ..store.config import Config
+from ..store.errors import InputError
+from ..store.ids import IdGiver, id_of
+from ..store.tables import POOL
+from .blocks import Block, Cutter
+from .draft import Draft, Refusal, refusal
+from .formats.llava import LLAVA
+from .formats.registry import FORMATS, choose, facts
+from .formats.source import Source
+from .images import MAX_PIXELS, PIL_LIMIT
+from .json_stream import iter_records, open_records
+from .looks import LookConfig, Looks
+from .workers import Workers
+
+# starting processes costs a second, which so much JSON does not take; nor what it shows, where pictures are decoded
+_SMALL = {"none": 48 << 20, "exists": 48 << 20, "decode": 512 << 10}
+_BATCH = 1024
+
+
+class IngestConfig(Config):
+    """Where records and pictures lie and how strictly they are read.
+
+    `check_images`: "decode" every picture now, only see that it "exists", or "none": not even that, the reader will
+    find out (true and false are "decode" and "exists"). `format`: auto, or one of `formats/registry.py`; `split` and
+    `layout` (qcm, qcm-lea or test) are for formats that have them. `duplicates`: exact repeats are normal in mix665k;
+    `refuse` lists them instead. `tokenizer`: a folder with `tokenizer.json`; it fills `n_tokens`. `strict`: the first
+    bad row ends the run. `workers` are processes that parse and decode (left out: one a core, and none for a small
+    source); `threads` of each fetch pictures from a remote root. They and `strict` leave the pool's content alone, so
+    another value of them is no other pool.
+    """
+
+    source: str
+    image_root: str | None = None
+    format: str = "auto"
+    split: str | None = None
+    layout: Literal["qcm", "qcm-lea", "test"] | None = None
+    check_images: Literal["decode", "exists", "none"] = "decode"
+    duplicates: Literal["keep", "refuse"] = "keep"
+    max_pixels: int = Field(MAX_PIXELS, ge=1, le=PIL_LIMIT)
+    tokenizer: str | None = None
+    strict: bool = False
+    threads: int = Field(4, ge=1)
+    workers: int | None = Field(None, ge=0, le=64)
+
+    @field_validator("check_images", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        return {True: "decode", False: "exists"}[value] if isinstance(value, bool) else value
+
+
+@dataclass(frozen=True)
+class Examined:
+    """Rows `first` to `first + rows` of the input: a POOL `table` of the sound ones in order, the others by row.
+
+    `at` [N]: the input row of each of the table's. `misnamed`: (row, what) of pictures whose name says another format
+    than their bytes.
+    """
+
+    first: int
+    rows: int
+    table: pa.Table
+    at: np.ndarray[Any, Any]
+    refused: list[Refusal]
+    misnamed: list[tuple[int, str]] = field(default_factory=list)
+
+
+def examine_rows(config: IngestConfig) -> Iterator[Examined]:
+    """Check every row of a source and yield them in order, a block at a time; a sound picture is opened once.
+
+    Memory grows only by the content hash of a row and a number or two a distinct picture, whatever the source's size.
+
+    Raises:
+        InputError: the source cannot be read, at the row that cannot.
+        VinnowError: a worker process died.
+    """
+    config = settle(config)
+    ids, waiting = IdGiver(), deque[tuple[int, Draft]]()
+    looking, ahead = config.check_images != "none", 3 if config.check_images != "none" else 1
+    how = LookConfig(config.image_root, config.check_images, config.max_pixels, config.threads)
+    with Workers(_workers(config), config.tokenizer, how) as workers:
+        looks = Looks(workers.look if looking else None)
+        try:
+            for first, made in _drafts(config, workers):
+                looks.begin(i for images in made.table["images"].to_pylist() for i in images)
+                waiting.append((first, made))
+                if len(waiting) >= ahead:
+                    yield _finish(config, *waiting.popleft(), ids, looks)
+        except InputError:
+            # what came before a break is whole, and `strict` may find something earlier in it
+            while waiting:
+                yield _finish(config, *waiting.popleft(), ids, looks)
+            raise
+        while waiting:
+            yield _finish(config, *waiting.popleft(), ids, looks)
+
+
+def settle(config: IngestConfig) -> IngestConfig:
+    """Return the config with its format found, and with the image root that the format implies if none is given.
+
+    Raises:
+        InputError: the source is missing or in no known format, or an option means nothing in it.
+    """
+    found = choose(source_of_config(config), config.format)
+    root = config.image_root if config.image_root is not None else found.root(source_of_config(config))
+    return config.model_copy(update={"format": found.name, "image_root": root})
+
+
+def read_records(config: IngestConfig) -> Iterator[Any]:
+    """Yield the source's raw records, in LLaVA's keys; a `RefusedError` stands for a row that has none."""
+    config = settle(config)
+    return FORMATS[config.format].read(source_of_config(config))
+
+
+def source_of_config(config: IngestConfig) -> Source:
+    """Return what the formats are told of a config."""
+    return Source(config.source, config.image_root, config.split, config.layout)
+
+
+def _drafts(config: IngestConfig, workers: Workers) -> Iterator[tuple[int, Draft]]:
+    """Yield drafts with the number of their first row; what cannot be parsed ends in the error of `iter_records`."""
+    if config.format != LLAVA.name:
+        yield from _read_on(read_records(config), 0, workers)
+    else:
+        yield from _blocks(config.source, workers)
+
+
+def _blocks(source: str, workers: Workers) -> Iterator[tuple[int, Draft]]:
+    with open_records(source) as stream:
+        cutter = Cutter(source, stream)
+        if not cutter.known:
+            yield from _read_on(iter_records(source), 0, workers)
+            return
+        blocks, waiting, row = cutter.blocks(), deque[tuple[Block, bool, Future[Draft]]](), 0
+        while True:
+            while len(waiting) < workers.window and (item := next(blocks, None)):
+                waiting.append((*item, workers.submit(item[0])))
+            if not waiting:
+                break
+            block, last, future = waiting.popleft()
+            made = future.result()
+            whole = made.ended == ("closed" if last and not block.lines else "more")
+            if made.ended == "closed" and not last:
+                made = None  # text behind the array, most likely
+            if made is not None:
+                yield row, made
+                row += made.rows
+            if whole and last:
+                return
+            if not whole:
+                at = 0 if made is None else made.at if made.ended == "stuck" else len(block.data)
+                given_back = [block.data[at:], *(b.data for b, _, _ in waiting)]
+                for *_, under_way in waiting:
+                    under_way.cancel()
+                yield from _read_on(cutter.read_on(given_back, row), row, workers)
+                return
+        yield from _read_on(cutter.read_on([], row), row, workers)
+
+
+def _read_on(records: Iterable[object], row: int, workers: Workers) -> Iterator[tuple[int, Draft]]:
+    """Draft parsed records in this process; those before an error come first."""
+    held: list[object] = []
+    try:
+        for raw in records:
+            held.append(raw)
+            if len(held) == _BATCH:
+                yield row, workers.draft(held)
+                row, held = row + len(held), []
+    except InputError:
+        yield row, workers.draft(held)
+        raise
+    yield row, workers.draft(held)
+
+
+def _finish(config: IngestConfig, first: int, made: Draft, ids: IdGiver, looks: Looks) -> Examined:
+    """Give ids, in order, to the rows whose pictures are sound."""
+    refused = [replace(r, row=first + r.row) for r in made.refused]
+    keep, given, first_ids, hashes, misnamed = [], [], [], [], []
+    columns = [made.table[n].to_pylist() for n in ("row", "source", "images", "content")]
+    for at, (row, source, images, content) in enumerate(zip(*columns)):
+        seen = [looks.end(image) for image in images]
+        wrong = next((look for look in seen if look.reason is not None), None)
+        if wrong is not None:
+            refused.append(refusal(first + row, source, str(wrong.reason), wrong.detail))
+            continue
+        named = zip(images, seen, strict=True)
+        misnamed += [(first + row, f"{image!r} is {look.misnamed}") for image, look in named if look.misnamed]
+        sample_id, occurrence = ids.give_to(content)
+        if occurrence and config.duplicates == "refuse":
+            detail = f"occurrence {occurrence + 1} of this content"
+            refused.append(refusal(first + row, source, "duplicate", detail, sample_id))
+            continue
+        keep.append(at)
+        given.append(sample_id)
+        first_ids.append(id_of(content, 0) if occurrence else None)
+        hashes.append(seen[0].image_hash if seen else None)
+    table = made.table if len(keep) == made.table.num_rows else made.table.take(pa.array(keep, pa.int64()))
+    columns = {"sample_id": given, "duplicate_of": first_ids, "image_hash": hashes}
+    arrays = [pa.array(columns[f.name], f.type) if f.name in columns else table[f.name] for f in POOL]
+    refused.sort(key=lambda r: r.row)
+    at_N = first + table["row"].to_numpy()
+    return Examined(first, made.rows, pa.table(arrays, schema=POOL), at_N, refused, misnamed)
+
+
+def _workers(config: IngestConfig) -> int:
+    if config.workers is not None:
+        return config.workers
+    if config.format != LLAVA.name and config.check_images != "decode":
+        return 0  # blocks of LLaVA's JSON are parsed by others, records of other formats here
+    size = facts(source_of_config(config), FORMATS[config.format])["size"]
+    return 0 if size < _SMALL[config.check_images] else min(8, len(os.sched_getaffinity(0)))
