@@ -68,7 +68,23 @@ def trajectories() -> str:
     return "\n".join(lines) + "\n"
 
 
-TABLES = {"gradients": gradients, "fidelity": fidelity, "trajectories": trajectories}
+def pool() -> str:
+    """Ingest at mix665k's size, and the picture check."""
+    row = result("pool_scale")
+    ingest, images = row["ingest"], row["images"]
+    peak, seconds, speed = ingest["peak_gib"], ingest["seconds"], images["images_per_s"]
+    lines = ["| what | measured | bar |", "|---|---|---|"]
+    lines += [
+        f"| ingest of {ingest['rows']:,} records, {ingest['gigabytes']:.2f} GB: peak memory of all processes, GiB "
+        f"(`json.load`: {peak['json.load']:.1f}) | {peak['ingest']:.2f} | 2.5 |",
+        f"| the same: time ÷ `json.load` alone ({seconds['json.load']:.0f} s) | {ingest['ratio']:.2f} | 1.5 |",
+        f"| `doctor --images`, images/s ÷ PIL's verify and load on one core ({speed['pil']:.0f}/s) "
+        f"| {images['ratio']:.2f} | 1.7 |",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+TABLES = {"pool": pool, "gradients": gradients, "fidelity": fidelity, "trajectories": trajectories}
 
 
 def filled(text: str) -> str:
