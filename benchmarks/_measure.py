@@ -3,6 +3,7 @@
 import json
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -26,6 +27,31 @@ def seconds(work: Callable[[], Any], rounds: int = 5, warm: int = 2) -> float:
         torch.cuda.synchronize()
         found.append(time.perf_counter() - begin)
     return statistics.median(found)
+
+
+def watched(*command: str) -> tuple[float, float, str]:
+    """Run a command; returns its seconds, the peak memory of it and its children in GiB (PSS, every 50 ms), its output."""
+    begin, peak = time.perf_counter(), 0
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    while child.poll() is None:
+        peak = max(peak, _memory(child.pid))
+        time.sleep(0.05)
+    said = child.communicate()[0]
+    if child.returncode:
+        raise SystemExit(f"a side failed with exit code {child.returncode}: {' '.join(command)[:200]}")
+    return time.perf_counter() - begin, peak / 2**30, said
+
+
+def _memory(pid: int) -> int:
+    import psutil
+
+    total = 0
+    try:
+        for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+            total += process.memory_full_info().pss
+    except psutil.NoSuchProcess:  # it has just ended
+        return total
+    return total
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -93,7 +93,49 @@ def clustering() -> str:
     return "\n".join(lines) + "\n"
 
 
-TABLES = {"gradients": gradients, "fidelity": fidelity, "trajectories": trajectories, "clustering": clustering}
+def pool() -> str:
+    """Ingest at mix665k's size, and the picture check."""
+    row = result("pool_scale")
+    ingest, images = row["ingest"], row["images"]
+    peak, seconds, speed = ingest["peak_gib"], ingest["seconds"], images["images_per_s"]
+    lines = ["| what | measured | bar |", "|---|---|---|"]
+    lines += [
+        f"| ingest of {ingest['rows']:,} records, {ingest['gigabytes']:.2f} GB: peak memory of all processes, GiB "
+        f"(`json.load`: {peak['json.load']:.1f}) | {peak['ingest']:.2f} | 2.5 |",
+        f"| the same: time ÷ `json.load` alone ({seconds['json.load']:.0f} s) | {ingest['ratio']:.2f} | 1.5 |",
+        f"| `doctor --images`, images/s ÷ PIL's verify and load on one core ({speed['pil']:.0f}/s) "
+        f"| {images['ratio']:.2f} | 1.7 |",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def selecting() -> str:
+    """Selection at full size."""
+    row = result("select_scale")
+    steps = row["steps"]
+    less, picks = steps["less"], steps["picks"]
+    lines = ["| what | measured | bar |", "|---|---|---|"]
+    lines += [
+        f"| LESS scores, {row['rows']:,} × 8192 float16 against 57 target means: peak memory, GiB "
+        f"| {less['peak_gib']:.2f} | 2 |",
+        f"| the same: time ÷ reading the files once with `pyarrow.dataset` ({steps['read']['seconds']:.0f} s) "
+        f"| {row['ratio']:.2f} | 2 |",
+        f"| picks at 5 budgets by `less`, `xmas` and `stratified`, s | {picks['in_all']:.1f} | 10 |",
+    ]
+    lines += ["", "| step | " + " | ".join(steps) + " |", "|---|" + "---|" * len(steps)]
+    lines.append("| s | " + " | ".join(f"{v['seconds']:.0f}" for v in steps.values()) + " |")
+    lines.append("| peak GiB | " + " | ".join(f"{v['peak_gib']:.2f}" for v in steps.values()) + " |")
+    return "\n".join(lines) + "\n"
+
+
+TABLES = {
+    "pool": pool,
+    "select": selecting,
+    "gradients": gradients,
+    "fidelity": fidelity,
+    "trajectories": trajectories,
+    "clustering": clustering,
+}
 
 
 def filled(text: str) -> str:

@@ -157,8 +157,10 @@ def write_features(pool: Pool, out: str | Path, kind: str, steps: range, seed: i
     centre_CD = rng.standard_normal((8 * len(names), dim), dtype=np.float32)
     drift_CD = rng.standard_normal((8 * len(names), dim), dtype=np.float32)
     line = rng.standard_normal(1 << 22, dtype=np.float32)
-    windows = np.lib.stride_tricks.sliding_window_view(line, dim)
+    # one buffer for all parts: fresh pages cost more than the numbers in them
+    held_ND = np.empty((PART, dim), np.float32)
     for step in steps:
+        moved_CD = centre_CD + np.float32(step / max(1, steps[-1])) * drift_CD
         key = FeatureKey(
             kind=kind, dim=dim, pool=pool.digest, model="0" * 16, checkpoint=step, recipe=recipe_text(synthetic=seed)
         )
@@ -167,10 +169,11 @@ def write_features(pool: Pool, out: str | Path, kind: str, steps: range, seed: i
             if f"part-{number:06d}" in done:
                 continue
             part, cluster = ids[start : start + PART], cluster_N[start : start + PART]
-            at = (part * np.uint64(0x9E3779B97F4A7C15) + np.uint64(step)) % np.uint64(len(windows))
-            vec_ND = windows[at.astype(np.int64)]
-            vec_ND += centre_CD[cluster] + np.float32(step / max(1, steps[-1])) * drift_CD[cluster]
-            norm_N = np.linalg.norm(vec_ND, axis=1)
+            at_N = (part * np.uint64(0x9E3779B97F4A7C15) + np.uint64(step)) % np.uint64(len(line) - dim)
+            vec_ND = held_ND[: len(part)]
+            for vec, at, c in zip(vec_ND, at_N.tolist(), cluster.tolist()):
+                np.add(line[at : at + dim], moved_CD[c], out=vec)
+            norm_N = np.sqrt(np.einsum("nd,nd->n", vec_ND, vec_ND))
             if kind == "gradient":
                 vec_ND /= norm_N[:, None]
             n_tokens = (600 + part % np.uint64(900)).astype(np.int32)

@@ -8,16 +8,12 @@ over all processes of a side (PSS, every 50 ms). `python benchmarks/pool_scale.p
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-import psutil
-
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from _measure import RESULTS, versions, write
+from _measure import RESULTS, versions, watched, write
 from make_pool import ROWS, write_images, write_json
 
 LOAD = "import sys, json; rows = json.load(open(sys.argv[1], encoding='utf-8')); import os; os._exit(0)"
@@ -37,40 +33,22 @@ for path in sorted(Path(sys.argv[1]).rglob("*.jpg")):
     Image.open(path).verify()
     with Image.open(path) as picture:
         picture.load()
-print(time.perf_counter() - begin)
+print(time.perf_counter() - begin, time.process_time())
 """
 DOCTOR = """
-import sys, time
+import os, sys, time
 from vinnow.pool.doctor import examine
 from vinnow.pool.ingest import IngestConfig
 begin = time.perf_counter()
 report = examine(IngestConfig(source=sys.argv[1], image_root=sys.argv[2]))
 assert report.refused == 0 and report.rows > 0, report
-print(time.perf_counter() - begin)
+print(time.perf_counter() - begin, sum(os.times()[:4]))
 """
 
 
 def run(code: str, *arguments: str) -> tuple[float, float, str]:
     """Run code in a process; returns its seconds, its and its children's peak memory in GiB, and what it printed."""
-    begin, peak = time.perf_counter(), 0
-    child = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
-    while child.poll() is None:
-        peak = max(peak, _memory(child.pid))
-        time.sleep(0.05)
-    said = child.communicate()[0]
-    if child.returncode:
-        raise SystemExit(f"a side failed with exit code {child.returncode}")
-    return time.perf_counter() - begin, peak / 2**30, said
-
-
-def _memory(pid: int) -> int:
-    total = 0
-    try:
-        for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
-            total += process.memory_full_info().pss
-    except psutil.NoSuchProcess:  # it has just ended
-        return total
-    return total
+    return watched(sys.executable, "-c", code, *arguments)
 
 
 def ingest_beside_load(folder: Path, rows: int) -> dict:
@@ -101,13 +79,19 @@ def pictures_beside_pil(folder: Path, number: int) -> dict:
     found = {p.relative_to(folder / "images").as_posix() for p in (folder / "images").rglob("*.jpg")}
     records = {r.get("image"): r for r in json.loads(Path(source).read_text()) if r.get("image") in found}
     Path(source).write_text(json.dumps(list(records.values())))
-    seconds: dict[str, list[float]] = {"pil": [], "doctor": []}
-    for _ in range(3):
-        seconds["pil"].append(float(run(PIL, str(folder / "images"))[2]))
-        seconds["doctor"].append(float(run(DOCTOR, source, str(folder / "images"))[2]))
-    speed = {name: number / min(s) for name, s in seconds.items()}
-    rounds = [p / d for p, d in zip(seconds["pil"], seconds["doctor"])]
-    return {"ratio": speed["doctor"] / speed["pil"], "rounds": rounds, "images_per_s": speed, "images": number}
+    sides: dict[str, list[list[float]]] = {"pil": [], "doctor": []}
+    for _ in range(4):
+        for name, code, arguments in (("pil", PIL, []), ("doctor", DOCTOR, [source])):
+            sides[name].append([float(n) for n in run(code, *arguments, str(folder / "images"))[2].split()])
+    speed = {name: number / min(s for s, _ in found) for name, found in sides.items()}
+    return {
+        "ratio": speed["doctor"] / speed["pil"],
+        "rounds": [p[0] / d[0] for p, d in zip(sides["pil"], sides["doctor"])],
+        "images_per_s": speed,
+        # whole processes, imports too: what a second of one core does, whoever else is on the machine
+        "images_per_cpu_s": {name: number / min(c for _, c in found) for name, found in sides.items()},
+        "images": number,
+    }
 
 
 def main() -> None:
