@@ -18,8 +18,7 @@ from vinnow.store.files import read_json
 KILLS, ROWS, KINDS = 20, 160, ("gradient", "trajectory")
 SCRIPT = """
 import json, os, random, signal, sys, time
-source, images, twin, out, kills, spent = sys.argv[1:]
-spent = json.loads(spent)  # seconds of each stage, undisturbed
+source, images, twin, folder, kills = sys.argv[1:]
 import torch
 torch.set_num_threads(1)
 from vinnow.actors.config import CheckpointRef, FeatureConfig
@@ -29,48 +28,53 @@ from vinnow.pool import writer
 from vinnow.pool.ingest import IngestConfig, ingest
 writer.PART_ROWS = 40  # several files
 
-def job(workers):
-    stage("ingest")
+def job(out, workers):
+    stage(out, "ingest")
     ingest(IngestConfig(source=source, image_root=images, workers=workers), f"{out}/pool")
     for kind in ("gradient", "trajectory"):
-        stage(kind)
+        stage(out, kind)
         config = FeatureConfig(kind=kind, projection=ProjectionConfig(dim=64), rows_per_part=10)
         run_inline(make_spec(f"{out}/pool", [CheckpointRef(s, twin) for s in (1, 2)], config, f"{out}/features"))
-    stage("done")
+    stage(out, "done")
 
-def stage(name):
+def stage(out, name):
     with open(f"{out}/stage", "a") as sink:
         sink.write(f"{name} {time.perf_counter()}\\n")
 
-def stages():
+def stages(out):
     return [line.split() for line in open(f"{out}/stage")]
 
-def attempt(seconds, workers):
+def attempt(out, seconds, workers):
     child = os.fork()
     if not child:
         try:
-            job(workers)
+            job(out, workers)
         finally:
             os._exit(0)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return stages()[-1][0]
+    return stages(out)[-1][0]
 
-rng, seen = random.Random(0), []
-os.makedirs(out)
+for out in ("once", "killed"):
+    os.makedirs(f"{folder}/{out}")
+child = os.fork()  # undisturbed, and as cold as those that are killed
+if not child:
+    job(f"{folder}/once", 0)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+marks = [float(at) for _, at in stages(f"{folder}/once")]
+spent, features = marks[1] - marks[0], marks[3] - marks[1]
+rng, seen, out = random.Random(0), [], f"{folder}/killed"
 for number in range(int(kills)):
-    features = sum(spent[k] for k in ("gradient", "trajectory"))
-    seconds = rng.uniform(0.05, 0.95) * spent["ingest"]
+    seconds = rng.uniform(0.05, 0.95) * spent
     if os.path.exists(f"{out}/pool/pool.json"):
         seconds = rng.uniform(0.1, 0.4) * features
     elif number >= int(kills) // 2:
-        seconds = 2 * spent["ingest"] + rng.uniform(0.1, 0.4) * features
-    seen.append(attempt(seconds, workers=2 * (number % 5 == 4)))
-job(0)
-last = stages()[-4:]
-times = {a[0]: float(b[1]) - float(a[1]) for a, b in zip(last, last[1:])}
-print(json.dumps([seen, times]))
+        seconds = 2 * spent + rng.uniform(0.1, 0.4) * features
+    seen.append(attempt(out, seconds, workers=2 * (number % 5 == 4)))
+job(out, 0)
+print(json.dumps(seen))
 """
 
 
@@ -80,16 +84,15 @@ def source(tmp_path_factory):
     return write_records(folder, *make_records(ROWS, seed=11)), str(folder / "images")
 
 
-def run(source, twin_path, out, kills=0, spent=None):
-    command = [sys.executable, "-c", SCRIPT, *source, twin_path, str(out), str(kills), json.dumps(spent or {})]
+def run(source, twin_path, folder):
+    command = [sys.executable, "-c", SCRIPT, *source, twin_path, str(folder), str(KILLS)]
     said = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False)
     assert said.returncode == 0, said.stderr
     return json.loads(said.stdout.splitlines()[-1])
 
 
 def test_twenty_kills_at_random_moments_leave_what_one_run_leaves(source, twin_path, tmp_path):
-    _, spent = run(source, twin_path, tmp_path / "once")
-    met, _ = run(source, twin_path, tmp_path / "killed", KILLS, spent)
+    met = run(source, twin_path, tmp_path)
     assert len(met) == KILLS
     assert met.count("ingest") >= 3, met
     assert len(met) - met.count("ingest") - met.count("done") >= 5, met

@@ -17,7 +17,7 @@ from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.reader import Pool
 from vinnow.store.features import FeatureSet
 
-ROWS, ROWS_PER_PART = 240, 4
+ROWS, ROWS_PER_PART = 180, 6
 PARTS = ROWS // ROWS_PER_PART
 
 
@@ -84,7 +84,7 @@ def same(found, expected):
 
 def test_a_killed_driver_loses_and_doubles_nothing(pool, twin_path, tmp_path, tmp_path_factory):
     process = start(pool, twin_path, tmp_path)
-    wait_for_parts(process, tmp_path, 10)
+    wait_for_parts(process, tmp_path, 5)
     everyone = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for one in everyone:  # the whole machine goes down, in no order
         try:
@@ -93,7 +93,7 @@ def test_a_killed_driver_loses_and_doubles_nothing(pool, twin_path, tmp_path, tm
             continue
     process.wait()
     left = parts(tmp_path)
-    assert 10 <= len(left) < PARTS
+    assert 5 <= len(left) < PARTS
     # a half-written part must not count
     first = next(iter(left))
     first.with_name(first.stem + ".parquet.tmp-123").write_bytes(b"half")
@@ -109,7 +109,7 @@ def test_a_killed_driver_loses_and_doubles_nothing(pool, twin_path, tmp_path, tm
 def test_a_killed_actor_loses_and_doubles_nothing(pool, twin_path, tmp_path, tmp_path_factory):
     """Trajectories at two checkpoints in one pass."""
     process = start(pool, twin_path, tmp_path, "trajectory", (1, 2))
-    wait_for_parts(process, tmp_path, 10)
+    wait_for_parts(process, tmp_path, 5)
     everyone = psutil.Process(process.pid).children(recursive=True)
     actors = [p for p in everyone if "FeatureActor" in " ".join(p.cmdline())]
     assert actors
