@@ -118,7 +118,7 @@ def selecting() -> str:
     lines += [
         f"| LESS scores, {row['rows']:,} × 8192 float16 against 57 target means: peak memory, GiB "
         f"| {less['peak_gib']:.2f} | 2 |",
-        f"| the same: time ÷ reading the files once with `pyarrow.dataset` ({steps['read']['seconds']:.0f} s) "
+        f"| the same: time ÷ reading the files once with `pyarrow.dataset` ({steps['read']['read_s']:.0f} s) "
         f"| {row['ratio']:.2f} | 2 |",
         f"| picks at 5 budgets by `less`, `xmas` and `stratified`, s | {picks['in_all']:.1f} | 10 |",
     ]

@@ -71,6 +71,10 @@ class Pool:
         whole = self._column(name)
         if pa.types.is_integer(whole.type) and not POOL.field(name).nullable:
             return whole.to_numpy()
+        if pa.types.is_string(whole.type) and not whole.null_count:
+            # a few names for all rows: each is one object, however often it stands there
+            codes = whole.dictionary_encode().combine_chunks()
+            return np.array(codes.dictionary.to_pylist(), object)[codes.indices.to_numpy()]
         return np.fromiter((v for c in whole.chunks for v in c.to_pylist()), dtype=object, count=len(whole))
 
     def has_image(self) -> np.ndarray[Any, Any]:
