@@ -1,9 +1,10 @@
 """Loading LLaVA-family checkpoints from disk: Hugging Face's own classes, local files, safetensors, no remote code.
 
-Three kinds of folder: a whole model, a PEFT adapter that names its base, and the trained weights of one training alone
-(`trained.py`), which name theirs.
+Four kinds of folder: a whole model, a PEFT adapter that names its base, the trained weights of one training alone
+(`trained.py`), and MoReS (`mores_files.py`), which name theirs.
 """
 
+import json
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,8 @@ from transformers import AutoConfig, AutoTokenizer, LlavaForConditionalGeneratio
 
 from ..store.errors import InputError, suggest
 from ..store.files import read_json
+from .mores_files import MORES, put_mores
+from .parts import base_of
 from .trained import TRAINED, put_trained, trained_base
 
 DTYPES = {
@@ -66,6 +69,12 @@ def _model(folder: Path, dtype: str, attn: str) -> Any:
     if (folder / TRAINED).is_file():
         model = _model(check_folder(trained_base(folder, model_digest)), dtype, attn)
         put_trained(model, folder)
+        return model
+    if (folder / MORES).is_file():
+        model = _model(check_folder(trained_base(folder, model_digest, MORES)), dtype, attn)
+        put_mores(model, folder)
+        if (folder / NON_LORA).is_file():
+            _apply(base_of(model), folder / NON_LORA)
         return model
     is_adapter = (folder / ADAPTER).is_file()
     base = check_folder(adapter_base(folder)) if is_adapter else folder
@@ -126,6 +135,10 @@ def model_digest(path: str) -> str:
     names = sorted(n for n in folder.glob("*.safetensors") if n.name != MOMENTS)
     if (folder / TRAINED).is_file():
         h.update(str(read_json(folder / TRAINED)["base_digest"]).encode())
+    elif (folder / MORES).is_file():
+        facts = read_json(folder / MORES)
+        # the spec says which tokens are steered, which the weights do not
+        h.update(json.dumps([facts["base_digest"], facts["spec"]], sort_keys=True).encode())
     elif (folder / ADAPTER).is_file():
         h.update(model_digest(str(adapter_base(folder))).encode())
     else:
@@ -154,11 +167,6 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
     if not (folder / "config.json").is_file() and not (folder / ADAPTER).is_file():
         raise InputError(f"{str(path)!r} is no checkpoint: it has neither config.json nor {ADAPTER}.")
     return folder
-
-
-def base_of(model: Any) -> Any:
-    """Return the plain `LlavaForConditionalGeneration` inside a PEFT wrapper (its adapters stay in place)."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _processor_settings(folder: Path) -> dict[str, Any]:
