@@ -71,6 +71,8 @@ class Shape:
     tied: bool = False
     lora_r: int = 0
     lora_targets: str | tuple[str, ...] = LORA_TARGETS
+    # parameters of MoReS, whose arithmetic on a few tokens is too small to count
+    mores: int = 0
 
     def with_lora(self, r: int, targets: str | Sequence[str] = LORA_TARGETS) -> "Shape":
         """Return the shape with adapters of rank `r`; as in PEFT, a text is a regex for whole names, a list endings."""
@@ -104,7 +106,7 @@ class Shape:
         # class and position embeddings, patches, a norm before, one behind, two a layer
         counts["vision_tower"] += v * (1 + self.vision_tokens + self.patch_inputs) + 4 * v * (1 + self.vision_layers)
         counts["language_model"] += self.width * (self.vocab + 2 * self.layers + 1)
-        return dict(counts)
+        return dict(counts) | ({"mores": self.mores} if self.mores else {})
 
     def _vision(self) -> list[Dense]:
         w, f, found = self.vision_width, self.vision_ffn, []

@@ -3,7 +3,7 @@
 Memory is a lower estimate: weights, optimizer state and activations of the largest batch, without the allocator's waste.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from ..actors.config import FeatureConfig
@@ -90,6 +90,8 @@ class Prices:
     def after(self, config: TrainConfig) -> Shape:
         """Return the shape of the model that a training makes."""
         assert self.shape is not None
+        if config.mores is not None:
+            return replace(self.shape, mores=config.mores.parameters(self.shape.layers, self.shape.width))
         return self.shape if config.lora is None else self.shape.with_lora(config.lora.r, config.lora.targets)
 
     def disk(self, config: TrainConfig, steps: int) -> int:
@@ -97,8 +99,8 @@ class Prices:
         if self.shape is None:
             return 0
         parameters, value = self.after(config).parameters(), _VALUE[config.precision]
-        # with LoRA a folder holds what was trained, not the base
-        kept = config.parts if config.lora is not None else parameters
+        # with LoRA or MoReS a folder holds what was trained, not the base
+        kept = config.parts if config.lora is not None or config.mores is not None else parameters
         folder = sum(parameters[p] for p in kept) * value
         point = folder
         if config.checkpoint_weights == "trained":

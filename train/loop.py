@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..models.load import load
+from ..models.mores import add_mores
 from ..models.parts import add_lora, set_trainable
 from .checkpoint import Extra, gather_moments, load_state, save_model, save_state, seed_step
 from .config import TrainConfig
@@ -73,10 +74,12 @@ def _build(config: TrainConfig, out: str, rank: int) -> Worker:
     device = ray.train.torch.get_device() if config.use_gpu else torch.device("cpu")
     loaded = load(config.model, config.precision, str(device))
     model = loaded.model
-    torch.manual_seed(config.seed)  # LoRA's A is drawn here: alike on every rank and at every restart
+    torch.manual_seed(config.seed)  # LoRA's A and MoReS are drawn here: alike on every rank and at every restart
     if config.lora is not None:
         model = add_lora(model, config.lora)
         model.peft_config["default"].base_model_name_or_path = os.path.abspath(config.model)
+    if config.mores is not None:
+        add_mores(model, config.mores).base = os.path.abspath(config.model)
     set_trainable(model, config.parts)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
