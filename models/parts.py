@@ -19,7 +19,8 @@ _PATTERNS = {
     "vision_tower": re.compile(r"(^|\.)vision_tower\."),
     "projector": re.compile(r"(^|\.)multi_modal_projector\."),
     "language_model": re.compile(r"(^|\.)language_model\.|(^|\.)lm_head\."),
-    "lora": re.compile(r"\.lora_[AB]\."),
+    # whatever PEFT adds (models/adapters.py): LoRA, DoRA, IA3, OFT, VeRA, LoHa, LoKr
+    "lora": re.compile(r"\.(lora_[AB]|lora_magnitude_vector|ia3_l|oft_R|vera_(lambda_[bd]|[AB])|hada_\w+|lokr_\w+)\."),
     "mores": re.compile(r"(^|\.)mores\."),
 }
 # a regex, not "all-linear": that would reach the vision tower and the projector in Hugging Face's class
@@ -73,6 +74,8 @@ def pick_linears(model: nn.Module, which: str) -> dict[str, nn.Linear]:
     Raises:
         InputError: unknown choice, broken regex, or nothing matches.
     """
+    if "lora" in which and any(getattr(c, "use_dora", False) for c in getattr(model, "peft_config", {}).values()):
+        raise InputError("gradients of LoRA: this is DoRA, whose products are no plain Linears. Ask for the projector.")
     keep = asked(which)
     found = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and keep(n)}
     if not found:

@@ -156,7 +156,7 @@ def _count_refused(config: TrainConfig, out: str) -> int:
 def _check_inputs(config: TrainConfig) -> None:
     """Find what is missing or does not fit here, not on a worker ten seconds later."""
     folder = check_folder(config.model)
-    if config.lora is not None and (folder / ADAPTER).is_file():
+    if "lora" in config.parts and (folder / ADAPTER).is_file():
         raise InputError(
             f"{config.model!r} is a LoRA adapter already; another one cannot be put on it. "
             f"Give its base ({str(adapter_base(folder))!r}) as model, or merge the adapter into it first."
