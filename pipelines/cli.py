@@ -86,18 +86,21 @@ def doctor(
 
 @app.command()
 def train(
-    config: Annotated[str, typer.Argument(help="A TrainConfig as YAML (model, pool, picks, parts, lr, …).")],
+    config: Annotated[str, typer.Argument(help="A TrainConfig as YAML, or the name of a recipe (train/recipes/).")],
     out: Out,
     sets: Sets = None,
 ) -> None:
-    """Train with Ray Train and DeepSpeed on a pool or on picks; a run that was cut off goes on."""
+    """Train with Ray Train and DeepSpeed on a pool or on picks; a run that was cut off goes on.
+
+    Example: `vinnow train llava15-lora --set model=vicuna --set pool=pool --set workers=4 --out runs/lora`
+    """
     from ..actors.cluster import RayConfig, ensure_ray
     from ..train.config import TrainConfig
     from ..train.run import train as work
     from .config import apply_set, read_yaml
     from .watch import training_bar
 
-    values = read_yaml(config)
+    values = read_yaml(config, "train")
     for entry in sets or []:
         apply_set(values, entry)
     ray = RayConfig.parse(values.pop("ray", {}), "ray")
