@@ -202,6 +202,38 @@ def export(
 
 
 @app.command()
+def merge(
+    model: Annotated[str, typer.Argument(help="An adapter's folder, or one of trained weights alone.")],
+    out: Out,
+    projector: Annotated[str | None, typer.Option(help="LLaVA's mm_projector.bin or non_lora_trainables.bin.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+) -> None:
+    """Write a whole model that Hugging Face loads alone: a LoRA merged into its base, LLaVA's projector put in.
+
+    Example: `vinnow merge runs/lora/model --out merged`
+    """
+    from ..models.merge import merge as work
+
+    console.print(f"{work(model, out, projector, dtype)}: a whole model")
+
+
+@app.command("export-projector")
+def export_projector(
+    model: Annotated[str, typer.Argument(help="A checkpoint folder.")],
+    out: Annotated[str, typer.Option(help="The file; non_lora_trainables.bin gets the names that go with LoRA.")],
+) -> None:
+    """Write a model's projector as LLaVA's `mm_projector.bin`.
+
+    Example: `vinnow export-projector runs/stage1/model --out mm_projector.bin`
+    """
+    from ..models.llava_files import write_projector
+    from ..models.load import load
+
+    write_projector(load(model).model, out)
+    console.print(out)
+
+
+@app.command()
 def evaluate(
     model: Annotated[str, typer.Option(help="A checkpoint folder.")],
     pool: PoolDir,
