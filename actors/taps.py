@@ -63,6 +63,8 @@ def optimizer_digest(config: FeatureConfig, checkpoint: CheckpointRef) -> str:
 def _trained(model: Any) -> list[dict[str, torch.Size]]:
     """Guess which parameters a file keyed by index counts: name → shape, the likeliest set first."""
     parts = ("lora",), ("lora", "projector"), ("projector",), ("projector", "language_model"), PARTS
+    if any(part_of(n) == "mores" for n, _ in model.named_parameters()):
+        parts = ("projector", "mores"), ("mores",)
     shapes = {canonical(n): (part_of(n), p.shape) for n, p in model.named_parameters()}
     guesses = ({n: shape for n, (part, shape) in shapes.items() if part in chosen} for chosen in parts)
     has_lora = any(part == "lora" for part, _ in shapes.values())

@@ -81,7 +81,8 @@ def training_flop_per_row(shape: Shape, row: RowSize, parts: list[str], checkpoi
     """Return what one row costs in training `parts`; gradient checkpointing runs the decoder's forward pass twice."""
     forward = _forward(shape, row)
     trained = [d for d in shape.linears if d.part in parts]
-    items = forward | _backward(shape, row, trained)
+    # MoReS and IA3 have no Linear of the shape; their gradients come back through the decoder
+    items = forward | _backward(shape, row, trained or [d for d in shape.linears if d.place == "language_model"])
     items["weight gradients"] = sum(_product(d, shape, row) for d in trained)
     if checkpointing:
         items["recomputed fwd"] = sum(forward.get(k, 0) for k in ("linears fwd", "attention fwd", "lora fwd"))

@@ -1,13 +1,15 @@
 """Loading LLaVA-family checkpoints from disk: Hugging Face's own classes, local files, safetensors, no remote code.
 
-Three kinds of folder: a whole model, a PEFT adapter that names its base, and the trained weights of one training alone
-(`trained.py`), which name theirs.
+Four kinds of folder: a whole model, a PEFT adapter that names its base, the trained weights of one training alone
+(`trained.py`), and MoReS (`mores_files.py`), which name theirs.
 """
 
+import json
 import os
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from transformers import AutoConfig, AutoTokenizer, LlavaForConditionalGeneratio
 
 from ..store.errors import InputError, suggest
 from ..store.files import read_json
+from .mores_files import MORES, put_mores
+from .parts import base_of
 from .trained import TRAINED, put_trained, trained_base
 
 DTYPES = {
@@ -42,8 +46,12 @@ class Loaded:
     path: str
 
 
-def load(path: str, dtype: str = "float32", device: str = "cpu", attn: str = "sdpa") -> Loaded:
+def load(
+    path: str, dtype: str = "float32", device: str = "cpu", attn: str = "sdpa", quantise: str | None = None
+) -> Loaded:
     """Load a LLaVA checkpoint, or a PEFT adapter on its base (`adapter_config.json` names it; not merged).
+
+    `quantise="nf4"`: the decoder's Linears in 4 bits (bitsandbytes, double quantisation); not tower, projector or head.
 
     Raises:
         InputError: no such folder, not a LLaVA, unknown dtype, damaged files, weights missing or unknown to the class.
@@ -52,20 +60,46 @@ def load(path: str, dtype: str = "float32", device: str = "cpu", attn: str = "sd
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}{suggest(dtype, DTYPES)}")
     try:
-        model = _model(folder, dtype, attn)
+        model = _model(folder, dtype, attn, _in_four_bits(quantise, dtype, device))
     except InputError:
         raise
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{str(folder)!r} cannot be loaded: {type(error).__name__}: {error}.") from error
-    return Loaded(model.to(device).eval(), load_processor(path), model_digest(path), str(folder))
+    model = model if quantise else model.to(device)
+    return Loaded(model.eval(), load_processor(path), model_digest(path), str(folder))
 
 
-def _model(folder: Path, dtype: str, attn: str) -> Any:
+def _in_four_bits(quantise: str | None, dtype: str, device: str) -> dict[str, Any]:
+    if quantise is None:
+        return {}
+    if quantise != "nf4":
+        raise InputError(f"unknown quantise {quantise!r}{suggest(quantise, ['nf4'])}")
+    if find_spec("bitsandbytes") is None:
+        raise InputError("quantise: nf4 needs bitsandbytes; install the extra `vinnow[gpu]`.")
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=DTYPES[dtype],
+        llm_int8_skip_modules=["model.vision_tower", "model.multi_modal_projector", "lm_head"],
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _model(folder: Path, dtype: str, attn: str, more: dict[str, Any]) -> Any:
     if (folder / TRAINED).is_file():
-        model = _model(check_folder(trained_base(folder, model_digest)), dtype, attn)
+        model = _model(check_folder(trained_base(folder, model_digest)), dtype, attn, more)
         put_trained(model, folder)
+        return model
+    if (folder / MORES).is_file():
+        model = _model(check_folder(trained_base(folder, model_digest, MORES)), dtype, attn, more)
+        put_mores(model, folder)
+        if (folder / NON_LORA).is_file():
+            _apply(base_of(model), folder / NON_LORA)
         return model
     is_adapter = (folder / ADAPTER).is_file()
     base = check_folder(adapter_base(folder)) if is_adapter else folder
@@ -80,6 +114,7 @@ def _model(folder: Path, dtype: str, attn: str) -> Any:
         local_files_only=True,
         use_safetensors=True,
         output_loading_info=True,
+        **more,
     )
     # transformers only warns about these and goes on with random weights
     wrong = {k: sorted(info[k])[:5] for k in ("missing_keys", "unexpected_keys", "mismatched_keys") if info.get(k)}
@@ -126,6 +161,10 @@ def model_digest(path: str) -> str:
     names = sorted(n for n in folder.glob("*.safetensors") if n.name != MOMENTS)
     if (folder / TRAINED).is_file():
         h.update(str(read_json(folder / TRAINED)["base_digest"]).encode())
+    elif (folder / MORES).is_file():
+        facts = read_json(folder / MORES)
+        # the spec says which tokens are steered, which the weights do not
+        h.update(json.dumps([facts["base_digest"], facts["spec"]], sort_keys=True).encode())
     elif (folder / ADAPTER).is_file():
         h.update(model_digest(str(adapter_base(folder))).encode())
     else:
@@ -154,11 +193,6 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
     if not (folder / "config.json").is_file() and not (folder / ADAPTER).is_file():
         raise InputError(f"{str(path)!r} is no checkpoint: it has neither config.json nor {ADAPTER}.")
     return folder
-
-
-def base_of(model: Any) -> Any:
-    """Return the plain `LlavaForConditionalGeneration` inside a PEFT wrapper (its adapters stay in place)."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _processor_settings(folder: Path) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def torch_file(file: Path) -> dict[str, Any]:
     with torch.serialization.safe_globals(_deepspeed_classes()) if classes else nullcontext():
         values = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     if not isinstance(values, dict):
-        raise InputError(f"{str(file)!r} holds a {type(values).__name__}, not an optimizer's state.")
+        raise InputError(f"{str(file)!r} holds a {type(values).__name__}, not a mapping of states or tensors.")
     return values
 
 

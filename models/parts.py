@@ -14,12 +14,14 @@ from torch import nn
 from ..store.config import Config
 from ..store.errors import InputError, suggest
 
-PARTS = ("vision_tower", "projector", "language_model", "lora")
+PARTS = ("vision_tower", "projector", "language_model", "lora", "mores")
 _PATTERNS = {
     "vision_tower": re.compile(r"(^|\.)vision_tower\."),
     "projector": re.compile(r"(^|\.)multi_modal_projector\."),
     "language_model": re.compile(r"(^|\.)language_model\.|(^|\.)lm_head\."),
-    "lora": re.compile(r"\.lora_[AB]\."),
+    # whatever PEFT adds (models/adapters.py): LoRA, DoRA, IA3, OFT, VeRA, LoHa, LoKr
+    "lora": re.compile(r"\.(lora_[AB]|lora_magnitude_vector|ia3_l|oft_R|vera_(lambda_[bd]|[AB])|hada_\w+|lokr_\w+)\."),
+    "mores": re.compile(r"(^|\.)mores\."),
 }
 # a regex, not "all-linear": that would reach the vision tower and the projector in Hugging Face's class
 LORA_TARGETS = r".*language_model\.layers\..*\.(q|k|v|o|gate|up|down)_proj"
@@ -37,7 +39,7 @@ class LoraSpec(Config):
 
 def part_of(name: str) -> str:
     """Name the part that a parameter or module belongs to; LoRA wins over the part it sits in."""
-    for part in ("lora", "vision_tower", "projector", "language_model"):
+    for part in ("lora", "mores", "vision_tower", "projector", "language_model"):
         if _PATTERNS[part].search(name):
             return part
     raise InputError(f"parameter {name!r} belongs to no known part of a LLaVA: {PARTS}.")
@@ -60,7 +62,7 @@ def set_trainable(model: nn.Module, parts: list[str] | tuple[str, ...]) -> list[
             chosen.append(name)
     absent = [p for p in parts if not any(part_of(n) == p for n in chosen)]
     if absent:
-        raise InputError(f"the model has no parameters of {absent}; for lora, give a LoRA config.")
+        raise InputError(f"the model has no parameters of {absent}; for lora or mores, give its config.")
     return chosen
 
 
@@ -72,6 +74,8 @@ def pick_linears(model: nn.Module, which: str) -> dict[str, nn.Linear]:
     Raises:
         InputError: unknown choice, broken regex, or nothing matches.
     """
+    if "lora" in which and any(getattr(c, "use_dora", False) for c in getattr(model, "peft_config", {}).values()):
+        raise InputError("gradients of LoRA: this is DoRA, whose products are no plain Linears. Ask for the projector.")
     keep = asked(which)
     found = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and keep(n)}
     if not found:
@@ -101,6 +105,11 @@ def asked(which: str) -> Callable[[str], bool]:
 def parameters_of(modules: dict[str, nn.Linear]) -> dict[str, nn.Parameter]:
     """Return the parameters of named Linears, as `NAME.weight` and `NAME.bias`, in order."""
     return {f"{name}.{kind}": p for name, m in modules.items() for kind, p in m.named_parameters(recurse=False)}
+
+
+def base_of(model: Any) -> Any:
+    """Return the plain `LlavaForConditionalGeneration` inside a PEFT wrapper (its adapters stay in place)."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def canonical(name: str) -> str:

@@ -71,6 +71,8 @@ class Shape:
     tied: bool = False
     lora_r: int = 0
     lora_targets: str | tuple[str, ...] = LORA_TARGETS
+    # a part without Linears and its parameters (MoReS, PEFT's other methods); its arithmetic is too small to count
+    added: tuple[str, int] | None = None
 
     def with_lora(self, r: int, targets: str | Sequence[str] = LORA_TARGETS) -> "Shape":
         """Return the shape with adapters of rank `r`; as in PEFT, a text is a regex for whole names, a list endings."""
@@ -104,7 +106,7 @@ class Shape:
         # class and position embeddings, patches, a norm before, one behind, two a layer
         counts["vision_tower"] += v * (1 + self.vision_tokens + self.patch_inputs) + 4 * v * (1 + self.vision_layers)
         counts["language_model"] += self.width * (self.vocab + 2 * self.layers + 1)
-        return dict(counts)
+        return dict(counts) | dict([self.added] if self.added else [])
 
     def _vision(self) -> list[Dense]:
         w, f, found = self.vision_width, self.vision_ffn, []
@@ -154,7 +156,10 @@ def read_shape(path: str) -> Shape:
     folder = check_folder(path)
     if (folder / ADAPTER).is_file():
         facts = read_json(folder / ADAPTER)
-        return read_shape(str(adapter_base(folder))).with_lora(int(facts["r"]), facts["target_modules"])
+        below = read_shape(str(adapter_base(folder)))
+        if facts.get("peft_type", "LORA") != "LORA":
+            return replace(below, added=("lora", 0))
+        return below.with_lora(int(facts["r"]), facts["target_modules"])
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:

@@ -28,20 +28,24 @@ def save_trained(
         canonical(n): p.detach().to(torch.bfloat16, copy=True).cpu().contiguous() for n, p in named if p.requires_grad
     }
     save_file(weights, os.path.join(folder, WEIGHTS), metadata={"format": "pt"})
-    base = os.path.abspath(base)
-    facts = {"base": base, "base_digest": base_digest, "steps": steps, "weights": len(weights)}
-    # a run's folder that was moved as a whole still finds a base inside it
-    facts["relative"] = os.path.relpath(base, folder)
+    facts = name_base(base, base_digest, folder) | {"steps": steps, "weights": len(weights)}
     write_json(os.path.join(folder, TRAINED), facts)
 
 
-def trained_base(folder: Path, digest_of: Callable[[str], str]) -> str:
-    """Return the base that a folder of trained weights belongs to.
+def name_base(base: str, base_digest: str, folder: str) -> dict[str, Any]:
+    """Return what a folder says of the model underneath, for `trained_base`."""
+    base = os.path.abspath(base)
+    # a run's folder that was moved as a whole still finds a base inside it
+    return {"base": base, "base_digest": base_digest, "relative": os.path.relpath(base, folder)}
+
+
+def trained_base(folder: Path, digest_of: Callable[[str], str], file: str = TRAINED) -> str:
+    """Return the base that a folder of trained weights (or of MoReS: `file`) belongs to.
 
     Raises:
         InputError: it is neither where it was nor beside the folder, or its weights are others now.
     """
-    facts = read_json(folder / TRAINED)
+    facts = read_json(folder / file)
     places = [facts["base"], os.path.normpath(folder / facts["relative"])]
     found = [p for p in places if os.path.isdir(p)]
     if not found:

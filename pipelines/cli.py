@@ -92,18 +92,21 @@ def doctor(
 
 @app.command()
 def train(
-    config: Annotated[str, typer.Argument(help="A TrainConfig as YAML (model, pool, picks, parts, lr, …).")],
+    config: Annotated[str, typer.Argument(help="A TrainConfig as YAML, or the name of a recipe (train/recipes/).")],
     out: Out,
     sets: Sets = None,
 ) -> None:
-    """Train with Ray Train and DeepSpeed on a pool or on picks; a run that was cut off goes on."""
+    """Train with Ray Train and DeepSpeed on a pool or on picks; a run that was cut off goes on.
+
+    Example: `vinnow train llava15-lora --set model=vicuna --set pool=pool --set workers=4 --out runs/lora`
+    """
     from ..actors.cluster import RayConfig, ensure_ray
     from ..train.config import TrainConfig
     from ..train.run import train as work
     from .config import apply_set, read_yaml
     from .watch import training_bar
 
-    values = read_yaml(config)
+    values = read_yaml(config, "train")
     for entry in sets or []:
         apply_set(values, entry)
     ray = RayConfig.parse(values.pop("ray", {}), "ray")
@@ -202,6 +205,38 @@ def export(
     console.print(f"{done.rows} rows in {out}")
     if done.odd_marks:
         console.print(f"{done.odd_marks} rows hold a literal <image> that is no picture; LLaMA-Factory stops at them.")
+
+
+@app.command()
+def merge(
+    model: Annotated[str, typer.Argument(help="An adapter's folder, or one of trained weights alone.")],
+    out: Out,
+    projector: Annotated[str | None, typer.Option(help="LLaVA's mm_projector.bin or non_lora_trainables.bin.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+) -> None:
+    """Write a whole model that Hugging Face loads alone: a LoRA merged into its base, LLaVA's projector put in.
+
+    Example: `vinnow merge runs/lora/model --out merged`
+    """
+    from ..models.merge import merge as work
+
+    console.print(f"{work(model, out, projector, dtype)}: a whole model")
+
+
+@app.command("export-projector")
+def export_projector(
+    model: Annotated[str, typer.Argument(help="A checkpoint folder.")],
+    out: Annotated[str, typer.Option(help="The file; non_lora_trainables.bin gets the names that go with LoRA.")],
+) -> None:
+    """Write a model's projector as LLaVA's `mm_projector.bin`.
+
+    Example: `vinnow export-projector runs/stage1/model --out mm_projector.bin`
+    """
+    from ..models.llava_files import write_projector
+    from ..models.load import load
+
+    write_projector(load(model).model, out)
+    console.print(out)
 
 
 @app.command()

@@ -140,9 +140,9 @@ def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
     return run
 
 
-def read_yaml(path: str) -> dict[str, Any]:
-    """Read a YAML mapping; a bare name is a recipe of the package (`pipelines/recipes/NAME.yaml`)."""
-    folder = Path(__file__).parent / "recipes"
+def read_yaml(path: str, room: str = "pipelines") -> dict[str, Any]:
+    """Read a YAML mapping; a bare name is a recipe of the package (`pipelines/recipes/NAME.yaml`, or another room's)."""
+    folder = Path(__file__).parents[1] / room / "recipes"
     file = Path(path)
     if not file.is_file() and "/" not in path and not path.endswith((".yaml", ".yml")):
         file = folder / f"{path}.yaml"

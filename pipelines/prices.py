@@ -3,12 +3,13 @@
 Memory is a lower estimate: weights, optimizer state and activations of the largest batch, without the allocator's waste.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from ..actors.config import FeatureConfig
 from ..models.cost import Cost, Sketch, activation_bytes_per_token, elements, flop_per_row, training_flop_per_row
 from ..models.load import load_processor
+from ..models.parts import LORA_TARGETS
 from ..models.shape import Shape, UnknownShapeError, read_shape, shape_of
 from ..models.tiny import SPECIALS, TwinConfig, twin_config
 from ..pool.encode import Encoder
@@ -90,6 +91,14 @@ class Prices:
     def after(self, config: TrainConfig) -> Shape:
         """Return the shape of the model that a training makes."""
         assert self.shape is not None
+        if config.mores is not None:
+            count = config.mores.parameters(self.shape.layers, self.shape.width)
+            return replace(self.shape, added=("mores", count))
+        if config.peft is not None:
+            rank = config.peft.numbers()[0]
+            if config.peft.method in ("lora", "dora") and rank is not None:
+                return self.shape.with_lora(rank, config.peft.targets or LORA_TARGETS)
+            return replace(self.shape, added=("lora", 0))
         return self.shape if config.lora is None else self.shape.with_lora(config.lora.r, config.lora.targets)
 
     def disk(self, config: TrainConfig, steps: int) -> int:
@@ -97,8 +106,8 @@ class Prices:
         if self.shape is None:
             return 0
         parameters, value = self.after(config).parameters(), _VALUE[config.precision]
-        # with LoRA a folder holds what was trained, not the base
-        kept = config.parts if config.lora is not None else parameters
+        # with LoRA or MoReS a folder holds what was trained, not the base
+        kept = config.parts if config.lora or config.peft or config.mores else parameters
         folder = sum(parameters[p] for p in kept) * value
         point = folder
         if config.checkpoint_weights == "trained":

@@ -14,6 +14,8 @@ import torch
 from ..models.load import NON_LORA, model_digest
 from ..models.moment_files import KINDS
 from ..models.moments import MOMENTS, save_moments
+from ..models.mores import mores_of
+from ..models.mores_files import save_mores
 from ..models.parts import canonical, part_of
 from ..models.trained import save_trained
 
@@ -89,7 +91,8 @@ def save_model(engine: Any, processor: Any, out: str, rank: int, extra: Extra = 
     """Write a model folder, whole or not at all (every rank must call this: ZeRO-3 gathers).
 
     Full training: a plain `LlavaForConditionalGeneration` folder that Hugging Face loads alone. LoRA: PEFT's adapter, and
-    the other trained weights (the projector) in `non_lora.safetensors`. With `extra.base`: trained weights alone.
+    the other trained weights (the projector) in `non_lora.safetensors`. MoReS: the same, in files of its own.
+    With `extra.base`: trained weights alone.
     """
     import deepspeed
 
@@ -107,7 +110,11 @@ def _write(model: Any, processor: Any, out: str, extra: Extra) -> None:
     temporary = f"{out}.tmp-{uuid.uuid4().hex[:8]}"
     os.makedirs(temporary)
     try:
-        if hasattr(model, "peft_config"):
+        mores = mores_of(model)
+        if mores is not None:
+            half = torch.bfloat16 if extra.base else None
+            save_mores(model, temporary, model_digest(mores.base), NON_LORA, half)
+        elif hasattr(model, "peft_config"):
             _write_adapter(model, temporary, torch.bfloat16 if extra.base else None)
         elif extra.base:
             save_trained(temporary, model.named_parameters(), extra.base, model_digest(extra.base), extra.step)

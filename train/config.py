@@ -5,18 +5,22 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from ..models.adapters import AdapterSpec
+from ..models.mores import MoresSpec
 from ..models.parts import PARTS, LoraSpec
 from ..pool.templates import TEMPLATES
 from ..store.config import Config
 from ..store.errors import suggest
 
-Part = Literal["vision_tower", "projector", "language_model", "lora"]
+Part = Literal["vision_tower", "projector", "language_model", "lora", "mores"]
 
 
 class TrainConfig(Config):
     """One training stage. Defaults are LLaVA-1.5's stage 2 where they do not depend on the machine (spec: LLaVA §5).
 
-    `parts`: ["projector"] is stage 1, ["projector", "language_model"] stage 2, ["projector", "lora"] LoRA.
+    `parts`: ["projector"] is stage 1, ["projector", "language_model"] stage 2, ["projector", "lora"] LoRA,
+    with `peft` in place of `lora` another of PEFT's methods; `quantise`: QLoRA, the frozen language model in 4 bits.
+    ["projector", "mores"] MoReS, whose group has `mores_lr` (without it, `lr`) and no weight decay.
     `global_batch = micro_batch × accumulation × workers`, checked when the config is read. `epochs` may be a fraction;
     `max_steps` overrules it. `checkpoint_count` leaves that many evenly spaced proxy checkpoints, the last step included;
     `checkpoint_steps` one every so many steps; `checkpoint_start` also keeps the model before its first step;
@@ -33,11 +37,15 @@ class TrainConfig(Config):
     picks: str | None = None
     parts: list[Part] = ["projector", "language_model"]
     lora: LoraSpec | None = None
+    peft: AdapterSpec | None = None
+    quantise: Literal["nf4"] | None = None
+    mores: MoresSpec | None = None
     template: str = "v1"
     image_mode: Literal["pad", "square"] = "pad"
     max_len: int = Field(2048, ge=8)
     lr: float = Field(2e-5, gt=0)
     projector_lr: float | None = Field(None, gt=0)
+    mores_lr: float | None = Field(None, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -75,10 +83,8 @@ class TrainConfig(Config):
             )
         if not self.parts or len(set(self.parts)) != len(self.parts):
             raise ValueError(f"parts must name some of {PARTS}, each once")
-        if ("lora" in self.parts) != (self.lora is not None):
-            raise ValueError("the part 'lora' and the section `lora` go together")
-        if "lora" in self.parts and "language_model" in self.parts:
-            raise ValueError("train either the language model or LoRA on it")
+        self._fits_adapters()
+        self._fits_mores()
         if self.precision == "bfloat16" and self.zero_stage == 0:
             # DeepSpeed 0.19 then warms AdamW up with a step on zero gradients, which falsifies its bias correction
             raise ValueError("bfloat16 needs zero_stage 1 or more: stage 0 would begin AdamW at its second step")
@@ -89,6 +95,26 @@ class TrainConfig(Config):
         if self.save_moments and not (self.checkpoint_count or self.checkpoint_steps):
             raise ValueError("save_moments needs checkpoint_count or checkpoint_steps: there is nothing to save beside")
         return self
+
+    def _fits_adapters(self) -> None:
+        if self.lora is not None and self.peft is not None:
+            raise ValueError("give `lora` or `peft`, not both")
+        if ("lora" in self.parts) != (self.lora is not None or self.peft is not None):
+            raise ValueError("the part 'lora' and the section `lora` (or `peft`) go together")
+        if "lora" in self.parts and "language_model" in self.parts:
+            raise ValueError("train either the language model or LoRA on it")
+        if self.quantise is not None and "lora" not in self.parts:
+            raise ValueError("quantise: a language model in 4 bits is trained by adapters on it; add `lora` or `peft`")
+        if self.quantise is not None and self.zero_stage == 3:
+            raise ValueError("quantise: ZeRO-3 cannot shard weights in 4 bits; use zero_stage 2")
+
+    def _fits_mores(self) -> None:
+        if ("mores" in self.parts) != (self.mores is not None):
+            raise ValueError("the part 'mores' and the section `mores` go together")
+        if self.mores is None and self.mores_lr is not None:
+            raise ValueError("mores_lr is MoReS's learning rate, and there is no section `mores`")
+        if self.mores is not None and set(self.parts) - {"mores", "projector"}:
+            raise ValueError("MoReS leaves the model frozen: beside it only the projector can be trained")
 
     @property
     def accumulation(self) -> int:

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
+from ..models.adapters import add_adapter
 from ..models.load import load
+from ..models.mores import add_mores
 from ..models.parts import add_lora, set_trainable
 from .checkpoint import Extra, gather_moments, load_state, save_model, save_state, seed_step
 from .config import TrainConfig
@@ -71,12 +73,14 @@ def _build(config: TrainConfig, out: str, rank: int) -> Worker:
         # an optional shared-memory reduce that DeepSpeed would compile for half a minute; gloo does the work
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     device = ray.train.torch.get_device() if config.use_gpu else torch.device("cpu")
-    loaded = load(config.model, config.precision, str(device))
+    loaded = load(config.model, config.precision, str(device), quantise=config.quantise)
     model = loaded.model
-    torch.manual_seed(config.seed)  # LoRA's A is drawn here: alike on every rank and at every restart
-    if config.lora is not None:
-        model = add_lora(model, config.lora)
+    torch.manual_seed(config.seed)  # LoRA's A and MoReS are drawn here: alike on every rank and at every restart
+    if config.lora is not None or config.peft is not None:
+        model = add_lora(model, config.lora) if config.lora else add_adapter(model, config.peft)
         model.peft_config["default"].base_model_name_or_path = os.path.abspath(config.model)
+    if config.mores is not None:
+        add_mores(model, config.mores).base = os.path.abspath(config.model)
     set_trainable(model, config.parts)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})

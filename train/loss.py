@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ..models.load import base_of
+from ..models.mores import steer
 
 
 class LossModule(nn.Module):
@@ -45,6 +46,7 @@ class LossModule(nn.Module):
         if batch["pixel_values"] is not None and int(marks_BT1.sum()) != len(features):
             raise ValueError(f"{int(marks_BT1.sum())} image tokens in the batch, {len(features)} image features")
         embeds_BTH = embeds_BTH.masked_scatter(marks_BT1, features)
+        steer(self.model, batch["input_ids"])
         return base.model.language_model(
             inputs_embeds=embeds_BTH, attention_mask=batch["attention_mask"], use_cache=False
         ).last_hidden_state

@@ -12,11 +12,15 @@ from .config import TrainConfig
 def make_optimizer(named: list[tuple[str, torch.nn.Parameter]], config: TrainConfig) -> torch.optim.AdamW:
     """Return AdamW over the trainable parameters in up to four groups: decay × projector (spec: LLaVA §5).
 
-    Biases and norms are not decayed. `base_lr` in each group is its peak learning rate.
+    MoReS's parameters are a fifth, never decayed: its R is the direction of a parameter, whatever its length. Biases and
+    norms are not decayed. `base_lr` in each group is its peak learning rate.
     """
     groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    steered = []
     for name, parameter in named:
-        if parameter.requires_grad:
+        if parameter.requires_grad and part_of(name) == "mores":
+            steered.append(parameter)
+        elif parameter.requires_grad:
             key = (parameter.ndim > 1, part_of(name) == "projector")
             groups.setdefault(key, []).append(parameter)
     built: list[dict[str, Any]] = []
@@ -24,6 +28,9 @@ def make_optimizer(named: list[tuple[str, torch.nn.Parameter]], config: TrainCon
         lr = config.projector_lr if projector and config.projector_lr else config.lr
         decay = config.weight_decay if decays else 0.0
         built.append({"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay})
+    if steered:
+        lr = config.mores_lr or config.lr
+        built.append({"params": steered, "lr": lr, "base_lr": lr, "weight_decay": 0.0})
     return torch.optim.AdamW(built, lr=config.lr, betas=(0.9, 0.999), eps=1e-8)
 
 

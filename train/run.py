@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..models.load import ADAPTER, adapter_base, check_folder, load_processor
+from ..models.mores_files import MORES
 from ..pool.encode import Encoder
 from ..store.errors import InputError, VinnowError
 from ..store.files import exists, join, read_json, write_json
@@ -155,10 +156,15 @@ def _count_refused(config: TrainConfig, out: str) -> int:
 def _check_inputs(config: TrainConfig) -> None:
     """Find what is missing or does not fit here, not on a worker ten seconds later."""
     folder = check_folder(config.model)
-    if config.lora is not None and (folder / ADAPTER).is_file():
+    if "lora" in config.parts and (folder / ADAPTER).is_file():
         raise InputError(
             f"{config.model!r} is a LoRA adapter already; another one cannot be put on it. "
             f"Give its base ({str(adapter_base(folder))!r}) as model, or merge the adapter into it first."
+        )
+    if (folder / MORES).is_file():
+        raise InputError(
+            f"{config.model!r} is a model with MoReS, which a training cannot build on: its steering depends on positions "
+            f"and cannot be merged. Give the model underneath ({read_json(folder / MORES)['base']!r})."
         )
     if not len(Rows(config).ids):
         raise InputError(f"{config.picks or config.pool}: there are no rows to train on.")

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..load import base_of
+from ..mores import mores_of
 from .tapped import Branch, Group, Take, detached
 
 ARCHITECTURES = ("LlamaModel", "MistralModel")
@@ -23,7 +24,8 @@ _GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj")
 def find_decoder(model: Any) -> Any | None:
     """Return the language model if `FastDecoder` computes exactly what it does, else None."""
     lm = base_of(model).model.language_model
-    known = type(lm).__name__ in ARCHITECTURES and lm.config.hidden_act == "silu"
+    # MoReS hooks whole layers, which are never called as such here
+    known = type(lm).__name__ in ARCHITECTURES and lm.config.hidden_act == "silu" and mores_of(model) is None
     # who asked for checkpointing wants its memory: Hugging Face's code knows where
     if not known or any(getattr(m, "gradient_checkpointing", False) for m in lm.modules()):
         return None

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ...store.errors import InputError
 from ..load import base_of
+from ..mores import steer
 from ..projections.sink import sums_dtype
 
 # label positions whose logits exist at one time: 2 GB of float32 at 32,000 words
@@ -82,6 +83,7 @@ def embed(model: Any, batch: dict[str, Any]) -> torch.Tensor:
         InputError: pictures and image tokens do not match.
     """
     base = base_of(model).model
+    steer(model, batch["input_ids"])
     with torch.no_grad():
         embeds_BTH = base.get_input_embeddings()(batch["input_ids"])
     features, wanted = batch.get("tower_features"), batch["image_at"][0].shape[0]

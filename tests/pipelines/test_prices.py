@@ -183,6 +183,22 @@ def test_moments_and_resumable_states_take_room(values):
     assert prices.disk(config.model_copy(update={"save_moments": True}), 4) == 3 * 4 * every + 2 * 8 * trained
 
 
+def test_mores_and_other_adapters_are_priced_through_the_decoder(values):
+    prices = Prices(run_of(values, model={"twin": SEVEN}), {"pool": Sample(9, [row(580)], "the pool")})
+    mores = TrainConfig(model="-", pool="-", parts=["projector", "mores"], mores={"rank": 4})
+    alone = mores.model_copy(update={"parts": ["projector"], "mores": None})
+    assert prices.after(mores).parameters()["mores"] == 1_048_704
+    assert prices.disk(mores, 4) == 4 * (1_048_704 + prices.after(mores).parameters()["projector"])
+    assert prices.training(mores, "pool", 9).row == prices.training(alone, "pool", 9).row
+    only = mores.model_copy(update={"parts": ["mores"]})
+    assert prices.training(only, "pool", 9).tflop < prices.training(mores, "pool", 9).tflop
+    ia3 = TrainConfig(model="-", pool="-", parts=["lora"], peft={"method": "ia3"})
+    assert prices.training(ia3, "pool", 9).tflop == prices.training(only, "pool", 9).tflop
+    dora = {"parts": ["lora"], "peft": {"method": "dora"}}
+    lora = TrainConfig(model="-", pool="-", parts=["lora"], lora={})
+    assert prices.after(TrainConfig(model="-", pool="-", **dora)).linears == prices.after(lora).linears
+
+
 def test_a_warm_up_with_lora_makes_an_adapter(values):
     lora = {"parts": ["lora"], "lora": {"r": 4, "alpha": 8}}
     plan = lines(values, warmup=[{"name": "a", "data": "pool", "train": STEP | lora}])

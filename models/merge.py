@@ -1,0 +1,48 @@
+"""Whole Hugging Face folders out of what is kept in parts: an adapter on its base, or trained weights alone."""
+
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+from ..store.errors import InputError
+from .llava_files import put_projector
+from .load import ADAPTER, check_folder, load
+from .mores_files import MORES
+from .trained import TRAINED
+
+
+def merge(path: str, out: str, projector: str | None = None, dtype: str = "float32") -> str:
+    """Write the model that `path` stands for as one folder that Hugging Face loads alone, and return that folder.
+
+    `projector`: one of LLaVA's files to take the projector from. A LoRA's products are added up in `dtype`.
+
+    Raises:
+        InputError: there is nothing to merge, MoReS, a folder that exists already, or files that do not fit.
+    """
+    folder = check_folder(path)
+    if (folder / MORES).is_file():
+        raise InputError(
+            f"{path!r} is a model with MoReS, which cannot be merged: it edits hidden states at chosen tokens, and no "
+            "weight does that. Load the folder as it is (features, evaluate and models.load can)."
+        )
+    if projector is None and not any((folder / n).is_file() for n in (ADAPTER, TRAINED)):
+        raise InputError(
+            f"{path!r} is a whole model already: there is no adapter to merge, and no --projector is given."
+        )
+    if os.path.exists(out):
+        raise InputError(f"{out!r} is there already; give another folder.")
+    loaded = load(path, dtype)
+    model = loaded.model
+    if projector is not None:
+        put_projector(model, projector)
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    temporary = f"{Path(out).absolute()}.tmp-{uuid.uuid4().hex[:8]}"
+    try:
+        model.save_pretrained(temporary)
+        loaded.processor.save_pretrained(temporary)
+        os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return out
