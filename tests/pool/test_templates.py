@@ -142,7 +142,7 @@ def test_what_is_trained_spells_the_answers_and_their_ends(processors, name):
             # the space in front, which the decoder of a LLaMA strips itself, and LLaMA-2's one behind
             spoken = [s.removeprefix(" ") if name == "phi" else s for s in spoken]
             answers = [a + " " * (name in ("llava_llama_2", "mistral_instruct")) for a in answers]
-        if "<image>" not in values[1] and "\n" != values[1][:1]:  # a newline may melt into the one in front of it
+        if "<image>" not in values[1] and values[1][:1] != "\n":  # a newline may melt into the one in front of it
             assert spoken == answers
 
 

@@ -41,6 +41,7 @@ class World:
             "n_chars": np.arange(n),
             "has_image": image,
         }
+        self.columns |= {f"extra:{k}": c for k, c in scienceqa_fields(rng, n).items()}
         twins = np.where(np.arange(n) >= n - n // 4, np.arange(n) - (n - n // 4), np.arange(n))
         image_of_twin = image & image[twins]
         gradients = {s: rng.normal(size=(n, DIM))[twins] * image_of_twin[:, None] for s in STEPS}
@@ -94,6 +95,20 @@ class World:
         columns = {n: c[order] for n, c in self.columns.items()}
         where = {"features_root": str(root / "features"), "targets_root": str(root / "targets")}
         return View(self.ids[order], columns, needs=needs, **(where | options))
+
+
+def scienceqa_fields(rng, n):
+    """Fields of ScienceQA's records, as the pool keeps them; topics and subjects cut across skills here."""
+    choices = np.empty(n, object)
+    choices[:] = [["a"] * k for k in rng.integers(2, 6, n)]
+    return {
+        "skill": np.array([f"skill {k}" for k in rng.integers(0, 9, n) ** 2 // 7], object),
+        "topic": np.array([f"topic {k}" for k in rng.integers(0, 12, n) ** 2 // 9], object),
+        "subject": np.array([f"subject {k}" for k in rng.integers(0, 5, n) ** 3 // 9], object),
+        "grade": np.array([f"grade{k}" for k in rng.integers(1, 13, n)], object),
+        "choices": choices,
+        "solution": np.array(["x" * k for k in rng.integers(0, 6, n)], object),
+    }
 
 
 @pytest.fixture(scope="session")
