@@ -12,7 +12,7 @@ from vinnow.store.keys import FeatureKey, recipe_text
 DIM, TOP = 12, 5
 STEPS = (10, 20, 30)
 TASKS = np.array(["color"] * 3 + ["count"] * 4 + ["shape"])
-KINDS = ("gradient", "trajectory", "loss", "influence")
+KINDS = ("gradient", "trajectory", "loss", "influence", "embedding")
 
 
 @dataclass
@@ -51,6 +51,9 @@ class World:
             "trajectory": {s: v.astype(np.float32) for s, v in values.items()},
             "loss": {s: rng.gamma(2, 1, (n, 1)).astype(np.float32) for s in STEPS},
         }
+        # not centred, some rows alike, one of them nothing at all
+        vectors = {s: (rng.normal(size=(n, DIM)) + 0.5)[twins] * (twins > 0)[:, None] for s in STEPS}
+        self.pool["embedding"] = {s: v.astype(np.float32) for s, v in vectors.items()}
         self.targets = {s: rng.normal(size=(len(TASKS), DIM)).astype(np.float32) for s in STEPS}
         self.pool["influence"] = {s: self.influence(s) for s in STEPS}
 

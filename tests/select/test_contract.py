@@ -16,6 +16,8 @@ CASES = [(name, {}) for name in registry.names()]
 CASES += [(name, {"aggregate": a}) for name in ("less", "less_exact") for a in ("mean", "vote")]
 CASES += [
     ("xmas", {"text_policy": "cluster", "trajectory": "vectors"}),
+    ("diverse", {"start": "random", "unit": False}),
+    ("diverse", {"method": "mean_distance"}),
     ("xmas", {"kmeans": "sklearn", "scale": "log"}),
 ]
 case = pytest.mark.parametrize(("name", "config"), CASES, ids=[f"{n}{list(c.values())}" for n, c in CASES])
@@ -26,7 +28,7 @@ def ids_of(table):
 
 
 def test_the_suite_sees_every_method():
-    assert {"random", "stratified", "less", "less_exact", "xmas", "scienceqa_prune"} <= set(registry.names())
+    assert {"random", "stratified", "less", "less_exact", "xmas", "scienceqa_prune", "diverse"} <= set(registry.names())
     assert {name for name, _ in CASES} == set(registry.names())
 
 
