@@ -1,6 +1,8 @@
 """ScienceQA's pruning against a naive loop, its three principles as properties, and fields that a pool lacks."""
 
+import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,3 +108,23 @@ def test_fields_change_what_scores_depend_on(world, written):
     facts = view.digest_facts()
     view.columns["extra:choices"] = np.roll(view.columns["extra:choices"], 1)
     assert view.digest_facts() != facts
+
+
+def test_generated_records_go_through_the_pool(tmp_path):
+    """The official layout at small size: every skill at least once, as long as there are rows enough."""
+    file = Path(__file__).parents[2] / "benchmarks/make_scienceqa.py"
+    spec = importlib.util.spec_from_file_location("make_scienceqa", file)
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    source = maker.write(str(tmp_path / "sqa"), rows=600)
+    assert dict(maker.problems(600)) == json.loads((tmp_path / "sqa/problems.json").read_text())
+    ingest(IngestConfig(source=source, split="train"), str(tmp_path / "pool"))
+    view = make_view(str(tmp_path / "pool"), None, None, NEEDS)
+    assert len(view.ids) == 600
+    values = {f: dict(zip(view.ids.tolist(), view.column(f"extra:{f}"))) for f in ("skill", "topic", "subject")}
+    assert [len(set(v.values())) for v in values.values()] == [379, 26, 3]
+    assert [len({v[i] for i in pick(view, 400)}) for v in values.values()] == [379, 26, 3]
+    image = dict(zip(view.ids.tolist(), view.column("has_image")))
+    # all that is left over after covering is pictures, and they are more in number
+    assert all(image[i] for i in pick(view, 400)[379:])
+    assert 0.4 < np.mean(list(image.values())) < 0.56
