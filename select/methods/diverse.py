@@ -77,7 +77,7 @@ class Diverse:
         x_CD, zeros = _vectors(view, step, rows, config.unit)
         with threadpool_limits(1):
             if config.start == "mean":
-                first = _largest(-_distances(x_CD, x_CD.mean(0, dtype=np.float64).astype(np.float32)))
+                first = _largest(-_distances(x_CD, _lengths(x_CD), x_CD.mean(0, dtype=np.float64).astype(np.float32)))
             else:
                 first = int(top_k(view.ids[rows], uniform(view.ids[rows], seed, "diverse start"), 1)[0])
             order, gap_C = greedy(x_CD, min(config.max_picks, len(rows)), first, config.method)
@@ -110,10 +110,11 @@ def greedy(x_CD: Array, picks: int, first: int, method: str) -> tuple[Array, Arr
     nearest = method == "k_center"
     # of each row: the squared distance from the nearest chosen one, or the sum of distances from all
     value_C = np.full(len(x_CD), np.inf if nearest else 0.0)
+    length_C = _lengths(x_CD)
     taken_C, order, chosen = np.zeros(len(x_CD), bool), np.empty(picks, np.int64), first
     for number in range(picks):
         order[number], taken_C[chosen] = chosen, True
-        squared_C = _distances(x_CD, x_CD[chosen])
+        squared_C = _distances(x_CD, length_C, x_CD[chosen])
         if nearest:
             np.minimum(value_C, squared_C, out=value_C)
         else:
@@ -130,10 +131,10 @@ def _largest(value_C: Array) -> int:
     return int(np.argmax(value_C >= top - SAME * abs(top)))
 
 
-def _distances(x_CD: Array, point_D: Array) -> Array:
+def _distances(x_CD: Array, length_C: Array, point_D: Array) -> Array:
     """Return squared distances f64 [C]; each from its own block, so that neither cores nor parts change a bit of it."""
     out = np.empty(len(x_CD))
-    work: Callable[[int], None] = partial(_block, x_CD, point_D, out)
+    work: Callable[[int], None] = partial(_block, x_CD, length_C, point_D, out)
     starts = range(0, len(x_CD), BLOCK)
     if len(starts) == 1:
         work(0)
@@ -143,11 +144,15 @@ def _distances(x_CD: Array, point_D: Array) -> Array:
     return out
 
 
-def _block(x_CD: Array, point_D: Array, out: Array, start: int) -> None:
-    block = x_CD[start : start + BLOCK]
-    lengths = np.einsum("cd,cd->c", block, block) + point_D @ point_D
-    squared = lengths - 2 * (block @ point_D)
+def _block(x_CD: Array, length_C: Array, point_D: Array, out: Array, start: int) -> None:
+    lengths = length_C[start : start + BLOCK] + np.einsum("d,d", point_D, point_D)
+    squared = lengths - 2 * (x_CD[start : start + BLOCK] @ point_D)
     out[start : start + BLOCK] = np.where(squared > SAME * lengths, squared, 0)
+
+
+def _lengths(x_CD: Array) -> Array:
+    """Return squared lengths f32 [C]."""
+    return np.einsum("cd,cd->c", x_CD, x_CD)
 
 
 def _vectors(view: View, step: int, rows: Array, unit: bool) -> tuple[Array, int]:
@@ -161,7 +166,7 @@ def _vectors(view: View, step: int, rows: Array, unit: bool) -> tuple[Array, int
     zeros = 0
     for start in range(0, len(x_CD), BLOCK):
         block = x_CD[start : start + BLOCK]
-        length = np.sqrt(np.einsum("cd,cd->c", block, block))[:, None]
+        length = np.sqrt(_lengths(block))[:, None]
         zeros += int((length == 0).sum())
         if unit:
             np.divide(block, length, out=block, where=length > 0)
