@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from ..models.projections.config import ProjectionConfig
 from ..models.taps.attention import Reading
+from ..models.taps.forward import Pooling
 from ..models.taps.modes import Mode
 from ..store.config import Config
 from ..store.keys import FeatureKey, recipe_text
@@ -17,9 +18,10 @@ class FeatureConfig(Config):
 
     `gradient`: projected per-sample gradients. `influence`: their exact inner products with the mean gradients of a target
     set's tasks, without a projection. `trajectory`: attention's singular values. `loss`: mean loss a trained token.
+    `embedding`: means of what the model makes of the text, the picture, or both (`pooling`).
     """
 
-    kind: Literal["gradient", "influence", "trajectory", "loss"] = "gradient"
+    kind: Literal["gradient", "influence", "trajectory", "loss", "embedding"] = "gradient"
     # gradient, influence
     which: str = "projector"
     mode: Mode = "sgd"
@@ -28,6 +30,8 @@ class FeatureConfig(Config):
     # trajectory
     top_k: int = Field(5, ge=1)
     attention: Reading = "flat"
+    # embedding
+    pooling: Pooling = "text"
     # the text that is fed
     template: str = "v1"
     image_mode: Literal["pad", "square"] = "pad"
@@ -48,6 +52,8 @@ class FeatureConfig(Config):
             raise ValueError(f"projection 'kron' never forms the gradient, which mode {self.mode!r} needs: take sjlt")
         if self.kind == "gradient" and self.dtype == "float16" and not self.unit_rows:
             raise ValueError("raw gradients underflow in float16; keep unit_rows, or store float32")
+        if self.kind == "embedding" and self.dtype in ("float32", "float16"):
+            return self
         if self.kind != "gradient" and self.dtype != "float32":
             raise ValueError(f"{self.kind} features are narrow and keep their scale: store them as float32")
         return self
@@ -59,8 +65,8 @@ class FeatureConfig(Config):
 
     @property
     def dim(self) -> int:
-        """Width of the stored vector; 0 for influence, which has one column a task of the targets."""
-        return {"gradient": self.projection.dim, "trajectory": self.top_k, "loss": 1, "influence": 0}[self.kind]
+        """Width of the stored vector; 0 for influence (one column a task of the targets) and embedding (the model's)."""
+        return {"gradient": self.projection.dim, "trajectory": self.top_k, "loss": 1}.get(self.kind, 0)
 
     def for_targets(self) -> "FeatureConfig":
         """Return what targets are computed with: plain gradients (LESS compares Adam's updates with those), unquantised."""
@@ -76,6 +82,8 @@ class FeatureConfig(Config):
             facts |= {"which": self.which, "mode": self.mode}
         if self.kind == "gradient":
             facts |= {"projection": self.projection.facts(), "unit_rows": self.unit_rows}
+        if self.kind == "embedding":
+            facts["pooling"] = self.pooling
         if targets is not None:
             facts["targets"] = targets
         if self.kind == "trajectory":

@@ -73,7 +73,7 @@ class PartLoader:
     def _one(self, record: Any) -> tuple[Encoded | None, list[np.ndarray[Any, Any]], tuple[str, str]]:
         try:
             encoded = self.encoder.encode(record)
-            if self.spec.config.kind != "trajectory" and (encoded.labels == -100).all():
+            if self.spec.config.kind not in ("trajectory", "embedding") and (encoded.labels == -100).all():
                 return (
                     None,
                     [],

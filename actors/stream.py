@@ -14,6 +14,8 @@ from itertools import islice
 from typing import Any
 
 from ..models.load import load_processor, model_digest
+from ..models.shape import hidden_size
+from ..models.taps.forward import pooled_width
 from ..pool.encode import Encoder
 from ..pool.reader import Pool
 from ..store.errors import InputError
@@ -75,6 +77,8 @@ def make_spec(
         target_pool = _absolute(target_pool)
         tasks = target_tasks(target_pool)
         facts, dim = {"tasks": tasks, "digest": Pool(target_pool).digest}, len(tasks)
+    if config.kind == "embedding":
+        dim = pooled_width(hidden_size(checkpoints[0].path), config.pooling)
     # workers start in other folders than the driver
     absolute = tuple(
         replace(c, path=os.path.abspath(c.path), optimizer=c.optimizer and os.path.abspath(c.optimizer))

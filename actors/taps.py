@@ -8,7 +8,7 @@ from ..models.moments import load_moments, state_digest
 from ..models.parts import PARTS, canonical, parameters_of, part_of, pick_linears
 from ..models.projections.targets import Targets
 from ..models.taps.attention import AttentionTap
-from ..models.taps.forward import LossTap
+from ..models.taps.forward import EmbeddingTap, LossTap
 from ..models.taps.gradients import GradientTap
 from ..models.taps.modes import Transform, make_transform
 from ..store.errors import InputError
@@ -28,6 +28,8 @@ def make_tap(model: Any, spec: FeatureSpec, number: int) -> Any:
         return AttentionTap(model, config.top_k, config.attention)
     if config.kind == "loss":
         return LossTap(model)
+    if config.kind == "embedding":
+        return EmbeddingTap(model, config.pooling)
     projection: Any = config.projection
     if config.kind == "influence":
         path = means_path(spec.out, spec.checkpoints[number].step)

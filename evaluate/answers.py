@@ -128,8 +128,8 @@ class AnswerActor:
         base = base_of(self.model)
         own = getattr(base.generation_config, "eos_token_id", None)
         ends = {int(i) for i in (own if isinstance(own, list) else [own]) if i is not None}
-        if self.tokenizer.eos_token_id is not None:
-            ends.add(int(self.tokenizer.eos_token_id))
+        # a template's own mark, where it is not the tokenizer's end
+        ends |= {int(i) for i in (self.tokenizer.eos_token_id, self.encoder.end_id) if i is not None}
         base.generation_config = GenerationConfig(
             do_sample=False,
             max_new_tokens=self.spec.config.max_new_tokens,

@@ -11,7 +11,7 @@ from typing import Literal
 from ..store.errors import InputError, suggest
 from .shape import Dense, Shape
 
-Kind = Literal["gradient", "influence", "trajectory", "loss"]
+Kind = Literal["gradient", "influence", "trajectory", "loss", "embedding"]
 PROJECTIONS = ("rademacher", "sjlt", "kron", "targets", "none")
 
 
@@ -66,7 +66,9 @@ def flop_per_row(
         # text rows × all keys over the whole width (models/taps/attention.py); the LM head is not applied
         text = max(0.0, row.tokens - shape.image_tokens) * row.images
         own = {"trajectory": 2 * text * row.tokens * shape.query_width * shape.layers}
-        return _cost({k: v for k, v in forward.items() if k != "lm_head fwd"} | own)
+        return _cost(_without_head(forward) | own)
+    if kind == "embedding":
+        return _cost(_without_head(forward))
     tapped = shape.chosen(which)
     sketch = sketch or Sketch("none", 0)
     if sketch.kind not in PROJECTIONS:
@@ -106,6 +108,10 @@ def _forward(shape: Shape, row: RowSize) -> dict[str, float]:
         flop[name] = flop.get(name, 0.0) + _product(dense, shape, row)
     flop["attention fwd"] = _attention(shape, row)
     return flop
+
+
+def _without_head(forward: dict[str, float]) -> dict[str, float]:
+    return {k: v for k, v in forward.items() if k != "lm_head fwd"}
 
 
 def _backward(shape: Shape, row: RowSize, wanted: list[Dense]) -> dict[str, float]:

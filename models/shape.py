@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from transformers import AutoConfig, LlavaConfig
@@ -160,11 +161,29 @@ def read_shape(path: str) -> Shape:
         if facts.get("peft_type", "LORA") != "LORA":
             return replace(below, added=("lora", 0))
         return below.with_lora(int(facts["r"]), facts["target_modules"])
+    return shape_of(_config(folder))
+
+
+def hidden_size(path: str) -> int:
+    """Return the language model's values a token, of a checkpoint folder or an adapter's base, of any architecture.
+
+    Raises:
+        InputError: no checkpoint there, or its config cannot be read or does not say.
+    """
+    folder = check_folder(path)
+    if (folder / ADAPTER).is_file():
+        return hidden_size(str(adapter_base(folder)))
+    found = getattr(getattr(_config(folder), "text_config", None), "hidden_size", None)
+    if found is None:
+        raise InputError(f"{str(folder / 'config.json')!r} has no text_config.hidden_size: it is no LLaVA.")
+    return int(found)
+
+
+def _config(folder: Path) -> Any:
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise InputError(f"{str(folder / 'config.json')!r} cannot be read: {error}.") from error
-    return shape_of(config)
 
 
 def shape_of(config: LlavaConfig | Any) -> Shape:

@@ -13,6 +13,7 @@ from ..evaluate.config import EvalConfig
 from ..models.tiny import TwinConfig
 from ..pool.ingest import IngestConfig
 from ..select import registry
+from ..select.view import feature_kinds
 from ..store.config import Config
 from ..store.errors import InputError, suggest
 from ..store.files import digest
@@ -133,7 +134,7 @@ def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
         for need in selector.needs:
             if need == "targets" and run.target is None:
                 raise InputError(f"selector {section.name!r} reads targets, but the run has no `target` section.")
-            if need != "targets" and need not in kinds:
+            if need in feature_kinds(selector.needs) and need not in kinds:
                 raise InputError(
                     f"selector {section.name!r} needs {need!r} features; `features` makes {sorted(kinds)}."
                 )

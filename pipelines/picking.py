@@ -9,7 +9,7 @@ from ..pool.export import write_llava_json
 from ..pool.reader import Pool
 from ..select import registry
 from ..select.run import select
-from ..select.view import View
+from ..select.view import EXTRA, View, extra_fields, feature_kinds
 from ..store.features import exists_any
 from ..store.files import exists, join
 from ..store.refusals import refused_ids
@@ -24,7 +24,7 @@ def make_view(
     needs: tuple[str, ...],
     weights: dict[int, float] | None = None,
 ) -> View:
-    """Return what a selector may read: the pool's columns and the features that it declares.
+    """Return what a selector may read: the pool's columns, the features and the fields of source records that it declares.
 
     Rows that a needed feature stage refused are left out of the pool up front; they are listed in its REFUSED tables.
     """
@@ -32,7 +32,8 @@ def make_view(
     ids = reader.ids()
     columns: dict[str, np.ndarray[Any, Any]] = {n: reader.column(n) for n in ("source", "task", "n_chars")}
     columns["has_image"] = reader.has_image()
-    kinds = [n for n in needs if n != "targets"]
+    columns |= {EXTRA + n: c for n, c in reader.extra(extra_fields(needs)).items()}
+    kinds = feature_kinds(needs)
     refused = refused_ids(features, kinds) if features else np.empty(0, np.uint64)
     return View(
         ids,
@@ -54,7 +55,7 @@ def select_all(config: RunConfig, out: str, weights: dict[int, float]) -> dict[t
         needs = registry.make(section.name, section.config).needs
         view = make_view(
             pool,
-            features if any(exists_any(features, n) for n in needs) else None,
+            features if any(exists_any(features, n) for n in feature_kinds(needs)) else None,
             targets if exists(targets) else None,
             needs,
             weights,

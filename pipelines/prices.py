@@ -11,6 +11,7 @@ from ..models.cost import Cost, Sketch, activation_bytes_per_token, elements, fl
 from ..models.load import load_processor
 from ..models.parts import LORA_TARGETS
 from ..models.shape import Shape, UnknownShapeError, read_shape, shape_of
+from ..models.taps.forward import pooled_width
 from ..models.tiny import SPECIALS, TwinConfig, twin_config
 from ..pool.encode import Encoder
 from ..store.files import exists, join
@@ -69,6 +70,8 @@ class Prices:
             return self._none
         shape, found, sketch = self.after(proxy), self.rows(config, pool), self._sketch(config)
         cost = flop_per_row(shape, config.kind, found.row, config.which, sketch)
+        if config.kind == "embedding" and config.pooling == "image":  # the decoder does not run
+            cost = Cost({k: v for k, v in cost.items.items() if k in ("vision fwd", "projector fwd")})
         models = min(config.checkpoints_per_pass, points)
         memory = _feature_memory(shape, config, found, (models, list(proxy.parts)))
         if config.kind != "influence":
@@ -85,7 +88,12 @@ class Prices:
             self.shape = self.after(config)
 
     def dim(self, config: FeatureConfig) -> int:
-        """Return the width of a feature; that of influence is the number of tasks among the sampled targets."""
+        """Return the width of a feature; that of influence is the number of tasks among the sampled targets.
+
+        0 for an embedding of a model without formulas.
+        """
+        if config.kind == "embedding":
+            return pooled_width(self.shape.width, config.pooling) if self.shape is not None else 0
         return self._sketch(config).dim if config.kind == "influence" else config.dim
 
     def after(self, config: TrainConfig) -> Shape:

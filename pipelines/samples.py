@@ -90,10 +90,11 @@ def estimate_sizes(sample: Sample, template: str, max_len: int, image_tokens: in
             segments = TEMPLATES[template].segments(record.conversations, bool(record.images))
         except InputError:
             continue
-        # special tokens: one at the beginning, one behind each answer
-        marks = 1 + sum(s.kind == "eos" for s in segments)
-        trained = sum(len(s.text) / CHARS_PER_TOKEN + (s.kind == "eos") for s in segments if s.trained)
-        text = sum(len(s.text) for s in segments) / CHARS_PER_TOKEN
+        # special tokens: one at the beginning, and those of the template, as behind each answer
+        marks = 1 + sum(s.kind in ("eos", "token") for s in segments)
+        spoken = [(len(s.text) / CHARS_PER_TOKEN if s.kind == "text" else 0.0, s) for s in segments]
+        trained = sum(tokens + (s.kind != "text") for tokens, s in spoken if s.trained)
+        text = sum(tokens for tokens, _ in spoken)
         tokens = min(max_len, round(marks + text + image_tokens * len(record.images)))
         sizes.append((tokens, min(tokens, round(trained)), len(record.images)))
     how = f"estimated from the characters of {len(sizes)} rows of {sample.origin}, {CHARS_PER_TOKEN} a token"

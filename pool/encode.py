@@ -55,8 +55,8 @@ class Encoder:
         """Check that the processor can do all this.
 
         Raises:
-            InputError: unknown template or image mode, or a processor that would encode wrongly without a
-                word.
+            InputError: unknown template or image mode, a tokenizer without the template's special tokens, or a
+                processor that would encode wrongly without a word.
         """
         if template not in TEMPLATES:
             raise InputError(f"unknown conversation template {template!r}{suggest(template, TEMPLATES)}")
@@ -75,6 +75,7 @@ class Encoder:
         self._mean = torch.tensor(self.images.image_mean, dtype=torch.float32)
         self._std = torch.tensor(self.images.image_std, dtype=torch.float32)
         _check_tokenizer(self.tokenizer, processor.image_token, self.image_id)
+        self._tokens = {token: _single_id(self.tokenizer, token, template) for token in self.template.tokens}
 
     def encode(self, record: Record) -> Encoded:
         """Encode a whole conversation; cut on the right at `max_len`, image tokens included.
@@ -138,6 +139,12 @@ class Encoder:
         mean, std = (v.to(u8_I3HW.device)[:, None, None] for v in (self._mean, self._std))
         return (u8_I3HW.float() * float(self.images.rescale_factor) - mean) / std
 
+    @property
+    def end_id(self) -> int | None:
+        """The id that ends an answer, for generation; None where the tokenizer has no end."""
+        end = self.template.end
+        return self._tokens[end.text] if end.kind == "token" else self.tokenizer.eos_token_id
+
     def recipe(self) -> dict[str, Any]:
         """Return what the numbers depend on, for feature keys."""
         return {"template": self.template.name, "max_len": self.max_len, "image_mode": self.image_mode}
@@ -153,11 +160,11 @@ class Encoder:
             )
         starts, ends = [0, *(i + 1 for i in marks)], [*marks, len(segments)]
         texts = iter(self._texts([segments[a:b] for a, b in zip(starts, ends, strict=True)]))
-        bos = self.tokenizer.bos_token_id
+        bos = self.tokenizer.bos_token_id if self.template.bos else None
         pieces: list[Piece] = [] if bos is None else [([bos], np.zeros(1, bool))]
         pieces.append(next(texts))
         for mark, text in zip((segments[i] for i in marks), texts, strict=True):
-            special = [self.image_id] * self.image_tokens if mark.kind == "image" else [self._eos()]
+            special = self._special(mark)
             pieces += [(special, np.full(len(special), mark.trained)), text]
         ids_T = np.concatenate([np.array(ids, np.int64) for ids, _ in pieces])
         trained_T = np.concatenate([trained for _, trained in pieces])
@@ -188,10 +195,14 @@ class Encoder:
             out[i] = (ids, before[end] > before[begin])
         return out
 
-    def _eos(self) -> int:
+    def _special(self, mark: Segment) -> list[int]:
+        if mark.kind == "image":
+            return [self.image_id] * self.image_tokens
+        if mark.kind == "token":
+            return [self._tokens[mark.text]]
         if self.tokenizer.eos_token_id is None:
             raise InputError("the tokenizer has no end-of-text token, so answers could not end.")
-        return int(self.tokenizer.eos_token_id)
+        return [int(self.tokenizer.eos_token_id)]
 
 
 def count_image_tokens(processor: Any) -> int:
@@ -229,8 +240,25 @@ def _check_tokenizer(tokenizer: Any, image_token: str, image_id: int) -> None:
     if tokenizer.convert_ids_to_tokens(image_id) != image_token:
         raise InputError(f"the tokenizer does not know the image token {image_token!r}; add it as a special token.")
     for token in filter(None, (image_token, tokenizer.eos_token, tokenizer.bos_token)):
-        ids = tokenizer(token, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        if tokenizer.convert_tokens_to_ids(token) in ids:
-            raise InputError(
-                f"a literal {token!r} in a text would become the special token: mark it as special in tokenizer.json."
-            )
+        _check_literal(tokenizer, token)
+
+
+def _check_literal(tokenizer: Any, token: str) -> None:
+    ids = tokenizer(token, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    if tokenizer.convert_tokens_to_ids(token) in ids:
+        raise InputError(
+            f"a literal {token!r} in a text would become the special token: mark it as special in tokenizer.json."
+        )
+
+
+def _single_id(tokenizer: Any, token: str, template: str) -> int:
+    """Return the id of a special token that a template places."""
+    found = tokenizer.convert_tokens_to_ids(token)
+    # an unknown token gives the id of <unk>, or None
+    if found is None or tokenizer.convert_ids_to_tokens(found) != token:
+        raise InputError(
+            f"conversation template {template!r} places {token!r}, which this tokenizer does not know as one token: take "
+            "the template that its language model was made with."
+        )
+    _check_literal(tokenizer, token)
+    return int(found)

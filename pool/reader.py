@@ -7,7 +7,7 @@ read.
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -80,6 +80,15 @@ class Pool:
     def has_image(self) -> np.ndarray[Any, Any]:
         """Return which rows have a picture (bool [N]) in the order of `ids()`."""
         return pc.greater(pc.list_value_length(self._column("images")), 0).to_numpy()
+
+    def extra(self, names: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
+        """Return fields of the source records ([N] objects each, in the order of `ids()`); None where a row has none."""
+        found = {n: np.empty(self.rows, object) for n in names}
+        for row, text in enumerate(self.column("extra") if names else ()):
+            fields = json.loads(text)
+            for name, column in found.items():
+                column[row] = fields.get(name)
+        return found
 
     def parts(self, rows_per_part: int) -> list[PartRef]:
         """Split the pool into parts of consecutive rows."""

@@ -1,11 +1,13 @@
 """Conversation templates: how turns become text, and which of it is trained. A new template is one entry.
 
-Texts and separators are LLaVA's (spec: LLaVA §2.1, §2.4). A segment is text, or one of the special marks;
-only marks become special tokens, so a literal `</s>` in an answer stays text.
+Texts and separators are LLaVA's (spec: LLaVA §2.1, §2.4), but for `phi` (TinyLLaVA), `chatml` (Qwen2) and `gemma` (Gemma).
+A segment is text, or one of the special marks; only marks become special tokens, so a literal `</s>` in an answer stays
+text. Trained are an answer and its end mark; an empty answer trains nothing, its round is laid out all the same.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from ..store.errors import InputError
@@ -16,21 +18,36 @@ Turns = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of the prompt. `kind`: text, or a special token (image, eos); `trained`: it carries loss."""
+    """A stretch of the prompt. `kind`: text, or a special mark; `trained`: it carries loss.
 
-    kind: Literal["text", "image", "eos"]
+    Marks: `image`; `eos`, the tokenizer's own end; `token`, the special token that `text` spells.
+    """
+
+    kind: Literal["text", "image", "eos", "token"]
     text: str = ""
     trained: bool = False
 
 
 @dataclass(frozen=True)
 class Template:
-    """A template: its system prompt, how it lays turns out, and how it opens an answer for generation."""
+    """A template: its system prompt, how it lays turns out, and how it opens an answer for generation.
+
+    `tokens`: special tokens that it places, each of which the tokenizer must know as one id; the first one ends an
+    answer. Without any, answers end in the tokenizer's own end. `bos`: a row begins with the tokenizer's beginning
+    token, where it has one.
+    """
 
     name: str
     system: str
     layout: Callable[["Template", Turns, bool], list[Segment]]
     opening: Callable[["Template", Turns, bool], list[Segment]]
+    tokens: tuple[str, ...] = ()
+    bos: bool = True
+
+    @property
+    def end(self) -> Segment:
+        """The trained mark behind an answer."""
+        return Segment("token", self.tokens[0], True) if self.tokens else Segment("eos", trained=True)
 
     def segments(self, conversations: Turns, has_image: bool) -> list[Segment]:
         """Lay a whole conversation out, for training.
@@ -70,7 +87,7 @@ def _vicuna(template: Template, turns: Turns, has_image: bool) -> list[Segment]:
         found += _asked(question["value"], has_image)
         if answer["value"]:
             # the space before the answer melts into its first token, which is trained
-            found += [Segment("text", f" {answer['value']}", True), Segment("eos", trained=True)]
+            found += [Segment("text", f" {answer['value']}", True), template.end]
         # an empty answer is not trained and ends without `</s>`; later rounds are trained
     return found
 
@@ -96,13 +113,98 @@ def _marks(turns: Turns, has_image: bool) -> list[Segment]:
     return [Segment("image")] * turns[0]["value"].count(IMAGE) if has_image else []
 
 
-TEMPLATES = {
-    "v1": Template(
-        "v1",
-        "A chat between a curious user and an artificial intelligence assistant. "
-        "The assistant gives helpful, detailed, and polite answers to the user's questions.",
-        _vicuna,
-        _vicuna_open,
+def _llama_2(template: Template, turns: Turns, has_image: bool, *, between: list[Segment]) -> list[Segment]:
+    """`[INST] <<SYS>>…<</SYS>>\\n\\n{q} [/INST] {a} </s>` + `between` + `[INST] {q2} [/INST] …`.
+
+    The space behind an answer is the template's, and is trained as in LLaVA. An empty later question leaves its
+    whole instruction out.
+    """
+    found = _llama_2_open(template, turns, has_image)
+    for number, (question, answer) in enumerate(zip(turns[::2], turns[1::2], strict=True)):
+        if number and question["value"]:
+            found += [*between, *_instruction("", question["value"], has_image)]
+        if answer["value"]:
+            found += [Segment("text", f" {answer['value']} ", True), template.end]
+    return found
+
+
+def _llama_2_open(template: Template, turns: Turns, has_image: bool) -> list[Segment]:
+    if not turns[0]["value"]:
+        raise InputError(f"template {template.name!r} needs a first question, as LLaVA asserts; use 'v1'.")
+    system = f"<<SYS>>\n{template.system}\n<</SYS>>\n\n" if template.system else ""
+    return _instruction(system, turns[0]["value"], has_image)
+
+
+def _instruction(system: str, question: str, has_image: bool) -> list[Segment]:
+    return [Segment("text", f"[INST] {system}"), *split_image(question, has_image), Segment("text", " [/INST]")]
+
+
+def _turns(template: Template, turns: Turns, has_image: bool, *, roles: tuple[str, str]) -> list[Segment]:
+    """`{open}{role}\\n{text}{end}\\n`, system prompt first where there is one; `tokens` are end and open."""
+    found = _told(template)
+    for question, answer in zip(turns[::2], turns[1::2], strict=True):
+        found += _put(template, roles, question["value"], has_image)
+        if answer["value"]:
+            found += [Segment("text", answer["value"], True), template.end, Segment("text", "\n")]
+        else:
+            found += [Segment("token", template.tokens[0]), Segment("text", "\n")]
+    return found
+
+
+def _turns_open(template: Template, turns: Turns, has_image: bool, *, roles: tuple[str, str]) -> list[Segment]:
+    return _told(template) + _put(template, roles, turns[0]["value"], has_image)
+
+
+def _told(template: Template) -> list[Segment]:
+    if not template.system:
+        return []
+    end, begin = (Segment("token", t) for t in template.tokens)
+    return [begin, Segment("text", f"system\n{template.system}"), end, Segment("text", "\n")]
+
+
+def _put(template: Template, roles: tuple[str, str], question: str, has_image: bool) -> list[Segment]:
+    """A question, and the opening of its answer."""
+    end, begin = (Segment("token", t) for t in template.tokens)
+    asked = [Segment("text", f"{roles[0]}\n"), *split_image(question, has_image), end, Segment("text", "\n")]
+    return [begin, *asked, begin, Segment("text", f"{roles[1]}\n")]
+
+
+V1_SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+LLAMA_2_SYSTEM = (
+    "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+    "provides, and assist the user with a variety of tasks using natural language."
+)
+# Qwen2's chat template says this where no system turn is given (its tokenizer_config.json); LLaVA-NeXT's `qwen_1_5` too
+CHATML_SYSTEM = "You are a helpful assistant."
+_CHATML, _GEMMA = {"roles": ("user", "assistant")}, {"roles": ("user", "model")}
+
+_ALL = (
+    Template("v1", V1_SYSTEM, _vicuna, _vicuna_open),
+    Template("plain", "", _plain, _plain_open),
+    Template(
+        "llava_llama_2",
+        LLAMA_2_SYSTEM,
+        partial(_llama_2, between=[Segment("token", "<s>")]),
+        _llama_2_open,
+        ("</s>", "<s>"),
     ),
-    "plain": Template("plain", "", _plain, _plain_open),
-}
+    # [INST] is text, as in LLaVA and in Mistral's tokenizers up to v0.2
+    Template("mistral_instruct", "", partial(_llama_2, between=[]), _llama_2_open, ("</s>",)),
+    Template(
+        "chatml",
+        CHATML_SYSTEM,
+        partial(_turns, **_CHATML),
+        partial(_turns_open, **_CHATML),
+        ("<|im_end|>", "<|im_start|>"),
+        bos=False,
+    ),
+    # phi-2's beginning token is <|endoftext|> too, and its tokenizer never places it
+    Template("phi", V1_SYSTEM, _vicuna, _vicuna_open, ("<|endoftext|>",), bos=False),
+    Template(
+        "gemma", "", partial(_turns, **_GEMMA), partial(_turns_open, **_GEMMA), ("<end_of_turn>", "<start_of_turn>")
+    ),
+)
+TEMPLATES = {template.name: template for template in _ALL}

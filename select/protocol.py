@@ -11,8 +11,9 @@ from .view import View
 class Selector(Protocol):
     """A selection method: one file in `methods/` that ends in `SELECTOR = ItsClass`.
 
-    `needs` names the feature kinds that it reads, and "targets" if it reads targets; the View refuses all
-    else. `seeded` says whether its scores depend on the seed: if not, one file of scores serves all seeds.
+    `needs` names the feature kinds that it reads, "targets" if it reads targets, and "extra:FIELD" for a field
+    of the source records; the View refuses all else. `seeded` says whether its scores depend on the seed: if
+    not, one file of scores serves all seeds.
     Higher scores are better; ties go to the smaller sample_id.
     """
 

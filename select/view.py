@@ -4,7 +4,7 @@ Axes: N pool rows (ids ascending), D features, M target rows.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field
 from typing import Any
 
@@ -18,6 +18,18 @@ from ..store.ids import ids_digest
 from ..store.keys import FeatureKey
 
 Array = np.ndarray[Any, Any]
+# in front of a need (and a column's name): a field of the source records
+EXTRA = "extra:"
+
+
+def feature_kinds(needs: Sequence[str]) -> list[str]:
+    """Return which of a selector's needs are feature kinds."""
+    return [n for n in needs if n != "targets" and not n.startswith(EXTRA)]
+
+
+def extra_fields(needs: Sequence[str]) -> list[str]:
+    """Return which of a selector's needs are fields of the source records, without their prefix."""
+    return [n.removeprefix(EXTRA) for n in needs if n.startswith(EXTRA)]
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,13 @@ class View:
         self._placed: dict[int, tuple[Array, Array, Array]] = {}
 
     def column(self, name: str) -> Array:
-        """Return one pool column [N]: `source`, `task`, `has_image`, `n_chars`."""
+        """Return one pool column [N]: `source`, `task`, `has_image`, `n_chars`, or a declared `extra:FIELD` (objects).
+
+        Raises:
+            InputError: there is no such column, or the selector does not declare it.
+        """
+        if name.startswith(EXTRA):
+            self._allow(name)
         if name not in self.columns:
             raise InputError(f"the pool has no column {name!r}{suggest(name, self.columns)}")
         return self.columns[name]
@@ -149,7 +167,7 @@ class View:
 
     def digest_facts(self) -> dict[str, Any]:
         """Return what scores depend on: rows, columns, weights, the keys of declared features and targets."""
-        kinds = [n for n in self.needs if n != "targets"]
+        kinds = feature_kinds(self.needs)
         sets = {k: self._features(k) for k in kinds}
         if "targets" in self.needs:
             sets |= {f"targets {k}": self._targets(k) for k in kinds}
@@ -157,7 +175,7 @@ class View:
         facts: dict[str, Any] = {
             k: [asdict(s.key(step)) | {"stored": s.stored(step)} for step in s.steps()] for k, s in sets.items()
         }
-        columns = {n: _column_digest(c) for n, c in self.columns.items()}
+        columns = {n: (_objects_digest if n.startswith(EXTRA) else _column_digest)(c) for n, c in self.columns.items()}
         return facts | {"weights": self.checkpoint_weights, "rows": ids_digest(self.ids), "columns": columns}
 
     def _place(self, number: int, ids: Array, what: str) -> tuple[Array, Array]:
@@ -225,3 +243,7 @@ def _comparable(key: FeatureKey) -> dict[str, Any]:
 def _column_digest(column: Array) -> str:
     values = pa.array(column).dictionary_encode()
     return digest(values.indices.to_numpy(zero_copy_only=False).tobytes(), json.dumps(values.dictionary.to_pylist()))
+
+
+def _objects_digest(column: Array) -> str:
+    return digest(json.dumps(column.tolist(), sort_keys=True))

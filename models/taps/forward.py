@@ -3,7 +3,7 @@
 Axes: B rows (samples), I images, T tokens, L label positions, H hidden, V vocabulary, D the vision tower's width.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from ..load import base_of
 from ..mores import steer
 from ..projections.sink import sums_dtype
 
+Pooling = Literal["text", "image", "both"]
 # label positions whose logits exist at one time: 2 GB of float32 at 32,000 words
 CHUNK = 16_384
 
@@ -193,3 +194,44 @@ class LossTap:
         batch = on_device(batch, self.model)
         losses_B, _ = sample_losses(self.model, batch, last_hidden(self.model, batch))
         return losses_B.float()[:, None]
+
+
+class EmbeddingTap:
+    """What a model makes of a sample, as one vector a row.
+
+    `text`: the last hidden states' mean over all text positions (system prompt and answers included); `image`: the mean of
+    the projected image tokens, 0 in a row without a picture, and no decoder runs; `both`: the first beside the second.
+    """
+
+    def __init__(self, model: Any, pooling: Pooling = "text") -> None:
+        self.model, self.pooling = model, pooling
+        self.dim = pooled_width(base_of(model).config.text_config.hidden_size, pooling)
+
+    @torch.no_grad()
+    def __call__(self, batch: dict[str, Any]) -> np.ndarray[Any, Any]:
+        """Return embeddings [B, dim], float32."""
+        return self.tensors(batch).cpu().numpy()
+
+    @torch.no_grad()
+    def tensors(self, batch: dict[str, Any]) -> torch.Tensor:
+        """The same on the model's device, without waiting for it."""
+        batch = on_device(batch, self.model)
+        embeds_BTH, valid_BT = embed(self.model, batch), batch["attention_mask"].bool()
+        image_BT = torch.zeros_like(valid_BT).index_put(batch["image_at"], torch.ones_like(valid_BT[0, 0]))
+        found = []
+        if self.pooling != "image":
+            found.append(_mean(run_language_model(self.model, embeds_BTH), valid_BT & ~image_BT))
+        if self.pooling != "text":
+            found.append(_mean(embeds_BTH, image_BT))
+        return torch.cat(found, dim=1).float()
+
+
+def pooled_width(hidden: int, pooling: Pooling) -> int:
+    """Return the width of an embedding, of a model of `hidden` values a token."""
+    return hidden * (2 if pooling == "both" else 1)
+
+
+def _mean(x_BTH: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """Return the mean [B, H] over the marked positions; 0 where there are none."""
+    sums_BH = wide(x_BTH).masked_fill(~mask_BT[..., None], 0).sum(1)
+    return sums_BH / mask_BT.sum(1, keepdim=True).clamp(min=1)

@@ -13,6 +13,7 @@ import pyarrow.fs as pafs
 from ...evaluate.metrics import majority_baseline
 from ...pool.reader import Pool
 from ...select import registry
+from ...select.view import feature_kinds
 from ...store.features import FeatureSet, exists_any, match_rows
 from ...store.files import exists, join, list_files, open_fs, read_json
 from ...store.manifest import StageRecord
@@ -57,7 +58,7 @@ def _add_selector(run_dir: str, data: ReportData, pool: Pool, selector: str, pic
     needs = registry.make(selector, _selector_config(run_dir, selector)).needs
     if "trajectory" in needs:
         data.trajectories = _trajectories(run_dir, pool, scores, picks)
-    elif needs:
+    elif feature_kinds(needs):
         # by SCORES, not PICKS: a vote's picks carry votes
         ids, best = _best(scores)
         lowest = {

@@ -13,7 +13,7 @@ from ..images import resolve
 from .source import Format, Source
 
 LETTERS = "ABCDE"
-_KEPT = ("subject", "topic", "category", "grade", "skill", "choices", "answer")
+_KEPT = ("subject", "topic", "category", "grade", "skill", "choices", "answer", "solution")
 _FILES = ("problems.json", "pid_splits.json")
 
 

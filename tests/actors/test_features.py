@@ -25,6 +25,7 @@ KINDS = {
     "gradient": FeatureConfig(kind="gradient", projection=ProjectionConfig(dim=64), rows_per_part=16, token_budget=900),
     "trajectory": FeatureConfig(kind="trajectory", rows_per_part=16, token_budget=900),
     "loss": FeatureConfig(kind="loss", rows_per_part=16, token_budget=900),
+    "embedding": FeatureConfig(kind="embedding", pooling="both", rows_per_part=16, token_budget=900),
 }
 
 
@@ -40,7 +41,8 @@ def table(out, kind, step=10):
     return rows.ids[order], rows.vec[order], rows.n_tokens[order]
 
 
-@pytest.mark.parametrize("kind", list(KINDS))
+# an embedding goes the way of a loss; a Ray of its own would take another ten seconds
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "embedding"])
 @pytest.mark.parametrize("where", ["ray", "ray+loaders", pytest.param("gpu", marks=pytest.mark.gpu)])
 def test_the_same_class_gives_the_same_table_everywhere(tiny_pool, twin_path, tmp_path, ray_cluster, kind, where):
     if where == "ray+loaders" and kind != "gradient":
@@ -60,6 +62,26 @@ def test_the_same_class_gives_the_same_table_everywhere(tiny_pool, twin_path, tm
     assert (report.rows, report.parts, report.refused) == (120, 8, 0)
     again = run_features(spec_for(tiny_pool, twin_path, tmp_path / "ray", kind), resources)
     assert (again.rows, again.parts, again.skipped_parts) == (0, 0, 8)
+
+
+@pytest.mark.parametrize("pooling", ["text", "image", "both"])
+def test_an_embedding_is_as_wide_as_the_model(tiny_pool, twin_path, tmp_path, pooling):
+    """Half as many bytes on request; whatever it is batched with."""
+    options = {"pooling": pooling, "dtype": "float16"}
+    spec = spec_for(tiny_pool, twin_path, tmp_path / "a", "embedding", **options)
+    assert {k.dim for k in spec.keys} == {64 * (1 + (pooling == "both"))}
+    run_inline(spec)
+    run_inline(spec_for(tiny_pool, twin_path, tmp_path / "b", "embedding", pooling=pooling, token_budget=1))
+    ids, vec, _ = table(tmp_path / "a", "embedding")
+    np.testing.assert_allclose(vec, table(tmp_path / "b", "embedding")[1], rtol=2e-3, atol=1e-4)
+    assert FeatureSet(tmp_path / "a", "embedding").stored(10) == "float16"
+    pool = Pool(tiny_pool)
+    image = dict(zip(pool.ids().tolist(), pool.has_image(), strict=True))
+    if pooling == "image":
+        assert [bool(v.any()) for v in vec] == [image[i] for i in ids.tolist()]
+    other = "text" if pooling == "image" else "image"
+    with pytest.raises(KeyMismatchError, match="pooling"):
+        run_features(spec_for(tiny_pool, twin_path, tmp_path / "a", "embedding", pooling=other, dtype="float16"))
 
 
 def test_only_the_missing_parts_are_computed(tiny_pool, twin_path, tmp_path):

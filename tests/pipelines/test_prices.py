@@ -215,3 +215,16 @@ def test_the_printed_plan_says_where_its_figures_come_from(values, capsys):
     assert "estimated from the characters of 60 rows of its source, 3.6 a token" in shown
     assert "TFLOP a row: vision fwd:" in shown
     assert "not priced" in shown
+
+
+def test_an_embedding_is_priced_as_a_forward_pass(values):
+    def price(**feature):
+        section = {"kind": "embedding", "max_len": 256} | feature
+        name = f"features-{section['kind']}"
+        return lines(values | {"features": [section]})[name]
+
+    loss, text, image, both = price(kind="loss"), price(), price(pooling="image"), price(pooling="both")
+    assert text.price.row == {k: v for k, v in loss.price.row.items() if k != "lm_head fwd"}
+    assert set(image.price.row) == {"vision fwd", "projector fwd"}
+    assert (image.bytes, both.bytes) == (text.bytes, 2 * text.bytes)
+    assert price(dtype="float16").bytes == text.bytes / 2

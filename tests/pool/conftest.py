@@ -15,21 +15,22 @@ CHARS = [chr(c) for c in range(33, 127)] + ["▁"]
 
 
 def llama_core(flavour: str, more: str = "") -> Tokenizer:
-    """A LLaMA-like BPE: `metaspace-always` and `-first`, or the `normalizer` of Llama-2's own tokenizer.json.
+    """A LLaMA-like BPE: `metaspace-always` and `-first`, the `normalizer` of Llama-2's own tokenizer.json, or `gemma`'s.
 
-    `more`: further merges, as `: ▁`.
+    Gemma's puts no space in front. `more`: further merges, as `: ▁`.
     """
     merges = [tuple(m.split(" ")) for m in (MERGES + more).split("|")]
     pieces = [*SPECIALS, *(f"<0x{b:02X}>" for b in range(256)), *CHARS, *("".join(m) for m in merges)]
     vocab = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
     core = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    if flavour == "normalizer":
+    if flavour == "gemma":
+        core.normalizer = normalizers.Replace(" ", "▁")
+    elif flavour == "normalizer":
         core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     else:
         core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=flavour.split("-")[1])
-    core.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
+    strip = [] if flavour == "gemma" else [decoders.Strip(" ", 1, 0)]
+    core.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
     return core
 
 
@@ -46,15 +47,18 @@ def byte_core(trim: bool = False) -> Tokenizer:
     return core
 
 
-def build_processor(flavour: str, size: int = 28, special: bool = True, more: str = "") -> LlavaProcessor:
+def build_processor(
+    flavour: str, size: int = 28, special: bool = True, more: str = "", tokens: tuple[str, ...] = ()
+) -> LlavaProcessor:
     """Wrap a tokenizer and a PIL image processor of `size` pixels: patches of 14, so (size / 14)² image tokens.
 
-    `flavour`: one of `LLAMAS`, `bytes` or `bytes-trimmed`. `special`: whether `<image>` is a special token.
+    `flavour`: one of `LLAMAS`, `gemma`, `bytes` or `bytes-trimmed`. `special`: whether `<image>` and the further `tokens`
+    are special ones.
     """
     by_bytes = flavour.startswith("bytes")
     core = byte_core("trimmed" in flavour) if by_bytes else llama_core(flavour, more)
     names = {} if by_bytes else {"bos_token": "<s>", "unk_token": "<unk>"}
-    core.add_tokens([AddedToken("<image>", special=special, normalized=False)])
+    core.add_tokens([AddedToken(t, special=special, normalized=False) for t in ("<image>", *tokens)])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, eos_token="</s>", pad_token="<pad>", padding_side="right", **names
     )

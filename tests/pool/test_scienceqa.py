@@ -76,7 +76,7 @@ def test_scienceqa(tmp_path, layout, place):
     assert tuple(t["value"] for t in text.conversations) == SHOWN[layout][1]
     assert pictured.images == (("test/" if "test" in place else "") + "7/image.png",)
     assert (pictured.source, pictured.task, text.images) == ("scienceqa", "natural science", ())
-    kept = ("subject", "topic", "category", "grade", "skill", "choices", "answer")
+    kept = ("subject", "topic", "category", "grade", "skill", "choices", "answer", "solution")
     assert {k: pictured.extra[k] for k in kept} == {k: PROBLEMS["7"][k] for k in kept}
     refused = read_rows(tmp_path / "made/refused.parquet", REFUSED).to_pylist()
     assert [r["reason"] for r in refused] == ["no_conversations", "not_an_object"]

@@ -12,7 +12,7 @@ from vinnow.store.keys import FeatureKey, recipe_text
 DIM, TOP = 12, 5
 STEPS = (10, 20, 30)
 TASKS = np.array(["color"] * 3 + ["count"] * 4 + ["shape"])
-KINDS = ("gradient", "trajectory", "loss", "influence")
+KINDS = ("gradient", "trajectory", "loss", "influence", "embedding")
 
 
 @dataclass
@@ -41,6 +41,7 @@ class World:
             "n_chars": np.arange(n),
             "has_image": image,
         }
+        self.columns |= {f"extra:{k}": c for k, c in scienceqa_fields(rng, n).items()}
         twins = np.where(np.arange(n) >= n - n // 4, np.arange(n) - (n - n // 4), np.arange(n))
         image_of_twin = image & image[twins]
         gradients = {s: rng.normal(size=(n, DIM))[twins] * image_of_twin[:, None] for s in STEPS}
@@ -50,6 +51,9 @@ class World:
             "trajectory": {s: v.astype(np.float32) for s, v in values.items()},
             "loss": {s: rng.gamma(2, 1, (n, 1)).astype(np.float32) for s in STEPS},
         }
+        # not centred, some rows alike, one of them nothing at all
+        vectors = {s: (rng.normal(size=(n, DIM)) + 0.5)[twins] * (twins > 0)[:, None] for s in STEPS}
+        self.pool["embedding"] = {s: v.astype(np.float32) for s, v in vectors.items()}
         self.targets = {s: rng.normal(size=(len(TASKS), DIM)).astype(np.float32) for s in STEPS}
         self.pool["influence"] = {s: self.influence(s) for s in STEPS}
 
@@ -94,6 +98,20 @@ class World:
         columns = {n: c[order] for n, c in self.columns.items()}
         where = {"features_root": str(root / "features"), "targets_root": str(root / "targets")}
         return View(self.ids[order], columns, needs=needs, **(where | options))
+
+
+def scienceqa_fields(rng, n):
+    """Fields of ScienceQA's records, as the pool keeps them; topics and subjects cut across skills here."""
+    choices = np.empty(n, object)
+    choices[:] = [["a"] * k for k in rng.integers(2, 6, n)]
+    return {
+        "skill": np.array([f"skill {k}" for k in rng.integers(0, 9, n) ** 2 // 7], object),
+        "topic": np.array([f"topic {k}" for k in rng.integers(0, 12, n) ** 2 // 9], object),
+        "subject": np.array([f"subject {k}" for k in rng.integers(0, 5, n) ** 3 // 9], object),
+        "grade": np.array([f"grade{k}" for k in rng.integers(1, 13, n)], object),
+        "choices": choices,
+        "solution": np.array(["x" * k for k in rng.integers(0, 6, n)], object),
+    }
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from vinnow.select import registry
 from vinnow.select.run import select
+from vinnow.select.view import feature_kinds
 from vinnow.store.errors import InputError
 from vinnow.store.tables import PICKS, SCORES, read_rows
 
@@ -15,6 +16,8 @@ CASES = [(name, {}) for name in registry.names()]
 CASES += [(name, {"aggregate": a}) for name in ("less", "less_exact") for a in ("mean", "vote")]
 CASES += [
     ("xmas", {"text_policy": "cluster", "trajectory": "vectors"}),
+    ("diverse", {"start": "random", "unit": False}),
+    ("diverse", {"method": "mean_distance"}),
     ("xmas", {"kmeans": "sklearn", "scale": "log"}),
 ]
 case = pytest.mark.parametrize(("name", "config"), CASES, ids=[f"{n}{list(c.values())}" for n, c in CASES])
@@ -25,7 +28,7 @@ def ids_of(table):
 
 
 def test_the_suite_sees_every_method():
-    assert {"random", "stratified", "less", "less_exact", "xmas"} <= set(registry.names())
+    assert {"random", "stratified", "less", "less_exact", "xmas", "scienceqa_prune", "diverse"} <= set(registry.names())
     assert {name for name, _ in CASES} == set(registry.names())
 
 
@@ -81,7 +84,7 @@ def test_the_seed_says_it_all(world, written, name, config):
 @case
 def test_neither_row_order_nor_parts_change_a_pick(world, written, tmp_path, name, config):
     selector = registry.make(name, config)
-    other = world.write(tmp_path, kinds=[n for n in selector.needs if n != "targets"], parts=11, shuffle=8)
+    other = world.write(tmp_path, kinds=feature_kinds(selector.needs), parts=11, shuffle=8)
     order = np.random.default_rng(4).permutation(world.n)
     views = world.view(written, selector.needs), world.view(other, selector.needs, order)
     one, two = (selector.score(v, 2) for v in views)
@@ -108,7 +111,7 @@ def test_ties_go_to_the_smaller_id_in_any_order_of_scores(world, written, name, 
 @case
 def test_only_declared_features_are_read(world, tmp_path, name, config):
     selector = registry.make(name, config)
-    kinds = [n for n in selector.needs if n != "targets"]
+    kinds = feature_kinds(selector.needs)
     # nothing else is there to be read
     root = world.write(tmp_path, kinds=kinds)
     assert selector.score(world.view(root, selector.needs), 0).num_rows
