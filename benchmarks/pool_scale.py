@@ -107,6 +107,8 @@ def main() -> None:
             "images": pictures_beside_pil(Path(temporary), given.images),
             "ingest": ingest_beside_load(Path(temporary), given.rows),
             "machine": f"{os.cpu_count()} cores",
+            # over the last 15 minutes; more than the sides' own two means that they had to share
+            "load_average": os.getloadavg()[2],
             "versions": versions("pyarrow", "pillow"),
         }
     write(row, given.out)

@@ -90,6 +90,16 @@ def test_blocks_of_any_size_are_the_plain_loop(tmp_path, monkeypatch, form):
         assert by_blocks(str(tmp_path / "r.json"), 0) == expected
 
 
+def test_a_wrong_cut_gives_back_what_waits(tmp_path, monkeypatch):
+    """Several blocks are with the processes when the first turns out to be cut inside a record."""
+    rows = mixed(150)
+    rows[3] = {"id": 3, "conversations": talk("q", "a"), "parts": [{"id": i, "text": "x" * 50} for i in range(100)]}
+    (tmp_path / "r.json").write_text(json.dumps(rows))
+    expected = one_by_one(str(tmp_path / "r.json"))
+    monkeypatch.setattr(blocks, "BLOCK", 2000)
+    assert by_blocks(str(tmp_path / "r.json"), 2) == expected
+
+
 def test_most_blocks_are_cut_right(tmp_path, monkeypatch):
     """Or the test above would only try the one parser."""
     rows = [{"id": i, "conversations": talk('}, {"id": ' * 9, "a")} for i in range(300)]
@@ -168,7 +178,7 @@ def test_a_worker_that_dies_ends_the_run_clearly_and_the_rerun_completes(long, t
     monkeypatch.setattr(workers.subprocess, "Popen", lambda *a, **k: begun.append(start(*a, **k)) or begun[-1])
 
     def kill(rows):
-        if rows > 6000:
+        if rows > 6000 and begun[0].poll() is None:
             begun[0].kill()
 
     with pytest.raises(VinnowError, match=r"died \(exit code -9\).*run the same again"):
