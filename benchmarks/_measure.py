@@ -4,6 +4,7 @@ import json
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -40,6 +41,12 @@ def watched(*command: str) -> tuple[float, float, str]:
     if child.returncode:
         raise SystemExit(f"a side failed with exit code {child.returncode}: {' '.join(command)[:200]}")
     return time.perf_counter() - begin, peak / 2**30, said
+
+
+def one_side(script: str, *arguments: str) -> dict[str, Any]:
+    """Run one side of a benchmark as a process of its own; returns the JSON that it prints last, and its `peak_gib`."""
+    _, peak, said = watched(sys.executable, script, *arguments)
+    return json.loads(said.splitlines()[-1]) | {"peak_gib": peak}
 
 
 def _memory(pid: int) -> int:

@@ -11,8 +11,6 @@ import argparse
 import json
 import os
 import random
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,7 +20,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _measure import RESULTS, versions, write
+from _measure import RESULTS, one_side, versions, write
 
 ROWS, TEXT, STEPS, TOP, PART, FILES = 665_298, 40_688, 104, 5, 4096, 8
 CLUSTERS, NITER, PERCENT = 1000, 100, 50
@@ -158,14 +156,6 @@ def sample(folder: Path) -> None:
     (folder / "theirs" / "picked.json").write_text(json.dumps(taken, indent=4))
 
 
-def side(name: str, folder: str) -> dict[str, Any]:
-    """Run one side in its own process; returns its seconds, and its peak memory in GiB."""
-    ran = subprocess.run(
-        [sys.executable, __file__, "--side", name, "--folder", folder], stdout=subprocess.PIPE, check=True
-    )
-    return json.loads(ran.stdout.splitlines()[-1])
-
-
 def main() -> None:
     """Measure and write the row."""
     arguments = argparse.ArgumentParser()
@@ -177,8 +167,7 @@ def main() -> None:
     if asked.side:
         seconds: dict[str, float] = {}
         {"ours": ours, "published": published}[asked.side](Path(asked.folder), seconds)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(json.dumps({"seconds": seconds, "peak_gib": peak}))
+        print(json.dumps({"seconds": seconds}))
         return
     with tempfile.TemporaryDirectory() as name:
         folder, text = Path(name), round(asked.rows * TEXT / ROWS)
@@ -188,7 +177,7 @@ def main() -> None:
         write_store(folder, ids, x_NT)
         write_json(folder, ids, x_NT, FILES)
         del x_NT
-        found = {n: side(n, name) for n in ("ours", "published")}
+        found = {n: one_side(__file__, "--side", n, "--folder", name) for n in ("ours", "published")}
     rest = {n: f["seconds"]["all"] - f["seconds"]["k-means"] for n, f in found.items()}
     result = {
         "claim": "stored trajectories to picks, 665,298 rows of 104 checkpoints, K=1000, 100 iterations, CPU",

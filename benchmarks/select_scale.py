@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _measure import RESULTS, versions, watched, write
+from _measure import RESULTS, one_side, versions, write
 
 ROWS, TASKS, DIM, STEPS = 665_298, 57, 8192, range(4)
 BUDGETS = ("1%", "5%", "10%", "20%", "50%")
@@ -127,8 +127,7 @@ STEPS_OF = {
 
 def run_step(name: str, folder: str) -> dict[str, Any]:
     """Run one step in its own process; returns its seconds, peak memory in GiB, and what it says of itself."""
-    _, peak, said = watched(sys.executable, __file__, "--step", name, "--folder", folder)
-    found = json.loads(said.splitlines()[-1]) | {"peak_gib": peak}
+    found = one_side(__file__, "--step", name, "--folder", folder)
     print(name, found, file=sys.stderr, flush=True)
     return found
 

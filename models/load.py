@@ -61,9 +61,7 @@ def load(
         raise InputError(f"unknown dtype {dtype!r}{suggest(dtype, DTYPES)}")
     try:
         model = _model(folder, dtype, attn, _in_four_bits(quantise, dtype, device))
-    except InputError:
-        raise
-    except torch.OutOfMemoryError:
+    except (InputError, torch.OutOfMemoryError):
         raise
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{str(folder)!r} cannot be loaded: {type(error).__name__}: {error}.") from error

@@ -1,11 +1,9 @@
 """Whole Hugging Face folders out of what is kept in parts: an adapter on its base, or trained weights alone."""
 
 import os
-import shutil
-import uuid
-from pathlib import Path
 
 from ..store.errors import InputError
+from ..store.files import whole_folder
 from .llava_files import put_projector
 from .load import ADAPTER, check_folder, load
 from .mores_files import MORES
@@ -38,11 +36,7 @@ def merge(path: str, out: str, projector: str | None = None, dtype: str = "float
         put_projector(model, projector)
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
-    temporary = f"{Path(out).absolute()}.tmp-{uuid.uuid4().hex[:8]}"
-    try:
+    with whole_folder(out) as temporary:
         model.save_pretrained(temporary)
         loaded.processor.save_pretrained(temporary)
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return out

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from ..store.errors import InputError
 from ..store.files import read_json, write_json
 from .mores import MoresSpec, add_mores, mores_of
-from .parts import base_of, canonical, part_of
-from .trained import name_base
+from .parts import base_of, part_of
+from .trained import name_base, plain_weights
 
 MORES, WEIGHTS = "mores.json", "mores.safetensors"
 
@@ -25,10 +25,10 @@ def save_mores(model: Any, folder: str, base_digest: str, others: str, dtype: to
     mores = mores_of(model)
     assert mores is not None
     base_of(model).config.save_pretrained(folder)
-    save_file(_plain(mores.named_parameters(), dtype), os.path.join(folder, WEIGHTS), metadata={"format": "pt"})
+    save_file(plain_weights(mores.named_parameters(), dtype), os.path.join(folder, WEIGHTS), metadata={"format": "pt"})
     rest = [(n, p) for n, p in model.named_parameters() if p.requires_grad and part_of(n) != "mores"]
     if rest:
-        save_file(_plain(rest, dtype), os.path.join(folder, others), metadata={"format": "pt"})
+        save_file(plain_weights(rest, dtype), os.path.join(folder, others), metadata={"format": "pt"})
     facts = name_base(mores.base, base_digest, folder) | {"spec": mores.spec.model_dump(mode="json")}
     write_json(os.path.join(folder, MORES), facts)
 
@@ -48,7 +48,3 @@ def put_mores(model: Any, folder: Path) -> None:
     with torch.no_grad():
         for name, weight in weights.items():
             mine[name].copy_(weight)
-
-
-def _plain(named: Any, dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
-    return {canonical(n): p.detach().to(dtype or p.dtype, copy=True).cpu().contiguous() for n, p in named}

@@ -20,13 +20,18 @@ from .parts import canonical
 TRAINED, WEIGHTS = "trained.json", "trained.safetensors"
 
 
+def plain_weights(
+    named: Iterable[tuple[str, torch.nn.Parameter]], dtype: torch.dtype | None = None
+) -> dict[str, torch.Tensor]:
+    """Return parameters as tensors to be written: by canonical name, copied, on the CPU; `dtype` None keeps theirs."""
+    return {canonical(n): p.detach().to(dtype or p.dtype, copy=True).cpu().contiguous() for n, p in named}
+
+
 def save_trained(
     folder: str, named: Iterable[tuple[str, torch.nn.Parameter]], base: str, base_digest: str, steps: int
 ) -> None:
     """Write the parameters that require gradients, and whose base they change."""
-    weights = {
-        canonical(n): p.detach().to(torch.bfloat16, copy=True).cpu().contiguous() for n, p in named if p.requires_grad
-    }
+    weights = plain_weights(((n, p) for n, p in named if p.requires_grad), torch.bfloat16)
     save_file(weights, os.path.join(folder, WEIGHTS), metadata={"format": "pt"})
     facts = name_base(base, base_digest, folder) | {"steps": steps, "weights": len(weights)}
     write_json(os.path.join(folder, TRAINED), facts)

@@ -3,7 +3,10 @@
 import hashlib
 import json
 import os
+import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -82,6 +85,18 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
             return source.read()
     except FileNotFoundError as error:
         raise InputError(f"no such file: {os.fspath(path)!r}.") from error
+
+
+@contextmanager
+def whole_folder(out: str | os.PathLike[str]) -> Iterator[str]:
+    """Yield a temporary folder beside a local `out`; it becomes `out`, which must not be there, when the body ends well."""
+    temporary = f"{os.path.abspath(out)}.tmp-{uuid.uuid4().hex[:8]}"
+    os.makedirs(temporary)
+    try:
+        yield temporary
+        os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

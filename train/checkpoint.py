@@ -4,7 +4,6 @@ import glob
 import json
 import os
 import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from ..models.moments import MOMENTS, save_moments
 from ..models.mores import mores_of
 from ..models.mores_files import save_mores
 from ..models.parts import canonical, part_of
-from ..models.trained import save_trained
+from ..models.trained import plain_weights, save_trained
+from ..store.files import whole_folder
 
 STATE, PROGRESS = "state", "progress.json"
 
@@ -107,9 +107,7 @@ def save_model(engine: Any, processor: Any, out: str, rank: int, extra: Extra = 
 def _write(model: Any, processor: Any, out: str, extra: Extra) -> None:
     for left in glob.glob(f"{glob.escape(out)}.tmp-*"):  # a killed worker's: as large as the model
         shutil.rmtree(left)
-    temporary = f"{out}.tmp-{uuid.uuid4().hex[:8]}"
-    os.makedirs(temporary)
-    try:
+    with whole_folder(out) as temporary:
         mores = mores_of(model)
         if mores is not None:
             half = torch.bfloat16 if extra.base else None
@@ -127,9 +125,6 @@ def _write(model: Any, processor: Any, out: str, extra: Extra) -> None:
             save_moments(os.path.join(temporary, MOMENTS), **extra.moments)
         if os.path.isdir(out):  # a restarted worker writes it again
             shutil.rmtree(out)
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_adapter(model: Any, folder: str, dtype: torch.dtype | None) -> None:
@@ -137,11 +132,8 @@ def _write_adapter(model: Any, folder: str, dtype: torch.dtype | None) -> None:
 
     adapters = {k: v.detach() for k, v in model.state_dict().items() if part_of(k) == "lora"}
     model.save_pretrained(folder, state_dict={k: v.to(dtype or v.dtype) for k, v in adapters.items()})
-    others = {
-        canonical(n): p.detach().to(dtype or p.dtype, copy=True).cpu().contiguous()
-        for n, p in model.named_parameters()
-        if p.requires_grad and part_of(n) != "lora"
-    }
+    rest = ((n, p) for n, p in model.named_parameters() if p.requires_grad and part_of(n) != "lora")
+    others = plain_weights(rest, dtype)
     if others:
         save_file(others, os.path.join(folder, NON_LORA))
 

@@ -3,6 +3,7 @@
 Axes: B rows (samples), I images, T tokens, L label positions, H hidden, V vocabulary, D the vision tower's width.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import numpy as np
@@ -177,26 +178,33 @@ def _is_tapped(module: torch.nn.Module) -> bool:
     return any("forward" in vars(m) for m in module.modules())
 
 
-class LossTap:
-    """Per-sample loss as a feature of width 1."""
+class ForwardTap(ABC):
+    """What one forward pass says of each row."""
+
+    @abstractmethod
+    def tensors(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Return vectors [B, dim] f32 on the model's device, without waiting for it."""
+
+    def __call__(self, batch: dict[str, Any]) -> np.ndarray[Any, Any]:
+        """Return the same as an array."""
+        return self.tensors(batch).cpu().numpy()
+
+
+class LossTap(ForwardTap):
+    """Per-sample loss as a feature of width 1, in nats a token."""
 
     def __init__(self, model: Any) -> None:
         self.model, self.dim = model, 1
 
     @torch.no_grad()
-    def __call__(self, batch: dict[str, Any]) -> np.ndarray[Any, Any]:
-        """Return losses [B, 1] in nats a token, float32."""
-        return self.tensors(batch).cpu().numpy()
-
-    @torch.no_grad()
     def tensors(self, batch: dict[str, Any]) -> torch.Tensor:
-        """The same on the model's device, without waiting for it."""
+        """Return them; see `ForwardTap`."""
         batch = on_device(batch, self.model)
         losses_B, _ = sample_losses(self.model, batch, last_hidden(self.model, batch))
         return losses_B.float()[:, None]
 
 
-class EmbeddingTap:
+class EmbeddingTap(ForwardTap):
     """What a model makes of a sample, as one vector a row.
 
     `text`: the last hidden states' mean over all text positions (system prompt and answers included); `image`: the mean of
@@ -208,13 +216,8 @@ class EmbeddingTap:
         self.dim = pooled_width(base_of(model).config.text_config.hidden_size, pooling)
 
     @torch.no_grad()
-    def __call__(self, batch: dict[str, Any]) -> np.ndarray[Any, Any]:
-        """Return embeddings [B, dim], float32."""
-        return self.tensors(batch).cpu().numpy()
-
-    @torch.no_grad()
     def tensors(self, batch: dict[str, Any]) -> torch.Tensor:
-        """The same on the model's device, without waiting for it."""
+        """Return them; see `ForwardTap`."""
         batch = on_device(batch, self.model)
         embeds_BTH, valid_BT = embed(self.model, batch), batch["attention_mask"].bool()
         image_BT = torch.zeros_like(valid_BT).index_put(batch["image_at"], torch.ones_like(valid_BT[0, 0]))

@@ -17,7 +17,7 @@ from ...store.files import open_fs
 from ..archives.members import DAMAGE
 from ..archives.parquet import image_column
 from .chat import to_llava
-from .source import Format, Source, below, folder_of, shards
+from .source import Format, Source, below, folder_of, shards, shards_root
 
 _ROWS = 512
 _SPLIT = re.compile(r"(.+)-\d{5}-of-\d{5}\.parquet")
@@ -113,16 +113,11 @@ def files(source: Source) -> list[str]:
     return [f for f in found if names[f] == source.split]
 
 
-def root(source: Source) -> str:
-    """Return the folder of the shards."""
-    return folder_of(source.path)
-
-
 PARQUET = Format(
     "parquet",
     "a .parquet file, a folder or a pattern of them, with a column conversations or messages, and images or image",
     read,
     files,
-    root,
+    shards_root,
     frozenset({"split"}),
 )

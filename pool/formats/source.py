@@ -63,6 +63,11 @@ def folder_of(path: str) -> str:
     return path.rstrip("/") if kind_of(path) == pafs.FileType.Directory else path.rpartition("/")[0]
 
 
+def shards_root(source: Source) -> str:
+    """Return the folder of a source's shards: their pictures are inside them."""
+    return folder_of(source.path)
+
+
 def shards(path: str, suffix: str) -> list[str]:
     """Return the files of a source that end in `suffix`, sorted by name.
 

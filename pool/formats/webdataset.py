@@ -16,7 +16,7 @@ from ..archives.members import File
 from ..archives.tar import BrokenTarError, is_plain, members
 from ..checks import IMAGE, RefusedError
 from .chat import to_llava
-from .source import Format, Source, below, folder_of, shards
+from .source import Format, Source, below, folder_of, shards, shards_root
 
 _PICTURES = ("jpg", "jpeg", "png", "webp")
 # a sample's text: more is no record
@@ -107,15 +107,10 @@ def files(source: Source) -> list[str]:
     return shards(source.path, ".tar")
 
 
-def root(source: Source) -> str:
-    """Return the folder of the shards."""
-    return folder_of(source.path)
-
-
 WEBDATASET = Format(
     "webdataset",
     "a .tar file, a folder or a pattern of them, with members NAME.json or NAME.txt, and NAME.jpg",
     read,
     files,
-    root,
+    shards_root,
 )
