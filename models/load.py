@@ -7,7 +7,7 @@ Four kinds of folder: a whole model, a PEFT adapter that names its base, the tra
 import json
 import os
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,12 +38,16 @@ MOMENTS = "moments.safetensors"
 
 @dataclass
 class Loaded:
-    """A model in eval mode with its processor; `digest` names the weights' content, `path` the folder."""
+    """A model in eval mode with its processor; `path` is the folder."""
 
     model: Any
     processor: LlavaProcessor
-    digest: str
     path: str
+
+    @cached_property
+    def digest(self) -> str:
+        """The name of the weights' content, read when first asked for: 14 GB take a while."""
+        return model_digest(self.path)
 
 
 def load(
@@ -60,18 +64,20 @@ def load(
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}{suggest(dtype, DTYPES)}")
     try:
-        model = _model(folder, dtype, attn, _in_four_bits(quantise, dtype, device))
+        model = _model(folder, dtype, attn, _placed(quantise, dtype, device))
     except (InputError, torch.OutOfMemoryError):
         raise
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{str(folder)!r} cannot be loaded: {type(error).__name__}: {error}.") from error
     model = model if quantise else model.to(device)
-    return Loaded(model.eval(), load_processor(path), model_digest(path), str(folder))
+    return Loaded(model.eval(), load_processor(path), str(folder))
 
 
-def _in_four_bits(quantise: str | None, dtype: str, device: str) -> dict[str, Any]:
+def _placed(quantise: str | None, dtype: str, device: str) -> dict[str, Any]:
+    """Return what `from_pretrained` needs to put weights where they belong, in the form that they will have there."""
     if quantise is None:
-        return {}
+        # from the file to the GPU, without a copy of the whole model in the host's memory for each worker
+        return {} if device == "cpu" else {"device_map": {"": device}}
     if quantise != "nf4":
         raise InputError(f"unknown quantise {quantise!r}{suggest(quantise, ['nf4'])}")
     if find_spec("bitsandbytes") is None:

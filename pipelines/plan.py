@@ -117,7 +117,7 @@ def _print_prices(plan: list[Planned]) -> None:
 
 def _features(run: RunConfig, config: FeatureConfig, prices: Prices, proxy: TrainConfig) -> list[Planned]:
     steps = proxy.planned_steps(prices.samples["pool"].rows)
-    points, lines = len(proxy.planned_checkpoints(steps)), []
+    points, lines = len(proxy.kept_checkpoints(steps)), []
     for out, pool in (("features", "pool"), ("targets", "target")):
         if pool == "pool" or (config.kind == "gradient" and pool in prices.samples):
             stored = config.for_targets() if pool == "target" else config

@@ -123,7 +123,7 @@ class Prices:
         # Adam's moments beside each proxy checkpoint are float32
         moments = 8 * sum(parameters[p] for p in config.parts) if config.save_moments else 0
         state = sum(parameters.values()) * value + _optimizer(config, parameters)
-        states, points = min(2, (steps - 1) // config.resume_steps), len(config.planned_checkpoints(steps))
+        states, points = min(2, (steps - 1) // config.resume_steps), len(config.kept_checkpoints(steps))
         return folder + points * (point + moments) + states * state
 
     def rows(self, config: TrainConfig | FeatureConfig, pool: str) -> Measured:

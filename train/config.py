@@ -12,7 +12,21 @@ from ..pool.templates import TEMPLATES
 from ..store.config import Config
 from ..store.errors import suggest
 
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 Part = Literal["vision_tower", "projector", "language_model", "lora", "mores"]
+
+
+class ValidationSpec(Config):
+    """Rows held out: their loss every `steps` steps and after the last one, over at most `max_rows` of them.
+
+    `keep_best`: the model of the lowest loss so far stays in `OUT/best` (the last one is in `OUT/model` either way).
+    """
+
+    pool: str
+    image_root: str | None = None
+    steps: int = Field(200, ge=1)
+    max_rows: int | None = Field(None, ge=1)
+    keep_best: bool = True
 
 
 class TrainConfig(Config):
@@ -26,9 +40,12 @@ class TrainConfig(Config):
     `checkpoint_steps` one every so many steps; `checkpoint_start` also keeps the model before its first step;
     `checkpoint_weights`: whole models that Hugging Face loads alone, or only what this training changes, in bfloat16 (a
     LoRA training's checkpoints are its adapters either way); `save_moments` puts Adam's moments beside the weights of each,
-    for gradients in the Adam modes. `resume_steps`: how often the resumable state is saved. The report's loss is the mean
-    of the last `log_steps` steps.
-    `cache_mb`: memory a worker may use to keep prepared rows from one epoch to the next.
+    for gradients in the Adam modes; `checkpoint_limit` keeps the last so many. `resume_steps`: how often the resumable
+    state is saved. The report's loss is the mean of the last `log_steps` steps.
+    `offload`: AdamW's state, or also the parameters (ZeRO-3), in the host's memory. `compile`: the decoder's layers by
+    torch.compile, which fuses what is element-wise. `trackers` get every step's numbers beside `log.jsonl`.
+    `loader_threads` decode a worker's pictures; `cache_mb`: memory it may use to keep prepared rows from one epoch to the
+    next.
     """
 
     model: str
@@ -57,6 +74,8 @@ class TrainConfig(Config):
     use_gpu: bool = False
     threads: int = Field(1, ge=1)
     zero_stage: Literal[0, 1, 2, 3] = 2
+    offload: Literal["none", "optimizer", "parameters"] = "none"
+    compile: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
     grad_clip: float = Field(0.0, ge=0)
     gradient_checkpointing: bool = False
@@ -64,12 +83,17 @@ class TrainConfig(Config):
     checkpoint_count: int = Field(0, ge=0)
     checkpoint_steps: int = Field(0, ge=0)
     checkpoint_start: bool = False
+    checkpoint_limit: int | None = Field(None, ge=1)
     checkpoint_weights: Literal["all", "trained"] = "all"
     save_moments: bool = False
     resume_steps: int = Field(200, ge=1)
     max_failures: int = Field(2, ge=0)
+    validation: ValidationSpec | None = None
+    loader_threads: int = Field(2, ge=1)
     cache_mb: int = Field(0, ge=0)
     log_steps: int = Field(10, ge=1)
+    trackers: list[TrackerName] = []
+    tracker_project: str = "vinnow"
     seed: int = 0
 
     @model_validator(mode="after")
@@ -85,9 +109,7 @@ class TrainConfig(Config):
             raise ValueError(f"parts must name some of {PARTS}, each once")
         self._fits_adapters()
         self._fits_mores()
-        if self.precision == "bfloat16" and self.zero_stage == 0:
-            # DeepSpeed 0.19 then warms AdamW up with a step on zero gradients, which falsifies its bias correction
-            raise ValueError("bfloat16 needs zero_stage 1 or more: stage 0 would begin AdamW at its second step")
+        self._fits_engine()
         if self.checkpoint_count and self.checkpoint_steps:
             raise ValueError("give checkpoint_count or checkpoint_steps, not both")
         if self.save_moments and self.checkpoint_start:
@@ -108,6 +130,19 @@ class TrainConfig(Config):
         if self.quantise is not None and self.zero_stage == 3:
             raise ValueError("quantise: ZeRO-3 cannot shard weights in 4 bits; use zero_stage 2")
 
+    def _fits_engine(self) -> None:
+        if self.precision == "bfloat16" and self.zero_stage == 0:
+            # DeepSpeed 0.19 then warms AdamW up with a step on zero gradients, which falsifies its bias correction
+            raise ValueError("bfloat16 needs zero_stage 1 or more: stage 0 would begin AdamW at its second step")
+        if self.offload == "optimizer" and not self.zero_stage:
+            raise ValueError("offload: optimizer needs zero_stage 1 or more")
+        if self.offload == "parameters" and self.zero_stage != 3:
+            raise ValueError("offload: parameters needs zero_stage 3; others keep whole parameters on the GPU")
+        if self.compile and (self.zero_stage == 3 or self.mores is not None):
+            raise ValueError("compile: layers that ZeRO-3 or MoReS hook into cannot be compiled; remove one of the two")
+        if len(set(self.trackers)) != len(self.trackers):
+            raise ValueError("trackers: name each once")
+
     def _fits_mores(self) -> None:
         if ("mores" in self.parts) != (self.mores is not None):
             raise ValueError("the part 'mores' and the section `mores` go together")
@@ -126,9 +161,14 @@ class TrainConfig(Config):
         return self.max_steps or math.ceil(self.epochs * math.ceil(rows / self.global_batch))
 
     def planned_checkpoints(self, steps: int) -> list[int]:
-        """Return the steps after which a proxy checkpoint is kept."""
+        """Return the steps after which a proxy checkpoint is written; of them, the last `checkpoint_limit` stay."""
         first = [0] if self.checkpoint_start else []
         if self.checkpoint_steps:
             return [*first, *range(self.checkpoint_steps, steps + 1, self.checkpoint_steps)]
         n = min(self.checkpoint_count, steps)
         return first + sorted({max(1, round(steps * (i + 1) / n)) for i in range(n)})
+
+    def kept_checkpoints(self, steps: int, done: int | None = None) -> list[int]:
+        """Return the steps whose proxy checkpoints stand when `done` of all steps are done (without it, all of them)."""
+        made = [s for s in self.planned_checkpoints(steps) if done is None or s <= done]
+        return made[-self.checkpoint_limit :] if self.checkpoint_limit else made

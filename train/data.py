@@ -4,6 +4,7 @@ import json
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,7 @@ class Batches:
         self.refused_file, self.refused = refused_file, set[int]()
         self._kept: dict[int, Prepared] = {}
         self._room = config.cache_mb * 1_000_000
+        self._threads = ThreadPoolExecutor(config.loader_threads)
 
     def make(self, positions: np.ndarray[Any, Any]) -> dict[str, Any]:
         """Return the batch of these positions; with no usable row, one placeholder without labels."""
@@ -87,11 +89,11 @@ class Batches:
         """Return the usable rows of these ids, in order; rows seen in an earlier epoch may come from memory."""
         made: dict[int, Prepared] = {}
         wanted = [i for i in dict.fromkeys(ids.tolist()) if i not in self._kept]
-        for record in self.rows.pool.take(np.array(wanted, np.uint64)) if wanted else ():
+        records = list(self.rows.pool.take(np.array(wanted, np.uint64))) if wanted else []
+        shown = [[self._threads.submit(self._pixels, i) for i in record.images] for record in records]
+        for record, futures in zip(records, shown, strict=True):
             try:
-                encoded = self.encoder.encode(record)
-                shown = [self.encoder.pixels_u8(load_image(self.root, i)) for i in record.images]
-                made[record.sample_id] = (encoded, shown)
+                made[record.sample_id] = (self.encoder.encode(record), [f.result() for f in futures])
             except (EncodeError, ImageError) as error:
                 self._refuse(record.sample_id, error)
         for sample_id, row in made.items():
@@ -101,6 +103,9 @@ class Batches:
                 self._room -= size
         both = (self._kept.get(i) or made.get(i) for i in ids.tolist())
         return [row for row in both if row is not None]
+
+    def _pixels(self, image: str) -> np.ndarray[Any, Any]:
+        return self.encoder.pixels_u8(load_image(self.root, image))
 
     def _refuse(self, sample_id: int, error: EncodeError | ImageError) -> None:
         if sample_id in self.refused:

@@ -20,6 +20,10 @@ def deepspeed_json(config: TrainConfig) -> dict[str, Any]:
             "stage3_max_live_parameters": 1_000_000_000,
             "stage3_gather_16bit_weights_on_model_save": True,
         }
+    if config.offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": config.use_gpu}
+    if config.offload == "parameters":
+        zero["offload_param"] = {"device": "cpu", "pin_memory": config.use_gpu}
     return {
         "train_batch_size": config.global_batch,
         "train_micro_batch_size_per_gpu": config.micro_batch,

@@ -2,9 +2,10 @@
 
 import json
 import os
+import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,16 +13,20 @@ import torch
 from ..models.adapters import add_adapter
 from ..models.load import load
 from ..models.mores import add_mores
-from ..models.parts import add_lora, set_trainable
+from ..models.parts import add_lora, base_of, set_trainable
+from ..store.files import write_json
 from .checkpoint import Extra, gather_moments, load_state, save_model, save_state, seed_step
 from .config import TrainConfig
 from .data import Batches, Rows, prefetch
 from .deepspeed_json import deepspeed_json
 from .loss import LossModule
+from .memory import explain, refuse_again
 from .optimizer import lr_factor, make_optimizer
 from .order import Order
+from .trackers import Tracker, open_trackers
+from .validation import Validation, on_engine
 
-LOG, REFUSED, ENGINE = "log.jsonl", "refused", "engine.json"
+LOG, REFUSED, ENGINE, BEST = "log.jsonl", "refused", "engine.json", "best"
 
 
 @dataclass
@@ -36,32 +41,55 @@ class Worker:
     processor: Any
     rows: Rows
     steps: int
+    validation: Validation | None = None
+    best: float = float("inf")  # the lowest held-out loss
+    trackers: list[Tracker] = field(default_factory=list)
 
 
 def worker_loop(values: dict[str, Any]) -> None:
-    """Train from the last state to the last step; called by Ray Train on every worker with plain values."""
+    """Train from the last state to the last step; called by Ray Train on every worker with plain values.
+
+    Raises:
+        OutOfMemoryError: the GPU's memory ran out; says which knobs are left.
+    """
     import ray.train
 
     config, out = TrainConfig.parse(values["config"]), str(values["out"])
+    refuse_again(out)
     torch.set_num_threads(config.threads)
-    context = ray.train.get_context()
-    worker = _build(config, out, context.get_world_rank())
-    first = _restore(worker)
+    rank, where = ray.train.get_context().get_world_rank(), dict[str, Any]()
+    try:
+        _train(_build(config, out, rank), where)
+    except torch.OutOfMemoryError as error:
+        raise explain(config, out, rank, where, error) from error
+
+
+def _train(worker: Worker, where: dict[str, Any]) -> None:
+    """Do the steps that are left; `where` tells the caller which one is under way."""
+    import ray.train
+
+    config, first = worker.config, _restore(worker)
     _cut_log(worker, first)
+    worker.trackers = open_trackers(config, worker.out, first, worker.rank)
+    if worker.validation is not None:
+        worker.best = worker.validation.past(first, worker.engine.device)
     due = set(config.planned_checkpoints(worker.steps))
-    start, step = time.perf_counter(), first
+    start = time.perf_counter()
     if first == 0 and 0 in due:
         _keep(worker, 0)
     for step, batches in _stepwise(worker, first):
-        began = time.perf_counter()
-        loss, tokens = _one_step(worker, step, batches)
-        done = step + 1
-        _log(worker, done, loss, tokens, time.perf_counter() - began)
+        began, done = time.perf_counter(), step + 1
+        where["step"] = done
+        loss, tokens = _one_step(worker, step, batches, where)
+        _log(worker, done, (loss, tokens, time.perf_counter() - began))
         if done in due:
             _keep(worker, done)
+        _validate(worker, done)
         if done % config.resume_steps == 0 and done < worker.steps:
             _report_state(worker, done, loss)
-    save_model(worker.engine, worker.processor, os.path.join(out, "model"), worker.rank)
+    save_model(worker.engine, worker.processor, os.path.join(worker.out, "model"), worker.rank)
+    for tracker in worker.trackers:
+        tracker.close()
     ray.train.report({"step": worker.steps, "seconds": time.perf_counter() - start})
 
 
@@ -85,6 +113,9 @@ def _build(config: TrainConfig, out: str, rank: int) -> Worker:
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
+    if config.compile:
+        for layer in base_of(model).model.language_model.layers:
+            layer.compile()
     module = LossModule(model).train()
     optimizer = make_optimizer(list(module.named_parameters()), config)
     deepspeed.init_distributed(dist_backend="nccl" if config.use_gpu else "gloo", verbose=False)
@@ -102,7 +133,10 @@ def _build(config: TrainConfig, out: str, rank: int) -> Worker:
         facts["trainable"] = sum(getattr(p, "ds_numel", p.numel()) for p in module.parameters() if p.requires_grad)
         with open(os.path.join(out, ENGINE), "w") as sink:
             json.dump(facts, sink)
-    return Worker(config, out, rank, engine, optimizer, loaded.processor, rows, config.planned_steps(len(rows.ids)))
+    worker = Worker(config, out, rank, engine, optimizer, loaded.processor, rows, config.planned_steps(len(rows.ids)))
+    if config.validation is not None:
+        worker.validation = Validation(config, loaded.processor, out, (rank, engine.world_size))
+    return worker
 
 
 def _restore(worker: Worker) -> int:
@@ -127,17 +161,15 @@ def _stepwise(worker: Worker, first: int) -> Any:
         yield step, (next(made) for _ in range(count))
 
 
-def _one_step(worker: Worker, step: int, batches: Any) -> tuple[float, int]:
+def _one_step(worker: Worker, step: int, batches: Any, where: dict[str, Any]) -> tuple[float, int]:
     seed_step(worker.config.seed, step, worker.rank)
     factor = lr_factor(step, worker.steps, worker.config)
     for group in worker.engine.optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
     total = torch.zeros(2, dtype=torch.float64, device=worker.engine.device)  # loss, tokens
     for batch in batches:
-        moved = {k: v.to(worker.engine.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-        if moved["pixel_values"] is not None:
-            moved["pixel_values"] = moved["pixel_values"].to(next(worker.engine.module.parameters()).dtype)
-        loss = worker.engine(moved)
+        where["rows"], where["tokens"] = batch["input_ids"].shape
+        loss = worker.engine(on_engine(batch, worker.engine))
         worker.engine.backward(loss)
         worker.engine.step()
         total[0] += loss.detach() / (worker.config.accumulation * worker.config.workers)
@@ -154,6 +186,28 @@ def _keep(worker: Worker, step: int) -> None:
     if worker.config.checkpoint_weights == "trained":
         extra = Extra(moments, os.path.abspath(worker.config.model), step)
     save_model(worker.engine, worker.processor, path, worker.rank, extra)
+    if worker.rank == 0:  # the new one stands: older ones may go
+        kept = set(worker.config.kept_checkpoints(worker.steps, step))
+        for old in worker.config.planned_checkpoints(worker.steps):
+            if old <= step and old not in kept:
+                shutil.rmtree(os.path.join(worker.out, f"checkpoint-{old}"), ignore_errors=True)
+
+
+def _validate(worker: Worker, done: int) -> None:
+    """Take the held-out loss when it is due, and keep the model if it is the best so far."""
+    spec = worker.config.validation
+    if spec is None or worker.validation is None or (done % spec.steps and done < worker.steps):
+        return
+    loss = worker.validation.loss(worker.engine)
+    for tracker in worker.trackers:
+        tracker.log(done, {"validation_loss": loss})
+    if loss < worker.best and spec.keep_best:
+        save_model(worker.engine, worker.processor, os.path.join(worker.out, BEST), worker.rank)
+        if worker.rank == 0:
+            write_json(os.path.join(worker.out, f"{BEST}.json"), {"step": done, "loss": loss})
+    worker.best = min(worker.best, loss)
+    # last: a step in the log has its model
+    worker.validation.note(done, loss)
 
 
 def _report_state(worker: Worker, step: int, loss: float) -> None:
@@ -164,9 +218,11 @@ def _report_state(worker: Worker, step: int, loss: float) -> None:
         ray.train.report({"step": step, "loss": loss}, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
-def _log(worker: Worker, step: int, loss: float, tokens: int, seconds: float) -> None:
+def _log(worker: Worker, step: int, done: tuple[float, int, float]) -> None:
+    """Write a step's numbers: its loss, tokens and seconds."""
     if worker.rank:
         return
+    loss, tokens, seconds = done
     row = {
         "step": step,
         "total_steps": worker.steps,
@@ -175,8 +231,13 @@ def _log(worker: Worker, step: int, loss: float, tokens: int, seconds: float) ->
         "tokens": tokens,
         "seconds": round(seconds, 4),
     }
+    if worker.config.use_gpu:
+        row["gpu_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
     with open(os.path.join(worker.out, LOG), "a") as sink:
         sink.write(json.dumps(row) + "\n")
+    for tracker in worker.trackers:
+        rates = {"rows_per_second": worker.config.global_batch / seconds, "tokens_per_second": tokens / seconds}
+        tracker.log(step, {"loss": loss, "lr": row["lr"]} | rates)
 
 
 def _cut_log(worker: Worker, first: int) -> None:

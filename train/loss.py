@@ -47,6 +47,6 @@ class LossModule(nn.Module):
             raise ValueError(f"{int(marks_BT1.sum())} image tokens in the batch, {len(features)} image features")
         embeds_BTH = embeds_BTH.masked_scatter(marks_BT1, features)
         steer(self.model, batch["input_ids"])
-        return base.model.language_model(
-            inputs_embeds=embeds_BTH, attention_mask=batch["attention_mask"], use_cache=False
-        ).last_hidden_state
+        # rows are padded on the right, so the causal mask alone is exact for all but pads, which have no label; a mask of
+        # pads would only keep the flash kernels away
+        return base.model.language_model(inputs_embeds=embeds_BTH, use_cache=False).last_hidden_state

@@ -14,11 +14,18 @@ from ..store.errors import InputError, VinnowError
 from ..store.files import exists, join, read_json, write_json
 from .config import TrainConfig
 from .data import Rows, rows_digest
-from .loop import ENGINE, LOG, REFUSED, worker_loop
+from .loop import BEST, ENGINE, LOG, REFUSED, worker_loop
+from .memory import forget
+from .trackers import check_trackers
+from .validation import LOG as VALIDATION
+from .validation import held_out
 
 REPORT, CONFIG = "train.json", "config.json"
 # beside the config's own fields in what is saved: the digest of the ids
 ROWS = "ids of the rows"
+# what changes neither what is trained nor what is left; a training that was cut off may go on with others
+FREE = ("threads", "cache_mb", "loader_threads", "max_failures", "resume_steps", "gradient_checkpointing")
+FREE += ("trackers", "tracker_project")
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,11 @@ class Kept:
 
 @dataclass
 class TrainReport:
-    """What a training left. `curve` holds (step, loss, lr) of every step; `seconds` are those of the steps alone."""
+    """What a training left. `curve` holds (step, loss, lr) of every step; `seconds` are those of the steps alone.
+
+    `validation`: (step, loss) of the held-out rows; `best`: the folder of the model of the lowest, `best_step` its step.
+    `gpu_gb`: the most memory that worker 0's tensors took on its GPU, in 10⁹ bytes.
+    """
 
     model: str
     steps: int
@@ -46,6 +57,10 @@ class TrainReport:
     engine: dict[str, Any] = field(default_factory=dict)
     checkpoints: list[Kept] = field(default_factory=list)
     curve: list[tuple[int, float, float]] = field(default_factory=list)
+    validation: list[tuple[int, float]] = field(default_factory=list)
+    best: str | None = None
+    best_step: int | None = None
+    gpu_gb: float | None = None
 
     @classmethod
     def read(cls, out: str) -> "TrainReport":
@@ -70,8 +85,10 @@ def train(config: TrainConfig, out: str, callbacks: Sequence[Any] = ()) -> Train
         _refuse_other(config, out)
         return TrainReport.read(out)
     _check_inputs(config)
-    if exists(join(out, CONFIG)):
+    # before the first step there is nothing to mix with: numbers that did not fit a GPU may be mended
+    if exists(join(out, CONFIG)) and exists(join(out, LOG)):
         _refuse_other(config, out)
+    forget(out)
     write_json(join(out, CONFIG), _identity(config))
     start = time.perf_counter()
     _fit(config, out, callbacks)
@@ -116,8 +133,7 @@ def _fit(config: TrainConfig, out: str, callbacks: Sequence[Any]) -> None:
 
 
 def _collect(config: TrainConfig, out: str, wall: float) -> TrainReport:
-    with open(join(out, LOG)) as source:
-        log = [json.loads(line) for line in source]
+    log, held = _lines(join(out, LOG)), _lines(join(out, VALIDATION))
     steps = log[-1]["step"]
     seconds = sum(row["seconds"] for row in log)
     kept, before = [], 0
@@ -125,8 +141,10 @@ def _collect(config: TrainConfig, out: str, wall: float) -> TrainReport:
         rates = [row["lr"] for row in log if before < row["step"] <= step]
         kept.append(Kept(step, join(out, f"checkpoint-{step}"), sum(rates) / max(1, len(rates))))
         before = step
+    standing = config.kept_checkpoints(steps)
     engine = read_json(join(out, ENGINE))
     last = log[-config.log_steps :]
+    best = read_json(join(out, f"{BEST}.json")) if exists(join(out, f"{BEST}.json")) else None
     return TrainReport(
         model=join(out, "model"),
         steps=steps,
@@ -138,9 +156,20 @@ def _collect(config: TrainConfig, out: str, wall: float) -> TrainReport:
         tokens=sum(row["tokens"] for row in log),
         refused=_count_refused(config, out),
         engine=engine,
-        checkpoints=kept,
+        checkpoints=[k for k in kept if k.step in standing],
         curve=[(row["step"], row["loss"], row["lr"]) for row in log],
+        validation=[(row["step"], row["loss"]) for row in held],
+        best=join(out, BEST) if best else None,
+        best_step=best["step"] if best else None,
+        gpu_gb=max((row["gpu_gb"] for row in log if "gpu_gb" in row), default=None),
     )
+
+
+def _lines(path: str) -> list[dict[str, Any]]:
+    if not exists(path):
+        return []
+    with open(path) as source:
+        return [json.loads(line) for line in source]
 
 
 def _count_refused(config: TrainConfig, out: str) -> int:
@@ -166,6 +195,9 @@ def _check_inputs(config: TrainConfig) -> None:
             f"{config.model!r} is a model with MoReS, which a training cannot build on: its steering depends on positions "
             f"and cannot be merged. Give the model underneath ({read_json(folder / MORES)['base']!r})."
         )
+    check_trackers(list(config.trackers))
+    if config.validation is not None:
+        held_out(config)
     if not len(Rows(config).ids):
         raise InputError(f"{config.picks or config.pool}: there are no rows to train on.")
     # the encoder itself says what a tokenizer, processor or template cannot do
@@ -174,7 +206,7 @@ def _check_inputs(config: TrainConfig) -> None:
 
 def _identity(config: TrainConfig) -> dict[str, Any]:
     """Return what makes a training this one: its config, and the content of its rows, which a path does not tell."""
-    return config.model_dump(mode="json") | {ROWS: rows_digest(config)}
+    return config.model_dump(mode="json", exclude=set(FREE)) | {ROWS: rows_digest(config)}
 
 
 def _refuse_other(config: TrainConfig, out: str) -> None:

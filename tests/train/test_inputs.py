@@ -7,10 +7,12 @@ from dataclasses import asdict
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import DuplicateRowsError, InputError, MissingRowsError
 from vinnow.store.files import read_json, write_json
 from vinnow.store.tables import PICKS, write_rows
+from vinnow.train import memory
 from vinnow.train import run as training
 from vinnow.train.config import TrainConfig
 from vinnow.train.data import Rows, rows_digest
@@ -66,7 +68,52 @@ def test_sound_inputs_reach_ray_and_leave_their_identity(tiny_pool, twin_path, t
     with pytest.raises(AssertionError, match="would have started"):
         train(cfg, str(tmp_path / "out"))
     saved = read_json(tmp_path / "out" / CONFIG)
-    assert saved == cfg.model_dump(mode="json") | {training.ROWS: rows_digest(cfg)}
+    kept = {n: v for n, v in cfg.model_dump(mode="json").items() if n not in training.FREE}
+    assert saved == kept | {training.ROWS: rows_digest(cfg)}
+
+
+def test_numbers_may_be_mended_before_the_first_step_and_speed_at_any_time(tiny_pool, twin_path, tmp_path):
+    cfg, out = config(tiny_pool, twin_path), str(tmp_path / "out")
+    smaller, cheaper = config(tiny_pool, twin_path, micro_batch=1), config(tiny_pool, twin_path, threads=3, cache_mb=5)
+    for step in (cfg, smaller):
+        with pytest.raises(AssertionError, match="would have started"):
+            train(step, out)
+    assert read_json(tmp_path / "out" / CONFIG)["micro_batch"] == 1
+    (tmp_path / "out" / "log.jsonl").write_text('{"step": 1}\n')
+    with pytest.raises(InputError, match="micro_batch: was 1, is "):
+        train(cheaper, out)
+    with pytest.raises(AssertionError, match="would have started"):
+        train(cheaper.model_copy(update={"micro_batch": 1}), out)
+
+
+def test_held_out_rows_and_trackers_are_looked_at_before_ray_starts(tiny_pool, twin_path, tmp_path):
+    with pytest.raises(InputError, match="no finished pool"):
+        train(config(tiny_pool, twin_path, validation={"pool": str(tmp_path)}), str(tmp_path / "out"))
+    with pytest.raises(InputError, match=r"mlflow needs the package 'mlflow': `pip install mlflow`"):
+        train(config(tiny_pool, twin_path, trackers=["mlflow"]), str(tmp_path / "out"))
+
+
+def test_memory_that_ran_out_names_the_knobs_that_are_left(tiny_pool, twin_path, tmp_path):
+    whole = config(tiny_pool, twin_path, parts=["projector", "language_model"], global_batch=36, micro_batch=9)
+    said = "; ".join(memory.advice(whole))
+    for words in ("gradient_checkpointing: true", "micro_batch: 3 (", "offload: optimizer", "LoRA", "max_len below"):
+        assert words in said
+    assert "zero_stage: 3" not in said
+    lora = {"parts": ["projector", "lora"], "lora": {"r": 2}, "gradient_checkpointing": True, "micro_batch": 1}
+    said = "; ".join(memory.advice(config(tiny_pool, twin_path, **lora, workers=2, global_batch=2)))
+    assert "quantise: nf4" in said
+    assert "zero_stage: 3" in said
+    assert "gradient_checkpointing" not in said
+    assert "micro_batch" not in said
+    where = {"step": 3, "rows": 9, "tokens": 300}
+    error = memory.explain(whole, str(tmp_path), 1, where, torch.OutOfMemoryError("CUDA out of memory. Tried to"))
+    for words in ("worker 1 while step 3", "9 rows, the longest 300 tokens", "Tried to"):
+        assert words in str(error)
+    # the next attempts of this run say the same at once; a rerun tries
+    with pytest.raises(memory.OutOfMemoryError, match="while step 3"):
+        memory.refuse_again(str(tmp_path))
+    memory.forget(str(tmp_path))
+    memory.refuse_again(str(tmp_path))
 
 
 @pytest.mark.parametrize("finished", [False, True])
@@ -83,6 +130,7 @@ def test_other_rows_at_the_same_path_are_another_training(tiny_pool, twin_path, 
     else:
         with pytest.raises(AssertionError):
             train(cfg, out)
+        (tmp_path / "out" / "log.jsonl").write_text('{"step": 1}\n')
     write_picks(tmp_path / "p.parquet", ids[4:8])
     with pytest.raises(InputError, match=r"another config: ids of the rows: was '\w+', is '\w+'\."):
         train(cfg, out)

@@ -69,6 +69,9 @@ def test_deepspeed_gets_every_number_from_the_config():
     assert made["zero_optimization"]["stage"] == 3
     assert made["bf16"]["enabled"]
     assert made["gradient_clipping"] == 0.7
+    assert "offload_optimizer" not in made["zero_optimization"]
+    made = deepspeed_json(config(zero_stage=3, offload="parameters"))["zero_optimization"]
+    assert made["offload_optimizer"]["device"] == made["offload_param"]["device"] == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -81,6 +84,11 @@ def test_deepspeed_gets_every_number_from_the_config():
         ({"checkpoint_count": 2, "checkpoint_steps": 5}, "not both"),
         ({"learning_rate": 1}, "unknown field 'learning_rate'"),
         ({"epoch": 1}, "did you mean 'epochs'"),
+        ({"offload": "optimizer", "zero_stage": 0}, "needs zero_stage 1"),
+        ({"offload": "parameters"}, "needs zero_stage 3"),
+        ({"compile": True, "zero_stage": 3}, "cannot be compiled"),
+        ({"trackers": ["wandb", "wandb"]}, "each once"),
+        ({"trackers": ["tensorbord"]}, "tensorboard"),
     ],
 )
 def test_bad_configs_say_what_is_wrong(changes, words):
@@ -94,6 +102,8 @@ def test_steps_and_checkpoints_are_planned_from_rows():
     assert config(checkpoint_count=3).planned_checkpoints(10) == [3, 7, 10]
     assert config(checkpoint_count=30).planned_checkpoints(2) == [1, 2]
     assert config(checkpoint_steps=4).planned_checkpoints(10) == [4, 8]
+    last = config(checkpoint_steps=4, checkpoint_limit=2)
+    assert [last.kept_checkpoints(18, done) for done in (3, 4, 12, None)] == [[], [4], [8, 12], [12, 16]]
 
 
 def test_learning_rate_warms_up_and_falls():

@@ -1,0 +1,94 @@
+"""The loss of held-out rows while a training runs, and the best model so far.
+
+Every rank takes every world-th micro-batch of the same fixed ones, in eval mode; sums over trained tokens are added up, so
+the loss does not depend on the number of workers.
+"""
+
+import json
+import math
+import os
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..store.errors import InputError
+from .config import TrainConfig
+from .data import Batches, Rows
+
+LOG = "validation.jsonl"
+
+
+def held_out(config: TrainConfig) -> TrainConfig:
+    """Return the config by which the held-out rows are read.
+
+    Raises:
+        InputError: there are none.
+    """
+    assert config.validation is not None
+    spec = config.validation
+    found = config.model_copy(update={"pool": spec.pool, "image_root": spec.image_root, "picks": None, "cache_mb": 0})
+    if not len(Rows(found).ids):
+        raise InputError(f"validation.pool {spec.pool!r}: there are no rows in it.")
+    return found
+
+
+class Validation:
+    """The held-out rows of one training, on one of `world` workers."""
+
+    def __init__(self, config: TrainConfig, processor: Any, out: str, ranks: tuple[int, int]) -> None:
+        self.rank, self.world = ranks
+        self.micro, self.path = config.micro_batch, os.path.join(out, LOG)
+        other = held_out(config)
+        rows = Rows(other)
+        assert config.validation is not None
+        count = min(config.validation.max_rows or len(rows.ids), len(rows.ids))
+        # evenly over the ids, which are hashes; then rows of like length together, pictures apart from text
+        chosen = np.arange(count) * len(rows.ids) // count
+        self.positions = chosen[np.lexsort((rows.n_chars[chosen], rows.has_image[chosen]))]
+        refused = os.path.join(out, f"refused-validation-rank{self.rank}.jsonl")
+        self.batches = Batches(other, rows, processor, refused)
+
+    def loss(self, engine: Any) -> float:
+        """Return the mean loss a trained token (nats) over the held-out rows; every rank must call this."""
+        engine.eval()
+        # every rank as many passes as any other: ZeRO-3 gathers weights in each
+        rounds = math.ceil(len(self.positions) / (self.micro * self.world))
+        total = torch.zeros(2, dtype=torch.float64, device=engine.device)  # loss, trained tokens
+        with torch.no_grad():
+            for i in range(rounds):
+                at = (i * self.world + self.rank) * self.micro
+                batch = self.batches.make(self.positions[at : at + self.micro])
+                trained = int((batch["labels"][:, 1:] != -100).sum())
+                loss = engine(on_engine(batch, engine))
+                total += torch.tensor([float(loss) * trained, trained], device=engine.device)
+        torch.distributed.all_reduce(total)
+        engine.train()
+        return float(total[0] / total[1].clamp(min=1))
+
+    def past(self, first: int, device: Any) -> float:
+        """Return the lowest loss up to step `first` (infinite without one), and drop what comes after it from the log."""
+        lowest = torch.full((1,), math.inf, dtype=torch.float64, device=device)
+        if self.rank == 0 and os.path.isfile(self.path):
+            with open(self.path) as source:
+                rows = [json.loads(line) for line in source if line.endswith("}\n")]
+            rows = [row for row in rows if row["step"] <= first]
+            with open(self.path, "w") as sink:
+                sink.writelines(json.dumps(row) + "\n" for row in rows)
+            lowest[0] = min((row["loss"] for row in rows), default=math.inf)
+        torch.distributed.broadcast(lowest, 0)
+        return float(lowest)
+
+    def note(self, step: int, loss: float) -> None:
+        """Write a step's loss to the log."""
+        if self.rank == 0:
+            with open(self.path, "a") as sink:
+                sink.write(json.dumps({"step": step, "loss": loss}) + "\n")
+
+
+def on_engine(batch: dict[str, Any], engine: Any) -> dict[str, Any]:
+    """Move a collated batch to the engine's device; pixels take the model's type."""
+    moved = {k: v.to(engine.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    if moved["pixel_values"] is not None:
+        moved["pixel_values"] = moved["pixel_values"].to(next(engine.module.parameters()).dtype)
+    return moved
