@@ -4,8 +4,8 @@ Random weights, LoRA r = 128 on every Linear of the LLM, and the projector, bf16
 same rows, collated beforehand and lying in pinned memory, and torch's fused AdamW on bf16 weights; ours decodes pictures,
 keeps float32 master weights and writes its log. `fixed`: every row has 776 tokens, a step is 16. `realistic`: log-normal
 lengths, 6 % without a picture, a step is 8 × 16; the bare loop takes rows as they come, ours groups them as LLaVA does.
-`python benchmarks/training.py` measures on one GPU, with `--gpus 2` one GPU against two, and writes
-benchmarks/results/training.json (training_scaling.json). `--tiny` tries the script out on a CPU.
+`python benchmarks/training.py` measures both on one GPU, to benchmarks/results/training.json; `--recipes` other kinds
+of training (training_recipes.json), `--gpus 2` one GPU against two (training_scaling.json). `--tiny` tries it on a CPU.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from vinnow.models.load import DTYPES, load_processor
 from vinnow.models.parts import LORA_TARGETS
 from vinnow.models.tiny import TwinConfig, build_twin
 from vinnow.pool.ingest import IngestConfig, ingest
+from vinnow.pool.templates import TEMPLATES
 from vinnow.store.errors import VinnowError
 from vinnow.train.config import TrainConfig
 from vinnow.train.data import Batches, Rows
@@ -53,9 +54,9 @@ def write_pool(folder: Path, rows: int, realistic: bool) -> str:
         Image.fromarray(low).resize((640, 480)).save(folder / "images" / f"{i}.jpg")
     records = []
     for i in range(rows):
-        # a word is a token; fixed rows are cut at 776
+        # a word is a token or two; fixed rows are cut at 776
         length = max(20, int(np.exp(rng.normal(5.3, 0.7)))) if realistic else 400
-        asked, said = (" ".join(rng.choice(WORDS, n)) for n in (max(4, length // 4), length))
+        asked, said = (" ".join(rng.choice(WORDS, n)) for n in (12, length))
         image = not (realistic and rng.random() < 0.06)
         turns = [{"from": "human", "value": "<image>\n" * image + asked}, {"from": "gpt", "value": said}]
         records.append({"id": str(i), "conversations": turns} | ({"image": f"{i % 64}.jpg"} if image else {}))
@@ -66,7 +67,7 @@ def write_pool(folder: Path, rows: int, realistic: bool) -> str:
 
 def write_model(folder: Path, tiny: bool) -> str:
     """Write the model with random weights and a tokenizer that knows the pool's words; returns its folder."""
-    texts = [" ".join(WORDS) + " USER: ASSISTANT: . , '"] * 50
+    texts = [" ".join(WORDS) + " USER: ASSISTANT: . , '", TEMPLATES["v1"].system] * 50
     twin = build_twin(str(folder / "twin"), texts, TwinConfig(image=336, patch=14, max_len=4096))
     if tiny:
         return twin
@@ -185,9 +186,7 @@ def out_of_memory(where: dict[str, Any]) -> str:
 
 
 def one_gpu(where: dict[str, Any]) -> dict[str, Any]:
-    """Return the rows of one GPU."""
-    qlora = {"lora": {"r": 64, "alpha": 16, "dropout": 0.05}, "quantise": "nf4"}
-    small = {"lora": None}
+    """Return ours beside the bare loop."""
     found = {
         "bare": bare_side(where),
         "ours": ours(where, "ours"),
@@ -196,29 +195,36 @@ def one_gpu(where: dict[str, Any]) -> dict[str, Any]:
         "ours, realistic": ours(where, "ours realistic", True),
         "compiled, realistic": ours(where, "compiled realistic", True, compile=True),
         "bare, checkpointing": bare_side(where, gradient_checkpointing=True),
-        "checkpointing": ours(where, "checkpointing", gradient_checkpointing=True),
-        "QLoRA r=64": ours(where, "qlora", **qlora),
-        "ZeRO-3": ours(where, "zero3", zero_stage=3),
-        "MoReS r=4": ours(where, "mores", parts=["projector", "mores"], mores=MORES, **small),
-        "connector only": ours(where, "connector", parts=["projector"], **small),
+        "ours, checkpointing": ours(where, "checkpointing", gradient_checkpointing=True),
     }
-    rate = lambda name, key="samples_per_s": found[name][key]  # noqa: E731
-    ratios = {
-        "ours / bare": rate("ours") / rate("bare"),
-        "compiled / bare": rate("compiled") / rate("bare"),
-        "ours / bare, realistic": rate("ours, realistic", "tokens_per_s") / rate("bare, realistic", "tokens_per_s"),
-        "compiled / bare, realistic": rate("compiled, realistic", "tokens_per_s")
-        / rate("bare, realistic", "tokens_per_s"),
-        "ours / bare, checkpointing": rate("checkpointing") / rate("bare, checkpointing"),
-    }
-    row = {
+    # a fixed row has as many tokens on both sides; of realistic ones the first steps, which are left out, differ
+    rate = {name: row["tokens_per_s"] for name, row in found.items()}
+    kinds = ("", ", realistic", ", checkpointing")
+    ratios = {f"ours / bare{kind}": rate[f"ours{kind}"] / rate[f"bare{kind}"] for kind in kinds}
+    ratios |= {f"compiled / bare{kind}": rate[f"compiled{kind}"] / rate[f"bare{kind}"] for kind in kinds[:2]}
+    return {
         "claim": "a training step of LLaVA-1.5-7B's shape, LoRA r=128 + projector, 776 tokens, batch 16, bf16",
         "ratio": ratios["ours / bare"],
         "ratios": ratios,
+        "rows": found,
     }
-    if where["gpu"]:
-        row["out_of_memory"] = out_of_memory(where)
-    return row | {"rows": found}
+
+
+def recipes(where: dict[str, Any]) -> dict[str, Any]:
+    """Return the other kinds of training on one GPU, and what is said when its memory runs out."""
+    found = {
+        "LoRA r=128, ZeRO-2": ours(where, "lora"),
+        "QLoRA r=64, nf4": ours(where, "qlora", quantise="nf4", lora={"r": 64, "alpha": 16, "dropout": 0.05}),
+        "LoRA r=128, ZeRO-3": ours(where, "zero3", zero_stage=3),
+        "MoReS r=4": ours(where, "mores", parts=["projector", "mores"], mores=MORES, lora=None),
+        "connector only": ours(where, "connector", parts=["projector"], lora=None),
+    }
+    return {
+        "claim": "kinds of training of LLaVA-1.5-7B's shape on one GPU, 776 tokens, batch 16, bf16",
+        "ratio": found["QLoRA r=64, nf4"]["samples_per_s"] / found["LoRA r=128, ZeRO-2"]["samples_per_s"],
+        "rows": found,
+        "out_of_memory": out_of_memory(where) if where["gpu"] else None,
+    }
 
 
 def several_gpus(where: dict[str, Any], gpus: int) -> dict[str, Any]:
@@ -243,6 +249,8 @@ def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--out")
     arguments.add_argument("--gpus", type=int, default=1)
+    arguments.add_argument("--recipes", action="store_true", help="other kinds of training instead of the bare loop")
+    arguments.add_argument("--folder", help="keep the model here, for the next run")
     arguments.add_argument("--steps", type=int, default=16)
     arguments.add_argument("--tiny", action="store_true")
     arguments.add_argument("--bare")
@@ -254,19 +262,23 @@ def main() -> None:
         print(f"benchmarks/training.py needs {asked.gpus} CUDA GPUs of at least 120 GB; skipped")
         return
     with tempfile.TemporaryDirectory() as name:
-        folder, begin = Path(name), time.time()
+        folder, kept, begin = Path(name), Path(asked.folder or name), time.time()
         rows = asked.steps * BATCH * max(asked.gpus, MANY // 4)
         where = {"folder": folder, "steps": asked.steps, "gpu": torch.cuda.is_available()}
-        where["model"] = write_model(folder, asked.tiny)
+        done = kept / "base" / "processor_config.json"  # written last
+        where["model"] = str(kept / "base") if done.is_file() else write_model(kept, asked.tiny)
         where["fixed"] = write_pool(folder / "fixed", rows, realistic=False)
         where["realistic"] = write_pool(folder / "realistic", rows, realistic=True)
         print(f"model and pools written in {time.time() - begin:.0f} s", flush=True)
         ensure_ray(RayConfig(object_store_mb=400 if asked.tiny else 8_000, dashboard=False))
-        result = one_gpu(where) if asked.gpus == 1 else several_gpus(where, asked.gpus)
+        if asked.gpus > 1:
+            kind, result = "_scaling", several_gpus(where, asked.gpus)
+        else:
+            kind, result = ("_recipes", recipes(where)) if asked.recipes else ("", one_gpu(where))
     name = torch.cuda.get_device_name() if where["gpu"] else "CPU, tiny: no result"
     result["machine"] = f"{asked.gpus} x {name}, {os.cpu_count()} CPU cores"
     result["versions"] = versions("torch", "transformers", "peft", "deepspeed", "ray")
-    write(result, asked.out or RESULTS / ("training.json" if asked.gpus == 1 else "training_scaling.json"))
+    write(result, asked.out or RESULTS / f"training{kind}.json")
 
 
 if __name__ == "__main__":
