@@ -44,8 +44,9 @@ class TrainConfig(Config):
     state is saved. The report's loss is the mean of the last `log_steps` steps.
     `offload`: AdamW's state, or also the parameters (ZeRO-3), in the host's memory. `compile`: the decoder's layers by
     torch.compile, which fuses what is element-wise. `trackers` get every step's numbers beside `log.jsonl`.
-    `loader_threads` decode a worker's pictures; `cache_mb`: memory it may use to keep prepared rows from one epoch to the
-    next.
+    `loader_workers`: processes beside each worker that prepare its batches (0: a thread of its own, which takes turns with
+    the step's Python); `loader_threads` decode the pictures in each; `cache_mb`: memory that each may use to keep prepared
+    rows from one epoch to the next.
     """
 
     model: str
@@ -89,6 +90,7 @@ class TrainConfig(Config):
     resume_steps: int = Field(200, ge=1)
     max_failures: int = Field(2, ge=0)
     validation: ValidationSpec | None = None
+    loader_workers: int = Field(0, ge=0)
     loader_threads: int = Field(2, ge=1)
     cache_mb: int = Field(0, ge=0)
     log_steps: int = Field(10, ge=1)

@@ -1,6 +1,13 @@
-"""A worker's micro-batches: records, pictures and labels, prepared ahead by a thread."""
+"""A worker's micro-batches: records, pictures and labels, prepared ahead by a thread or by processes of their own.
+
+Not Ray Data: which rows are in which step is a pure function of (ids, seed, epoch) (`order.py`), so a training that was cut
+off goes on in the middle of an epoch with the very batch that came next, for any number of workers and loaders. A stream
+of blocks has no such place to go back to, and would have to be shuffled and grouped by length in memory
+(`benchmarks/loading.py` measures both).
+"""
 
 import json
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -8,7 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from ..models.load import load_processor
 from ..pool.collate import collate, stack
 from ..pool.encode import Encoded, EncodeError, Encoder
 from ..pool.images import ImageError, load_image
@@ -17,7 +26,9 @@ from ..store.errors import MissingRowsError
 from ..store.ids import ids_digest
 from ..store.tables import PICKS, check_unique, read_rows
 from .config import TrainConfig
+from .order import Order
 
+REFUSED = "refused"
 AHEAD = 4
 # token ids and labels, and the pictures in uint8 [3, H, W]
 Prepared = tuple[Encoded, list[np.ndarray[Any, Any]]]
@@ -59,12 +70,17 @@ def _picked(path: str) -> np.ndarray[Any, Any]:
     return picks["sample_id"].to_numpy()
 
 
+def make_encoder(config: TrainConfig, processor: Any) -> Encoder:
+    """Return the encoder of a training's rows."""
+    return Encoder(processor, config.template, config.max_len, image_mode=config.image_mode)
+
+
 class Batches:
     """Makes collated micro-batches of row positions; rows that cannot be used are dropped and listed."""
 
     def __init__(self, config: TrainConfig, rows: Rows, processor: Any, refused_file: str) -> None:
         self.rows, self.root = rows, config.image_root or rows.pool.image_root
-        self.encoder = Encoder(processor, config.template, config.max_len, image_mode=config.image_mode)
+        self.encoder = make_encoder(config, processor)
         tokenizer = processor.tokenizer
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self.refused_file, self.refused = refused_file, set[int]()
@@ -72,8 +88,11 @@ class Batches:
         self._room = config.cache_mb * 1_000_000
         self._threads = ThreadPoolExecutor(config.loader_threads)
 
-    def make(self, positions: np.ndarray[Any, Any]) -> dict[str, Any]:
-        """Return the batch of these positions; with no usable row, one placeholder without labels."""
+    def make(self, positions: np.ndarray[Any, Any], normalised: bool = True) -> dict[str, Any]:
+        """Return the batch of these positions; with no usable row, one placeholder without labels.
+
+        Pictures that are not normalised yet are uint8, a quarter of the bytes to hand over.
+        """
         found = self._prepared(self.rows.ids[positions])
         samples, pictures = [e for e, _ in found], [p for _, p in found]
         if not samples:
@@ -82,7 +101,7 @@ class Batches:
         batch = collate(samples, [()] * len(samples), self.pad_id)
         u8_I3HW, batch["image_owner"] = stack(pictures)
         if u8_I3HW is not None:
-            batch["pixel_values"] = self.encoder.normalise(u8_I3HW)
+            batch["pixel_values"] = self.encoder.normalise(u8_I3HW) if normalised else u8_I3HW
         return batch
 
     def _prepared(self, ids: np.ndarray[Any, Any]) -> list[Prepared]:
@@ -113,6 +132,54 @@ class Batches:
         self.refused.add(sample_id)
         with open(self.refused_file, "a") as sink:
             sink.write(json.dumps({"sample_id": sample_id, "reason": error.reason, "detail": str(error)}) + "\n")
+
+
+class MicroBatches(Dataset[Any]):
+    """One worker's micro-batches from step `first` on, in order; pictures in uint8. Built anew in each process."""
+
+    def __init__(self, config: TrainConfig, out: str, rank: int, first: int) -> None:
+        self.config, self.out, self.rank, self.first = config, out, rank, first
+        self._made: tuple[Batches, Order] | None = None
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """Return the number-th micro-batch after the start."""
+        batches, order = self.parts()
+        step, accumulated = divmod(number, self.config.accumulation)
+        return batches.make(order.micro_batch(self.first + step, accumulated, self.rank), normalised=False)
+
+    def parts(self) -> tuple[Batches, Order]:
+        """Return what makes them in this process."""
+        if self._made is None:
+            info, rows = get_worker_info(), Rows(self.config)
+            name = f"{REFUSED}-rank{self.rank}" + ("" if info is None else f"-loader{info.id}")
+            refused = os.path.join(self.out, f"{name}.jsonl")
+            batches = Batches(self.config, rows, load_processor(self.config.model), refused)
+            self._made = (batches, Order(self.config, rows.has_image, rows.n_chars))
+        return self._made
+
+
+def stream(made: MicroBatches, count: int) -> Iterator[dict[str, Any]]:
+    """Yield the first `count` micro-batches, in order, prepared ahead; in pinned memory where a GPU takes them."""
+    config = made.config
+    if not config.loader_workers:
+        yield from prefetch(made.__getitem__, iter(range(count)))
+        return
+    loader = DataLoader(
+        made,
+        batch_size=None,
+        sampler=range(count),
+        num_workers=config.loader_workers,
+        prefetch_factor=AHEAD,
+        collate_fn=_as_it_is,
+        pin_memory=config.use_gpu,
+        # a fork of a Ray worker would take its threads' locks along
+        multiprocessing_context="forkserver",
+    )
+    yield from loader
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def prefetch(make: Callable[[Any], Any], work: Iterator[Any]) -> Iterator[Any]:

@@ -10,10 +10,14 @@ def deepspeed_json(config: TrainConfig) -> dict[str, Any]:
     zero: dict[str, Any] = {"stage": config.zero_stage}
     if config.zero_stage >= 2:
         zero |= {
-            "overlap_comm": config.use_gpu,
+            # alone there is nobody to talk to, and the second stream only takes turns with the first
+            "overlap_comm": config.use_gpu and config.workers > 1,
             "contiguous_gradients": True,
             "reduce_bucket_size": 50_000_000,
         }
+    if config.zero_stage in (1, 2) and not config.grad_clip and config.offload == "none":
+        # a norm that nobody reads: some launches for each parameter
+        zero["compute_grad_norm"] = False
     if config.zero_stage == 3:
         zero |= {"stage3_param_persistence_threshold": 100_000, "stage3_prefetch_bucket_size": 50_000_000}
         zero |= {

@@ -14,19 +14,19 @@ from ..models.adapters import add_adapter
 from ..models.load import load
 from ..models.mores import add_mores
 from ..models.parts import add_lora, base_of, set_trainable
+from ..pool.encode import Encoder
 from ..store.files import write_json
 from .checkpoint import Extra, gather_moments, load_state, save_model, save_state, seed_step
 from .config import TrainConfig
-from .data import Batches, Rows, prefetch
+from .data import MicroBatches, Rows, make_encoder, stream
 from .deepspeed_json import deepspeed_json
 from .loss import LossModule
 from .memory import explain, refuse_again
 from .optimizer import lr_factor, make_optimizer
-from .order import Order
 from .trackers import Tracker, open_trackers
 from .validation import Validation, on_engine
 
-LOG, REFUSED, ENGINE, BEST = "log.jsonl", "refused", "engine.json", "best"
+LOG, ENGINE, BEST = "log.jsonl", "engine.json", "best"
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Worker:
     engine: Any
     optimizer: torch.optim.Optimizer
     processor: Any
-    rows: Rows
+    encoder: Encoder
     steps: int
     validation: Validation | None = None
     best: float = float("inf")  # the lowest held-out loss
@@ -133,7 +133,8 @@ def _build(config: TrainConfig, out: str, rank: int) -> Worker:
         facts["trainable"] = sum(getattr(p, "ds_numel", p.numel()) for p in module.parameters() if p.requires_grad)
         with open(os.path.join(out, ENGINE), "w") as sink:
             json.dump(facts, sink)
-    worker = Worker(config, out, rank, engine, optimizer, loaded.processor, rows, config.planned_steps(len(rows.ids)))
+    steps, encoder = config.planned_steps(len(rows.ids)), make_encoder(config, loaded.processor)
+    worker = Worker(config, out, rank, engine, optimizer, loaded.processor, encoder, steps)
     if config.validation is not None:
         worker.validation = Validation(config, loaded.processor, out, (rank, engine.world_size))
     return worker
@@ -150,13 +151,9 @@ def _restore(worker: Worker) -> int:
 
 
 def _stepwise(worker: Worker, first: int) -> Any:
-    """Yield `(step, its micro-batches)`; pictures and tokens are prepared ahead by a thread."""
-    order = Order(worker.config, worker.rows.has_image, worker.rows.n_chars)
-    refused = os.path.join(worker.out, f"{REFUSED}-rank{worker.rank}.jsonl")
-    batches = Batches(worker.config, worker.rows, worker.processor, refused)
-    count = worker.config.accumulation
-    places = ((s, a) for s in range(first, worker.steps) for a in range(count))
-    made = prefetch(lambda p: batches.make(order.micro_batch(p[0], p[1], worker.rank)), places)
+    """Yield `(step, its micro-batches)`, prepared ahead."""
+    count, source = worker.config.accumulation, MicroBatches(worker.config, worker.out, worker.rank, first)
+    made = stream(source, (worker.steps - first) * count)
     for step in range(first, worker.steps):
         yield step, (next(made) for _ in range(count))
 
@@ -169,7 +166,7 @@ def _one_step(worker: Worker, step: int, batches: Any, where: dict[str, Any]) ->
     total = torch.zeros(2, dtype=torch.float64, device=worker.engine.device)  # loss, tokens
     for batch in batches:
         where["rows"], where["tokens"] = batch["input_ids"].shape
-        loss = worker.engine(on_engine(batch, worker.engine))
+        loss = worker.engine(on_engine(batch, worker.engine, worker.encoder))
         worker.engine.backward(loss)
         worker.engine.step()
         total[0] += loss.detach() / (worker.config.accumulation * worker.config.workers)

@@ -1,5 +1,6 @@
 """`train`: one Ray Train run with DeepSpeed, resumable after a killed worker or driver; a finished one does nothing."""
 
+import glob
 import json
 import os
 import time
@@ -9,12 +10,11 @@ from typing import Any
 
 from ..models.load import ADAPTER, adapter_base, check_folder, load_processor
 from ..models.mores_files import MORES
-from ..pool.encode import Encoder
 from ..store.errors import InputError, VinnowError
 from ..store.files import exists, join, read_json, write_json
 from .config import TrainConfig
-from .data import Rows, rows_digest
-from .loop import BEST, ENGINE, LOG, REFUSED, worker_loop
+from .data import REFUSED, Rows, make_encoder, rows_digest
+from .loop import BEST, ENGINE, LOG, worker_loop
 from .memory import forget
 from .trackers import check_trackers
 from .validation import LOG as VALIDATION
@@ -24,7 +24,15 @@ REPORT, CONFIG = "train.json", "config.json"
 # beside the config's own fields in what is saved: the digest of the ids
 ROWS = "ids of the rows"
 # what changes neither what is trained nor what is left; a training that was cut off may go on with others
-FREE = ("threads", "cache_mb", "loader_threads", "max_failures", "resume_steps", "gradient_checkpointing")
+FREE = (
+    "threads",
+    "cache_mb",
+    "loader_workers",
+    "loader_threads",
+    "max_failures",
+    "resume_steps",
+    "gradient_checkpointing",
+)
 FREE += ("trackers", "tracker_project")
 
 
@@ -154,7 +162,7 @@ def _collect(config: TrainConfig, out: str, wall: float) -> TrainReport:
         wall_seconds=round(wall, 3),
         rows_per_second=round(steps * config.global_batch / seconds, 2),
         tokens=sum(row["tokens"] for row in log),
-        refused=_count_refused(config, out),
+        refused=_count_refused(out),
         engine=engine,
         checkpoints=[k for k in kept if k.step in standing],
         curve=[(row["step"], row["loss"], row["lr"]) for row in log],
@@ -172,14 +180,10 @@ def _lines(path: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in source]
 
 
-def _count_refused(config: TrainConfig, out: str) -> int:
-    ids = set()
-    for rank in range(config.workers):
-        path = os.path.join(out, f"{REFUSED}-rank{rank}.jsonl")
-        if os.path.isfile(path):
-            with open(path) as source:
-                ids |= {json.loads(line)["sample_id"] for line in source}
-    return len(ids)
+def _count_refused(out: str) -> int:
+    # a file for each process that prepares rows
+    files = glob.glob(os.path.join(glob.escape(out), f"{REFUSED}-rank*.jsonl"))
+    return len({row["sample_id"] for file in files for row in _lines(file)})
 
 
 def _check_inputs(config: TrainConfig) -> None:
@@ -201,7 +205,7 @@ def _check_inputs(config: TrainConfig) -> None:
     if not len(Rows(config).ids):
         raise InputError(f"{config.picks or config.pool}: there are no rows to train on.")
     # the encoder itself says what a tokenizer, processor or template cannot do
-    Encoder(load_processor(config.model), config.template, config.max_len, image_mode=config.image_mode)
+    make_encoder(config, load_processor(config.model))
 
 
 def _identity(config: TrainConfig) -> dict[str, Any]:

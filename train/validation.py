@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..pool.encode import Encoder
 from ..store.errors import InputError
 from .config import TrainConfig
-from .data import Batches, Rows
+from .data import REFUSED, Batches, Rows
 
 LOG = "validation.jsonl"
 
@@ -46,7 +47,7 @@ class Validation:
         # evenly over the ids, which are hashes; then rows of like length together, pictures apart from text
         chosen = np.arange(count) * len(rows.ids) // count
         self.positions = chosen[np.lexsort((rows.n_chars[chosen], rows.has_image[chosen]))]
-        refused = os.path.join(out, f"refused-validation-rank{self.rank}.jsonl")
+        refused = os.path.join(out, f"validation-{REFUSED}-rank{self.rank}.jsonl")
         self.batches = Batches(other, rows, processor, refused)
 
     def loss(self, engine: Any) -> float:
@@ -58,9 +59,9 @@ class Validation:
         with torch.no_grad():
             for i in range(rounds):
                 at = (i * self.world + self.rank) * self.micro
-                batch = self.batches.make(self.positions[at : at + self.micro])
+                batch = self.batches.make(self.positions[at : at + self.micro], normalised=False)
                 trained = int((batch["labels"][:, 1:] != -100).sum())
-                loss = engine(on_engine(batch, engine))
+                loss = engine(on_engine(batch, engine, self.batches.encoder))
                 total += torch.tensor([float(loss) * trained, trained], device=engine.device)
         torch.distributed.all_reduce(total)
         engine.train()
@@ -86,9 +87,9 @@ class Validation:
                 sink.write(json.dumps({"step": step, "loss": loss}) + "\n")
 
 
-def on_engine(batch: dict[str, Any], engine: Any) -> dict[str, Any]:
-    """Move a collated batch to the engine's device; pixels take the model's type."""
-    moved = {k: v.to(engine.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-    if moved["pixel_values"] is not None:
-        moved["pixel_values"] = moved["pixel_values"].to(next(engine.module.parameters()).dtype)
-    return moved
+def on_engine(batch: dict[str, Any], engine: Any, encoder: Encoder) -> dict[str, Any]:
+    """Move a collated batch to the engine's device; its uint8 pictures are normalised there, in the model's type."""
+    there = {k: v.to(engine.device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    if there["pixel_values"] is not None:
+        there["pixel_values"] = encoder.normalise(there["pixel_values"]).to(next(engine.module.parameters()).dtype)
+    return there
