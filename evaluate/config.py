@@ -47,7 +47,7 @@ class EvalConfig(Config):
         if name == IMBALANCE:
             raise ValueError(f"{name} gives no scores to compare; measure it with `vinnow evaluate --benchmark {name}`")
         if name not in BENCHMARKS:
-            raise ValueError(f"unknown benchmark {name!r}{suggest(name, BENCHMARKS)}")
+            raise ValueError(f"unknown benchmark {name!r}{suggest(name, [*BENCHMARKS, IMBALANCE])}")
         return name
 
     @field_validator("template")
