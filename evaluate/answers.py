@@ -16,6 +16,7 @@ import torch
 from transformers import GenerationConfig
 
 from ..models.load import base_of, load
+from ..pool.checks import RefusedError
 from ..pool.collate import collate, stack
 from ..pool.encode import Encoded, Encoder
 from ..pool.images import ImageError, load_image
@@ -28,7 +29,6 @@ from ..store.tables import EVALS, write_rows
 from .benchmarks import BENCHMARKS, reference
 from .config import EvalSpec
 
-FOLDER = "answers"
 FOOTER = "vinnow.eval"
 Refusal = tuple[int, str, str, str]
 # the pictures of one row
@@ -36,13 +36,17 @@ Pictures = list[np.ndarray[Any, Any]]
 
 
 class AnswerActor:
-    """`__init__` loads the checkpoint; `__call__` answers whole parts and writes them."""
+    """`__init__` loads the checkpoint; `__call__` answers whole parts and writes them to `OUT/FOLDER`, as `SCHEMA`.
+
+    Another measurement of answers is a subclass: what is asked, what is kept of a batch, and its rows.
+    """
+
+    FOLDER, SCHEMA = "answers", EVALS
 
     def __init__(self, spec: EvalSpec) -> None:
         config = spec.config
         torch.set_num_threads(config.threads)
         self.spec = spec
-        self.benchmark = BENCHMARKS[config.benchmark]
         self.pool = Pool(config.pool)
         self.root = config.image_root or self.pool.image_root
         self.parts = {p.name: p for p in self.pool.parts(config.rows_per_part)}
@@ -68,34 +72,78 @@ class AnswerActor:
         refused: list[Refusal] = []
         for i, record in enumerate(records):
             try:
-                # an empty answer shows, before anything is asked, whether the record can be scored
-                self.benchmark.score("", record)
-                prompts[i] = self.encoder.prompt(self.benchmark.ask(record))
+                prompts[i] = self.prompt(record)
             except InputError as error:
                 reason = getattr(error, "reason", "not_encodable")
                 refused.append((record.sample_id, record.source, reason, str(error)))
         answers = self._answer_all(prompts, records, refused)
         # the list of refusals goes first: the part's own file says that all of it is done
-        write_refused(self.spec.out, FOLDER, 0, name, refused)
+        write_refused(self.spec.out, self.FOLDER, 0, name, refused)
         done = [records[i] for i in sorted(answers)]
-        self._write(name, done, [answers[i] for i in sorted(answers)])
+        table = self.table(done, [answers[i] for i in sorted(answers)])
+        table = table.replace_schema_metadata({FOOTER: json.dumps(self.spec.key, sort_keys=True)})
+        write_rows(join(self.spec.out, self.FOLDER, f"{name}.parquet"), table, self.SCHEMA)
         return {"part": name, "rows": len(done), "seconds": time.perf_counter() - start}
 
-    def answer(self, prompts: Sequence[Encoded], pixels: Sequence[Pictures]) -> list[str]:
-        """Return the greedy answers to B prompts; `pixels` are each one's pictures, uint8 [3, H, W]."""
+    def prompt(self, record: Record) -> Encoded:
+        """Return what is asked of a record.
+
+        Raises:
+            InputError: the record cannot be asked or scored; it is refused with the error's `reason`, if it has one.
+        """
+        benchmark = BENCHMARKS[self.spec.config.benchmark]
+        # an empty answer shows, before anything is asked, whether the record can be scored
+        benchmark.score("", record)
+        return self.encoder.prompt(benchmark.ask(record))
+
+    def answer(self, prompts: Sequence[Encoded], pixels: Sequence[Pictures]) -> list[Any]:
+        """Return the greedy answers to B prompts; `pixels` are each one's pictures, uint8 [3, H, W].
+
+        A subclass may give something else a row, which `table` reads, or a `RefusedError`, which is listed.
+        """
+        return self.texts(self.generate(self.inputs(prompts, pixels)))
+
+    def table(self, records: list[Record], answers: list[Any]) -> pa.Table:
+        """Return a part's rows, of what `answer` gave."""
+        name = self.spec.config.benchmark
+        scores = [BENCHMARKS[name].score(a, r) for a, r in zip(answers, records, strict=True)]
+        n = len(records)
+        return pa.table(
+            {
+                "run": pa.array([self.spec.config.run] * n, pa.string()),
+                "benchmark": pa.array([name] * n, pa.string()),
+                "task": pa.array([r.task for r in records], pa.string()),
+                "sample": pa.array([str(r.sample_id) for r in records], pa.string()),
+                "correct": pa.array([s == 1.0 for s in scores], pa.bool_()),
+                "score": pa.array(scores, pa.float64()),
+                "answer": pa.array(answers, pa.string()),
+                "reference": pa.array([reference(r) for r in records], pa.string()),
+            }
+        )
+
+    def inputs(self, prompts: Sequence[Encoded], pixels: Sequence[Pictures]) -> dict[str, torch.Tensor]:
+        """Return a batch on the device, padded on the left: `input_ids`, `attention_mask`, `labels`, `pixel_values`."""
         batch = collate(prompts, [()] * len(prompts), self.pad_id, side="left")
-        inputs = {k: batch[k].to(self.spec.device) for k in ("input_ids", "attention_mask")}
+        inputs = {k: batch[k].to(self.spec.device) for k in ("input_ids", "attention_mask", "labels")}
         u8_I3HW, _ = stack(pixels)
         if u8_I3HW is not None:
             # bytes travel to the device, floats are made there
             inputs["pixel_values"] = self.encoder.normalise(u8_I3HW.to(self.spec.device)).to(self.model.dtype)
-        with torch.inference_mode():
-            tokens_BT = self.model.generate(**inputs)
-        new = tokens_BT[:, inputs["input_ids"].shape[1] :].cpu()
-        return [t.strip() for t in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+        return inputs
 
-    def _answer_all(self, prompts: dict[int, Encoded], records: list[Record], refused: list[Refusal]) -> dict[int, str]:
-        config, answers = self.spec.config, dict[int, str]()
+    def generate(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the generated tokens [B, S], on the CPU; pads behind a row's end mark."""
+        asked = {k: v for k, v in inputs.items() if k != "labels"}
+        with torch.inference_mode():
+            tokens_BT = self.model.generate(**asked)
+        return tokens_BT[:, inputs["input_ids"].shape[1] :].cpu()
+
+    def texts(self, new_BS: torch.Tensor) -> list[str]:
+        """Return generated tokens as texts."""
+        return [t.strip() for t in self.tokenizer.batch_decode(new_BS, skip_special_tokens=True)]
+
+    def _answer_all(self, prompts: dict[int, Encoded], records: list[Record], refused: list[Refusal]) -> dict[int, Any]:
+        config, answers = self.spec.config, dict[int, Any]()
         rows = list(prompts)
         lengths = [len(prompts[i].input_ids) + config.max_new_tokens for i in rows]
         batches = [[rows[i] for i in b] for b in length_batches(lengths, config.token_budget, config.max_rows)]
@@ -116,8 +164,12 @@ class AnswerActor:
                         sound.append(i)
                     except ImageError as error:
                         refused.append((records[i].sample_id, records[i].source, error.reason, str(error)))
-                if sound:
-                    answers |= zip(sound, self.answer([prompts[i] for i in sound], pixels), strict=True)
+                found = self.answer([prompts[i] for i in sound], pixels) if sound else []
+                for i, answer in zip(sound, found, strict=True):
+                    if isinstance(answer, RefusedError):
+                        refused.append((records[i].sample_id, records[i].source, answer.reason, str(answer)))
+                    else:
+                        answers[i] = answer
         return answers
 
     def _pixels(self, prompt: Encoded) -> Pictures:
@@ -130,30 +182,13 @@ class AnswerActor:
         ends = {int(i) for i in (own if isinstance(own, list) else [own]) if i is not None}
         # a template's own mark, where it is not the tokenizer's end
         ends |= {int(i) for i in (self.tokenizer.eos_token_id, self.encoder.end_id) if i is not None}
+        self.ends = sorted(ends)
         base.generation_config = GenerationConfig(
             do_sample=False,
             max_new_tokens=self.spec.config.max_new_tokens,
-            eos_token_id=sorted(ends) or None,
+            eos_token_id=self.ends or None,
             pad_token_id=self.pad_id,
         )
-
-    def _write(self, name: str, records: list[Record], answers: list[str]) -> None:
-        scores = [self.benchmark.score(a, r) for a, r in zip(answers, records, strict=True)]
-        n = len(records)
-        table = pa.table(
-            {
-                "run": pa.array([self.spec.config.run] * n, pa.string()),
-                "benchmark": pa.array([self.benchmark.name] * n, pa.string()),
-                "task": pa.array([r.task for r in records], pa.string()),
-                "sample": pa.array([str(r.sample_id) for r in records], pa.string()),
-                "correct": pa.array([s == 1.0 for s in scores], pa.bool_()),
-                "score": pa.array(scores, pa.float64()),
-                "answer": pa.array(answers, pa.string()),
-                "reference": pa.array([reference(r) for r in records], pa.string()),
-            },
-            metadata={FOOTER: json.dumps(self.spec.key, sort_keys=True)},
-        )
-        write_rows(join(self.spec.out, FOLDER, f"{name}.parquet"), table, EVALS)
 
 
 def length_batches(lengths: Sequence[int], budget: int, max_rows: int) -> list[list[int]]:

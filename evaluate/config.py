@@ -10,6 +10,9 @@ from ..store.config import Config
 from ..store.errors import suggest
 from .benchmarks import BENCHMARKS
 
+# no score: what a model attends to while it answers (`imbalance.py`)
+IMBALANCE = "imbalance"
+
 
 class EvalConfig(Config):
     """One checkpoint on one test pool, answered greedily.
@@ -41,8 +44,10 @@ class EvalConfig(Config):
     @field_validator("benchmark")
     @classmethod
     def _known_benchmark(cls, name: str) -> str:
+        if name == IMBALANCE:
+            raise ValueError(f"{name} gives no scores to compare; measure it with `vinnow evaluate --benchmark {name}`")
         if name not in BENCHMARKS:
-            raise ValueError(f"unknown benchmark {name!r}{suggest(name, BENCHMARKS)}")
+            raise ValueError(f"unknown benchmark {name!r}{suggest(name, [*BENCHMARKS, IMBALANCE])}")
         return name
 
     @field_validator("template")
@@ -50,6 +55,19 @@ class EvalConfig(Config):
     def _known_template(cls, name: str) -> str:
         if name not in TEMPLATES:
             raise ValueError(f"unknown template {name!r}{suggest(name, TEMPLATES)}")
+        return name
+
+
+class ImbalanceConfig(EvalConfig):
+    """The same for the modality imbalance: the first question of each row with a picture, asked as it stands."""
+
+    benchmark: str = IMBALANCE
+
+    @field_validator("benchmark")
+    @classmethod
+    def _known_benchmark(cls, name: str) -> str:
+        if name != IMBALANCE:
+            raise ValueError(f"the benchmark is {IMBALANCE!r} here, not {name!r}; scores are an EvalConfig's")
         return name
 
 

@@ -77,6 +77,27 @@ def paired_bootstrap(
     return Interval(float(difference_N.mean()), float(low), float(high))
 
 
+def mean_intervals(values_NK: Array, seed: int, draws: int = DRAWS, confidence: float = 0.95) -> list[Interval]:
+    """Return each column's mean with its percentile interval, resampling the N rows, the same rows for all K columns.
+
+    Raises:
+        InputError: no rows.
+    """
+    n = len(values_NK)
+    if not n:
+        raise InputError("an interval needs at least one row.")
+    values_NK, rng = np.asarray(values_NK, np.float64), np.random.default_rng(seed)
+    step = max(1, _CELLS // n)
+    chance_N = np.full(n, 1 / n)
+    means_RK = np.concatenate(
+        [rng.multinomial(n, chance_N, size=min(step, draws - d)) @ values_NK / n for d in range(0, draws, step)]
+    )
+    tail = (1 - confidence) / 2
+    low_K, high_K = np.quantile(means_RK, [tail, 1 - tail], axis=0)
+    mean_K = values_NK.mean(0)
+    return [Interval(float(m), float(a), float(b)) for m, a, b in zip(mean_K, low_K, high_K, strict=True)]
+
+
 def mcnemar_exact(first_N: Array, second_N: Array) -> McNemar:
     """Test whether paired right/wrong answers differ: exact binomial on the discordant pairs, two-sided.
 

@@ -244,20 +244,30 @@ def evaluate(
     model: Annotated[str, typer.Option(help="A checkpoint folder.")],
     pool: PoolDir,
     out: Out,
+    benchmark: Annotated[str, typer.Option(help="exact_match, yes_no, option_letter, … or imbalance.")] = "exact_match",
+    beside: Annotated[list[str] | None, typer.Option(help="An earlier imbalance OUT, drawn too (repeatable).")] = None,
     sets: Sets = None,
 ) -> None:
-    """Answer a test pool greedily through an actor pool and score it: `OUT/evals.parquet`, one row a question."""
+    """Answer a test pool greedily through an actor pool and score it: `OUT/evals.parquet`, one row a question.
+
+    `--benchmark imbalance` scores nothing: attention on the picture against the question, by layer, `OUT/imbalance.html`.
+    """
     from ..actors.cluster import RayConfig, ensure_ray
-    from ..evaluate.config import EvalConfig
+    from ..evaluate.config import IMBALANCE, EvalConfig
     from ..evaluate.run import evaluate as work
     from ..models.load import model_digest
     from .config import settings
+    from .imbalance import run_imbalance
 
-    values = settings(sets)
+    given = {"model": os.path.abspath(model), "pool": os.path.abspath(pool), "run": model_digest(model)}
+    values = given | {"benchmark": benchmark} | settings(sets)
     ray = RayConfig.parse(values.pop("ray", {}), "ray")
-    config = EvalConfig.parse(
-        {"model": os.path.abspath(model), "pool": os.path.abspath(pool), "run": model_digest(model)} | values
-    )
+    if values["benchmark"] == IMBALANCE:
+        console.print(run_imbalance(values, out, beside or [], ray), soft_wrap=True)
+        return
+    if beside:
+        raise InputError("--beside is for --benchmark imbalance: scores are compared by a run's report.")
+    config = EvalConfig.parse(values)
     ensure_ray(ray)
     with bar("evaluate", "parts") as tell:
         report = work(config, out, progress=tell)

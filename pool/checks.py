@@ -29,6 +29,8 @@ REASONS = {
     "image_unreadable": "the image cannot be decoded",
     "no_trained_token": "no answer token carries loss",
     "not_encodable": "the record does not fit the model's length or the template",
+    "no_image": "the row has no picture, so there is no attention to one",
+    "no_question": "the question has no text of its own beside its pictures",
     "not_finite": "a feature became NaN or infinite",
 }
 _ROLES = ("human", "gpt")

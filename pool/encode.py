@@ -100,15 +100,19 @@ class Encoder:
                 )
         return Encoded(record.sample_id, ids_T[: self.max_len], labels_T[: self.max_len], record.images)
 
-    def prompt(self, record: Record) -> Encoded:
+    def prompt(self, record: Record, mark_question: bool = False) -> Encoded:
         """Encode the first question up to where its answer begins; all labels are -100.
 
+        With `mark_question`, tokens that hold the question's own text keep their ids as labels: not the template's words,
+        not the pictures, and not white space at either end of a stretch (the line break behind `<image>`).
         Of several pictures it is given those whose marks stand in this question: the first ones.
 
         Raises:
             EncodeError: the prompt is longer than `max_len`.
         """
         segments = self.template.prompt(record.conversations, bool(record.images))
+        if mark_question:
+            segments = [part for segment in segments for part in _marked(segment)]
         shown = sum(s.kind == "image" for s in segments)
         if 0 < shown < len(record.images):
             record = replace(record, images=record.images[:shown])
@@ -228,6 +232,16 @@ def count_image_tokens(processor: Any) -> int:
             "set num_additional_image_tokens to 1 in processor_config.json."
         )
     return tokens + extra - 1
+
+
+def _marked(segment: Segment) -> list[Segment]:
+    """Cut white space off a question's ends; its text alone is marked. Tokens do not change: stretches are whole."""
+    if not segment.asked:
+        return [segment]
+    core = segment.text.strip()
+    before, after = segment.text.split(core, 1) if core else (segment.text, "")
+    parts = (replace(segment, text=before), replace(segment, text=core, trained=True), replace(segment, text=after))
+    return [p for p in parts if p.text]
 
 
 def _length(segment: Segment) -> int:

@@ -20,12 +20,14 @@ Turns = list[dict[str, str]]
 class Segment:
     """A stretch of the prompt. `kind`: text, or a special mark; `trained`: it carries loss.
 
-    Marks: `image`; `eos`, the tokenizer's own end; `token`, the special token that `text` spells.
+    Marks: `image`; `eos`, the tokenizer's own end; `token`, the special token that `text` spells. `asked`: it is what a
+    human turn says, no part of the template.
     """
 
     kind: Literal["text", "image", "eos", "token"]
     text: str = ""
     trained: bool = False
+    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,13 @@ class Template:
 
 
 def split_image(text: str, has_image: bool) -> list[Segment]:
-    """Split a turn at every `<image>`; without a picture the mark is text like any other."""
+    """Split a human turn at every `<image>`; without a picture the mark is text like any other."""
     if not has_image or IMAGE not in text:
-        return [Segment("text", text)]
+        return [Segment("text", text, asked=True)]
     first, *rest = text.split(IMAGE)
-    found = [Segment("text", first)]
+    found = [Segment("text", first, asked=True)]
     for part in rest:
-        found += [Segment("image"), Segment("text", part)]
+        found += [Segment("image"), Segment("text", part, asked=True)]
     return [s for s in found if s.kind != "text" or s.text]
 
 

@@ -66,6 +66,20 @@ EVALS = _schema(
     answer=pa.string(),
     reference=pa.string(),
 )
+# per layer [L]: `lmar` = (image / n_image) / (text / n_text); `image` and `text` are sums of attention over tokens, means
+# over heads and the `n_generated` queries
+IMBALANCE = _schema(
+    run=pa.string(),
+    task=pa.string(),
+    sample=pa.string(),
+    answer=pa.string(),
+    n_generated=pa.int32(),
+    n_image=pa.int32(),
+    n_text=pa.int32(),
+    lmar=pa.list_(pa.float64()),
+    image=pa.list_(pa.float64()),
+    text=pa.list_(pa.float64()),
+)
 
 
 def features_schema(dim: int, stored: str) -> pa.Schema:

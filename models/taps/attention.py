@@ -147,7 +147,7 @@ class AttentionTap:
         if query_BRW.shape[-1] != key_BLW.shape[-1]:  # grouped keys: each serves several query heads
             heads = key_BLW.unflatten(-1, (-1, layer.head_dim))
             key_BLW = heads.repeat_interleave(query_BRW.shape[-1] // key_BLW.shape[-1], dim=2).flatten(2)
-        scores_BRL = _products(query_BRW, key_BLW).mul_(query_BRW.shape[-1] ** -0.5)
+        scores_BRL = products(query_BRW, key_BLW).mul_(query_BRW.shape[-1] ** -0.5)
         if self._pads_BL is not None:
             scores_BRL.masked_fill_(self._pads_BL[:, None], float("-inf"))
         return self._block(scores_BRL)
@@ -167,7 +167,7 @@ class AttentionTap:
             some = slice(first, first + HEADS)
             pairs = query[:, some].flatten(0, 1), key[:, some].flatten(0, 1)
             scores_BNRL = (
-                _products(*pairs).mul_(getattr(layer, "scaling", layer.head_dim**-0.5)).unflatten(0, (len(text_BR), -1))
+                products(*pairs).mul_(getattr(layer, "scaling", layer.head_dim**-0.5)).unflatten(0, (len(text_BR), -1))
             )
             block = self._block(scores_BNRL.masked_fill_(unseen_BRL[:, None], float("-inf"))).sum(1)
             total = block if total is None else total.add_(block)
@@ -185,7 +185,7 @@ class AttentionTap:
         return picked.sub_(norm_BR1).exp_().mul_(real_BRC)
 
 
-def _products(query_BRW: torch.Tensor, key_BLW: torch.Tensor) -> torch.Tensor:
+def products(query_BRW: torch.Tensor, key_BLW: torch.Tensor) -> torch.Tensor:
     """Return q·kᵀ [B, R, L] in float32 or wider: in half precision it overflows before scaling (spec: XMAS §3.1)."""
     if query_BRW.is_cuda and query_BRW.dtype == torch.bfloat16:
         return torch.bmm(query_BRW, key_BLW.transpose(1, 2), out_dtype=torch.float32)

@@ -28,16 +28,6 @@ def build_report(run_dir: str, data: ReportData) -> str:
 def page(data: ReportData) -> Html:
     """Return the whole page."""
     rows = headline(data.trials)
-    style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", data.title),
-        tag("style", Html(style)),
-    )
     sections = [
         tag("section", tag("h2", title), show(data, rows) or absent(data.absent.get(name, why)), id=name)
         for name, title, show, why in SECTIONS
@@ -46,4 +36,19 @@ def page(data: ReportData) -> Html:
     links = [tag("li", tag("a", title, href=f"#{name}")) for name, title, _, _ in SECTIONS]
     header = tag("header", tag("h1", data.title), tag("dl", *facts, class_="facts"))
     nav = tag("nav", tag("ul", *links), aria_label="Sections")
-    return tag("html", head, tag("body", header, nav, tag("main", *sections)), lang="en")
+    return document(data.title, [header, nav, tag("main", *sections)])
+
+
+def document(title: str, body: list[Html]) -> Html:
+    """Return a page of its own, with the report's style inside."""
+    style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", title),
+        tag("style", Html(style)),
+    )
+    return tag("html", head, tag("body", *body), lang="en")

@@ -81,6 +81,29 @@ def line_chart(
     return join([_svg(frame, drawn), _legend(series, marks=True)])
 
 
+def band_chart(frame: Frame, steps: int, series: Sequence[Series], lines: Sequence[tuple[str, float]]) -> Html:
+    """Draw series over `steps` numbered places (layers), each with the band of its intervals, and reference `lines`."""
+    slot = (frame.end - LEFT) / max(steps, 1)
+    # as many numbers as there is room for
+    every = max(1, math.ceil(steps * 24 / (frame.end - LEFT)))
+    drawn = [_axes(frame, [str(i) if i % every == 0 else "" for i in range(steps)])]
+    for name, value in lines:
+        y = frame.y(value)
+        drawn += [tag("line", x1=LEFT, x2=frame.end, y1=y, y2=y, class_="reference")]
+        drawn += [_text(name, frame.end + 6, y + 4, "start")]
+    for number, one in enumerate(series):
+        places = [(LEFT + slot * (p.x + 0.5), p) for p in one.points]
+        band = [f"{x:.1f},{frame.y(p.low):.1f}" for x, p in places]
+        band += [f"{x:.1f},{frame.y(p.high):.1f}" for x, p in reversed(places)]
+        path = " ".join(f"{x:.1f},{frame.y(p.y):.1f}" for x, p in places)
+        marks = [tag("polygon", points=" ".join(band), class_="band"), tag("polyline", points=path, class_="path")]
+        for x, p in places:
+            hint = f"{one.name}, at {p.x}: {_short(p.y)} ({_short(p.low)} to {_short(p.high)})"
+            marks.append(_marker(number, x, frame.y(p.y), hint))
+        drawn.append(tag("g", *marks, class_=f"s{one.color}"))
+    return join([_svg(frame, drawn), _legend(series, marks=True)])
+
+
 def bar_chart(frame: Frame, labels: Sequence[str], series: Sequence[Series]) -> Html:
     """Draw grouped bars: one group a label, one bar a series."""
     slot = (frame.end - LEFT) / max(len(labels), 1)

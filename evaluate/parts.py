@@ -1,0 +1,136 @@
+"""Parts of a test pool through a Ray Data pool of actors, and joined again: what every evaluation does the same way.
+
+`OUT/FOLDER/part-*.parquet` appear whole, so a rerun computes only what is missing. Every row of the pool ends in the joined
+table or under `OUT/refused/FOLDER` with a reason.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..models.load import model_digest
+from ..pool.reader import Pool
+from ..store.errors import InputError, KeyMismatchError, MissingRowsError
+from ..store.files import exists, join, list_files, open_fs, read_json
+from ..store.refusals import read_refused
+from ..store.tables import read_rows, write_rows
+from .answers import FOOTER, AnswerActor
+from .config import MATTERS, EvalConfig, EvalSpec
+
+Progress = Callable[[int, int], None]
+
+
+def make_spec(config: EvalConfig, out: str) -> EvalSpec:
+    """Resolve what is to be answered; its key holds all that answers depend on, model and pool by digest."""
+    model, pool, out = (p if "://" in p else os.path.abspath(p) for p in (config.model, config.pool, out))
+    key = {name: str(getattr(config, name)) for name in MATTERS}
+    key |= {"model": model_digest(model), "pool": Pool(pool).digest}
+    # workers start in other folders than the driver
+    config = config.model_copy(update={"model": model, "pool": pool})
+    return EvalSpec(config, out, key, "cuda" if config.gpus_per_actor else "cpu")
+
+
+def finished(spec: EvalSpec, report: str) -> dict[str, Any] | None:
+    """Return the saved report of a finished evaluation, with its parts counted as skipped; None if it is not finished.
+
+    Raises:
+        KeyMismatchError: it is another evaluation's; lists what differs.
+    """
+    path = join(spec.out, report)
+    if not exists(path):
+        return None
+    saved = read_json(path)
+    _refuse_other_key(spec.out, saved["key"], spec.key)
+    return saved | {"skipped_parts": saved["skipped_parts"] + saved["parts"], "parts": 0}
+
+
+def compute_parts(spec: EvalSpec, actor: type[AnswerActor], progress: Progress | None) -> tuple[list[str], int]:
+    """Compute the parts that are not there; return all parts' names in the pool's order, and how many were there.
+
+    Raises:
+        KeyMismatchError: `out` holds parts of another model, pool or setting; lists what differs.
+    """
+    names = [p.name for p in Pool(spec.config.pool).parts(spec.config.rows_per_part)]
+    done = _parts_done(spec, actor.FOLDER, set(names))
+    tell = progress or (lambda done, total: None)
+    tell(len(done), len(names))
+    for count, _ in enumerate(_stream(spec, actor, [n for n in names if n not in done]), len(done) + 1):
+        tell(count, len(names))
+    return names, len(done)
+
+
+def join_parts(spec: EvalSpec, actor: type[AnswerActor], names: list[str], table: str) -> tuple[pa.Table, pa.Table]:
+    """Write the parts as one table, `OUT/TABLE`, in the pool's order; return it, and the refused rows (REFUSED).
+
+    Raises:
+        MissingRowsError: a row of the pool is in neither.
+        InputError: every row is refused.
+    """
+    folder = join(spec.out, actor.FOLDER)
+    found = pa.concat_tables([read_rows(join(folder, f"{n}.parquet"), actor.SCHEMA) for n in names])
+    answered = np.array(found["sample"].to_pylist(), dtype=np.uint64)
+    refused = read_refused(spec.out, actor.FOLDER)
+    ids = refused["sample_id"].to_numpy().astype(np.uint64)
+    # a part that was answered anew may have left an older list of refusals behind
+    ids, first = np.unique(ids, return_index=True)
+    left = ~np.isin(ids, answered)
+    ids, refused = ids[left], refused.take(pa.array(np.sort(first[left])))
+    missing = np.setdiff1d(Pool(spec.config.pool).ids(), np.concatenate([answered, ids]))
+    if len(missing):
+        raise MissingRowsError(
+            f"{spec.out}: {len(missing)} rows of the test pool have neither answer nor refusal, first "
+            f"{missing[0]}. Delete {folder!r} and run again."
+        )
+    if not found.num_rows:
+        raise InputError(f"{spec.config.pool}: not one row could be asked; {join(spec.out, 'refused')!r} says why.")
+    found = found.replace_schema_metadata({FOOTER: json.dumps(spec.key)})
+    write_rows(join(spec.out, table), found, actor.SCHEMA)
+    return found, refused
+
+
+def _stream(spec: EvalSpec, actor: type[AnswerActor], names: list[str]) -> Iterator[dict[str, Any]]:
+    if not names:
+        return
+    import ray.data
+    from ray.data import ActorPoolStrategy
+
+    config = spec.config
+    data = ray.data.from_items([{"part": n} for n in names], override_num_blocks=len(names)).map_batches(
+        actor,
+        batch_size=1,
+        compute=ActorPoolStrategy(min_size=1, max_size=config.actors, max_tasks_in_flight_per_actor=2),
+        num_cpus=config.cpus_per_actor,
+        num_gpus=config.gpus_per_actor,
+        fn_constructor_kwargs={"spec": spec},
+    )
+    yield from data.iter_rows()
+
+
+def _parts_done(spec: EvalSpec, folder: str, names: set[str]) -> set[str]:
+    done = set()
+    for path in list_files(join(spec.out, folder), ".parquet"):
+        fs, inner = open_fs(path)
+        with fs.open_input_file(inner) as source:
+            footer = (pq.read_schema(source).metadata or {}).get(FOOTER.encode(), b"{}")
+        _refuse_other_key(path, json.loads(footer), spec.key)
+        done.add(path.rsplit("/", 1)[1].removesuffix(".parquet"))
+    if done - names:
+        raise InputError(
+            f"{spec.out} holds parts that this run would not write (first {min(done - names)!r}): "
+            "rows_per_part was another one. Give the old rows_per_part, or another output folder."
+        )
+    return done
+
+
+def _refuse_other_key(path: str, found: dict[str, str], wanted: dict[str, str]) -> None:
+    differ = [n for n in sorted(found.keys() | wanted.keys()) if found.get(n) != wanted.get(n)]
+    if differ:
+        listed = "; ".join(f"{n}: {found.get(n)!r} against {wanted.get(n)!r}" for n in differ)
+        raise KeyMismatchError(
+            f"{path}: these answers were made otherwise (found against wanted): {listed}. Use another output folder."
+        )

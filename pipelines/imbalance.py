@@ -1,0 +1,135 @@
+"""`vinnow evaluate --benchmark imbalance`: measure, and draw LMAR and visual mass by layer: `imbalance.html`."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from ..actors.cluster import RayConfig, ensure_ray
+from ..evaluate.config import IMBALANCE, ImbalanceConfig
+from ..evaluate.imbalance import REPORT, measure
+from ..store.errors import InputError
+from ..store.files import exists, join, read_json, write_bytes
+from .progress import bar
+from .report.build import document
+from .report.markup import Html, figure, table, tag
+from .report.svg import COLORS, Frame, Point, Series, band_chart
+
+PAGE = "imbalance.html"
+CHOICES = (
+    "Queries: the positions whose outputs chose the generated tokens, end mark included. Attention: mean over heads and "
+    "queries. Image: all image tokens. Text: the question's own tokens (no BOS, system prompt, role words). LMAR: mean "
+    "over rows of image attention a token / text attention a token. Rows without a picture are left out."
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One checkpoint's `imbalance.json`, under the name of its folder."""
+
+    name: str
+    found: dict[str, Any]
+
+
+def run_imbalance(values: dict[str, Any], out: str, beside: list[str], ray: RayConfig) -> str:
+    """Measure a checkpoint, draw it with earlier outputs `beside` it; return what to tell the user.
+
+    Raises:
+        InputError: see `evaluate.imbalance.measure`; or a folder beside it was measured on another pool, or not at all.
+    """
+    if len(beside) >= COLORS:
+        raise InputError(f"--beside: at most {COLORS - 1} other outputs fit into one plot, not {len(beside)}.")
+    others = [_read(folder) for folder in beside]
+    config = ImbalanceConfig.parse(values)
+    ensure_ray(ray)
+    with bar(IMBALANCE, "parts") as tell:
+        report = measure(config, out, tell)
+    path = draw(out, others)
+    skipped = f", {report.refused} left out {report.reasons}" if report.refused else ""
+    return f"mean LMAR {report.lmar:.4f}, visual mass {report.mass:.4f} ({report.rows} rows{skipped}); {path}"
+
+
+def draw(out: str, others: list[Measured]) -> str:
+    """Write `OUT/imbalance.html`: two charts and a table of the measurement in `out` and of others; return its path.
+
+    Raises:
+        InputError: another one was measured on another pool.
+    """
+    mine = _read(out)
+    for other in others:
+        if other.found["key"]["pool"] != mine.found["key"]["pool"]:
+            raise InputError(
+                f"--beside {other.name}: it was measured on another pool ({other.found['key']['pool']} against "
+                f"{mine.found['key']['pool']}): other rows, other curves. Measure both on one pool."
+            )
+    path = join(out, PAGE)
+    write_bytes(path, f"<!doctype html>\n{document('Modality imbalance', page([mine, *others]))}\n".encode())
+    return path
+
+
+def page(measured: list[Measured]) -> list[Html]:
+    """Return the page's body."""
+    names = _distinct([m.name for m in measured])
+    charts = [
+        figure(_chart(measured, names, "lmar", "LMAR by layer"), "Band: 95 % of bootstraps over rows. 1: balanced."),
+        figure(
+            _chart(measured, names, "mass", "Visual attention mass by layer"),
+            "The share of attention that falls on image tokens, of 1.",
+        ),
+    ]
+    head = ["Checkpoint", "Rows", "Left out", "LMAR", "Ratio of means", "Visual mass", "Generated with"]
+    rows = [_row(name, m.found) for name, m in zip(names, measured, strict=True)]
+    tasks = [
+        [f"{name}: {task}", m.found["rows_by_task"][task], *map(_mean, (curve["lmar"], curve["mass"]))]
+        for name, m in zip(names, measured, strict=True)
+        for task, curve in m.found["by_task"].items()
+    ]
+    return [
+        tag("header", tag("h1", "Modality imbalance"), tag("p", CHOICES, class_="note")),
+        *charts,
+        table("Means over layers", head, rows, {1, 2, 3, 4, 5}),
+        table("By task", ["Checkpoint: task", "Rows", "LMAR", "Visual mass"], tasks, {1, 2, 3}),
+    ]
+
+
+def _chart(measured: list[Measured], names: list[str], what: str, title: str) -> Html:
+    series = []
+    for number, (name, m) in enumerate(zip(names, measured, strict=True)):
+        curve = m.found["curve"]
+        bands = zip(curve[what], curve[f"{what}_low"], curve[f"{what}_high"], strict=True)
+        series.append(Series(name, number, [Point(x, *values) for x, values in enumerate(bands)]))
+    top = max(p.high for one in series for p in one.points)
+    lines = [("balanced", 1.0)] if what == "lmar" else []
+    high = 1.08 * max(top, 1.0 if lines else 0.0)
+    words = "; ".join(f"{one.name}: " + ", ".join(f"{p.y:.3g}" for p in one.points) for one in series)
+    frame = Frame(title, words, "layer", 0.0, high, right=76.0 if lines else 16.0)
+    return band_chart(frame, max(len(one.points) for one in series), series, lines)
+
+
+def _row(name: str, found: dict[str, Any]) -> list[Any]:
+    curve, key = found["curve"], found["key"]
+    how = f"{key['template']}, at most {key['max_new_tokens']} tokens, {key['precision']}"
+    means = [_mean(curve[n]) for n in ("lmar", "ratio_of_means", "mass")]
+    return [name, found["rows"], found["refused"], *means, how]
+
+
+def _mean(values: list[float]) -> str:
+    return f"{sum(values) / len(values):.4f}"
+
+
+def _read(folder: str) -> Measured:
+    if not exists(join(folder, REPORT)):
+        raise InputError(
+            f"{folder!r} holds no finished imbalance measurement ({REPORT}). Make one with "
+            f"`vinnow evaluate --benchmark {IMBALANCE} --out {folder}`."
+        )
+    return Measured(folder if "://" in folder else os.path.abspath(folder), read_json(join(folder, REPORT)))
+
+
+def _distinct(paths: list[str]) -> list[str]:
+    """Return the shortest ends of the paths that tell them apart."""
+    parts = [p.rstrip("/").split("/") for p in paths]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(p[-length:]) for p in parts]
+        if len(set(names)) == len(names):
+            return names
+    return paths

@@ -1,0 +1,100 @@
+"""`vinnow evaluate --benchmark imbalance`: what it prints and draws, alone and beside another checkpoint."""
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from typer.testing import CliRunner
+from vinnow.evaluate.config import ImbalanceConfig
+from vinnow.evaluate.imbalance import ImbalanceActor
+from vinnow.evaluate.parts import make_spec
+from vinnow.models.load import model_digest
+from vinnow.pipelines.cli import app
+from vinnow.pipelines.imbalance import _distinct
+from vinnow.store.errors import InputError
+
+SETS = ("--set", "max_new_tokens=2", "--set", "rows_per_part=60")
+
+
+def evaluate(model, pool, out, *more):
+    arguments = ["evaluate", "--model", model, "--pool", pool, "--out", out, *SETS, *more]
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def parts(tiny_pool, target_pool, twin_path, tmp_path_factory):
+    """Outputs whose parts are there, of two pools: the command has only to join and to draw."""
+    root = tmp_path_factory.mktemp("imbalance")
+    for name, pool in (("one", tiny_pool), ("two", tiny_pool), ("target", target_pool)):
+        values = {"model": twin_path, "pool": pool, "run": model_digest(twin_path), "rows_per_part": 60}
+        actor = ImbalanceActor(
+            make_spec(ImbalanceConfig.parse(values | {"max_new_tokens": 2}), str(root / name / "eval"))
+        )
+        for part in actor.parts:
+            actor.compute(part)
+    return root
+
+
+def shapes(page):
+    """Return each chart's elements by class, out of a page whose SVG must be well-formed."""
+    charts = [ElementTree.fromstring(s) for s in re.findall(r'<svg[^>]*class="chart".*?</svg>', page, flags=re.S)]
+    return [[(e.get("class"), e) for e in c.iter()] for c in charts]
+
+
+def test_a_checkpoint_is_measured_and_drawn_beside_others(parts, tiny_pool, target_pool, twin_path, ray_cluster):
+    done = evaluate(twin_path, tiny_pool, parts / "one" / "eval", "--benchmark", "imbalance")
+    assert done.exit_code == 0, done.output
+    found = json.loads((parts / "one" / "eval" / "imbalance.json").read_text())
+    assert f"mean LMAR {found['lmar']:.4f}" in done.output
+    assert "(48 rows, 12 left out {'no_image': 12})" in done.output
+    assert str(parts / "one" / "eval" / "imbalance.html") in done.output
+    here = (parts / "two" / "eval", "--set", "benchmark=imbalance", "--beside", parts / "one" / "eval")
+    done = evaluate(twin_path, tiny_pool, *here)
+    assert done.exit_code == 0, done.output
+    page = (parts / "two" / "eval" / "imbalance.html").read_text()
+    assert page.count("<!doctype html>") == 1
+    lmar, mass = shapes(page)
+    for chart, lines in ((lmar, 1), (mass, 0)):
+        kinds = [kind for kind, _ in chart]
+        assert (kinds.count("path"), kinds.count("band"), kinds.count("reference")) == (2, 2, lines)
+        assert kinds.count("mark") == 2 * 2  # two models of two layers
+    # the line at 1 stands where 1 is on the axis of the curves: above what is less, below what is more
+    at = float(next(e for kind, e in lmar if kind == "reference").get("y1"))
+    curve = next(e for kind, e in lmar if kind == "path").get("points").split()
+    for point, value in zip(curve, found["curve"]["lmar"], strict=True):
+        y = float(point.split(",")[1])
+        assert abs(y - at) < 0.2 or (y < at) == (value > 1)
+    for name in ("one/eval", "two/eval"):
+        assert f">{name}<" in page
+    for task, rows in found["rows_by_task"].items():
+        assert f'>one/eval: {task}</th><td class="n">{rows}</td>' in page
+    # and another pool's rows are other rows
+    elsewhere = evaluate(
+        twin_path,
+        target_pool,
+        parts / "target" / "eval",
+        "--benchmark",
+        "imbalance",
+        "--beside",
+        parts / "one" / "eval",
+    )
+    assert isinstance(elsewhere.exception, InputError)
+    assert "another pool" in str(elsewhere.exception)
+
+
+def test_what_cannot_be_drawn_is_explained(tiny_pool, twin_path, tmp_path):
+    nothing = evaluate(twin_path, tiny_pool, tmp_path, "--benchmark", "imbalance", "--beside", tmp_path / "none")
+    assert "no finished imbalance measurement" in str(nothing.exception)
+    many = evaluate(twin_path, tiny_pool, tmp_path, "--benchmark", "imbalance", *(["--beside", "x"] * 7))
+    assert "at most 6" in str(many.exception)
+    scored = evaluate(twin_path, tiny_pool, tmp_path, "--benchmark", "yes_no", "--beside", tmp_path)
+    assert "--beside is for --benchmark imbalance" in str(scored.exception)
+    typo = evaluate(twin_path, tiny_pool, tmp_path, "--benchmark", "imbalanc")
+    assert "unknown benchmark 'imbalanc'; did you mean 'imbalance'" in str(typo.exception)
+
+
+def test_names_are_as_short_as_they_can_be_told_apart():
+    assert _distinct(["/a/mores/eval", "/a/plain/eval"]) == ["mores/eval", "plain/eval"]
+    assert _distinct(["/a/b"]) == ["b"]
+    assert _distinct(["/a/b", "/a/b"]) == ["/a/b", "/a/b"]
