@@ -7,6 +7,7 @@ of blocks has no such place to go back to, and would have to be shuffled and gro
 """
 
 import json
+import multiprocessing
 import os
 import queue
 import threading
@@ -164,6 +165,9 @@ def stream(made: MicroBatches, count: int) -> Iterator[dict[str, Any]]:
     if not config.loader_workers:
         yield from prefetch(made.__getitem__, iter(range(count)))
         return
+    # a fork of a Ray worker would take its threads' locks along; the server imports what its children need once
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload([__name__])
     loader = DataLoader(
         made,
         batch_size=None,
@@ -172,8 +176,7 @@ def stream(made: MicroBatches, count: int) -> Iterator[dict[str, Any]]:
         prefetch_factor=AHEAD,
         collate_fn=_as_it_is,
         pin_memory=config.use_gpu,
-        # a fork of a Ray worker would take its threads' locks along
-        multiprocessing_context="forkserver",
+        multiprocessing_context=server,
     )
     yield from loader
 

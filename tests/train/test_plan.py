@@ -12,11 +12,12 @@ from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError
 from vinnow.train.config import TrainConfig
-from vinnow.train.data import Batches, Rows, prefetch
+from vinnow.train.data import Batches, MicroBatches, Rows, prefetch, stream
 from vinnow.train.deepspeed_json import deepspeed_json
 from vinnow.train.loss import LossModule
 from vinnow.train.optimizer import lr_factor, make_optimizer
 from vinnow.train.order import Order
+from vinnow.train.run import _count_refused
 
 
 def config(**changes):
@@ -233,6 +234,28 @@ def test_rows_are_the_picks_whatever_the_files_order(tiny_pool):
     assert np.array_equal(rows.ids, np.sort(Pool(tiny_pool).ids()))
     text = [r.sample_id for r in Pool(tiny_pool).take(rows.ids) if not r.images]
     assert rows.ids[~rows.has_image].tolist() == text
+
+
+def test_processes_hand_over_what_a_thread_does(tiny_pool, twin_path, tmp_path):
+    cfg = config(pool=tiny_pool, model=twin_path)
+    found = [
+        list(stream(MicroBatches(c, str(tmp_path), 0, 3), 5))
+        for c in (cfg, cfg.model_copy(update={"loader_workers": 2, "loader_threads": 1}))
+    ]
+    for mine, other in zip(*found, strict=True):
+        assert mine.keys() == other.keys()
+        assert torch.equal(mine["input_ids"], other["input_ids"])
+        assert torch.equal(mine["labels"], other["labels"])
+        assert mine["pixel_values"] is other["pixel_values"] is None or torch.equal(
+            mine["pixel_values"], other["pixel_values"]
+        )
+    assert {b["pixel_values"].dtype for b in found[0] if b["pixel_values"] is not None} == {torch.uint8}
+    # what is left out is listed by whoever met it, and counted once
+    gone = cfg.model_copy(update={"image_root": str(tmp_path), "loader_workers": 2})
+    list(stream(MicroBatches(gone, str(tmp_path), 0, 0), 8))
+    files = sorted(tmp_path.glob("refused-rank0*.jsonl"))
+    assert [f.name for f in files] == ["refused-rank0-loader0.jsonl", "refused-rank0-loader1.jsonl"]
+    assert 0 < _count_refused(str(tmp_path)) <= int(Rows(cfg).has_image.sum())
 
 
 def test_prefetch_keeps_order_and_hands_errors_over():
