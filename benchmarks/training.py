@@ -5,8 +5,8 @@ same rows, collated beforehand and lying in pinned memory, and torch's fused Ada
 keeps float32 master weights and writes its log. `fixed`: every row has 776 tokens, a step is 16. `realistic`: log-normal
 lengths, 6 % without a picture, a step is 8 × 16, gradient checkpointing; the bare loop takes rows as they come, ours groups
 them by modality and length as LLaVA does.
-`python benchmarks/training.py` measures both on one GPU, to benchmarks/results/training.json; `--recipes` other kinds
-of training (training_recipes.json), `--gpus 2` one GPU against two (training_scaling.json). `--tiny` tries it on a CPU.
+`python benchmarks/training.py` measures every side that the GPUs at hand allow and writes benchmarks/results/training.json;
+`--sides "ours;bare"` measures some again. `--tiny` tries it on a CPU.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _measure import RESULTS, versions, write
+from _measure import RESULTS, versions
 from vinnow.actors.cluster import RayConfig, ensure_ray
 from vinnow.models.load import DTYPES, load_processor
 from vinnow.models.parts import LORA_TARGETS
@@ -43,7 +43,6 @@ WORDS = TEXT.split()
 # a micro-batch; its number in a step of realistic rows; rows of the first steps, which are not counted
 TOKENS, BATCH, MANY, WARM = 776, 16, 8, 64
 LORA = {"parts": ["projector", "lora"], "lora": {"r": 128, "alpha": 256, "dropout": 0.05}}
-MORES = {"rank": 4, "positions": "f4+l5"}
 
 
 def write_pool(folder: Path, rows: int, realistic: bool) -> str:
@@ -88,7 +87,7 @@ def make_config(where: dict[str, Any], realistic: bool, changes: dict[str, Any])
     """Return a training of some steps on one of the pools."""
     size = BATCH * changes.get("workers", 1) * (MANY if realistic else 1)
     base = {"model": where["model"], "pool": where["realistic" if realistic else "fixed"], "lr": 1e-5}
-    base |= {"use_gpu": where["gpu"], "loader_workers": 4, "precision": "bfloat16"}
+    base |= {"use_gpu": where["gpu"], "loader_workers": where["loaders"], "precision": "bfloat16"}
     base |= {"max_len": 2048 if realistic else TOKENS, "max_steps": where["steps"] // (4 if realistic else 1)}
     base |= {"global_batch": size, "micro_batch": BATCH}
     return TrainConfig.parse(base | LORA | changes)
@@ -177,107 +176,103 @@ def bare_side(where: dict[str, Any], realistic: bool = False, **changes: Any) ->
     return found
 
 
-def out_of_memory(where: dict[str, Any]) -> str:
-    """Ask for more than a GPU has, and return what is said."""
+QLORA = {"lora": {"r": 64, "alpha": 16, "dropout": 0.05}, "quantise": "nf4"}
+STEER = {"parts": ["projector", "mores"], "mores": {"rank": 4, "positions": "f4+l5"}, "lora": None}
+# 16 realistic rows of up to 2,048 tokens do not fit without it
+CHECKPOINTING = {"gradient_checkpointing": True}
+IN_FULL = {"parts": ["projector", "language_model"], "lora": None, "zero_stage": 3} | CHECKPOINTING
+# name: changes to the config; "bare …" is the other side, "… realistic" has the other rows
+SIDES: dict[str, dict[str, Any]] = {
+    "bare": {},
+    "ours": {},
+    "compiled": {"compile": True},
+    "two GPUs": {"workers": 2},
+    "two GPUs, ZeRO-3": {"workers": 2, "zero_stage": 3},
+    "two GPUs, ZeRO-3 in full": {"workers": 2} | IN_FULL,
+    "QLoRA": QLORA,
+    "ZeRO-3": {"zero_stage": 3},
+    "MoReS": STEER,
+    "connector only": {"parts": ["projector"], "lora": None},
+    "bare, realistic": CHECKPOINTING,
+    "ours, realistic": CHECKPOINTING,
+    "compiled, realistic": CHECKPOINTING | {"compile": True},
+    "too much": {"micro_batch": 128, "global_batch": 128, "max_steps": 1},
+}
+RATIOS = {
+    "ours / bare": ("ours", "bare"),
+    "compiled / bare": ("compiled", "bare"),
+    "two GPUs / one": ("two GPUs", "ours"),
+    "ours / bare, realistic": ("ours, realistic", "bare, realistic"),
+    "compiled / bare, realistic": ("compiled, realistic", "bare, realistic"),
+}
+
+
+def measure(where: dict[str, Any], name: str) -> dict[str, Any]:
+    """Run one side."""
+    changes, realistic = SIDES[name], "realistic" in name
+    if name.startswith("bare"):
+        return bare_side(where, realistic, **changes)
     try:
-        ours(where, "too much", micro_batch=128, global_batch=128, max_steps=1)
+        return ours(where, name, realistic, **changes)
     except VinnowError as error:
-        return str(error)
-    return "it fitted"
-
-
-def one_gpu(where: dict[str, Any]) -> dict[str, Any]:
-    """Return ours beside the bare loop."""
-    found = {
-        "bare": bare_side(where),
-        "ours": ours(where, "ours"),
-        "compiled": ours(where, "compiled", compile=True),
-        # 16 rows of up to 2,048 tokens do not fit without it
-        "bare, realistic": bare_side(where, True, gradient_checkpointing=True),
-        "ours, realistic": ours(where, "realistic", True, gradient_checkpointing=True),
-        "compiled, realistic": ours(where, "compiled realistic", True, gradient_checkpointing=True, compile=True),
-    }
-    # a fixed row has as many tokens on both sides; of realistic ones the first steps, which are left out, differ
-    rate = {name: row["tokens_per_s"] for name, row in found.items()}
-    kinds = [(side, kind) for side in ("ours", "compiled") for kind in ("", ", realistic")]
-    ratios = {f"{side} / bare{kind}": rate[side + kind] / rate["bare" + kind] for side, kind in kinds}
-    return {
-        "claim": "a training step of LLaVA-1.5-7B's shape, LoRA r=128 + projector, 776 tokens, batch 16, bf16",
-        "ratio": ratios["ours / bare"],
-        "ratios": ratios,
-        "rows": found,
-    }
-
-
-def recipes(where: dict[str, Any]) -> dict[str, Any]:
-    """Return the other kinds of training on one GPU, and what is said when its memory runs out."""
-    found = {
-        "LoRA r=128, ZeRO-2": ours(where, "lora"),
-        "QLoRA r=64, nf4": ours(where, "qlora", quantise="nf4", lora={"r": 64, "alpha": 16, "dropout": 0.05}),
-        "LoRA r=128, ZeRO-3": ours(where, "zero3", zero_stage=3),
-        "MoReS r=4": ours(where, "mores", parts=["projector", "mores"], mores=MORES, lora=None),
-        "connector only": ours(where, "connector", parts=["projector"], lora=None),
-    }
-    return {
-        "claim": "kinds of training of LLaVA-1.5-7B's shape on one GPU, 776 tokens, batch 16, bf16",
-        "ratio": found["QLoRA r=64, nf4"]["samples_per_s"] / found["LoRA r=128, ZeRO-2"]["samples_per_s"],
-        "rows": found,
-        "out_of_memory": out_of_memory(where) if where["gpu"] else None,
-    }
-
-
-def several_gpus(where: dict[str, Any], gpus: int) -> dict[str, Any]:
-    """Return one GPU against several, and what fits several alone."""
-    full = {"parts": ["projector", "language_model"], "lora": None, "zero_stage": 3, "gradient_checkpointing": True}
-    found = {
-        "ZeRO-2 LoRA, 1": ours(where, "one"),
-        f"ZeRO-2 LoRA, {gpus}": ours(where, "two", workers=gpus),
-        f"ZeRO-3 LoRA, {gpus}": ours(where, "zero3", workers=gpus, zero_stage=3),
-        f"ZeRO-2 QLoRA, {gpus}": ours(where, "qlora", workers=gpus, quantise="nf4"),
-        f"ZeRO-3 in full, checkpointing, {gpus}": ours(where, "full", workers=gpus, **full),
-    }
-    return {
-        "claim": f"ZeRO-2 LoRA r=128 of LLaVA-1.5-7B's shape on {gpus} GPUs of one host (nccl) against 1",
-        "ratio": found[f"ZeRO-2 LoRA, {gpus}"]["samples_per_s"] / found["ZeRO-2 LoRA, 1"]["samples_per_s"],
-        "rows": found,
-    }
+        if name != "too much":
+            raise
+        return {"said": str(error)}
 
 
 def main() -> None:
-    """Measure and write the row."""
+    """Measure the sides that were asked for and write each into the row as it is done."""
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--out")
-    arguments.add_argument("--gpus", type=int, default=1)
-    arguments.add_argument("--recipes", action="store_true", help="other kinds of training instead of the bare loop")
-    arguments.add_argument("--folder", help="keep the model here, for the next run")
+    arguments.add_argument("--out", default=str(RESULTS / "training.json"))
+    arguments.add_argument("--sides", help="names, separated by semicolons; without it all that the GPUs allow")
     arguments.add_argument("--steps", type=int, default=16)
+    arguments.add_argument("--folder", help="keep the model here, for the next run")
+    arguments.add_argument("--loaders", type=int, default=4, help="loader_workers of ours")
     arguments.add_argument("--tiny", action="store_true")
     arguments.add_argument("--bare")
     asked = arguments.parse_args()
     if asked.bare:
         print(json.dumps(bare(TrainConfig.parse(json.loads(asked.bare)))))
         return
-    if not asked.tiny and torch.cuda.device_count() < asked.gpus:
-        print(f"benchmarks/training.py needs {asked.gpus} CUDA GPUs of at least 120 GB; skipped")
+    gpus = torch.cuda.device_count()
+    if not gpus and not asked.tiny:
+        print("benchmarks/training.py needs a CUDA GPU of at least 120 GB, two for some rows; skipped")
         return
+    possible = [n for n, changes in SIDES.items() if changes.get("workers", 1) <= max(1, gpus)]
+    sides = asked.sides.split(";") if asked.sides else possible
+    kept = {"rows": {}}
+    if asked.sides and Path(asked.out).is_file():
+        kept = json.loads(Path(asked.out).read_text())
+    machine = f"{torch.cuda.get_device_name() if gpus else 'CPU, tiny: no result'}, {os.cpu_count()} CPU cores"
     with tempfile.TemporaryDirectory() as name:
-        folder, kept, begin = Path(name), Path(asked.folder or name), time.time()
-        rows = asked.steps * BATCH * max(asked.gpus, MANY // 4)
-        where = {"folder": folder, "steps": asked.steps, "gpu": torch.cuda.is_available()}
-        done = kept / "base" / "processor_config.json"  # written last
-        where["model"] = str(kept / "base") if done.is_file() else write_model(kept, asked.tiny)
-        where["fixed"] = write_pool(folder / "fixed", rows, realistic=False)
-        where["realistic"] = write_pool(folder / "realistic", rows, realistic=True)
-        print(f"model and pools written in {time.time() - begin:.0f} s", flush=True)
+        where = prepare(Path(name), Path(asked.folder or name), asked.steps, asked.tiny)
+        where["loaders"] = asked.loaders
         ensure_ray(RayConfig(object_store_mb=400 if asked.tiny else 8_000, dashboard=False))
-        if asked.gpus > 1:
-            kind, result = "_scaling", several_gpus(where, asked.gpus)
-        else:
-            kind, result = ("_recipes", recipes(where)) if asked.recipes else ("", one_gpu(where))
-    name = torch.cuda.get_device_name() if where["gpu"] else "CPU, tiny: no result"
-    result["machine"] = f"{asked.gpus} x {name}, {os.cpu_count()} CPU cores"
-    result["versions"] = versions("torch", "transformers", "peft", "deepspeed", "ray")
-    write(result, asked.out or RESULTS / f"training{kind}.json")
+        for side in sides:
+            kept["rows"][side] = measure(where, side)
+            ours_first = {n: kept["rows"][n]["tokens_per_s"] for n in kept["rows"] if n != "too much"}
+            # a fixed row has as many tokens on both sides; of realistic ones the first steps, which do not count, differ
+            kept["ratios"] = {
+                n: ours_first[a] / ours_first[b] for n, (a, b) in RATIOS.items() if {a, b} <= set(ours_first)
+            }
+            kept["ratio"] = kept["ratios"].get("ours / bare")
+            kept["claim"] = "training steps of LLaVA-1.5-7B's shape, LoRA r=128 + projector, 776 tokens, 16 rows, bf16"
+            kept["machine"] = machine
+            kept["versions"] = versions("torch", "transformers", "peft", "deepspeed", "ray")
+            Path(asked.out).write_text(json.dumps(kept, indent=2) + "\n")
+    print(json.dumps(kept, indent=2))
+
+
+def prepare(folder: Path, kept: Path, steps: int, tiny: bool) -> dict[str, Any]:
+    """Write the model, unless an earlier run has left it, and both pools; returns where all is."""
+    begin, most = time.time(), steps * BATCH * 2
+    where: dict[str, Any] = {"folder": folder, "steps": steps, "gpu": torch.cuda.is_available()}
+    done = kept / "base" / "processor_config.json"  # written last
+    where["model"] = str(kept / "base") if done.is_file() else write_model(kept, tiny)
+    where["fixed"] = write_pool(folder / "fixed", most, realistic=False)
+    where["realistic"] = write_pool(folder / "realistic", most, realistic=True)
+    print(f"model and pools written in {time.time() - begin:.0f} s", flush=True)
+    return where
 
 
 if __name__ == "__main__":

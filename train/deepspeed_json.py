@@ -33,7 +33,8 @@ def deepspeed_json(config: TrainConfig) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": config.micro_batch,
         "gradient_accumulation_steps": config.accumulation,
         "gradient_clipping": config.grad_clip,
-        "bf16": {"enabled": config.precision == "bfloat16"},
+        # the loop itself stops at a loss that is not finite; DeepSpeed would look at each gradient, and skip a step unseen
+        "bf16": {"enabled": config.precision == "bfloat16", "check_grad_overflow": False},
         "zero_optimization": zero,
         # the optimizer is torch's AdamW, given from outside
         "zero_allow_untested_optimizer": True,

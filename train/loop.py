@@ -1,6 +1,7 @@
 """What every Ray Train worker runs: DeepSpeed around the loss, step by step, from the last reported state."""
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from ..models.load import load
 from ..models.mores import add_mores
 from ..models.parts import add_lora, base_of, set_trainable
 from ..pool.encode import Encoder
+from ..store.errors import NotFiniteError
 from ..store.files import write_json
 from .checkpoint import Extra, gather_moments, load_state, save_model, save_state, seed_step
 from .config import TrainConfig
@@ -26,6 +28,7 @@ from .optimizer import lr_factor, make_optimizer
 from .trackers import Tracker, open_trackers
 from .validation import Validation, on_engine
 
+AFTER_NAN = "Lower lr, set grad_clip (1.0, say) or train in float32, in another `out`; the last good state stays here."
 LOG, ENGINE, BEST = "log.jsonl", "engine.json", "best"
 
 
@@ -172,7 +175,10 @@ def _one_step(worker: Worker, step: int, batches: Any, where: dict[str, Any]) ->
         total[0] += loss.detach() / (worker.config.accumulation * worker.config.workers)
         total[1] += int(batch["n_tokens"].sum())
     torch.distributed.all_reduce(total)
-    return float(total[0]), int(total[1])
+    loss, tokens = total.tolist()
+    if not math.isfinite(loss):
+        raise NotFiniteError(f"the loss of step {step + 1} is {loss}. {AFTER_NAN}")
+    return loss, int(tokens)
 
 
 def _keep(worker: Worker, step: int) -> None:
@@ -210,6 +216,10 @@ def _validate(worker: Worker, done: int) -> None:
 def _report_state(worker: Worker, step: int, loss: float) -> None:
     import ray.train
 
+    # a gradient that was not finite shows in the weights; such a state must not become the one to go on from
+    mine = [getattr(p, "ds_tensor", p).detach() for p in worker.engine.module.parameters() if p.requires_grad]
+    if not bool(torch.stack([t.float().norm() for t in mine]).isfinite().all()):
+        raise NotFiniteError(f"weights are not finite after step {step}. {AFTER_NAN}")
     with tempfile.TemporaryDirectory() as folder:
         save_state(worker.engine, folder, step, worker.rank)
         ray.train.report({"step": step, "loss": loss}, checkpoint=ray.train.Checkpoint.from_directory(folder))
