@@ -11,21 +11,17 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field, field_validator
-from transformers import (
-    CONFIG_MAPPING,
-    CLIPVisionConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
-)
-from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+from pydantic import Field, model_validator
+from transformers import CONFIG_MAPPING, LlavaConfig, PreTrainedTokenizerFast
 
 from ..pool.templates import TEMPLATES
 from ..store.config import Config
 from ..store.errors import suggest
+from .family.connectors import ConnectorSpec
+from .family.llava import class_of
 from .family.llms import LLMS
+from .family.processor import image_processor, make_processor
+from .family.towers import TOWERS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -36,10 +32,12 @@ SPECIALS = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 class TwinConfig(Config):
     """Parts and sizes of the twin. `image` and `patch` in pixels; (image / patch)² image tokens.
 
-    `llm` is a key of `family.llms.LLMS`.
+    `llm` is a key of `family.llms.LLMS`, `tower` one of `family.towers.TOWERS`.
     """
 
     llm: str = "llama"
+    tower: str = "clip"
+    connector: ConnectorSpec = ConnectorSpec()
     image: int = Field(64, ge=8)
     patch: int = Field(16, ge=2)
     vision_hidden: int = 64
@@ -54,28 +52,25 @@ class TwinConfig(Config):
     init_std: float = Field(0.02, gt=0)
     seed: int = 0
 
-    @field_validator("llm")
-    @classmethod
-    def _known_llm(cls, name: str) -> str:
-        if name not in LLMS:
-            raise ValueError(f"unknown language model {name!r}{suggest(name, LLMS)}")
-        return name
+    @model_validator(mode="after")
+    def _known(self) -> "TwinConfig":
+        for name, table in ((self.llm, LLMS), (self.tower, TOWERS)):
+            if name not in table:
+                raise ValueError(f"unknown part {name!r}{suggest(name, table)}")
+        return self
 
 
 def build_twin(out: str, texts: Iterable[str], config: TwinConfig) -> str:
     """Make the twin's tokenizer, processor and random weights, save them as a Hugging Face folder, return its path."""
     tokenizer = train_tokenizer(texts, config)
-    processor = LlavaProcessor(
-        _image_processor(config.image),
-        tokenizer,
-        patch_size=config.patch,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-    )
+    tower = TOWERS[config.tower]
+    images = image_processor(config.image, tower.colours)
+    processor = make_processor(images, tokenizer, tower, config.patch, config.connector)
     # a fork, so that building a twin leaves the caller's random state alone
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = LlavaForConditionalGeneration(twin_config(config, tokenizer))
+        found = twin_config(config, tokenizer)
+        model = class_of(found)(found)
     model.generation_config.update(pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
     os.makedirs(out, exist_ok=True)
     model.save_pretrained(out)
@@ -85,24 +80,38 @@ def build_twin(out: str, texts: Iterable[str], config: TwinConfig) -> str:
 
 def twin_config(config: TwinConfig, tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
     """Return the Hugging Face config of the twin."""
-    vision = CLIPVisionConfig(
-        hidden_size=config.vision_hidden,
-        intermediate_size=2 * config.vision_hidden,
-        num_hidden_layers=config.vision_layers,
-        num_attention_heads=config.heads,
-        image_size=config.image,
-        patch_size=config.patch,
-        initializer_range=config.init_std,
+    tower = TOWERS[config.tower]
+    more: dict[str, Any] = (
+        {} if config.connector.plain else {"connector": config.connector.model_dump(exclude_none=True)}
     )
-    text = text_config(config, tokenizer)
+    if LLMS[config.llm].head_bias:
+        more["head_bias"] = True
     return LlavaConfig(
-        vision_config=vision,
-        text_config=text,
+        vision_config=vision_config(config),
+        text_config=text_config(config, tokenizer),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        vision_feature_select_strategy="default",
+        vision_feature_select_strategy=tower.strategy,
         vision_feature_layer=config.feature_layer,
         projector_hidden_act="gelu",
+        **more,
     )
+
+
+def vision_config(config: TwinConfig) -> Any:
+    """Return the Hugging Face config of the twin's vision tower."""
+    values: dict[str, Any] = {
+        "hidden_size": config.vision_hidden,
+        "intermediate_size": 2 * config.vision_hidden,
+        "num_hidden_layers": config.vision_layers,
+        "num_attention_heads": config.heads,
+        "image_size": config.image,
+        "patch_size": config.patch,
+        "initializer_range": config.init_std,
+    }
+    if config.tower == "dinov2":  # whose feed-forward width is a ratio
+        values["mlp_ratio"] = 2
+        del values["intermediate_size"]
+    return CONFIG_MAPPING[TOWERS[config.tower].kind](**values)
 
 
 def text_config(config: TwinConfig, tokenizer: PreTrainedTokenizerFast) -> Any:
@@ -162,12 +171,3 @@ def _only_specials(core: "Tokenizer", count: int) -> "Tokenizer":
     state = json.loads(core.to_str())
     state["added_tokens"] = state["added_tokens"][:count]
     return type(core).from_str(json.dumps(state))
-
-
-def _image_processor(size: int) -> LlavaImageProcessorPil:
-    return LlavaImageProcessorPil(
-        size={"shortest_edge": size},
-        crop_size={"height": size, "width": size},
-        image_mean=[0.48145466, 0.4578275, 0.40821073],
-        image_std=[0.26862954, 0.26130258, 0.27577711],
-    )

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from ...pool.templates import TEMPLATES
+
 _SEPARATE = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -17,8 +19,9 @@ class Llm:
     """One kind of language model.
 
     `templates`: conversation templates (`pool/templates.py`); the first whose special tokens the tokenizer knows is the
-    default, the last one is that of the plain base model. `linears`: leaf names of the Linears in a block, where LoRA goes. `options`: what a small config of this
-    kind must say besides the common sizes (the twin). `head_bias`: its LM head has a bias, which Hugging Face's LLaVA has not.
+    default, the last one is that of the plain base model. `linears`: leaf names of the Linears in a block, where LoRA goes.
+    `options`: what a small config of this kind must say besides the common sizes (the twin). `head_bias`: its LM head has
+    a bias, which Hugging Face's LLaVA has not.
     """
 
     kinds: tuple[str, ...]
@@ -56,3 +59,9 @@ def lora_names(language_model: Any) -> list[str]:
     there = {n.rsplit(".", 1)[-1] for n, m in language_model.layers.named_modules() if isinstance(m, nn.Linear)}
     known = llm_of(language_model.config).linears
     return [n for n in known if n in there] or sorted(there)
+
+
+def fitting_template(config: Any, tokenizer: Any) -> str:
+    """Return the conversation template of a language model: its entry's first whose special tokens the tokenizer knows."""
+    words = tokenizer.get_vocab()
+    return next((n for n in llm_of(config).templates if all(t in words for t in TEMPLATES[n].tokens)), "v1")
