@@ -23,9 +23,11 @@ from vinnow.models.family.build import BuildConfig, build, default_template
 from vinnow.models.family.llms import LLMS, OTHER, fitting_template, llm_of
 from vinnow.models.family.towers import TOWERS
 from vinnow.models.load import load
-from vinnow.models.parts import LoraSpec, add_lora
+from vinnow.models.parts import LoraSpec, add_lora, part_of, pick_linears
+from vinnow.models.shape import DECODERS, UnknownShapeError, shape_of
 from vinnow.models.taps.forward import last_hidden, on_device, sample_losses
 from vinnow.models.tiny import TwinConfig
+from vinnow.pipelines.prices import twin_shape
 from vinnow.pool.encode import Encoder, count_image_tokens
 from vinnow.store.errors import InputError
 from vinnow.train.loss import LossModule
@@ -125,7 +127,7 @@ def test_a_tower_comes_out_of_a_model_of_pictures_and_texts(parts, tmp_path):
     (tmp_path / "clip" / "preprocessor_config.json").write_text(json.dumps(colours))
     made = build(BuildConfig(llm=parts["llama"], tower=str(tmp_path / "clip"), seed=3), str(tmp_path / "made"))
     loaded = load(made.path)
-    assert loaded.processor.image_processor.image_mean == [0.1, 0.2, 0.3]
+    assert list(loaded.processor.image_processor.image_mean) == [0.1, 0.2, 0.3]
     mine = loaded.model.model.vision_tower.encoder.layers[1].mlp.fc2.weight
     assert torch.equal(mine, both.vision_model.encoder.layers[1].mlp.fc2.weight)
 
@@ -222,3 +224,22 @@ def test_a_twin_of_unknown_parts_is_refused():
         with pytest.raises(InputError, match="unknown part 'lama'"):
             TwinConfig.parse(SIZES | {field: "lama"})
     assert llm_of(MambaConfig()) is OTHER
+
+
+@pytest.mark.parametrize("connector", ["mlp2x_gelu", "linear", "mlp3x_gelu"])
+@pytest.mark.parametrize("llm", DECODERS)
+def test_shapes_of_what_the_formulas_cover_are_the_model_s(llm, connector):
+    model = in_memory(twin(connector, llm=llm))
+    shape, counts = shape_of(model.config), dict.fromkeys(("vision_tower", "projector", "language_model"), 0)
+    for name, parameter in model.named_parameters():
+        counts[part_of(name)] += parameter.numel()
+    assert shape.parameters() == counts
+    modules = pick_linears(model, "re:.").items()
+    mine = [(d.name, d.outputs, d.inputs, d.bias) for d in shape.linears]
+    assert mine == [(n, m.out_features, m.in_features, m.bias is not None) for n, m in modules]
+
+
+@pytest.mark.parametrize("changes", [{"llm": "phi"}, {"tower": "siglip"}, {"connector": "resampler"}])
+def test_other_shapes_are_said_to_be_unknown(changes):
+    with pytest.raises(UnknownShapeError, match="no formulas for"):
+        twin_shape(twin(**changes))
