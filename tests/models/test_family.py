@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from vinnow.models.parts import LoraSpec, add_lora, part_of, pick_linears
 from vinnow.models.shape import DECODERS, UnknownShapeError, shape_of
 from vinnow.models.taps.forward import last_hidden, on_device, sample_losses
 from vinnow.models.tiny import TwinConfig
+from vinnow.pipelines import cli
 from vinnow.pipelines.prices import twin_shape
 from vinnow.pool.encode import Encoder, count_image_tokens
 from vinnow.store.errors import InputError
@@ -193,6 +195,25 @@ def damaged(folder, out):
     shutil.copytree(folder, out)
     (out / "model.safetensors").write_bytes((out / "model.safetensors").read_bytes()[:5000])
     return str(out)
+
+
+def test_the_command_builds_and_refuses(parts, tmp_path, monkeypatch, capsys):
+    def vinnow(*words):
+        monkeypatch.setattr(
+            sys, "argv", ["vinnow", "build", "--llm", parts["llama"], "--out", str(tmp_path / "made"), *words]
+        )
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code, " ".join(capsys.readouterr().err.split())
+
+    code, said = vinnow("--tower", parts["siglip"], "--connector", "resampla")
+    assert (code, "did you mean 'resampler'" in said) == (2, True)
+    small = [word for n in ("queries=3", "width=32", "heads=4", "layers=1") for word in ("--set", f"connector.{n}")]
+    code, said = vinnow("--tower", parts["siglip"], "--connector", "resampler", *small, "--set", "dtype=bfloat16")
+    assert (code, "3 tokens a picture; train it with template: v1; its config.json names parts" in said) == (0, True)
+    loaded = load(str(tmp_path / "made"), dtype="bfloat16")
+    assert Encoder(loaded.processor, default_template(loaded.path)).image_tokens == 3
+    assert json.loads((tmp_path / "made" / "config.json").read_text())["connector"]["kind"] == "resampler"
 
 
 @pytest.mark.parametrize("llm", ["llama", "phi", "phi3"])
