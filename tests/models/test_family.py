@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from families import SIZES, batch_for, in_memory, make_tokenizer, twin, write_llm, write_tower
+from families import SIZES, Words, batch_for, in_memory, make_tokenizer, twin, write_llm, write_tower
 from transformers import (
     CONFIG_MAPPING,
     AutoModel,
@@ -21,13 +21,17 @@ from transformers import (
 )
 from vinnow.models.adapters import AdapterSpec, add_adapter
 from vinnow.models.family.build import BuildConfig, build, default_template
+from vinnow.models.family.llava import class_of
 from vinnow.models.family.llms import LLMS, OTHER, fitting_template, llm_of
 from vinnow.models.family.towers import TOWERS
 from vinnow.models.load import load
 from vinnow.models.parts import LoraSpec, add_lora, part_of, pick_linears
+from vinnow.models.projections.config import ProjectionConfig
 from vinnow.models.shape import DECODERS, UnknownShapeError, shape_of
+from vinnow.models.taps.attention import AttentionTap
 from vinnow.models.taps.forward import last_hidden, on_device, sample_losses
-from vinnow.models.tiny import TwinConfig
+from vinnow.models.taps.gradients import GradientTap
+from vinnow.models.tiny import TwinConfig, twin_config
 from vinnow.pipelines import cli
 from vinnow.pipelines.prices import twin_shape
 from vinnow.pool.encode import Encoder, count_image_tokens
@@ -50,6 +54,61 @@ def test_the_loss_is_that_of_hugging_face(llm, tower):
         assert torch.allclose((losses_B * counts_B).sum() / counts_B.sum(), expected, atol=1e-5)
         # the pictures do reach it
         assert not torch.allclose(model(**inputs | {"pixel_values": -inputs["pixel_values"]}).loss, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("llm", LLMS)
+def test_taps_of_any_decoder_equal_batch_one_autograd(llm):
+    config = twin(llm=llm)
+    model = in_memory(config, torch.float64)
+    tap = GradientTap(model, r"re:language_model\.layers\.0\.|linear_1", ProjectionConfig(kind="none"))
+    assert (tap.decoder is not None) == (llm in ("llama", "mistral"))
+    got, wanted = tap(batch_for(model, config, [0, 1, 4])), list(tap.parameters().values())
+    for number, row in enumerate((0, 1, 4)):
+        batch = batch_for(model, config, [row])
+        for p in wanted:
+            p.requires_grad_(True)
+        loss = model(**{n: batch[n] for n in ("input_ids", "attention_mask", "pixel_values", "labels")}).loss
+        expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, wanted)]).numpy()
+        # some norms round to float32 inside
+        assert abs(got[number] - expected).max() <= 1e-5 * abs(expected).max()
+
+
+def windowed(llm):
+    """A model whose layers with a window see six tokens, and SmolLM3's second one no positions; and its batch."""
+    config = twin(llm=llm)
+    found = twin_config(config, Words())
+    if getattr(found.text_config, "sliding_window", None) is not None:
+        found.text_config.sliding_window = 6
+    if llm == "smollm3":
+        found.text_config.no_rope_layers = [1, 0]
+    torch.manual_seed(0)
+    model = class_of(found)(found).eval()
+    return model, batch_for(model, config, [1])
+
+
+@pytest.mark.parametrize("llm", [name for name in LLMS if name != "phi3"])
+def test_attention_by_heads_is_what_the_model_computes(llm):
+    model, batch = windowed(llm)
+    got = AttentionTap(model, 4, "heads")(batch)[0]
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        out = model(**{n: batch[n] for n in ("input_ids", "pixel_values")}, output_attentions=True)
+    whole = sum(a[0].double().mean(0) for a in out.attentions)
+    image = (batch["input_ids"][0] == 4).nonzero()[:, 0]
+    expected = torch.linalg.svdvals(whole[int(image[-1]) + 1 :, image])[:4].numpy()
+    assert got == pytest.approx(expected, rel=2e-5, abs=1e-6)
+    assert got[0] > 0.01
+
+
+def test_attention_that_is_not_known_is_said():
+    with pytest.raises(InputError, match="no q_proj/k_proj"):
+        AttentionTap(in_memory(twin(llm="phi3")), 4, "flat")
+    found = twin_config(twin(llm="stablelm"), Words())
+    found.text_config.qk_layernorm = True
+    model = class_of(found)(found).eval()
+    AttentionTap(model, 4, "flat")
+    with pytest.raises(InputError, match="qk_layernorm: take 'flat'"):
+        AttentionTap(model, 4, "heads")
 
 
 def test_gemma_scales_words_and_not_pictures():
