@@ -160,16 +160,17 @@ class Queries(nn.Module):
         else:
             self.inputs, self.norm = nn.Identity(), nn.LayerNorm(width)
             blocks = [QFormerBlock(width, heads, None if i % 2 else inputs) for i in range(layers)]
-        self.blocks, self.first = nn.ModuleList(blocks), spec.kind == "qformer"
+        # norms before the blocks' work (resampler) or behind it (BERT)
+        self.blocks, self.behind = nn.ModuleList(blocks), spec.kind == "qformer"
         self.outputs = nn.Linear(width, outputs)
 
     def forward(self, x_ISV: torch.Tensor) -> torch.Tensor:
         """Return [I, Q, H]."""
         seen, found = self.inputs(x_ISV), self.queries.to(x_ISV.dtype).expand(len(x_ISV), -1, -1)
-        found = self.norm(found) if self.first else found
+        found = self.norm(found) if self.behind else found
         for block in self.blocks:
             found = block(found, seen)
-        return self.outputs(found if self.first else self.norm(found))
+        return self.outputs(found if self.behind else self.norm(found))
 
 
 def _identity(spec: ConnectorSpec, inputs: int, outputs: int) -> nn.Module:

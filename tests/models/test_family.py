@@ -286,6 +286,12 @@ def test_lora_goes_where_the_language_model_has_its_linears(llm):
     assert {n.rsplit(".", 1)[-1] for n in expected} == set(LLMS[llm].linears)
     assert reached(add_lora(in_memory(twin(llm=llm)), LoraSpec(r=2))) == expected
     assert reached(add_adapter(in_memory(twin(llm=llm)), AdapterSpec(r=2))) == expected
+    for method in ("ia3", "oft"):
+        if llm != "phi3":
+            add_adapter(in_memory(twin(llm=llm)), AdapterSpec(method=method, r=4 if method == "oft" else None))
+            continue
+        with pytest.raises(InputError, match=r"'qkv_proj'.*, not all of .*name your own"):
+            add_adapter(in_memory(twin(llm=llm)), AdapterSpec(method=method))
 
 
 @pytest.mark.parametrize(
