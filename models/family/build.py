@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlavaConfig
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
+from transformers.utils import logging
 
 from ...pool.encode import count_image_tokens
 from ...store.config import Config
@@ -141,10 +142,11 @@ def _put_together(found: LlavaConfig, llm: Any, eyes: Any, config: BuildConfig) 
 def _language_model(config: BuildConfig, tokenizer: Any) -> Any:
     llm = _loaded(AutoModelForCausalLM, config.llm, config.dtype)
     head = llm.get_output_embeddings()
-    if "inputs_embeds" not in inspect.signature(llm.forward).parameters or not hasattr(llm.base_model, "layers"):
+    takes = "inputs_embeds" in inspect.signature(llm.forward).parameters
+    if not takes or not all(hasattr(llm.base_model, name) for name in ("layers", "embed_tokens")):
         raise InputError(
-            f"{config.llm!r} is a {llm.config.model_type!r} model, which takes no inputs_embeds or keeps no `layers`: "
-            "pictures could not be put into it. Take a decoder such as LLaMA, Mistral, Qwen, Phi, Gemma or StableLM."
+            f"{config.llm!r} is a {llm.config.model_type!r} model, which takes no inputs_embeds or has no `layers` and "
+            "`embed_tokens`: pictures could not be put into it. Take a LLaMA, Mistral, Qwen, Phi, Gemma or StableLM."
         )
     if type(head) is not nn.Linear or getattr(llm, "lm_head", None) is not head:
         raise InputError(f"{config.llm!r}: its LM head is no `lm_head` of type Linear, which a LLaVA needs.")
@@ -208,6 +210,8 @@ def _images(config: BuildConfig, vision: Any, tower: Tower) -> Any:
 
 def _loaded(kind: Any, folder: str, dtype: str, towers: bool = False) -> Any:
     """Load one part; a tower's folder may hold a text side, whose weights are left out."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # of a text side it prints a table; what matters is in `info`
     try:
         model, info = kind.from_pretrained(
             folder,
@@ -218,6 +222,8 @@ def _loaded(kind: Any, folder: str, dtype: str, towers: bool = False) -> Any:
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder!r} cannot be loaded: {type(error).__name__}: {error}.") from error
+    finally:
+        logging.set_verbosity(level)
     keys = ("missing_keys", "mismatched_keys") if towers else ("missing_keys", "mismatched_keys", "unexpected_keys")
     wrong = {k: sorted(info[k])[:5] for k in keys if info.get(k)}
     if wrong:

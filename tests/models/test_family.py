@@ -235,7 +235,7 @@ def test_parts_that_do_not_go_together_are_said(parts, tmp_path, monkeypatch):
         assert not (tmp_path / "out").exists()
 
     small = {"n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": 400}
-    refused("keeps no `layers`", llm=bad(tmp_path / "gpt2", AutoModelForCausalLM.from_config(GPT2Config(**small))))
+    refused("has no `layers`", llm=bad(tmp_path / "gpt2", AutoModelForCausalLM.from_config(GPT2Config(**small))))
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "vocab_size": 400}
     more = {"intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 8}
     soft = AutoModelForCausalLM.from_config(Gemma2Config(**sizes, **more, final_logit_softcapping=0.01))
