@@ -13,6 +13,7 @@ from torch import nn
 
 from ..store.config import Config
 from ..store.errors import InputError
+from .family.llms import lora_names
 from .parts import base_of
 
 METHODS = ("lora", "dora", "ia3", "oft", "vera", "loha", "lokr")
@@ -74,11 +75,15 @@ def add_adapter(model: nn.Module, spec: AdapterSpec) -> Any:
     """
     from peft import get_peft_model
 
-    layers = base_of(model).model.language_model.layers
-    there = {n.rsplit(".", 1)[-1] for n, m in layers.named_modules() if isinstance(m, nn.Linear)}
-    names = [n for n in (spec.targets or _NAMES.get(spec.method) or sorted(there)) if n in there]
-    if not names or len(names) < len(spec.targets or ()):
-        raise InputError(f"peft.targets: the decoder's layers have {sorted(there)}, not all of {spec.targets}.")
+    lm = base_of(model).model.language_model
+    there = {n.rsplit(".", 1)[-1] for n, m in lm.layers.named_modules() if isinstance(m, nn.Linear)}
+    # Phi-3 has queries, keys and values in one Linear: without a word, a method would lose its own
+    wanted = spec.targets or [n for n in _NAMES.get(spec.method, lora_names(lm)) if n in there or n not in _FEEDFORWARD]
+    if not set(wanted) <= there:
+        raise InputError(
+            f"peft.targets: the decoder's layers have {sorted(there)}, not all of {wanted}; name your own."
+        )
+    names = list(wanted)
     try:
         wrapped = get_peft_model(model, _config(spec, names))
     except (ValueError, TypeError) as error:  # another method may not know 4-bit layers

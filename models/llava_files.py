@@ -1,7 +1,8 @@
 """LLaVA's own files in and out: `mm_projector.bin` (stage 1) and `non_lora_trainables.bin` (LoRA), which are renames.
 
 Both hold the projector by torch's pickle format, read with `weights_only=True`: `model.mm_projector.{0,2}.…`, behind
-`base_model.model.` after LoRA, is `model.multi_modal_projector.linear_{1,2}.…` here (spec: LLaVA §6, §9).
+`base_model.model.` after LoRA, is `model.multi_modal_projector.linear_{1,2}.…` here (spec: LLaVA §6, §9); `mlp3x_gelu` goes
+on with 4, and `linear` has no number (§3).
 """
 
 import os
@@ -12,19 +13,19 @@ from typing import Any
 import torch
 
 from ..store.errors import InputError
+from .family.connectors import connector_of
 from .moment_files import torch_file
 from .parts import base_of
 
 PROJECTOR, NON_LORA_BIN = "mm_projector.bin", "non_lora_trainables.bin"
-_KEY = re.compile(r"(?:.*\.)?mm_projector\.(\d+)\.(weight|bias)")
-_LINEARS = {"0": "linear_1", "2": "linear_2"}
+_KEY = re.compile(r"(?:.*\.)?mm_projector\.(?:(\d+)\.)?(weight|bias)")
 
 
 def read_projector(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """Return the projector of one of LLaVA's files, named as in the projector module (`linear_1.weight`, …).
 
     Raises:
-        InputError: no such file, not of tensors alone, or it holds something else than a two-layer projector.
+        InputError: no such file, not of tensors alone, or it holds something else than a projector of Linears.
     """
     if not Path(path).is_file():
         raise InputError(f"no file {str(path)!r}: give LLaVA's {PROJECTOR} or {NON_LORA_BIN}.")
@@ -33,14 +34,16 @@ def read_projector(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     others = []
     for key, value in state.items():
         hit = _KEY.fullmatch(key)
-        if hit is None or hit[1] not in _LINEARS or not isinstance(value, torch.Tensor):
+        # a GELU stands between two Linears, so theirs are the even numbers; a single one has none
+        place = int(hit[1] or 0) if hit else 1
+        if hit is None or place % 2 or not isinstance(value, torch.Tensor):
             others.append(key)
         else:
-            found[f"{_LINEARS[hit[1]]}.{hit[2]}"] = value
+            found[f"linear_{place // 2 + 1}.{hit[2]}"] = value
     if others or not found:
         raise InputError(
-            f"{str(path)!r} holds {others[:4] or 'nothing'}, which is no part of a mlp2x_gelu projector "
-            "(mm_projector.0 and mm_projector.2): Hugging Face's LLaVA has no other kind."
+            f"{str(path)!r} holds {others[:4] or 'nothing'}, which is no part of a projector of Linears "
+            "(mm_projector.0, mm_projector.2, …): a checkpoint of other parts."
         )
     return found
 
@@ -56,18 +59,29 @@ def put_projector(model: Any, path: str | os.PathLike[str]) -> None:
     shapes = ({n: tuple(t.shape) for n, t in both.items()} for both in (theirs, mine))
     given, wanted = shapes
     if given != wanted:
-        raise InputError(f"{str(path)!r} does not fit: it holds {given}, the model's projector is {wanted}.")
+        raise InputError(
+            f"{str(path)!r} does not fit, it is of a checkpoint of other parts: it holds {given}, the model's projector is "
+            f"{wanted}."
+        )
     with torch.no_grad():
         for name, weight in theirs.items():
             mine[name].copy_(weight)
 
 
 def write_projector(model: Any, path: str | os.PathLike[str]) -> None:
-    """Write a model's projector as LLaVA does; a file called `non_lora_trainables.bin` gets the names that go with LoRA."""
-    back = {v: k for k, v in _LINEARS.items()}
+    """Write a model's projector as LLaVA does; a file called `non_lora_trainables.bin` gets the names that go with LoRA.
+
+    Raises:
+        InputError: it is no stack of Linears.
+    """
+    base = base_of(model)
+    spec = connector_of(base.config)
+    if spec.linears() is None:
+        raise InputError(f"LLaVA's projector files hold a stack of Linears; this model's connector is {spec.kind}.")
     front = "base_model.model.model" if Path(path).name == NON_LORA_BIN else "model"
     state = {}
-    for name, weight in base_of(model).model.multi_modal_projector.named_parameters():
+    for name, weight in base.model.multi_modal_projector.named_parameters():
         linear, kind = name.split(".")
-        state[f"{front}.mm_projector.{back[linear]}.{kind}"] = weight.detach().cpu().clone()
+        place = "" if spec.kind == "linear" else f".{2 * int(linear.removeprefix('linear_')) - 2}"
+        state[f"{front}.mm_projector{place}.{kind}"] = weight.detach().cpu().clone()
     torch.save(state, path)

@@ -1,7 +1,8 @@
 """Loading LLaVA-family checkpoints from disk: Hugging Face's own classes, local files, safetensors, no remote code.
 
-Four kinds of folder: a whole model, a PEFT adapter that names its base, the trained weights of one training alone
-(`trained.py`), and MoReS (`mores_files.py`), which name theirs.
+Parts that its class does not hold are built as config.json says (`family/llava.py`) before weights are read. Four kinds of
+folder: a whole model, a PEFT adapter that names its base, the trained weights of one training alone (`trained.py`), and
+MoReS (`mores_files.py`), which name theirs.
 """
 
 import json
@@ -15,10 +16,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import AutoConfig, AutoTokenizer, LlavaProcessor
 
 from ..store.errors import InputError, suggest
 from ..store.files import read_json
+from .family.llava import class_of
 from .mores_files import MORES, put_mores
 from .parts import base_of
 from .trained import TRAINED, put_trained, trained_base
@@ -107,11 +109,12 @@ def _model(folder: Path, dtype: str, attn: str, more: dict[str, Any]) -> Any:
         return model
     is_adapter = (folder / ADAPTER).is_file()
     base = check_folder(adapter_base(folder)) if is_adapter else folder
-    kind = AutoConfig.from_pretrained(base, local_files_only=True).model_type
-    if kind != "llava":
-        raise InputError(f"{str(base)!r} is a {kind!r} model, not a LLaVA (LlavaForConditionalGeneration).")
-    kind_of_model: Any = LlavaForConditionalGeneration  # with loading info the class returns a pair
-    model, info = kind_of_model.from_pretrained(
+    config = AutoConfig.from_pretrained(base, local_files_only=True)
+    if config.model_type != "llava":
+        raise InputError(
+            f"{str(base)!r} is a {config.model_type!r} model, not a LLaVA (LlavaForConditionalGeneration)."
+        )
+    model, info = class_of(config).from_pretrained(
         base,
         dtype=DTYPES[dtype],
         attn_implementation=attn,

@@ -11,8 +11,9 @@ from .trained import TRAINED
 
 
 def merge(path: str, out: str, projector: str | None = None, dtype: str = "float32") -> str:
-    """Write the model that `path` stands for as one folder that Hugging Face loads alone, and return that folder.
+    """Write the model that `path` stands for as one folder, and return that folder.
 
+    Hugging Face loads it alone, unless its config.json names a connector (`family/llava.py`).
     `projector`: one of LLaVA's files to take the projector from. A LoRA's products are added up in `dtype`.
 
     Raises:

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..store.config import Config
 from ..store.errors import InputError, suggest
+from .family.llms import lora_names
 
 PARTS = ("vision_tower", "projector", "language_model", "lora", "mores")
 _PATTERNS = {
@@ -23,17 +24,22 @@ _PATTERNS = {
     "lora": re.compile(r"\.(lora_[AB]|lora_magnitude_vector|ia3_l|oft_R|vera_(lambda_[bd]|[AB])|hada_\w+|lokr_\w+)\."),
     "mores": re.compile(r"(^|\.)mores\."),
 }
-# a regex, not "all-linear": that would reach the vision tower and the projector in Hugging Face's class
+# LLaMA-like decoders'; a regex, not "all-linear": that would reach vision tower and projector in Hugging Face's class
 LORA_TARGETS = r".*language_model\.layers\..*\.(q|k|v|o|gate|up|down)_proj"
+_IN_LAYERS = re.compile(r"(^|\.)language_model\.layers\.")
 
 
 class LoraSpec(Config):
-    """LoRA on the language model's Linear layers; defaults are LLaVA-1.5's (r=128, alpha=256, dropout 0.05)."""
+    """LoRA on the language model's Linear layers; defaults are LLaVA-1.5's (r=128, alpha=256, dropout 0.05).
+
+    `targets`: a regex for whole module names, of Linears in the decoder's layers alone; by default all that the language
+    model's entry names (`family/llms.py`).
+    """
 
     r: int = Field(128, ge=1)
     alpha: int = Field(256, ge=1)
     dropout: float = Field(0.05, ge=0, lt=1)
-    targets: str = LORA_TARGETS
+    targets: str | None = None
     init: Literal["zero_b", "gaussian"] = "zero_b"
 
 
@@ -118,15 +124,38 @@ def canonical(name: str) -> str:
 
 
 def add_lora(model: nn.Module, spec: LoraSpec) -> Any:
-    """Wrap a LLaVA with fresh LoRA adapters; the base's weights stop requiring gradients."""
+    """Wrap a LLaVA with fresh LoRA adapters; the base's weights stop requiring gradients.
+
+    Raises:
+        InputError: `spec.targets` is no regex, matches nothing, or reaches more than Linears of the decoder's layers.
+    """
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
         r=spec.r,
         lora_alpha=spec.alpha,
         lora_dropout=spec.dropout,
-        target_modules=spec.targets,
+        target_modules=_lora_targets(model, spec.targets),
         init_lora_weights=True if spec.init == "zero_b" else "gaussian",
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
+
+
+def _lora_targets(model: nn.Module, targets: str | None) -> str:
+    names = lora_names(base_of(model).model.language_model)
+    if targets is None:
+        return rf".*language_model\.layers\..*\.({'|'.join(names)})"
+    try:
+        pattern = re.compile(targets)
+    except re.error as error:
+        raise InputError(f"lora.targets {targets!r} is not a regular expression: {error}.") from error
+    # as PEFT matches; containers aside, which it passes over
+    found = {n: m for n, m in model.named_modules() if pattern.fullmatch(n) and not any(m.children())}
+    astray = [n for n, m in found.items() if not (_IN_LAYERS.search(n) and isinstance(m, nn.Linear))]
+    if astray or not found:
+        raise InputError(
+            f"lora.targets {targets!r} reaches {astray[:4] or 'nothing'}: LoRA goes onto Linears of the language model's "
+            f"layers alone, here {names}. Leave targets out for all of them."
+        )
+    return targets

@@ -1,6 +1,6 @@
 """The sizes of a LLaVA, read from its config alone: every Linear by name, and parameters by part. No weights are touched.
 
-CLIP tower, two-layer GELU projector, LLaMA-like decoder (SwiGLU, no biases but Qwen2's); LoRA where there is an adapter.
+CLIP tower, a projector of Linears, LLaMA-like decoder (a gate; no biases but Qwen2's); LoRA where there is an adapter.
 """
 
 import re
@@ -15,11 +15,13 @@ from transformers import AutoConfig, LlavaConfig
 
 from ..store.errors import InputError
 from ..store.files import read_json
+from .family.connectors import connector_of
 from .load import ADAPTER, adapter_base, check_folder
 from .parts import LORA_TARGETS, asked, part_of
 
 Place = Literal["vision_tower", "projector", "language_model", "lm_head"]
-DECODERS, TOWERS = ("llama", "mistral", "qwen2"), ("clip_vision_model",)
+DECODERS = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma")
+TOWERS = ("clip_vision_model",)
 # depths: a gradient passes everything deeper than the shallowest Linear that wants one
 _PROJECTOR, _DECODER, _HEAD = 10_000, 20_000, 30_000
 
@@ -70,13 +72,17 @@ class Shape:
     vocab: int
     qkv_bias: bool = False
     tied: bool = False
+    projector_layers: int = 2
+    # norms of queries and keys by head (Qwen3): elements of one
+    head_norm: int = 0
     lora_r: int = 0
     lora_targets: str | tuple[str, ...] = LORA_TARGETS
     # a part without Linears and its parameters (MoReS, PEFT's other methods); its arithmetic is too small to count
     added: tuple[str, int] | None = None
 
-    def with_lora(self, r: int, targets: str | Sequence[str] = LORA_TARGETS) -> "Shape":
+    def with_lora(self, r: int, targets: str | Sequence[str] | None = None) -> "Shape":
         """Return the shape with adapters of rank `r`; as in PEFT, a text is a regex for whole names, a list endings."""
+        targets = LORA_TARGETS if targets is None else targets
         return replace(self, lora_r=r, lora_targets=targets if isinstance(targets, str) else tuple(targets))
 
     @cached_property
@@ -106,7 +112,7 @@ class Shape:
         v = self.vision_width
         # class and position embeddings, patches, a norm before, one behind, two a layer
         counts["vision_tower"] += v * (1 + self.vision_tokens + self.patch_inputs) + 4 * v * (1 + self.vision_layers)
-        counts["language_model"] += self.width * (self.vocab + 2 * self.layers + 1)
+        counts["language_model"] += self.width * (self.vocab + 2 * self.layers + 1) + 2 * self.head_norm * self.layers
         return dict(counts) | dict([self.added] if self.added else [])
 
     def _vision(self) -> list[Dense]:
@@ -118,10 +124,13 @@ class Shape:
         return found
 
     def _projector(self) -> list[Dense]:
-        at, inputs = "model.multi_modal_projector.linear_", (self.projector_inputs, self.width)
+        at, inputs = (
+            "model.multi_modal_projector.linear_",
+            [self.projector_inputs] + [self.width] * self.projector_layers,
+        )
         return [
             Dense(f"{at}{k + 1}", self.width, inputs[k], self.projector_bias, "projector", _PROJECTOR + k)
-            for k in range(2)
+            for k in range(self.projector_layers)
         ]
 
     def _decoder(self) -> list[Dense]:
@@ -190,7 +199,7 @@ def shape_of(config: LlavaConfig | Any) -> Shape:
     """Return the shape that a Hugging Face config describes.
 
     Raises:
-        UnknownShapeError: its tower or decoder is none of `TOWERS` and `DECODERS`.
+        UnknownShapeError: its tower or decoder is none of `TOWERS` and `DECODERS`, or its connector no stack of Linears.
     """
     text, vision = getattr(config, "text_config", None), getattr(config, "vision_config", None)
     kinds = (config.model_type, getattr(vision, "model_type", None), getattr(text, "model_type", None))
@@ -198,6 +207,12 @@ def shape_of(config: LlavaConfig | Any) -> Shape:
         raise UnknownShapeError(f"no formulas for {kinds}; there are for llava with {TOWERS} and {DECODERS}.")
     assert text is not None
     assert vision is not None
+    projector = connector_of(config)
+    stacked = projector.linears()
+    if stacked is None:
+        raise UnknownShapeError(
+            f"no formulas for the connector {projector.kind!r}; there are for linear and mlp2x_gelu."
+        )
     patches = (vision.image_size // vision.patch_size) ** 2
     taken = config.vision_feature_layer
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -208,7 +223,7 @@ def shape_of(config: LlavaConfig | Any) -> Shape:
         vision_tokens=patches + 1,
         patch_inputs=3 * vision.patch_size**2,
         projector_inputs=vision.hidden_size * (1 if isinstance(taken, int) else len(taken)),
-        projector_bias=config.multimodal_projector_bias,
+        projector_bias=config.multimodal_projector_bias or not projector.plain,
         image_tokens=patches + (config.vision_feature_select_strategy == "full"),
         layers=text.num_hidden_layers,
         width=text.hidden_size,
@@ -217,5 +232,7 @@ def shape_of(config: LlavaConfig | Any) -> Shape:
         ffn=text.intermediate_size,
         vocab=text.vocab_size,
         qkv_bias=text.model_type == "qwen2" or bool(getattr(text, "attention_bias", False)),
+        projector_layers=stacked,
+        head_norm=head if text.model_type == "qwen3" else 0,
         tied=bool(getattr(config, "tie_word_embeddings", False) or getattr(text, "tie_word_embeddings", False)),
     )

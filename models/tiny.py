@@ -1,27 +1,27 @@
 """The tiny twin: a LLaVA of a few hundred thousand random parameters, by Hugging Face's own classes.
 
-It stands in for CLIP-L + Vicuna where no weights can be fetched (tests, the demo): same classes, same names, same
-processor, same files, only small. Its tokenizer is LLaMA-like (Metaspace, byte fallback) and trained on given texts.
+It stands in for CLIP-L + Vicuna, or other parts (`family/`), where no weights can be fetched (tests, the demo): same
+classes, same names, same processor, same files, only small. Its tokenizer is LLaMA-like (Metaspace, byte fallback), trained
+on given texts, with the special tokens of its language model's template.
 """
 
 import json
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field
-from transformers import (
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
-)
-from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+from pydantic import Field, model_validator
+from transformers import CONFIG_MAPPING, LlavaConfig, PreTrainedTokenizerFast
 
+from ..pool.templates import TEMPLATES
 from ..store.config import Config
+from ..store.errors import suggest
+from .family.connectors import ConnectorSpec
+from .family.llava import class_of
+from .family.llms import LLMS
+from .family.processor import image_processor, make_processor
+from .family.towers import TOWERS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -30,8 +30,14 @@ SPECIALS = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 
 
 class TwinConfig(Config):
-    """Sizes of the twin. `image` and `patch` in pixels; (image / patch)² image tokens."""
+    """Parts and sizes of the twin. `image` and `patch` in pixels; (image / patch)² image tokens.
 
+    `llm` is a key of `family.llms.LLMS`, `tower` one of `family.towers.TOWERS`.
+    """
+
+    llm: str = "llama"
+    tower: str = "clip"
+    connector: ConnectorSpec = ConnectorSpec()
     image: int = Field(64, ge=8)
     patch: int = Field(16, ge=2)
     vision_hidden: int = 64
@@ -46,21 +52,25 @@ class TwinConfig(Config):
     init_std: float = Field(0.02, gt=0)
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _known(self) -> "TwinConfig":
+        for name, table in ((self.llm, LLMS), (self.tower, TOWERS)):
+            if name not in table:
+                raise ValueError(f"unknown part {name!r}{suggest(name, table)}")
+        return self
+
 
 def build_twin(out: str, texts: Iterable[str], config: TwinConfig) -> str:
     """Make the twin's tokenizer, processor and random weights, save them as a Hugging Face folder, return its path."""
     tokenizer = train_tokenizer(texts, config)
-    processor = LlavaProcessor(
-        _image_processor(config.image),
-        tokenizer,
-        patch_size=config.patch,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-    )
+    tower = TOWERS[config.tower]
+    images = image_processor(config.image, tower.colours)
+    processor = make_processor(images, tokenizer, tower, config.patch, config.connector)
     # a fork, so that building a twin leaves the caller's random state alone
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = LlavaForConditionalGeneration(twin_config(config, tokenizer))
+        found = twin_config(config, tokenizer)
+        model = class_of(found)(found)
     model.generation_config.update(pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
     os.makedirs(out, exist_ok=True)
     model.save_pretrained(out)
@@ -69,44 +79,67 @@ def build_twin(out: str, texts: Iterable[str], config: TwinConfig) -> str:
 
 
 def twin_config(config: TwinConfig, tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
-    """Return the Hugging Face config of the twin: CLIP ViT, two-layer GELU projector, LLaMA."""
-    vision = CLIPVisionConfig(
-        hidden_size=config.vision_hidden,
-        intermediate_size=2 * config.vision_hidden,
-        num_hidden_layers=config.vision_layers,
-        num_attention_heads=config.heads,
-        image_size=config.image,
-        patch_size=config.patch,
-        initializer_range=config.init_std,
+    """Return the Hugging Face config of the twin."""
+    tower = TOWERS[config.tower]
+    more: dict[str, Any] = (
+        {} if config.connector.plain else {"connector": config.connector.model_dump(exclude_none=True)}
     )
-    text = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=config.hidden,
-        intermediate_size=config.ffn,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
-        num_key_value_heads=config.heads,
-        max_position_embeddings=config.max_len,
-        tie_word_embeddings=False,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        initializer_range=config.init_std,
-    )
+    if LLMS[config.llm].head_bias:
+        more["head_bias"] = True
     return LlavaConfig(
-        vision_config=vision,
-        text_config=text,
+        vision_config=vision_config(config),
+        text_config=text_config(config, tokenizer),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        vision_feature_select_strategy="default",
+        vision_feature_select_strategy=tower.strategy,
         vision_feature_layer=config.feature_layer,
         projector_hidden_act="gelu",
+        **more,
     )
+
+
+def vision_config(config: TwinConfig) -> Any:
+    """Return the Hugging Face config of the twin's vision tower."""
+    values: dict[str, Any] = {
+        "hidden_size": config.vision_hidden,
+        "intermediate_size": 2 * config.vision_hidden,
+        "num_hidden_layers": config.vision_layers,
+        "num_attention_heads": config.heads,
+        "image_size": config.image,
+        "patch_size": config.patch,
+        "initializer_range": config.init_std,
+    }
+    if config.tower == "dinov2":  # whose feed-forward width is a ratio
+        values["mlp_ratio"] = 2
+        del values["intermediate_size"]
+    return CONFIG_MAPPING[TOWERS[config.tower].kind](**values)
+
+
+def text_config(config: TwinConfig, tokenizer: PreTrainedTokenizerFast) -> Any:
+    """Return the Hugging Face config of the twin's language model."""
+    values: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": config.hidden,
+        "intermediate_size": config.ffn,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.heads,
+        "max_position_embeddings": config.max_len,
+        "tie_word_embeddings": False,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "initializer_range": config.init_std,
+    }
+    # where a head's width is a setting of its own, its default is that of the full-sized model
+    wide = {} if config.llm in ("llama", "mistral") else {"head_dim": config.hidden // config.heads}
+    return CONFIG_MAPPING[config.llm](**(values | wide | dict(LLMS[config.llm].options)))
 
 
 def train_tokenizer(texts: Iterable[str], config: TwinConfig) -> PreTrainedTokenizerFast:
     """Train a LLaMA-like BPE: a space in front of every chunk becomes `▁`, unknown characters fall back to bytes."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+    specials = [*SPECIALS, *(t for t in TEMPLATES[LLMS[config.llm].templates[-1]].tokens if t not in SPECIALS)]
     core = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
     core.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     core.decoder = decoders.Sequence(
@@ -114,12 +147,12 @@ def train_tokenizer(texts: Iterable[str], config: TwinConfig) -> PreTrainedToken
     )
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocab,
-        special_tokens=[*SPECIALS, *(f"<0x{b:02X}>" for b in range(256))],
+        special_tokens=[*specials, *(f"<0x{b:02X}>" for b in range(256))],
         initial_alphabet=["▁"],
         show_progress=False,
     )
     core.train_from_iterator(texts, trainer)
-    core = _only_specials(core)
+    core = _only_specials(core, len(specials))
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         unk_token="<unk>",
@@ -133,17 +166,8 @@ def train_tokenizer(texts: Iterable[str], config: TwinConfig) -> PreTrainedToken
     )
 
 
-def _only_specials(core: "Tokenizer") -> "Tokenizer":
+def _only_specials(core: "Tokenizer", count: int) -> "Tokenizer":
     # the trainer takes the byte tokens only as specials, and then a literal "<0x0A>" in a text would become one
     state = json.loads(core.to_str())
-    state["added_tokens"] = state["added_tokens"][: len(SPECIALS)]
+    state["added_tokens"] = state["added_tokens"][:count]
     return type(core).from_str(json.dumps(state))
-
-
-def _image_processor(size: int) -> LlavaImageProcessorPil:
-    return LlavaImageProcessorPil(
-        size={"shortest_edge": size},
-        crop_size={"height": size, "width": size},
-        image_mean=[0.48145466, 0.4578275, 0.40821073],
-        image_std=[0.26862954, 0.26130258, 0.27577711],
-    )

@@ -208,6 +208,31 @@ def export(
 
 
 @app.command()
+def build(
+    llm: Annotated[str, typer.Option(help="A language model's folder.")],
+    tower: Annotated[str, typer.Option(help="A vision tower's folder: CLIP, SigLIP or DINOv2.")],
+    out: Out,
+    connector: Annotated[str, typer.Option(help="mlp2x_gelu, linear, identity, resampler, qformer.")] = "mlp2x_gelu",
+    sets: Sets = None,
+) -> None:
+    """Put a LLaVA together from a language model, a vision tower and a fresh connector.
+
+    Example: `vinnow build --llm vicuna-7b --tower clip-large-336 --out llava --set dtype=bfloat16`
+
+    `--set` also reaches `connector.queries` (`.width`, `.layers`, `.heads`), `feature_layer`, `image_size` and `seed`.
+    """
+    from ..models.family.build import BuildConfig
+    from ..models.family.build import build as work
+    from .config import settings
+
+    values = settings(sets)
+    values["connector"] = {"kind": connector} | values.get("connector", {})
+    made = work(BuildConfig.parse({"llm": llm, "tower": tower} | values), out)
+    whole = "Hugging Face loads it alone" if made.plain else "its config.json names parts that vinnow alone builds"
+    console.print(f"{out}: {made.image_tokens} tokens a picture; train it with template: {made.template}; {whole}")
+
+
+@app.command()
 def merge(
     model: Annotated[str, typer.Argument(help="An adapter's folder, or one of trained weights alone.")],
     out: Out,

@@ -211,7 +211,7 @@ class Encoder:
 
 def count_image_tokens(processor: Any) -> int:
     """Return how many image tokens one picture becomes, as `LlavaProcessor` counts (576 for CLIP-L/14 at
-    336).
+    336). A connector with queries is told by a negative number of additional tokens.
 
     Raises:
         InputError: the processor's config lacks what the count needs, or would count one token too few (spec:
@@ -223,6 +223,11 @@ def count_image_tokens(processor: Any) -> int:
     tokens = (crop["height"] // patch) * (crop["width"] // patch)
     extra = processor.num_additional_image_tokens or 0
     if processor.vision_feature_select_strategy != "default":
+        if tokens + extra < 1:
+            raise InputError(
+                f"the processor counts {tokens} patches and {extra} additional tokens a picture, which leaves none: "
+                "num_additional_image_tokens in processor_config.json is wrong."
+            )
         return tokens + extra
     if extra < 1:
         # "default" drops a class token; Hugging Face's own default of 0 such tokens fails only inside the

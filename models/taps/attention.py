@@ -41,6 +41,9 @@ class AttentionTap:
     ) -> None:
         self.model, self.dim, self.reading, self.offsets = model, top_k, reading, offsets
         self.layers = _attention_layers(base_of(model))
+        # Phi and StableLM may normalise queries and keys by modules of this name, each in its own way
+        if reading == "heads" and any(hasattr(layer, "q_layernorm") for layer in self.layers):
+            raise InputError("attention 'heads' does not know this model's qk_layernorm: take 'flat'.")
         self._queries: torch.Tensor | None = None
         self._rotary: tuple[torch.Tensor, torch.Tensor] | None = None
         self._sum_BRC: torch.Tensor | None = None
@@ -158,6 +161,9 @@ class AttentionTap:
         at_L = torch.arange(key_BLW.shape[1], device=key_BLW.device)
         # right-padded rows: what a text row may see under the causal mask is never a pad
         unseen_BRL = at_L > text_BR[:, :, None]
+        window = getattr(layer, "sliding_window", getattr(layer.config, "sliding_window", None))
+        if window is not None:
+            unseen_BRL |= text_BR[:, :, None] - at_L >= window
         cos, sin = (x.expand(len(text_BR), -1, -1) for x in self._rotary)
         query = _rotated(layer, query_BRW, _take_rows(cos, text_BR), _take_rows(sin, text_BR))
         key = _rotated(layer, key_BLW, cos, sin)
@@ -198,6 +204,8 @@ def _rotated(layer: Any, x_BLW: torch.Tensor, cos: torch.Tensor, sin: torch.Tens
     if apply is None:
         raise InputError(f"{type(layer).__name__} has no rotary embedding that `heads` knows: take attention 'flat'.")
     heads = x_BLW.unflatten(-1, (-1, layer.head_dim)).transpose(1, 2)
+    if not getattr(layer, "use_rope", True):  # some layers of SmolLM3
+        return heads
     turned, kept = heads[..., : cos.shape[-1]], heads[..., cos.shape[-1] :]
     turned, _ = apply(turned, turned, cos, sin)
     return torch.cat((turned, kept), -1)

@@ -55,11 +55,14 @@ def test_files_that_do_not_fit_are_refused(twin_path, tmp_path):
     (tmp_path / "text.bin").write_text("no tensors")
     with pytest.raises(InputError, match=r"no file of torch\.save"):
         read_projector(tmp_path / "text.bin")
-    torch.save({"model.mm_projector.weight": torch.zeros(2, 2)}, tmp_path / "linear.bin")
-    with pytest.raises(InputError, match=r"mlp2x_gelu"):
-        read_projector(tmp_path / "linear.bin")
+    torch.save({"model.mm_projector.query": torch.zeros(2, 2)}, tmp_path / "queries.bin")
+    with pytest.raises(InputError, match=r"no part of a projector of Linears .*a checkpoint of other parts"):
+        read_projector(tmp_path / "queries.bin")
+    torch.save({"model.mm_projector.1.weight": torch.zeros(2, 2)}, tmp_path / "odd.bin")
+    with pytest.raises(InputError, match=r"mm_projector\.1\.weight"):
+        read_projector(tmp_path / "odd.bin")
     torch.save({"model.mm_projector.0.weight": torch.zeros(2, 2)}, tmp_path / "small.bin")
-    with pytest.raises(InputError, match=r"does not fit: it holds .*linear_1\.weight"):
+    with pytest.raises(InputError, match=r"other parts: it holds .*linear_1\.weight"):
         put_projector(load(twin_path).model, tmp_path / "small.bin")
 
     class Trap:
