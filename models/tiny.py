@@ -1,19 +1,20 @@
 """The tiny twin: a LLaVA of a few hundred thousand random parameters, by Hugging Face's own classes.
 
-It stands in for CLIP-L + Vicuna where no weights can be fetched (tests, the demo): same classes, same names, same
-processor, same files, only small. Its tokenizer is LLaMA-like (Metaspace, byte fallback) and trained on given texts.
+It stands in for CLIP-L + Vicuna, or other parts (`family/`), where no weights can be fetched (tests, the demo): same
+classes, same names, same processor, same files, only small. Its tokenizer is LLaMA-like (Metaspace, byte fallback), trained
+on given texts, with the special tokens of its language model's template.
 """
 
 import json
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from transformers import (
+    CONFIG_MAPPING,
     CLIPVisionConfig,
-    LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
@@ -21,7 +22,10 @@ from transformers import (
 )
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
+from ..pool.templates import TEMPLATES
 from ..store.config import Config
+from ..store.errors import suggest
+from .family.llms import LLMS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -30,8 +34,12 @@ SPECIALS = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 
 
 class TwinConfig(Config):
-    """Sizes of the twin. `image` and `patch` in pixels; (image / patch)² image tokens."""
+    """Parts and sizes of the twin. `image` and `patch` in pixels; (image / patch)² image tokens.
 
+    `llm` is a key of `family.llms.LLMS`.
+    """
+
+    llm: str = "llama"
     image: int = Field(64, ge=8)
     patch: int = Field(16, ge=2)
     vision_hidden: int = 64
@@ -45,6 +53,13 @@ class TwinConfig(Config):
     feature_layer: int = -2
     init_std: float = Field(0.02, gt=0)
     seed: int = 0
+
+    @field_validator("llm")
+    @classmethod
+    def _known_llm(cls, name: str) -> str:
+        if name not in LLMS:
+            raise ValueError(f"unknown language model {name!r}{suggest(name, LLMS)}")
+        return name
 
 
 def build_twin(out: str, texts: Iterable[str], config: TwinConfig) -> str:
@@ -69,7 +84,7 @@ def build_twin(out: str, texts: Iterable[str], config: TwinConfig) -> str:
 
 
 def twin_config(config: TwinConfig, tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
-    """Return the Hugging Face config of the twin: CLIP ViT, two-layer GELU projector, LLaMA."""
+    """Return the Hugging Face config of the twin."""
     vision = CLIPVisionConfig(
         hidden_size=config.vision_hidden,
         intermediate_size=2 * config.vision_hidden,
@@ -79,20 +94,7 @@ def twin_config(config: TwinConfig, tokenizer: PreTrainedTokenizerFast) -> Llava
         patch_size=config.patch,
         initializer_range=config.init_std,
     )
-    text = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=config.hidden,
-        intermediate_size=config.ffn,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
-        num_key_value_heads=config.heads,
-        max_position_embeddings=config.max_len,
-        tie_word_embeddings=False,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        initializer_range=config.init_std,
-    )
+    text = text_config(config, tokenizer)
     return LlavaConfig(
         vision_config=vision,
         text_config=text,
@@ -103,10 +105,32 @@ def twin_config(config: TwinConfig, tokenizer: PreTrainedTokenizerFast) -> Llava
     )
 
 
+def text_config(config: TwinConfig, tokenizer: PreTrainedTokenizerFast) -> Any:
+    """Return the Hugging Face config of the twin's language model."""
+    values: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": config.hidden,
+        "intermediate_size": config.ffn,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.heads,
+        "max_position_embeddings": config.max_len,
+        "tie_word_embeddings": False,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "initializer_range": config.init_std,
+    }
+    # where a head's width is a setting of its own, its default is that of the full-sized model
+    wide = {} if config.llm in ("llama", "mistral") else {"head_dim": config.hidden // config.heads}
+    return CONFIG_MAPPING[config.llm](**(values | wide | dict(LLMS[config.llm].options)))
+
+
 def train_tokenizer(texts: Iterable[str], config: TwinConfig) -> PreTrainedTokenizerFast:
     """Train a LLaMA-like BPE: a space in front of every chunk becomes `▁`, unknown characters fall back to bytes."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+    specials = [*SPECIALS, *(t for t in TEMPLATES[LLMS[config.llm].templates[-1]].tokens if t not in SPECIALS)]
     core = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
     core.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     core.decoder = decoders.Sequence(
@@ -114,12 +138,12 @@ def train_tokenizer(texts: Iterable[str], config: TwinConfig) -> PreTrainedToken
     )
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocab,
-        special_tokens=[*SPECIALS, *(f"<0x{b:02X}>" for b in range(256))],
+        special_tokens=[*specials, *(f"<0x{b:02X}>" for b in range(256))],
         initial_alphabet=["▁"],
         show_progress=False,
     )
     core.train_from_iterator(texts, trainer)
-    core = _only_specials(core)
+    core = _only_specials(core, len(specials))
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         unk_token="<unk>",
@@ -133,10 +157,10 @@ def train_tokenizer(texts: Iterable[str], config: TwinConfig) -> PreTrainedToken
     )
 
 
-def _only_specials(core: "Tokenizer") -> "Tokenizer":
+def _only_specials(core: "Tokenizer", count: int) -> "Tokenizer":
     # the trainer takes the byte tokens only as specials, and then a literal "<0x0A>" in a text would become one
     state = json.loads(core.to_str())
-    state["added_tokens"] = state["added_tokens"][: len(SPECIALS)]
+    state["added_tokens"] = state["added_tokens"][:count]
     return type(core).from_str(json.dumps(state))
 
 
