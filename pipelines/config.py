@@ -175,8 +175,8 @@ def _finetune(section: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(given, dict) or not given or not all(isinstance(v, dict) for v in given.values()):
         raise InputError(f"finetune.variants wants one or more of NAME: {{fields of a training}}, not {given!r}.")
     for name in given:
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+", str(name)):  # folders are called after it
-            raise InputError(f"finetune.variants: {name!r} is no name; take letters, digits and _ . -")
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)):  # folders are called after it, and `--set` counts dots
+            raise InputError(f"finetune.variants: {name!r} is no name; take letters, digits, _ and -")
     return {"variants": {str(n): with_recipe(_over(common, own), where_of(str(n))) for n, own in given.items()}}
 
 
