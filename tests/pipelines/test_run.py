@@ -294,9 +294,14 @@ def flips(tree, path=()):
             yield here, value * 2 if value else 1
 
 
-def test_every_knob_changes_the_plan(values, tmp_path):
-    """A knob that the plan does not show reaches no room."""
-    config = resolve(json.loads(json.dumps(values | {"out": str(tmp_path / "new"), "plan": {"tflops": 100}})))
+@pytest.mark.parametrize("proxy", [True, False])
+def test_every_knob_changes_the_plan(values, tmp_path, proxy):
+    """A knob that the plan does not show reaches no room; also without a proxy, and with two fine-tunes."""
+    given = values | {"out": str(tmp_path / "new"), "plan": {"tflops": 100}}
+    if not proxy:
+        given |= {"proxy": None, "features": values["features"][2:], "selectors": [{"name": "diverse"}]}
+        given |= {"finetune": {"variants": {"a": {}, "b": {"lr": 1e-4}}} | values["finetune"]}
+    config = resolve(json.loads(json.dumps(given)))
     shown = repr(make_plan(config))
     tried, refused = 0, []
     for path, other in flips(config.model_dump(mode="json")):
