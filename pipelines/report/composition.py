@@ -3,6 +3,7 @@
 Axis: N rows.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -28,9 +29,9 @@ def compose(pool: Pool, choices: dict[str, Array]) -> list[Composition]:
 
     `choices`: name → positions in `pool.ids()`.
     """
-    ids = pool.ids()
-    at = np.unique(np.linspace(0, len(ids) - 1, min(LOOKED, len(ids))).astype(int))
-    seen = {name for record in pool.take(ids[at]) for name in record.extra}
+    texts = pool.column("extra")
+    at = np.unique(np.linspace(0, len(texts) - 1, min(LOOKED, len(texts))).astype(int))
+    seen = {name for text in texts[at] for name in json.loads(text)}
     names = [n for n in FIELDS if n in seen]
     if not names:
         return []

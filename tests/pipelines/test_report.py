@@ -21,7 +21,7 @@ from vinnow.evaluate.metrics import majority_baseline
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.pipelines.picking import make_view
 from vinnow.pipelines.report.build import build_report, page
-from vinnow.pipelines.report.composition import MOST, compose, composition_table, short_rows
+from vinnow.pipelines.report.composition import MOST
 from vinnow.pipelines.report.data import (
     Composition,
     Gallery,
@@ -39,7 +39,6 @@ from vinnow.pipelines.report.markup import Html, tag
 from vinnow.pipelines.report.sections import SECTIONS
 from vinnow.pipelines.report.svg import nice_ticks
 from vinnow.pipelines.report.terminal import headline_table
-from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.reader import Pool
 from vinnow.select.run import select
 from vinnow.store.errors import InputError
@@ -281,28 +280,6 @@ def test_variants_of_the_fine_tune_stand_side_by_side():
     for shown in (out.getvalue(), " ".join(read(page(data)).text)):
         assert all(r.name in shown for r in rows)
         assert "On the same rows, against connector: a-mores at random 10% (+5.0 [" in shown
-
-
-def test_a_pool_s_fields_are_counted_in_it_and_in_each_choice(tmp_path, tiny_pool):
-    records, pictures = make_records(12)
-    for i, record in enumerate(records):
-        record |= {"subject": f"{'ab'[i % 2]} [/] {HOSTILE}", "skill": f"k{i}"} if i else {"skill": ["odd"]}
-    source = write_records(tmp_path, records, pictures)
-    ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
-    found = compose(Pool(str(tmp_path / "pool")), {"mine": np.arange(6)})
-    assert [one.field for one in found] == ["subject", "skill", "image"]
-    assert found[0].pool == {f"b [/] {HOSTILE}": 6, f"a [/] {HOSTILE}": 5, "–": 1}
-    assert found[0].choices == {"mine": {f"b [/] {HOSTILE}": 3, f"a [/] {HOSTILE}": 2, "–": 1}}
-    assert short_rows(found)[-3:] == [
-        ("values of skill", [12, 6]),
-        ("image: with a picture", [10, 5]),
-        ("image: text only", [2, 1]),
-    ]
-    data, out = ReportData(composition=found), io.StringIO()
-    Console(file=out, width=200).print(composition_table(data))
-    assert "image: with a picture" in out.getvalue()
-    assert "In short" in " ".join(read(page(data)).text)
-    assert compose(Pool(tiny_pool), {}) == []
 
 
 def test_the_terminal_shows_the_same_table():
