@@ -18,7 +18,6 @@ from ...store.features import FeatureSet, exists_any, match_rows
 from ...store.files import exists, join, list_files, open_fs, read_json
 from ...store.manifest import StageRecord
 from ...store.tables import EVALS, PICKS, REFUSED, SCORES, read_rows
-from ..config import finetunes
 from .composition import compose
 from .data import Gallery, Picked, ReportData, Shown, Similarity, Stage, Trajectories, Trial
 
@@ -179,21 +178,13 @@ def _trials(run_dir: str) -> list[Trial]:
     if not exists(path):
         return []
     evals = read_rows(path, EVALS)
-    order = _variants(run_dir)
     trials = []
-    for r in sorted(_results(run_dir), key=lambda r: order.get(r.get("variant", ""), len(order))):
+    for r in _results(run_dir):
         answers = evals.filter(pc.equal(evals["run"], r["run"]))
         if answers.num_rows:
             cells = (r["selector"], str(r["budget"]), r["seed"], r["rows"], r["train_seconds"])
             trials.append(Trial(*cells, answers, r.get("variant", "")))
     return trials
-
-
-def _variants(run_dir: str) -> dict[str, int]:
-    """Return the places of the run's fine-tunes as its config lists them."""
-    path = join(run_dir, "run.json")
-    finetune = read_json(path)["config"]["finetune"] if exists(path) else {}
-    return {name: i for i, name in enumerate(finetunes(finetune))}
 
 
 def _refused(run_dir: str) -> dict[str, pa.Table]:

@@ -38,7 +38,7 @@ class Row:
     seconds: float
     against_random: Comparison | None
     variant: str = ""
-    # of several fine-tunes of one choice: against the one that the run lists first
+    # of several fine-tunes of one choice: against the one whose name comes first
     against_first: Comparison | None = None
 
     @property
@@ -61,7 +61,7 @@ def headline(trials: list[Trial], seed: int = 0) -> list[Row]:
     groups: dict[tuple[str, str, str], list[Trial]] = defaultdict(list)
     for trial in trials:
         groups[trial.selector, trial.budget, trial.variant].append(trial)
-    variants = list(dict.fromkeys(t.variant for t in trials))
+    variants = sorted({t.variant for t in trials})
     rows = []
     for (selector, budget, variant), group in groups.items():
         tables = [t.evals for t in group]
@@ -83,8 +83,7 @@ def headline(trials: list[Trial], seed: int = 0) -> list[Row]:
                 compare(tables, [t.evals for t in first], seed) if first else None,
             )
         )
-    place = {name: i for i, name in enumerate(variants)}
-    return sorted(rows, key=lambda r: (r.selector == FULL, r.rows, r.selector != RANDOM, r.selector, place[r.variant]))
+    return sorted(rows, key=lambda r: (r.selector == FULL, r.rows, r.selector != RANDOM, r.selector, r.variant))
 
 
 def findings(rows: list[Row], data: ReportData) -> list[str]:
