@@ -128,6 +128,26 @@ def selecting() -> str:
     return "\n".join(lines) + "\n"
 
 
+def scienceqa() -> str:
+    """What the choices of 1,000 ScienceQA records hold, and how the run went."""
+    row = result("scienceqa")
+    names, by_value, seconds = row["choices"], row["rows_by_value"], row["stages_s"]
+    lines = ["| rows | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for what, counts in row["in_short"].items():
+        if not what.startswith("values of"):
+            lines.append(f"| {what} | " + " | ".join(f"{n:,}" for n in counts) + " |")
+    for field in ("topic", "category", "skill", "grade"):
+        cells = [by_value[field][n] for n in names]
+        shown = (f"{values} ({least:,}–{most:,})" for values, least, _, most in cells)
+        lines.append(f"| values of {field} (rows of the rarest–the commonest) | " + " | ".join(shown) + " |")
+    reached = (f"{100 * row['accuracy'][n][0]:.1f}" if n in row["accuracy"] else "–" for n in names)
+    commonest = f"commonest answer {100 * row['commonest_answer']:.1f}"
+    lines.append(f"| accuracy of the twin, % ({commonest}) | " + " | ".join(reached) + " |")
+    lines += ["", "| stage | " + " | ".join(seconds) + " | in all |", "|---|" + "---|" * (len(seconds) + 1)]
+    lines.append(f"| s | {' | '.join(f'{v:.0f}' for v in seconds.values())} | {row['seconds']:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
 TABLES = {
     "pool": pool,
     "select": selecting,
@@ -135,6 +155,7 @@ TABLES = {
     "fidelity": fidelity,
     "trajectories": trajectories,
     "clustering": clustering,
+    "scienceqa": scienceqa,
 }
 
 

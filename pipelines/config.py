@@ -1,6 +1,7 @@
 """A run is one YAML file plus `--set a.b=c`; it resolves into frozen models that live beside what they configure."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,7 +58,12 @@ class SweepSection(Config):
 
 
 class RunConfig(Config):
-    """The whole run. Sections named after a room are that room's config; dicts are its fields without paths."""
+    """The whole run. Sections named after a room are that room's config; dicts are its fields without paths.
+
+    A training section (`warmup[].train`, `proxy`, `finetune`) may name a published `recipe`: its fields lie under the
+    section's own. Without a `proxy`, features are taken at the model that warm-up left. `finetune` may hold `variants`:
+    NAME → section; each choice is then trained by every one of them, and what stands beside `variants` goes for all.
+    """
 
     out: str
     seed: int = 0
@@ -68,7 +74,7 @@ class RunConfig(Config):
     test: IngestConfig
     model: ModelSection
     warmup: list[StageSection] = []
-    proxy: dict[str, Any]
+    proxy: dict[str, Any] | None = None
     features: list[FeatureConfig] = []
     actors: ActorResources = ActorResources()
     selectors: list[SelectorSection]
@@ -87,6 +93,8 @@ class RunConfig(Config):
 # fields that the run fills in; a recipe that sets one of them would be overruled silently
 TRAIN_FILLED = ("model", "pool", "picks", "seed")
 EVAL_FILLED = ("model", "pool", "run")
+# what weighs or follows the checkpoints of a training: one model, whose learning rate nobody knows, is no path
+ALONG = ("gradient", "influence", "trajectory")
 
 
 def train_config(section: dict[str, Any], where: str, **filled: Any) -> TrainConfig:
@@ -114,14 +122,71 @@ def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
     """Build and check a run from plain values."""
     for entry in sets or []:
         apply_set(values, entry)
-    run = RunConfig.parse(values)
+    run = _with_recipes(RunConfig.parse(values))
     for stage in run.warmup:
         train_config(stage.train, f"warmup.{stage.name}")
         if stage.data == "captions" and run.captions is None:
             raise InputError(f"warmup.{stage.name} trains on captions, but the run has no `captions` section.")
-    train_config(run.proxy, "proxy")
-    train_config(run.finetune, "finetune")
+    if run.proxy is not None:
+        train_config(run.proxy, "proxy")
+    for variant, section in finetunes(run.finetune).items():
+        train_config(section, where_of(variant))
     eval_config(run.evaluate)
+    _check_selectors(run)
+    return run
+
+
+def with_recipe(section: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return a training section with the fields of its `recipe` (of `train/recipes/`, or a YAML file) under its own.
+
+    Raises:
+        InputError: there is no such recipe; names the nearest one.
+    """
+    if "recipe" not in section:
+        return section
+    name = section["recipe"]
+    if not isinstance(name, str):
+        raise InputError(f"{where}.recipe wants the name of a training recipe or a YAML file, not {name!r}.")
+    base = read_yaml(name, "train", f"recipe for {where}")
+    return _over(base, {k: v for k, v in section.items() if k != "recipe"})
+
+
+def finetunes(finetune: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the fine-tunes of each choice by name, of a resolved section; that of a run without variants is called ""."""
+    return finetune.get("variants", {"": finetune})
+
+
+def where_of(variant: str) -> str:
+    """Return where a fine-tune's section stands in the run, for messages."""
+    return f"finetune.variants.{variant}" if variant else "finetune"
+
+
+def _with_recipes(run: RunConfig) -> RunConfig:
+    """Return the run with numbers in place of recipe names, so that what is saved, printed and hashed holds them all."""
+    warmup = [s.model_copy(update={"train": with_recipe(s.train, f"warmup.{s.name}")}) for s in run.warmup]
+    proxy = None if run.proxy is None else with_recipe(run.proxy, "proxy")
+    return run.model_copy(update={"warmup": warmup, "proxy": proxy, "finetune": _finetune(run.finetune)})
+
+
+def _finetune(section: dict[str, Any]) -> dict[str, Any]:
+    if "variants" not in section:
+        return with_recipe(section, "finetune")
+    given, common = section["variants"], {k: v for k, v in section.items() if k != "variants"}
+    if not isinstance(given, dict) or not given or not all(isinstance(v, dict) for v in given.values()):
+        raise InputError(f"finetune.variants wants one or more of NAME: {{fields of a training}}, not {given!r}.")
+    for name in given:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)):  # folders are called after it, and `--set` counts dots
+            raise InputError(f"finetune.variants: {name!r} is no name; take letters, digits, _ and -")
+    return {"variants": {str(n): with_recipe(_over(common, own), where_of(str(n))) for n, own in given.items()}}
+
+
+def _over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Return `base` with the fields of `own` over it, mapping by mapping, as `--set` would put them."""
+    both = {k: _over(base[k], v) for k, v in own.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
+    return base | own | both
+
+
+def _check_selectors(run: RunConfig) -> None:
     names = [s.name for s in run.selectors]
     for name in names:
         if names.count(name) > 1:  # files and trials are called after the selector
@@ -134,21 +199,25 @@ def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
         for need in selector.needs:
             if need == "targets" and run.target is None:
                 raise InputError(f"selector {section.name!r} reads targets, but the run has no `target` section.")
+            if run.proxy is None and need in ALONG:
+                raise InputError(
+                    f"selector {section.name!r} goes by {need} features at a proxy's checkpoints and their learning rates, "
+                    "but the run has no `proxy` section."
+                )
             if need in feature_kinds(selector.needs) and need not in kinds:
                 raise InputError(
                     f"selector {section.name!r} needs {need!r} features; `features` makes {sorted(kinds)}."
                 )
-    return run
 
 
-def read_yaml(path: str, room: str = "pipelines") -> dict[str, Any]:
+def read_yaml(path: str, room: str = "pipelines", what: str = "run config") -> dict[str, Any]:
     """Read a YAML mapping; a bare name is a recipe of the package (`pipelines/recipes/NAME.yaml`, or another room's)."""
     folder = Path(__file__).parents[1] / room / "recipes"
     file = Path(path)
     if not file.is_file() and "/" not in path and not path.endswith((".yaml", ".yml")):
         file = folder / f"{path}.yaml"
     if not file.is_file():
-        raise InputError(f"no run config {path!r}{suggest(path, [p.stem for p in folder.glob('*.yaml')])}")
+        raise InputError(f"no {what} {path!r}{suggest(path, [p.stem for p in folder.glob('*.yaml')])}")
     try:
         values = yaml.safe_load(file.read_text())
     except yaml.YAMLError as error:

@@ -1,4 +1,4 @@
-"""The stages of a run, in order: pool → model → warm-up → proxy → features → picks → sweep → report.
+"""The stages of a run, in order: pool → model → warm-up → proxy (if any) → features → picks → sweep → report.
 
 Each stage ends in a manifest (`RUN/stages/NAME.json`); one that is done with the same inputs is skipped, one whose inputs
 changed is refused by name. The stages themselves resume inside (parts, checkpoints, trials).
@@ -115,12 +115,16 @@ def warm_up(run: Run, model: str) -> str:
     return model
 
 
-def train_proxy(run: Run, model: str) -> list[CheckpointRef]:
-    """Train the proxy over the whole pool and return its checkpoints, oldest first.
+def checkpoints_of(run: Run, model: str) -> list[CheckpointRef]:
+    """Return the models at which features are taken, oldest first: the proxy's checkpoints, trained over the whole pool.
+
+    Without a proxy it is `model` alone, as step 0.
 
     Raises:
-        InputError: it leaves no checkpoint (set proxy.checkpoint_count or proxy.checkpoint_steps).
+        InputError: the proxy leaves no checkpoint (set proxy.checkpoint_count or proxy.checkpoint_steps).
     """
+    if run.config.proxy is None:
+        return [CheckpointRef(0, model)]
     report = train_stage(run, "proxy", StageSection(name="proxy", data="pool", train=run.config.proxy), model)
     if not report.checkpoints:
         raise InputError("the proxy left no checkpoints: set proxy.checkpoint_count to 3 or more.")
@@ -146,14 +150,14 @@ def train_stage(run: Run, name: str, section: StageSection, model: str) -> Train
 
 
 def make_features(run: Run, checkpoints: list[CheckpointRef]) -> None:
-    """Write every kind of feature at every checkpoint of the proxy, for the pool and for the targets."""
+    """Write every kind of feature at every checkpoint, for the pool and for the targets."""
     for config in run.config.features:
         _features(run, config, checkpoints, "pool", "features")
         if run.config.target is not None and config.kind == "gradient":
             _features(run, config, checkpoints, "target", "targets")
 
 
-def pick(run: Run, weights: dict[int, float]) -> dict[tuple[str, str, int], str]:
+def pick(run: Run, weights: dict[int, float] | None) -> dict[tuple[str, str, int], str]:
     """Score and pick for every selector, budget and seed; returns the PICKS files."""
     inputs = {
         "selectors": repr(run.config.selectors),

@@ -46,7 +46,7 @@ def make_view(
     )
 
 
-def select_all(config: RunConfig, out: str, weights: dict[int, float]) -> dict[tuple[str, str, int], str]:
+def select_all(config: RunConfig, out: str, weights: dict[int, float] | None) -> dict[tuple[str, str, int], str]:
     """Pick for every selector × budget × seed and return the PICKS files."""
     made: dict[tuple[str, str, int], str] = {}
     pool = join(out, "pool")

@@ -11,7 +11,7 @@ from ..actors.config import FeatureConfig
 from ..select.run import budget_rows
 from ..store.files import exists, join
 from ..train.config import TrainConfig
-from .config import RunConfig, eval_config, train_config
+from .config import RunConfig, eval_config, finetunes, train_config, where_of
 from .prices import Price, Prices
 from .progress import console
 from .samples import Sample, look
@@ -57,10 +57,11 @@ def make_plan(run: RunConfig) -> list[Planned]:
         config = train_config(stage.train, f"warmup-{stage.name}", seed=run.seed)
         plan.append(_training(run, f"warmup-{stage.name}", config, prices, stage.data))
         prices.advance(config)
-    config = train_config(run.proxy, "proxy", seed=run.seed)
-    plan.append(_training(run, "proxy", config, prices, "pool"))
+    proxy = None if run.proxy is None else train_config(run.proxy, "proxy", seed=run.seed)
+    if proxy is not None:
+        plan.append(_training(run, "proxy", proxy, prices, "pool"))
     for feature in run.features:
-        plan += _features(run, feature, prices, config)
+        plan += _features(run, feature, prices, proxy)
     for selector in run.selectors:
         wanted = ", ".join(f"{b} = {budget_rows(b, rows['pool'])}" for b in run.budgets)
         plan.append(
@@ -115,9 +116,10 @@ def _print_prices(plan: list[Planned]) -> None:
     console.print("- Evaluation, pads and reading pictures are not priced; GPU memory is a lower estimate.")
 
 
-def _features(run: RunConfig, config: FeatureConfig, prices: Prices, proxy: TrainConfig) -> list[Planned]:
-    steps = proxy.planned_steps(prices.samples["pool"].rows)
-    points, lines = len(proxy.kept_checkpoints(steps)), []
+def _features(run: RunConfig, config: FeatureConfig, prices: Prices, proxy: TrainConfig | None) -> list[Planned]:
+    points, lines = 1, []
+    if proxy is not None:
+        points = len(proxy.kept_checkpoints(proxy.planned_steps(prices.samples["pool"].rows)))
     for out, pool in (("features", "pool"), ("targets", "target")):
         if pool == "pool" or (config.kind == "gradient" and pool in prices.samples):
             stored = config.for_targets() if pool == "target" else config
@@ -146,21 +148,23 @@ def _training(
 
 def _sweep(run: RunConfig, prices: Prices) -> list[Planned]:
     rows = {n: s.rows for n, s in prices.samples.items()}
-    config = train_config(run.finetune, "finetune", seed=run.seed)
     chosen = [(s.name, str(b), budget_rows(b, rows["pool"])) for s in run.selectors for b in run.budgets]
     if run.sweep.full:
         chosen.append(("full", "100%", rows["pool"]))
     lines = []
-    for name, label, n in chosen:
-        line = _training(run, f"sweep-{name}-{label}", config, prices, "pool", n)
-        line.what += f" on {name} {label}, {len(run.seeds)} seed(s); evaluate {rows['test']} questions"
-        line.config |= {
-            "evaluate": eval_config(run.evaluate).model_dump(mode="json"),
-            "sweep": run.sweep.model_dump(),
-        }
-        line.config |= {"seeds": run.seeds}
-        line.times(len(run.seeds))
-        lines.append(line)
+    for variant, section in finetunes(run.finetune).items():
+        config = train_config(section, where_of(variant), seed=run.seed)
+        for name, label, n in chosen:
+            stage = f"sweep-{name}-{label}" + (f"-{variant}" if variant else "")
+            line = _training(run, stage, config, prices, "pool", n)
+            line.what += f" on {name} {label}, {len(run.seeds)} seed(s); evaluate {rows['test']} questions"
+            line.config |= {
+                "evaluate": eval_config(run.evaluate).model_dump(mode="json"),
+                "sweep": run.sweep.model_dump(),
+            }
+            line.config |= {"seeds": run.seeds}
+            line.times(len(run.seeds))
+            lines.append(line)
     return lines
 
 

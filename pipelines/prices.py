@@ -64,16 +64,17 @@ class Prices:
         memory = _training_memory(shape, config, found)
         return self._price(config, found, cost, rows, memory)
 
-    def feature(self, config: FeatureConfig, pool: str, points: int, proxy: TrainConfig) -> Price:
-        """Price a feature of every row of a pool at `points` checkpoints of the proxy."""
+    def feature(self, config: FeatureConfig, pool: str, points: int, proxy: TrainConfig | None) -> Price:
+        """Price a feature of every row of a pool at `points` checkpoints of the proxy; without one, at the model itself."""
         if self.shape is None:
             return self._none
-        shape, found, sketch = self.after(proxy), self.rows(config, pool), self._sketch(config)
+        shape = self.after(proxy) if proxy is not None else self.shape
+        found, sketch = self.rows(config, pool), self._sketch(config)
         cost = flop_per_row(shape, config.kind, found.row, config.which, sketch)
         if config.kind == "embedding" and config.pooling == "image":  # the decoder does not run
             cost = Cost({k: v for k, v in cost.items.items() if k in ("vision fwd", "projector fwd")})
         models = min(config.checkpoints_per_pass, points)
-        memory = _feature_memory(shape, config, found, (models, list(proxy.parts)))
+        memory = _feature_memory(shape, config, found, (models, list(proxy.parts) if proxy is not None else []))
         if config.kind != "influence":
             return self._price(config, found, cost, self.samples[pool].rows * points, memory)
         # the targets' mean gradients take two passes over them, and lie in memory afterwards

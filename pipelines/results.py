@@ -7,6 +7,7 @@ from ..store.files import exists, join
 from ..store.tables import EVALS, read_rows, write_rows
 from .progress import console
 from .report.build import build_report
+from .report.composition import composition_table
 from .report.gather import gather
 from .report.terminal import headline_table
 from .sweep import Trial
@@ -32,4 +33,6 @@ def write_report(run_dir: str) -> str:
         raise InputError(f"{run_dir!r} is no run's folder: it has no run.json. Make one with `vinnow run`.")
     data = gather(run_dir, title=run_dir.rstrip("/").rsplit("/", 1)[-1])
     console.print(headline_table(data))
+    if (chosen := composition_table(data)) is not None:
+        console.print(chosen)
     return build_report(run_dir, data)

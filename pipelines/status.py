@@ -48,7 +48,8 @@ def stage_names(config: RunConfig) -> list[str]:
     """Return the stages of a run, as its manifests are named, in the order in which they run."""
     names = [f"ingest-{p}" for p in POOLS if getattr(config, p) is not None]
     names += ["twin"] if config.model.twin is not None else []
-    names += [f"warmup-{s.name}" for s in config.warmup] + ["proxy"]
+    names += [f"warmup-{s.name}" for s in config.warmup]
+    names += ["proxy"] if config.proxy is not None else []
     for feature in config.features:
         names.append(f"features-{feature.kind}")
         if config.target is not None and feature.kind == "gradient":

@@ -1,4 +1,4 @@
-"""Ray Tune over budgets × selectors × seeds: each trial is a Ray Train fine-tune and an evaluation, both resumable.
+"""Ray Tune over budgets × selectors × seeds × fine-tunes: each trial is a Ray Train run and an evaluation, both resumable.
 
 A trial's folder is its name, so that a trial that was cut off goes on, and one that is finished does nothing again.
 """
@@ -19,15 +19,20 @@ from ..store.ids import ids_digest
 from ..store.tables import PICKS, read_rows
 from ..train.config import TrainConfig
 from ..train.run import train
-from .config import RunConfig, eval_config, train_config
+from .config import RunConfig, eval_config, finetunes, train_config, where_of
 from .watch import watching
 
 RESULT = "result.json"
+# selector, budget as configured, seed, PICKS file (None: the whole pool)
+Choice = tuple[str, str, int, str | None]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One fine-tune and its evaluation. `budget` is the label as configured ("10%"), "100%" for the whole pool."""
+    """One fine-tune and its evaluation. `budget` is the label as configured ("10%"), "100%" for the whole pool.
+
+    `variant`: which of the run's fine-tunes; "" where there is one.
+    """
 
     name: str
     selector: str
@@ -36,10 +41,11 @@ class Trial:
     folder: str
     train: TrainConfig
     evaluate: EvalConfig
+    variant: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, to travel to Tune's workers."""
-        plain = {k: getattr(self, k) for k in ("name", "selector", "budget", "seed", "folder")}
+        plain = {k: getattr(self, k) for k in ("name", "selector", "budget", "seed", "folder", "variant")}
         return plain | {
             "train": self.train.model_dump(mode="json"),
             "evaluate": self.evaluate.model_dump(mode="json"),
@@ -56,11 +62,14 @@ class Trial:
 
 
 def trials_of(config: RunConfig, picks: dict[tuple[str, str, int], str], model: str) -> list[Trial]:
-    """List the trials: every choice, and the whole pool beside them, dearest first so that none ends alone."""
-    chosen: list[tuple[str, str, int, str | None]] = [(*key, path) for key, path in picks.items()]
+    """List the trials: every choice, and the whole pool beside them, dearest first so that none ends alone.
+
+    With variants of the fine-tune, each choice has a trial of every one.
+    """
+    chosen: list[Choice] = [(*key, path) for key, path in picks.items()]
     if config.sweep.full:
         chosen += [("full", "100%", seed, None) for seed in config.seeds]
-    trials = [_trial(config, *key, model) for key in chosen]
+    trials = [_trial(config, choice, variant, model) for choice in chosen for variant in finetunes(config.finetune)]
     return sorted(trials, key=lambda t: (-_rows(t, config.out), t.name))
 
 
@@ -94,6 +103,7 @@ def run_trial(values: dict[str, Any], callbacks: tuple[Any, ...] = ()) -> dict[s
         "selector": trial.selector,
         "budget": trial.budget,
         "seed": trial.seed,
+        "variant": trial.variant,
         "run": trial.evaluate.run,
         "rows": trained.rows,
         "steps": trained.steps,
@@ -153,19 +163,19 @@ def _last_line(error: Exception) -> str:
     return str(error).strip().splitlines()[-1]
 
 
-def _trial(config: RunConfig, selector: str, budget: str, seed: int, picks: str | None, model: str) -> Trial:
-    name = f"{selector}-{budget.replace('%', 'pct')}-s{seed}"
+def _trial(config: RunConfig, choice: Choice, variant: str, model: str) -> Trial:
+    selector, budget, seed, picks = choice
+    name = f"{selector}-{budget.replace('%', 'pct')}-s{seed}" + (f"-{variant}" if variant else "")
     folder = os.path.abspath(join(config.out, "sweep", name))
     pool, test = (os.path.abspath(join(config.out, n)) for n in ("pool", "test"))
-    training = train_config(
-        config.finetune, "finetune", model=os.path.abspath(model), pool=pool, picks=picks, seed=seed
-    )
+    section, start = finetunes(config.finetune)[variant], os.path.abspath(model)
+    training = train_config(section, where_of(variant), model=start, pool=pool, picks=picks, seed=seed)
     # the run is what was trained on, how, and from where; not where it lies
     chosen = ids_digest(read_rows(picks, PICKS)["sample_id"].to_numpy()) if picks else Pool(pool).digest
     how = training.model_dump_json(exclude={"model", "pool", "picks"})
     run = digest(chosen, how, model_digest(model))
     scoring = eval_config(config.evaluate, model=join(folder, "train", "model"), pool=test, run=run)
-    return Trial(name, selector, budget, seed, folder, training, scoring)
+    return Trial(name, selector, budget, seed, folder, training, scoring, variant)
 
 
 def _rows(trial: Trial, out: str) -> int:

@@ -5,7 +5,7 @@ import time
 from ..store.manifest import StageRecord
 from ..train.run import TrainReport
 from .config import RunConfig
-from .flows import Run, ingest_pools, make_features, pick, prepare_model, start, train_proxy, warm_up
+from .flows import Run, checkpoints_of, ingest_pools, make_features, pick, prepare_model, start, warm_up
 from .progress import console
 from .results import collect, write_report
 from .sweep import Trial, run_sweep, trials_of
@@ -22,8 +22,7 @@ def whole_run(config: RunConfig, report: bool = True) -> str | None:
     run = start(config)
     ingest_pools(run)
     model = warm_up(run, prepare_model(run))
-    checkpoints = train_proxy(run, model)
-    make_features(run, checkpoints)
+    make_features(run, checkpoints_of(run, model))
     picks = pick(run, learning_rates(run))
     trials = trials_of(config, picks, model)
     sweep_stage(run, trials)
@@ -44,6 +43,11 @@ def sweep_stage(run: Run, trials: list[Trial]) -> None:
     run.stage("sweep", inputs, work)
 
 
-def learning_rates(run: Run) -> dict[int, float]:
-    """Return the proxy's mean learning rate up to each checkpoint since the one before: LESS's checkpoint weights."""
+def learning_rates(run: Run) -> dict[int, float] | None:
+    """Return the proxy's mean learning rate up to each checkpoint since the one before: LESS's checkpoint weights.
+
+    None without a proxy.
+    """
+    if run.config.proxy is None:
+        return None
     return {int(c.step): float(c.lr) for c in TrainReport.read(run.folder("train", "proxy")).checkpoints}

@@ -17,7 +17,10 @@ RANDOM, FULL = "random", "full"
 
 @dataclass(frozen=True)
 class Trial:
-    """One fine-tune: what was chosen, how long it trained, and its answers (EVALS rows of this run alone)."""
+    """One fine-tune: what was chosen, how long it trained, and its answers (EVALS rows of this run alone).
+
+    `variant`: which of several fine-tunes of the same choice; "" where there is one.
+    """
 
     selector: str
     budget: str
@@ -25,6 +28,7 @@ class Trial:
     rows: int
     train_seconds: float
     evals: pa.Table
+    variant: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,15 @@ class Picked:
     selector: str
     budget: str
     by_task: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Rows by the values of one field of the records, commonest first: in the pool, and in each choice by its name."""
+
+    field: str
+    pool: dict[str, int]
+    choices: dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True)
@@ -102,6 +115,7 @@ class ReportData:
     majority: Majority | None = None
     pool_tasks: dict[str, int] = field(default_factory=dict)
     picked: list[Picked] = field(default_factory=list)
+    composition: list[Composition] = field(default_factory=list)
     trajectories: Trajectories | None = None
     similarity: list[Similarity] = field(default_factory=list)
     galleries: list[Gallery] = field(default_factory=list)

@@ -18,6 +18,7 @@ from ...store.features import FeatureSet, exists_any, match_rows
 from ...store.files import exists, join, list_files, open_fs, read_json
 from ...store.manifest import StageRecord
 from ...store.tables import EVALS, PICKS, REFUSED, SCORES, read_rows
+from .composition import compose
 from .data import Gallery, Picked, ReportData, Shown, Similarity, Stage, Trajectories, Trial
 
 Array = np.ndarray[Any, Any]
@@ -38,9 +39,12 @@ def gather(run_dir: str, title: str = "vinnow") -> ReportData:
     data.pool_tasks = _count(tasks)
     data.facts = _facts(run_dir, pool)
     picks = _picks(run_dir)
+    chosen: dict[str, Array] = {}
     for (selector, budget), table in picks.items():
         rows = match_rows(ids, table["sample_id"].to_numpy(), f"picks {selector}-{budget}")
         data.picked.append(Picked(selector, budget, _count(tasks[rows])))
+        chosen[f"{selector} {budget}"] = rows
+    data.composition = compose(pool, chosen)
     for selector in dict.fromkeys(name for name, _ in picks):
         mine = {budget: table for (name, budget), table in picks.items() if name == selector}
         _add_selector(run_dir, data, pool, selector, mine)
@@ -178,7 +182,8 @@ def _trials(run_dir: str) -> list[Trial]:
     for r in _results(run_dir):
         answers = evals.filter(pc.equal(evals["run"], r["run"]))
         if answers.num_rows:
-            trials.append(Trial(r["selector"], str(r["budget"]), r["seed"], r["rows"], r["train_seconds"], answers))
+            cells = (r["selector"], str(r["budget"]), r["seed"], r["rows"], r["train_seconds"])
+            trials.append(Trial(*cells, answers, r.get("variant", "")))
     return trials
 
 

@@ -1,4 +1,4 @@
-"""The headline: one row a selector and budget, with its interval and what it is worth against random.
+"""The headline: one row a selector, budget and fine-tune, with its interval and what it is worth against random.
 
 Several seeds of a choice are averaged sample by sample. The HTML table, the plot and the terminal show these
 rows.
@@ -37,6 +37,14 @@ class Row:
     by_task: dict[str, float]
     seconds: float
     against_random: Comparison | None
+    variant: str = ""
+    # of several fine-tunes of one choice: against the one whose name comes first
+    against_first: Comparison | None = None
+
+    @property
+    def name(self) -> str:
+        """The selector, and the fine-tune where there are several."""
+        return f"{self.selector}, {self.variant}" if self.variant else self.selector
 
     @property
     def word(self) -> str:
@@ -50,16 +58,15 @@ def headline(trials: list[Trial], seed: int = 0) -> list[Row]:
     Raises:
         InputError: two trials answered different test samples.
     """
-    groups: dict[tuple[str, str], list[Trial]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[Trial]] = defaultdict(list)
     for trial in trials:
-        groups[trial.selector, trial.budget].append(trial)
+        groups[trial.selector, trial.budget, trial.variant].append(trial)
+    variants = sorted({t.variant for t in trials})
     rows = []
-    for (selector, budget), group in groups.items():
+    for (selector, budget, variant), group in groups.items():
         tables = [t.evals for t in group]
-        base = groups.get((RANDOM, budget))
-        against = None
-        if base and selector != RANDOM:
-            against = compare(tables, [t.evals for t in base], seed)
+        base = groups.get((RANDOM, budget, variant)) if selector != RANDOM else None
+        first = groups.get((selector, budget, variants[0])) if variant != variants[0] else None
         by_seed = [accuracy(t).by_task for t in tables]
         rows.append(
             Row(
@@ -71,26 +78,34 @@ def headline(trials: list[Trial], seed: int = 0) -> list[Row]:
                 _interval(tables, seed),
                 {task: float(np.mean([b[task] for b in by_seed])) for task in sorted(by_seed[0])},
                 float(np.mean([t.train_seconds for t in group])),
-                against,
+                compare(tables, [t.evals for t in base], seed) if base else None,
+                variant,
+                compare(tables, [t.evals for t in first], seed) if first else None,
             )
         )
-    return sorted(rows, key=lambda r: (r.selector == FULL, r.rows, r.selector != RANDOM, r.selector))
+    return sorted(rows, key=lambda r: (r.selector == FULL, r.rows, r.selector != RANDOM, r.selector, r.variant))
 
 
 def findings(rows: list[Row], data: ReportData) -> list[str]:
     """Say in sentences what the headline shows."""
     said = []
-    full = next((r for r in rows if r.selector == FULL), None)
-    if full and data.majority:
+    for full in (r for r in rows if r.selector == FULL and data.majority):
+        assert data.majority is not None
         gap = 100 * (full.accuracy.estimate - data.majority.overall)
         said.append(
-            f"The whole pool ({full.rows:,} rows) reaches {percent(full.accuracy.estimate)} %, "
+            f"The whole pool ({full.rows:,} rows{f', {full.variant}' if full.variant else ''}) reaches "
+            f"{percent(full.accuracy.estimate)} %, "
             f"{minus(f'{gap:+.1f}')} points against always giving each task's commonest answer "
             f"({percent(data.majority.overall)} %)."
         )
     for budget in dict.fromkeys(r.budget for r in rows if r.against_random):
-        parts = [f"{r.selector}: {r.word} ({signed(r)})" for r in rows if r.budget == budget and r.against_random]
+        parts = [f"{r.name}: {r.word} ({signed(r)})" for r in rows if r.budget == budget and r.against_random]
         said.append(f"At {budget}: {'; '.join(parts)}.")
+    beside = [r for r in rows if r.against_first]
+    if beside:
+        first = next(r.variant for r in rows if not r.against_first)
+        parts = [f"{r.variant} at {r.selector} {r.budget} ({_points(r.against_first)})" for r in beside]
+        said.append(f"On the same rows, against {first}: {'; '.join(parts)}.")
     return said
 
 
@@ -101,9 +116,13 @@ def percent(share: float) -> str:
 
 def signed(row: Row) -> str:
     """Return the difference to random in points with its interval: `+3.1 [+0.9, +5.2]`."""
-    if row.against_random is None:
+    return _points(row.against_random)
+
+
+def _points(found: Comparison | None) -> str:
+    if found is None:
         return ""
-    gap = row.against_random.difference
+    gap = found.difference
     text = f"{100 * gap.estimate:+.1f} [{100 * gap.low:+.1f},\u00a0{100 * gap.high:+.1f}]"
     return minus(text)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from .composition import composition_section
 from .data import FULL, RANDOM, Gallery, ReportData, Trajectories
 from .headline import Row, findings, percent, signed
 from .markup import Html, esc, figure, join, table, tag
@@ -46,7 +47,7 @@ def headline_section(data: ReportData, rows: list[Row]) -> Html | None:
         kind = r.against_random.verdict.split()[0] if r.against_random else ""
         lines.append(
             [
-                r.selector,
+                r.name,
                 r.budget + (f" × {r.seeds} seeds" if r.seeds > 1 else ""),
                 f"{r.rows:,}",
                 tag("b", percent(r.accuracy.estimate)),
@@ -83,13 +84,15 @@ def accuracy_section(data: ReportData, rows: list[Row]) -> Html | None:
     if not chosen:
         return None
     budgets = list(dict.fromkeys(r.budget for r in chosen))
-    names = list(dict.fromkeys(r.selector for r in chosen))
+    names = list(dict.fromkeys(r.name for r in chosen))
     series = [
-        Series(name, colors(names)[name], [_accuracy_point(r, budgets) for r in chosen if r.selector == name])
+        Series(name, colors(names)[name], [_accuracy_point(r, budgets) for r in chosen if r.name == name])
         for name in names
     ]
     lines = [
-        (f"whole pool {percent(r.accuracy.estimate)}", 100 * r.accuracy.estimate) for r in rows if r.selector == FULL
+        (f"{r.name.replace(FULL, 'whole pool', 1)} {percent(r.accuracy.estimate)}", 100 * r.accuracy.estimate)
+        for r in rows
+        if r.selector == FULL
     ]
     if data.majority:
         lines.append((f"commonest answer {percent(data.majority.overall)}", 100 * data.majority.overall))
@@ -97,7 +100,7 @@ def accuracy_section(data: ReportData, rows: list[Row]) -> Html | None:
     pad = max(2.0, 0.08 * (max(heights) - min(heights)))
     frame = Frame(
         "Accuracy by budget",
-        "; ".join(f"{r.selector} {r.budget}: {percent(r.accuracy.estimate)} %" for r in chosen),
+        "; ".join(f"{r.name} {r.budget}: {percent(r.accuracy.estimate)} %" for r in chosen),
         "budget · accuracy in %",
         max(0.0, min(heights) - pad),
         min(100.0, max(heights) + pad),
@@ -284,6 +287,12 @@ SECTIONS: tuple[Section, ...] = (
     ("headline", "What each choice reached", headline_section, "No fine-tune has been evaluated yet."),
     ("accuracy", "Accuracy by budget", accuracy_section, "No selection has been evaluated yet."),
     ("picked", "What each selector took", picked_section, "No picks have been made yet."),
+    (
+        "composition",
+        "What was chosen, by field",
+        composition_section,
+        "Records have no subject, topic, skill or grade.",
+    ),
     ("trajectories", "Trajectories by cluster", trajectories_section, "No selector clustered trajectories."),
     ("similarity", "Scores and thresholds", similarity_section, "No selector scored by similarity."),
     ("pictures", "Records taken and passed over", pictures_section, "No picks have been made yet."),

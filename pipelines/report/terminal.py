@@ -34,7 +34,7 @@ def _choices(rows: list[Row], data: ReportData) -> Table:
     for r in rows:
         style = STYLES.get(r.against_random.verdict, "dim") if r.against_random else "dim"
         found.add_row(
-            escape(r.selector),
+            escape(r.name),
             escape(r.budget) + (f" ×{r.seeds}" if r.seeds > 1 else ""),
             f"{r.rows:,}",
             f"[bold]{percent(r.accuracy.estimate)}[/]",
@@ -54,7 +54,7 @@ def _by_task(rows: list[Row], data: ReportData) -> Table:
         found.add_row(COMMONEST, "–", "", *(percent(data.majority.by_task.get(t, 0.0)) for t in tasks), style="dim")
     for r in rows:
         shares = (percent(r.by_task.get(t, 0.0)) for t in tasks)
-        found.add_row(escape(r.selector), escape(r.budget), f"{r.seconds:,.1f}", *shares)
+        found.add_row(escape(r.name), escape(r.budget), f"{r.seconds:,.1f}", *shares)
     return found
 
 

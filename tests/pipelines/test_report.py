@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -20,7 +21,9 @@ from vinnow.evaluate.metrics import majority_baseline
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.pipelines.picking import make_view
 from vinnow.pipelines.report.build import build_report, page
+from vinnow.pipelines.report.composition import MOST
 from vinnow.pipelines.report.data import (
+    Composition,
     Gallery,
     Picked,
     ReportData,
@@ -131,6 +134,10 @@ def full_data(folder):
             Picked("less", "10%", {"color": 1399, "is_color": 1}),
             Picked(HOSTILE, "10%", {"color": 1400}),
         ],
+        composition=[
+            Composition("skill", {f"s{i} {HOSTILE}": 900 - i for i in range(MOST + 1)}, {"less 10%": {"s0 x": 3}}),
+            Composition("image", {"with a picture": 6123, "text only": 7918}, {"less 10%": {"with a picture": 1377}}),
+        ],
         trajectories=Trajectories(
             [10, 20, 30, 40],
             curves,
@@ -183,6 +190,11 @@ def test_it_holds_the_numbers(markup):
     assert "7,025.5" in text  # rows a second of the ingest
     assert "98.0" in text
     assert "pool: 2 refused rows" in text
+    assert "6,123" in text
+    assert "1,377" in text
+    assert f"the {MOST} commonest of {MOST + 1}" in text
+    assert f"s{MOST - 1} " in text
+    assert f"s{MOST} " not in text
     assert "image missing" in text  # the lost thumbnail
     assert "text only" in text
 
@@ -217,7 +229,7 @@ def test_an_empty_report_says_why_each_part_is_missing():
     seen = read(page(data))
     text = " ".join(seen.text)
     assert "The pictures were <b>lost</b>." in text
-    assert [why in text for name, _, _, why in SECTIONS if name != "pictures"] == [True] * 7
+    assert [why in text for name, _, _, why in SECTIONS if name != "pictures"] == [True] * 8
 
 
 def test_intervals_and_differences_are_those_of_the_statistics():
@@ -250,6 +262,26 @@ def test_seeds_are_averaged_and_counted():
     other = Trial("xmas", "10%", 0, 1, 1.0, answers("x", 0.5, n=10))
     with pytest.raises(InputError, match="in common"):
         headline([*trials, other])
+
+
+def test_variants_of_the_fine_tune_stand_side_by_side():
+    trials = [trial("random", "10%", 1400, 0.40), trial("less", "10%", 1400, 0.50)]
+    # the first by name is the one to compare with, whatever comes first
+    trials = [replace(t, variant="mores", evals=answers(f"m{t.selector}", 0.45)) for t in trials] + [
+        replace(t, variant="connector") for t in trials
+    ]
+    rows = headline(trials)
+    assert [r.name for r in rows] == [f"{s}, {v}" for s in ("random", "less") for v in ("connector", "mores")]
+    beside = {r.name: r.against_first.difference.estimate for r in rows if r.against_first}
+    assert beside == {"random, mores": pytest.approx(0.05), "less, mores": pytest.approx(-0.05)}
+    against = {r.name: r.against_random.difference.estimate for r in rows if r.against_random}
+    assert against == {"less, connector": pytest.approx(0.1), "less, mores": 0}
+    data = ReportData(trials=trials)
+    out = io.StringIO()
+    Console(file=out, width=200).print(headline_table(data))
+    for shown in (out.getvalue(), " ".join(read(page(data)).text)):
+        assert all(r.name in shown for r in rows)
+        assert "On the same rows, against connector: mores at random 10% (+5.0 [" in shown
 
 
 def test_the_terminal_shows_the_same_table():
@@ -365,4 +397,4 @@ def test_a_run_folder_is_gathered(tmp_path, tiny_pool, twin_path, target_pool):
     assert data.facts["pool digest"] == Pool(tiny_pool).digest
     assert data.stages[0].rows == 60
     read(page(data))
-    assert [name for name, _, show, _ in SECTIONS if show(data, headline(data.trials)) is None] == []
+    assert [name for name, _, show, _ in SECTIONS if show(data, headline(data.trials)) is None] == ["composition"]

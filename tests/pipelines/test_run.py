@@ -1,18 +1,26 @@
-"""A whole run on the twin, small: pool → features → picks → fine-tune → evaluation → report; and again, doing nothing."""
+"""A whole run of a Mistral twin on ScienceQA's layout, small: pool → stage 1 → proxy → features → picks → stage 2 by
+recipe → evaluation → report; and again, doing nothing. And one without a proxy, with two fine-tunes of one choice."""
 
+import importlib.util
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 import yaml
 from pictures import make_records, write_records
 from pydantic import BaseModel
-from vinnow.pipelines.config import RunConfig, load_run, resolve
+from safetensors.torch import load_file
+from vinnow.pipelines.config import RunConfig, SelectorSection, load_run, resolve
+from vinnow.pipelines.flows import start
+from vinnow.pipelines.picking import select_all
 from vinnow.pipelines.plan import make_plan
 from vinnow.pipelines.rates import PlanConfig, load_rates, rate_for
+from vinnow.pipelines.report.gather import gather
+from vinnow.pipelines.report.headline import headline
 from vinnow.pipelines.status import as_json, status
-from vinnow.pipelines.whole import whole_run
+from vinnow.pipelines.whole import learning_rates, whole_run
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError, VinnowError
 from vinnow.store.files import read_json
@@ -21,48 +29,73 @@ from vinnow.store.tables import EVALS, PICKS, read_rows
 STEP = {"max_len": 256, "lr": 1e-3, "global_batch": 8, "micro_batch": 8, "max_steps": 3}
 
 
+# what the published recipes cannot be on a CPU
+CPU = {"use_gpu": False, "workers": 1, "precision": "float32", "zero_stage": 2, "gradient_checkpointing": False}
+
+
+def scienceqa(folder, rows, seed):
+    """Write generated problems in the official layout; returns the section that ingests them."""
+    file = Path(__file__).parents[2] / "benchmarks/make_scienceqa.py"
+    spec = importlib.util.spec_from_file_location("make_scienceqa", file)
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    return {"source": maker.write(str(folder), rows, seed), "split": "train", "layout": "test"}
+
+
 @pytest.fixture(scope="module")
 def values(tmp_path_factory):
-    """A run's plain values, on 60 + 9 + 9 rows."""
+    """A run's plain values, on 60 + 9 + 9 + 8 rows."""
     folder = tmp_path_factory.mktemp("run")
-    pools = {}
-    for name, rows, seed in (("pool", 60, 0), ("target", 9, 99), ("test", 9, 7)):
+    pools = {name: scienceqa(folder / name, rows, seed) for name, rows, seed in (("pool", 60, 0), ("test", 9, 7))}
+    for name, rows, turns in (("target", 9, None), ("captions", 10, 2)):
         (folder / name).mkdir()
-        source = write_records(folder / name, *make_records(rows, seed))
+        records, pictures = make_records(rows, seed=99)
+        if turns:  # the plain template takes one picture and one answer
+            records = [r | {"conversations": r["conversations"][:turns]} for r in records if "image" in r]
+        source = write_records(folder / name, records, pictures)
         pools[name] = {"source": source, "image_root": str(folder / name / "images")}
+    stage1 = {"recipe": "llava-mistral-scienceqa-projector"} | CPU | STEP
     return pools | {
         "out": str(folder / "out"),
-        "model": {"twin": {}},
-        "warmup": [{"name": "stage1", "data": "pool", "train": STEP | {"parts": ["projector"]}}],
+        "model": {"twin": {"llm": "mistral"}},
+        "warmup": [{"name": "stage1", "train": stage1}],
         "proxy": STEP | {"checkpoint_count": 2, "resume_steps": 1},
         "features": [
             {"kind": "gradient", "projection": {"dim": 64}, "rows_per_part": 30},
             {"kind": "trajectory", "rows_per_part": 30},
+            {"kind": "embedding", "template": "mistral_instruct", "rows_per_part": 30},
         ],
-        "selectors": [{"name": "less", "config": {"targets": ["shape"]}}, {"name": "xmas"}],
+        "selectors": [
+            {"name": "less", "config": {"targets": ["shape"]}},
+            {"name": "xmas"},
+            {"name": "scienceqa_prune"},
+            {"name": "diverse"},
+        ],
         "budgets": ["20%"],
-        "finetune": STEP,
-        "evaluate": {"max_len": 256, "max_new_tokens": 2},
+        "finetune": {"recipe": "llava-mistral-scienceqa"} | CPU | STEP,
+        "evaluate": {
+            "benchmark": "option_letter", "template": "mistral_instruct", "max_len": 256, "max_new_tokens": 2,
+        },
         "sweep": {"concurrent": 2, "full": False},
-    }
+    }  # fmt: skip
 
 
 def test_a_whole_run_and_a_second_one(values, ray_cluster):
-    config = resolve(json.loads(json.dumps(values)))
+    # two are fine-tuned; the others pick from what the run has left
+    trained, others = values["selectors"][2:], values["selectors"][:2]
+    config = resolve(json.loads(json.dumps(values | {"selectors": trained})))
     path = whole_run(config)
     out = config.out
     assert os.path.getsize(path) > 5000
-    for selector in ("less", "xmas"):
-        picks = read_rows(f"{out}/picks/{selector}-20pct.parquet", PICKS)
-        records = read_json(f"{out}/picks/{selector}-20pct.json")
-        assert picks.num_rows == len(records) == 12
     evals = read_rows(f"{out}/evals.parquet", EVALS)
     assert evals.num_rows == 18
     assert len(set(evals["run"].to_pylist())) == 2
+    assert set(evals["reference"].to_pylist()) <= set("ABCDE")
+    check_models(out)
     stages = sorted(f.removesuffix(".json") for f in os.listdir(f"{out}/stages"))
     assert stages == [
-        "features-gradient", "features-trajectory", "ingest-pool", "ingest-target", "ingest-test", "proxy", "select",
-        "sweep", "targets-gradient", "twin", "warmup-stage1",
+        "features-embedding", "features-gradient", "features-trajectory", "ingest-captions", "ingest-pool",
+        "ingest-target", "ingest-test", "proxy", "select", "sweep", "targets-gradient", "twin", "warmup-stage1",
     ]  # fmt: skip
     check_status(config, stages)
     before = {f: os.stat(f).st_mtime_ns for f in every_file(out) if "report.html" not in f}
@@ -70,12 +103,108 @@ def test_a_whole_run_and_a_second_one(values, ray_cluster):
     whole_run(config)
     assert time.perf_counter() - begin < 15
     assert {f: os.stat(f).st_mtime_ns for f in every_file(out) if "report.html" not in f} == before
-    changed = resolve(json.loads(json.dumps(values)), ["finetune.lr=0.5"])
+    changed = resolve(json.loads(json.dumps(values | {"selectors": trained})), ["finetune.lr=0.5"])
     with pytest.raises(InputError, match=r"finetune\.lr: was 0\.001, is 0\.5"):
         whole_run(changed)
     plan = {line.stage: line for line in make_plan(config)}
     assert all(line.done for line in plan.values() if not line.stage.startswith("sweep-"))
     check_prices(plan, out)
+    rates = learning_rates(start(config))
+    assert list(rates) == [2, 3]
+    select_all(config.model_copy(update={"selectors": [SelectorSection(**s) for s in others]}), out, rates)
+    for selector in ("less", "xmas", "scienceqa_prune", "diverse"):
+        picks = read_rows(f"{out}/picks/{selector}-20pct.parquet", PICKS)
+        records = read_json(f"{out}/picks/{selector}-20pct.json")
+        assert picks.num_rows == len(records) == 12
+
+
+def check_models(out):
+    """Hold both stages to the recipe: which weights of a Mistral each changed, in which template."""
+    at = {"start": "twin", "stage1": "train/warmup-stage1/model", "stage2": "sweep/diverse-20pct-s0/train/model"}
+    assert read_json(f"{out}/{at['stage2']}/config.json")["text_config"]["model_type"] == "mistral"
+    weights = {name: load_file(f"{out}/{path}/model.safetensors") for name, path in at.items()}
+
+    def changed(before, after):
+        return {k.split(".")[0] for k, v in weights[before].items() if not v.equal(weights[after][k])}
+
+    assert changed("start", "stage1") == {"multi_modal_projector"}
+    saved = read_json(f"{out}/sweep/diverse-20pct-s0/train/config.json")
+    assert (saved["template"], saved["epochs"], saved["max_steps"], saved["weight_decay"]) == (
+        "mistral_instruct",
+        15,
+        3,
+        0,
+    )
+    assert changed("stage1", "stage2") == {"multi_modal_projector", "language_model"}
+    found = {one.field: one for one in gather(out).composition}
+    assert sum(found["subject"].pool.values()) == sum(found["image"].pool.values()) == 60
+    assert {sum(c.values()) for one in found.values() for c in one.choices.values()} == {12}
+
+
+def test_one_choice_trained_by_two_recipes_without_a_proxy(values, ray_cluster, twin_path, tmp_path):
+    """`mores-vs-connector` on the twin: the report holds both, on the same rows, side by side."""
+    cpu = {"template": "v1"} | CPU | STEP | {"max_steps": 1}
+    given = {n: values[n] for n in ("pool", "test")} | {"out": str(tmp_path), "budgets": [8], "model.path": twin_path}
+    given |= {"evaluate": {"max_new_tokens": 1}, "sweep": values["sweep"]} | {
+        f"finetune.{k}": v for k, v in cpu.items()
+    }
+    config = load_run("mores-vs-connector", [f"{k}={json.dumps(v)}" for k, v in given.items()])
+    lines = {line.stage: line for line in make_plan(config)}
+    assert list(lines) == [
+        "ingest-pool",
+        "ingest-test",
+        "select",
+        "sweep-random-8-connector-only",
+        "sweep-random-8-mores",
+    ]
+    whole_run(config)
+    assert {s.state for s in status(config.out)} == {"done"}
+    results = {n: read_json(tmp_path / f"sweep/random-8-s0-{n}/result.json") for n in ("connector-only", "mores")}
+    assert [r["variant"] for r in results.values()] == list(results)
+    assert len({r["run"] for r in results.values()}) == 2
+    assert os.path.isfile(f"{results['mores']['model']}/mores.json")
+    assert not os.path.isfile(f"{results['connector-only']['model']}/mores.json")
+    trained = [read_json(tmp_path / f"sweep/random-8-s0-{n}/train/config.json") for n in results]
+    assert trained[0]["picks"] == trained[1]["picks"]
+    rows = headline(gather(config.out).trials)
+    assert [(r.name, r.questions) for r in rows] == [("random, connector-only", 9), ("random, mores", 9)]
+    assert [r.against_first is None for r in rows] == [True, False]
+    page = (tmp_path / "report.html").read_text()
+    assert "On the same rows, against connector-only: mores at random 8 (" in page
+
+
+def test_a_section_takes_a_recipe_under_its_own_fields(values):
+    written = json.loads(json.dumps(values))
+    stage2 = {"finetune": {"recipe": "llava15-lora", "lora": {"r": 4}, "lr": 1e-3}}
+    found = resolve(written | stage2).finetune
+    assert found["lora"] == {"r": 4, "alpha": 256, "dropout": 0.05}
+    assert (found["lr"], found["projector_lr"], found["global_batch"], "recipe" in found) == (1e-3, 2e-5, 128, False)
+    # the run is what its numbers say, whoever wrote them down
+    assert resolve(written | {"finetune": found}).digest() == resolve(written | stage2).digest()
+    both = {"lr": 3e-3, "recipe": "connector-only", "variants": {"a": {}, "b": {"recipe": "mores-2nd-stage", "lr": 1}}}
+    variants = resolve(written | {"finetune": both}).finetune["variants"]
+    assert {n: (v["lr"], v["parts"]) for n, v in variants.items()} == {
+        "a": (3e-3, ["projector"]), "b": (1, ["projector", "mores"]),
+    }  # fmt: skip
+    again = resolve(written | {"finetune": {"variants": variants}})
+    assert again.digest() == resolve(written | {"finetune": both}).digest()
+
+
+def test_the_scienceqa_recipe_has_the_published_numbers(values, tmp_path):
+    assert load_run("scienceqa-mistral").budgets == [1000]
+    given = {n: values[n] for n in ("pool", "test", "captions", "model")} | {
+        "out": str(tmp_path / "new"),
+        "budgets": [40],
+    }
+    config = load_run("scienceqa-mistral", [f"{k}={json.dumps(v)}" for k, v in given.items()])
+    lines = {line.stage: line for line in make_plan(config)}
+    assert "proxy" not in lines
+    assert (lines["features-embedding"].rows, lines["features-embedding"].price.row == {}) == (60, False)
+    names = ("lr", "global_batch", "epochs", "weight_decay", "template")
+    first, second = ({n: lines[s].config[n] for n in names} for s in ("warmup-stage1", "sweep-scienceqa_prune-40"))
+    assert first == dict(zip(names, (1e-3, 64, 1, 0, "plain")))
+    assert second == dict(zip(names, (2e-5, 32, 15, 0, "mistral_instruct")))
+    assert lines["sweep-diverse-40"].steps == 30
 
 
 def check_status(config, stages):
@@ -172,9 +301,14 @@ def flips(tree, path=()):
             yield here, value * 2 if value else 1
 
 
-def test_every_knob_changes_the_plan(values, tmp_path):
-    """A knob that the plan does not show reaches no room."""
-    config = resolve(json.loads(json.dumps(values | {"out": str(tmp_path / "new"), "plan": {"tflops": 100}})))
+@pytest.mark.parametrize("proxy", [True, False])
+def test_every_knob_changes_the_plan(values, tmp_path, proxy):
+    """A knob that the plan does not show reaches no room; also without a proxy, and with two fine-tunes."""
+    given = values | {"out": str(tmp_path / "new"), "plan": {"tflops": 100}}
+    if not proxy:
+        given |= {"proxy": None, "features": values["features"][2:], "selectors": [{"name": "diverse"}]}
+        given |= {"finetune": {"variants": {"a": {}, "b": {"lr": 1e-4}}} | values["finetune"]}
+    config = resolve(json.loads(json.dumps(given)))
     shown = repr(make_plan(config))
     tried, refused = 0, []
     for path, other in flips(config.model_dump(mode="json")):
@@ -202,7 +336,7 @@ def test_every_knob_changes_the_plan(values, tmp_path):
         ("finetune.epoch=3", "unknown field 'finetune.epoch'; did you mean 'epochs'"),
         ("finetune.picks=x", "filled in by the run"),
         ("selectors.0.name=lesz", "did you mean 'less'"),
-        ("selectors.9.name=less", "no place in a list of 2"),
+        ("selectors.9.name=less", "no place in a list of 4"),
         ("proxy.global_batch=7", "accumulation"),
         ("features.1.kind=loss", "needs 'trajectory' features"),
         ("evaluate.benchmark=exact", "did you mean 'exact_match'"),
@@ -210,6 +344,15 @@ def test_every_knob_changes_the_plan(values, tmp_path):
         ("target=null", "no `target` section"),
         ("selectors.1.name=less", "listed twice"),
         ("nonsense", "a.b=c"),
+        (
+            "finetune.recipe=llava-mistral-sciencqa",
+            "finetune 'llava-mistral-sciencqa'; did you mean 'llava-mistral-scienceqa'",
+        ),
+        ("warmup.0.train.recipe=3", "warmup.stage1.recipe wants the name"),
+        ("proxy=null", "selector 'less' goes by gradient features at a proxy's checkpoints"),
+        ("finetune.variants=[1]", "NAME: {fields of a training}"),
+        ("finetune.variants={a/b: {}}", "'a/b' is no name"),
+        ("finetune.variants={a: {epoch: 3}}", "unknown field 'finetune.variants.a.epoch'; did you mean 'epochs'"),
     ],
 )
 def test_config_errors_name_the_field_and_the_nearest_right_one(values, entry, words):
