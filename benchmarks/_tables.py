@@ -148,6 +148,25 @@ def scienceqa() -> str:
     return "\n".join(lines) + "\n"
 
 
+def training() -> str:
+    """Training steps on one GPU and on two."""
+    row = result("training")
+    bars = {
+        "ours / bare": ("one step of ours ÷ one of a bare Hugging Face + PEFT loop", 0.97),
+        "compiled / bare": ("the same with `compile: true`", 1.1),
+        "two GPUs / one": ("two GPUs of one host ÷ one, ZeRO-2", 1.85),
+        "ours / bare, realistic": ("realistic lengths, tokens/s: ours ÷ the bare loop", 1.1),
+        "compiled / bare, realistic": ("the same with `compile: true`", "–"),
+    }
+    lines = ["| what | measured | bar |", "|---|---|---|"]
+    lines += [f"| {what} | {row['ratios'][n]:.2f} | {bar} |" for n, (what, bar) in bars.items() if n in row["ratios"]]
+    sides = {n: v for n, v in row["rows"].items() if "samples_per_s" in v and "realistic" not in n}
+    lines += ["", "| | " + " | ".join(sides) + " |", "|---|" + "---|" * len(sides)]
+    lines.append("| samples/s | " + " | ".join(f"{v['samples_per_s']:.1f}" for v in sides.values()) + " |")
+    lines.append("| peak memory of a GPU, GB | " + " | ".join(f"{v['peak_gb']:.0f}" for v in sides.values()) + " |")
+    return "\n".join(lines) + "\n"
+
+
 TABLES = {
     "pool": pool,
     "select": selecting,
@@ -155,6 +174,7 @@ TABLES = {
     "fidelity": fidelity,
     "trajectories": trajectories,
     "clustering": clustering,
+    "training": training,
     "scienceqa": scienceqa,
 }
 
