@@ -3,7 +3,7 @@
 For trying selections at full size without the data: 12,726 training records, 3 subjects, 26 topics, 127 categories, 379
 skills, grades 1 to 12, 2 to 5 choices, about 48 % with a picture, long tails. The same every time. Sources: spec LLaVA §1.3
 for rows and choices; Lu et al. 2022 for topics, categories and skills; shares by subject are about theirs. Texts are made
-up, and all pictures are one grey square.
+up; a picture is a few shapes, in colours of its topic.
 
     python benchmarks/make_scienceqa.py OUT [ROWS]
 """
@@ -17,7 +17,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageDraw
 
 ROWS, SEED = 12_726, 0
 TOPICS = {"natural science": 12, "social science": 6, "language science": 8}
@@ -68,13 +68,30 @@ def write(out: str, rows: int = ROWS, seed: int = SEED) -> str:
     made = dict(problems(rows, seed))
     (folder / "problems.json").write_text(json.dumps(made), encoding="utf-8")
     (folder / "pid_splits.json").write_text(json.dumps({"train": list(made)}), encoding="utf-8")
-    picture = BytesIO()
-    Image.new("RGB", (32, 32), "grey").save(picture, "PNG")
-    for pid in (p for p, problem in made.items() if problem["image"]):
-        place = folder / "images/train" / pid
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "image.png").write_bytes(picture.getvalue())
+    for pid, problem in made.items():
+        if problem["image"]:
+            place = folder / "images/train" / pid
+            place.mkdir(parents=True, exist_ok=True)
+            (place / "image.png").write_bytes(picture(problem["topic"], f"{seed} {pid}"))
     return out
+
+
+def picture(topic: str, name: str) -> bytes:
+    """Return a PNG of 96 × 64: the ground's colour is the topic's, the shapes are the record's own."""
+    own, shared = random.Random(name), random.Random(topic)
+    image = Image.new("RGB", (96, 64), _colour(shared))
+    draw = ImageDraw.Draw(image)
+    for _ in range(own.randint(1, 4)):
+        left, top = own.randrange(80), own.randrange(50)
+        place = (left, top, left + own.randint(6, 40), top + own.randint(6, 30))
+        own.choice((draw.ellipse, draw.rectangle))(place, fill=_colour(own))
+    written = BytesIO()
+    image.save(written, "PNG")
+    return written.getvalue()
+
+
+def _colour(rng: random.Random) -> tuple[int, int, int]:
+    return rng.randrange(256), rng.randrange(256), rng.randrange(256)
 
 
 def _problem(rng: random.Random, skill: dict[str, Any]) -> dict[str, Any]:

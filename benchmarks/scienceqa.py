@@ -1,6 +1,6 @@
 """ScienceQA in 1,000 of 12,726 records: the run recipe `scienceqa-mistral` from pool to report, on a CPU, with a tiny twin.
 
-Records are generated in the official layout (make_scienceqa.py: texts made up, every picture one grey square), and the
+Records are generated in the official layout (make_scienceqa.py: texts made up, pictures a few shapes), and the
 model is a Mistral-shaped LLaVA of random weights: what the choices hold is counted as it would be of the real set,
 accuracies only say that every stage works. The recipe's own numbers stay but for those in OVERRIDES.
 
@@ -46,7 +46,7 @@ def sources(folder: Path, rows: int) -> list[str]:
             "image": f"{pid}/image.png",
             "conversations": [
                 {"from": "human", "value": "<image>\nDescribe the picture."},
-                {"from": "gpt", "value": f"A grey square about {p['topic']}."},
+                {"from": "gpt", "value": f"Shapes on the ground of {p['topic']}."},
             ],
         }
         for pid, p in shown

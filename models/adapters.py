@@ -6,6 +6,7 @@ they cannot reach the vision tower, the projector or the LM head. Constants: spe
 """
 
 import re
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -60,6 +61,35 @@ class AdapterSpec(Config):
         """Return r, alpha and dropout as they will be used."""
         given = (self.r, self.alpha, self.dropout)
         return tuple(o if g is None else g for g, o in zip(given, _NUMBERS[self.method], strict=True))  # type: ignore[return-value]
+
+    def parameters(self, linears: Iterable[tuple[str, int, int]]) -> int:
+        """Return how many parameters are trained on Linears of the decoder's layers, each (leaf name, outputs, inputs)."""
+        found = list(linears)
+        asked = self.targets or _NAMES.get(self.method) or {leaf for leaf, _, _ in found}
+        return sum(_added(self, *linear) for linear in found if linear[0] in asked)
+
+
+def _added(spec: AdapterSpec, leaf: str, outputs: int, inputs: int) -> int:
+    """Return one Linear's share, as PEFT lays the methods out (tests/models/test_adapters.py counts both)."""
+    rank = spec.numbers()[0] or 0
+    match spec.method:
+        case "ia3":
+            return inputs if leaf in _FEEDFORWARD else outputs
+        case "oft":  # the upper triangle of each block's skew-symmetric matrix
+            block = inputs // rank
+            return rank * block * (block - 1) // 2
+        case "vera":  # the matrices are frozen and shared
+            return outputs + rank
+        case "loha":
+            return 2 * rank * (inputs + outputs)
+        case "lokr":
+            from peft.tuners.lokr.layer import factorization
+
+            (first, last), (top, bottom) = factorization(inputs, -1), factorization(outputs, -1)
+            whole = rank >= max(bottom, last) / 2
+            return top * first + (bottom * last if whole else rank * (bottom + last))
+        case _:
+            return rank * (inputs + outputs) + (outputs if spec.method == "dora" else 0)
 
 
 def target_regex(names: list[str]) -> str:

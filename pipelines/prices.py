@@ -107,7 +107,9 @@ class Prices:
             rank = config.peft.numbers()[0]
             if config.peft.method in ("lora", "dora") and rank is not None:
                 return self.shape.with_lora(rank, config.peft.targets or LORA_TARGETS)
-            return replace(self.shape, added=("lora", 0))
+            blocks = (d for d in self.shape.linears if d.place == "language_model")
+            count = config.peft.parameters((d.name.rsplit(".", 1)[-1], d.outputs, d.inputs) for d in blocks)
+            return replace(self.shape, added=("lora", count))
         return self.shape if config.lora is None else self.shape.with_lora(config.lora.r, config.lora.targets)
 
     def disk(self, config: TrainConfig, steps: int) -> int:

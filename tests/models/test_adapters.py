@@ -6,6 +6,7 @@ from batches import make_batch
 from vinnow.models.adapters import METHODS, AdapterSpec, add_adapter, target_regex
 from vinnow.models.load import load
 from vinnow.models.parts import canonical, part_of, pick_linears, set_trainable
+from vinnow.models.shape import read_shape
 from vinnow.store.errors import InputError
 from vinnow.train.checkpoint import _write_adapter
 from vinnow.train.loss import LossModule
@@ -40,6 +41,10 @@ def test_a_method_trains_the_language_model_alone_and_comes_back(twin_path, tmp_
     _, named = step(model)
     added = [n for n in named if part_of(n) == "lora"]
     assert added
+    spec = AdapterSpec(method=method, **SMALL.get(method, {"r": 4}))
+    blocks = [d for d in read_shape(twin_path).linears if d.place == "language_model"]
+    blocks = [(d.name.rsplit(".", 1)[-1], d.outputs, d.inputs) for d in blocks]
+    assert spec.parameters(blocks) == sum(named[n].numel() for n in added)
     assert all(".language_model.layers." in n for n in added)
     assert any(named[n].grad.abs().max() > 0 for n in added)
     # what the wrapper reached is the decoder's Linears, and all else is the base's own

@@ -1,5 +1,7 @@
 """MoReS against a loop of its own, in float64; and what must not be touched is not."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,12 @@ from batches import make_batch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, LlamaConfig, LlavaConfig
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from vinnow.models.adapters import AdapterSpec, add_adapter
 from vinnow.models.load import NON_LORA, load, load_processor, model_digest
 from vinnow.models.mores import MoresSpec, add_mores, steer, steered_BT
 from vinnow.models.mores_files import MORES, WEIGHTS, save_mores
 from vinnow.models.parts import part_of, set_trainable
+from vinnow.models.shape import shape_of
 from vinnow.models.taps.attention import AttentionTap
 from vinnow.models.taps.forward import LossTap
 from vinnow.models.taps.gradients import GradientTap
@@ -309,6 +313,41 @@ def test_parameters_are_those_of_the_published_table(layers, width, counts):
         made = add_mores(model, spec)
         assert sum(p.numel() for p in made.parameters()) == count == spec.parameters(layers, width)
         del model.mores
+
+
+def test_at_ranks_1_and_2_it_trains_less_than_a_500th_of_lora():
+    """LLaVA-1.5-7B's LLM, LoRA r = 128. Rank 4, which the shipped run takes, is a 305th."""
+    text = LlamaConfig(hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, vocab_size=32064)
+    blocks = [d for d in shape_of(LlavaConfig(text_config=text)).linears if d.place == "language_model"]
+    lora = AdapterSpec(r=128).parameters((d.name.rsplit(".", 1)[-1], d.outputs, d.inputs) for d in blocks)
+    assert lora == 319_815_680
+    shares = [lora // MoresSpec(rank=rank).parameters(32, 4096) for rank in (1, 2, 4)]
+    assert shares == [1219, 609, 304]
+    assert min(shares[:2]) >= 500
+
+
+def test_it_goes_onto_an_adapter_and_comes_back_with_it(twin_path, tmp_path):
+    lora, steered = str(tmp_path / "lora"), str(tmp_path / "steered")
+    os.mkdir(steered)
+    model = add_adapter(load(twin_path).model, AdapterSpec(r=4))
+    model.peft_config["default"].base_model_name_or_path = twin_path
+    for name, p in model.named_parameters():
+        if ".lora_" in name:
+            torch.nn.init.normal_(p.data, std=0.05)
+    model.save_pretrained(lora)
+    load(twin_path).processor.save_pretrained(lora)
+    model = load(lora).model
+    made = add_mores(model, MoresSpec(dropout=0.0))
+    made.base = lora
+    set_trainable(model, ["mores"])
+    save_mores(model, steered, model_digest(lora), NON_LORA)
+    load(twin_path).processor.save_pretrained(steered)
+    batch, again = make_batch(model.get_base_model()), load(steered).model
+    inputs = {n: batch[n] for n in ("input_ids", "attention_mask", "pixel_values")}
+    with torch.no_grad():
+        expected = model.eval()(**inputs).logits
+        assert torch.equal(again(**inputs).logits, expected)
+        assert not torch.allclose(load(lora).model(**inputs).logits, expected, atol=1e-3)
 
 
 def test_policies_take_exactly_as_many_as_they_say():

@@ -17,6 +17,7 @@ from transformers import LlavaForConditionalGeneration
 from vinnow.models.load import load
 from vinnow.models.parts import set_trainable
 from vinnow.store.errors import InputError
+from vinnow.store.files import read_json
 from vinnow.train.config import TrainConfig
 from vinnow.train.data import Batches, Rows
 from vinnow.train.loss import LossModule
@@ -161,13 +162,19 @@ def test_the_model_loads_in_a_fresh_process_and_answers_as_before(undisturbed):
     assert json.loads(there.stdout.splitlines()[-1]) == here
 
 
-def test_zero_3_follows_torch_alone_and_saves_a_whole_model(tiny_pool, twin_path, ray_cluster, tmp_path):
+def test_zero_3_follows_torch_alone_and_saves_a_whole_model(tiny_pool, target_pool, twin_path, ray_cluster, tmp_path):
     kept = {"checkpoint_weights": "trained", "checkpoint_steps": 3, "checkpoint_limit": 1, "offload": "parameters"}
+    kept |= {"validation": {"pool": target_pool, "steps": 5, "max_rows": 7}}
     cfg = config(tiny_pool, twin_path, zero_stage=3, max_steps=9, **kept)
     report = train(cfg, str(tmp_path))
     assert report.engine["zero_stage"] == 3
     assert curve(report) == pytest.approx(plain_losses(cfg, 9, 9), rel=1e-4)
     assert [c.step for c in report.checkpoints] == [9]
+    # seven held-out rows in four micro-batches on two workers: one of them finds none in its second
+    assert [s for s, _ in report.validation] == [5, 9]
+    assert report.validation[1][1] == min(v for _, v in report.validation)
+    assert read_json(tmp_path / "best.json") == {"step": 9, "loss": report.validation[1][1]}
+    assert load(report.best).digest == load(report.model).digest
     assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-9"]
     trained, start = (LlavaForConditionalGeneration.from_pretrained(p).state_dict() for p in (report.model, twin_path))
     assert {k: v.shape for k, v in trained.items()} == {k: v.shape for k, v in start.items()}
