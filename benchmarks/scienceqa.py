@@ -21,7 +21,8 @@ from make_scienceqa import write as make
 
 TEST_ROWS, CAPTIONS, BUDGET = 500, 1280, 1000
 # one process a training, float32, no GPU
-CPU = {"use_gpu": False, "workers": 1, "precision": "float32", "gradient_checkpointing": False, "cache_mb": 200}
+CPU = {"use_gpu": False, "workers": 1, "precision": "float32", "gradient_checkpointing": False, "loader_workers": 0}
+CPU |= {"cache_mb": 200}
 # 3 of the 15 epochs; a random model learns nothing at the recipe's rate of 2e-5, so the twin has the demo's
 OVERRIDES: dict[str, Any] = {
     "ray": {"num_cpus": 4, "object_store_mb": 600},

@@ -95,5 +95,26 @@ def _state(engine, parameter, kind):
     return safe_get_full_optimizer_state(parameter, kind).clone()
 
 
+def run_worlds(twin_path, out, port):
+    """Run every world, one forked process a rank: what they need is imported once, before any thread is there."""
+    import deepspeed  # noqa: F401
+
+    torch.set_num_threads(1)
+    for world in STAGES:
+        ranks = []
+        for rank in range(world):
+            child = os.fork()
+            if not child:
+                place = {"WORLD_SIZE": world, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port + world}
+                os.environ.update({"MASTER_ADDR": "127.0.0.1"} | {k: str(v) for k, v in place.items()})
+                folder = f"{out}/world{world}"
+                os.makedirs(folder, exist_ok=True)
+                run_deepspeed(twin_path, folder, world)
+                os._exit(0)
+            ranks.append(child)
+        if any(os.waitpid(rank, 0)[1] for rank in ranks):
+            sys.exit(f"a rank of world {world} failed")
+
+
 if __name__ == "__main__":
-    run_deepspeed(sys.argv[1], sys.argv[2], int(os.environ["WORLD_SIZE"]))
+    run_worlds(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -1,9 +1,11 @@
 """Moments out of real optimizer files: torch's, Hugging Face's and LLaVA's groups, FSDP's names, DeepSpeed's engines."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -30,33 +32,31 @@ def adam(twin_path):
     return trained.adamw(model, batch, trained.layout(parameters, "one")), parameters
 
 
-@pytest.fixture(scope="module", params=sorted(trained.STAGES))
-def engines(request, twin_path, tmp_path_factory):
-    """Folders of real DeepSpeed engines, one process a rank."""
-    world, out = request.param, tmp_path_factory.mktemp(f"world{request.param}")
+@pytest.fixture(scope="module")
+def worlds(twin_path, tmp_path_factory):
+    """Folders of real DeepSpeed engines of all world sizes, one process a rank."""
+    out = tmp_path_factory.mktemp("worlds")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    base = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    base |= {"PYTHONPATH": str(Path(trained.__file__).parent)}
-    command = [sys.executable, trained.__file__, twin_path, str(out)]
-    ranks = [
-        subprocess.Popen(
-            command,
-            env=os.environ | base | {"RANK": str(r), "LOCAL_RANK": str(r)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        for r in range(world)
-    ]
+    command = [sys.executable, trained.__file__, twin_path, str(out), port]
+    given = os.environ | {"PYTHONPATH": str(Path(trained.__file__).parent)}
+    # a session of its own: a rank that waits for a dead one would wait for half an hour
+    process = subprocess.Popen(
+        command, env=given, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
     try:
-        for rank in ranks:
-            _, errors = rank.communicate(timeout=280)
-            assert rank.returncode == 0, errors.decode()[-2000:]
+        errors = process.communicate(timeout=200)[1]
+        assert process.returncode == 0, errors.decode()[-2000:]
     finally:
-        for rank in ranks:  # a rank that waits for a dead one would wait for half an hour
-            rank.kill()
-    return world, out
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return out
+
+
+@pytest.fixture(params=sorted(trained.STAGES))
+def engines(request, worlds):
+    return request.param, worlds / f"world{request.param}"
 
 
 def test_every_zero_stage_gives_what_the_engine_says(engines, twin_path):

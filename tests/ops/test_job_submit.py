@@ -90,47 +90,38 @@ def package(tmp_path_factory) -> Path:
     return target
 
 
-def submit(head: str, package: Path, cwd: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run `ray job submit` to the end; its exit code is the job's."""
+def submit(head: str, package: Path, cwd: Path, *command: str) -> subprocess.Popen[str]:
+    """Begin `ray job submit`, which stays until the job's end; its exit code is the job's."""
     line = [str(BIN / "ray"), "job", "submit", "--address", head]
     line += ["--runtime-env-json", json.dumps({"py_modules": [str(package)]}), "--", *command]
-    return subprocess.run(line, env=clean_env(), cwd=cwd, capture_output=True, text=True, timeout=JOB_S, check=False)
+    return subprocess.Popen(line, env=clean_env(), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def selecting(pool: str, selector: str, out: Path) -> str:
+    """Return the command of a selection."""
+    return f"python -m vinnow select --pool {pool} --selector {selector} --budget 10% --budget 25 --out {out}"
 
 
 @pytest.mark.slow
-def test_a_submitted_selection_runs_its_own_code_and_writes_its_picks(head, package, tiny_pool, tmp_path):
-    out = tmp_path / "out"
+def test_a_submitted_selection_writes_its_picks_and_a_wrong_one_fails_with_the_near_name(
+    head, package, tiny_pool, tmp_path
+):
+    """Both at a time: a job's start is most of what it takes."""
     which = "python -c 'import vinnow.pool.reader as r; print(r.__file__)'"
-    select = f"python -m vinnow select --pool {tiny_pool} --selector random --budget 10% --budget 25 --out {out}"
-    done = submit(head, package, tmp_path, "sh", "-c", f"{which} && {select}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "succeeded" in done.stdout
+    out, none = tmp_path / "out", tmp_path / "none"
+    right = submit(head, package, tmp_path, "sh", "-c", f"{which} && {selecting(tiny_pool, 'random', out)}")
+    wrong = submit(head, package, tmp_path, *selecting(tiny_pool, "randon", none).split())
+    said, refused = right.communicate(timeout=JOB_S)[0], wrong.communicate(timeout=JOB_S)[0]
+    assert right.returncode == 0, said
+    assert "succeeded" in said
     # unpacked by Ray below its own folder, not the installed tree of the repository
-    where = next(line for line in done.stdout.splitlines() if line.strip().endswith("pool/reader.py"))
+    where = next(line for line in said.splitlines() if line.strip().endswith("pool/reader.py"))
     assert "runtime_resources" in where
     assert str(ROOT) not in where
     for name, rows in (("random-10pct", 6), ("random-25", 25)):
         assert read_rows(str(out / "picks" / f"{name}.parquet"), PICKS).num_rows == rows
         assert len(json.loads((out / "picks" / f"{name}.json").read_text())) == rows
-
-
-@pytest.mark.slow
-def test_a_wrong_selector_fails_the_job_with_the_near_name(head, package, tiny_pool, tmp_path):
-    select = [
-        "python",
-        "-m",
-        "vinnow",
-        "select",
-        "--pool",
-        tiny_pool,
-        "--selector",
-        "randon",
-        "--budget",
-        "5",
-    ]
-    done = submit(head, package, tmp_path, *select, "--out", str(tmp_path / "out"))
-    assert done.returncode != 0
-    said = done.stdout + done.stderr
-    assert "did you mean 'random'" in said
-    assert "Traceback" not in said.split("did you mean")[0]
-    assert not (tmp_path / "out").exists()
+    assert wrong.returncode != 0
+    assert "did you mean 'random'" in refused
+    assert "Traceback" not in refused.split("did you mean")[0]
+    assert not none.exists()

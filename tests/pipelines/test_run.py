@@ -30,7 +30,14 @@ STEP = {"max_len": 256, "lr": 1e-3, "global_batch": 8, "micro_batch": 8, "max_st
 
 
 # what the published recipes cannot be on a CPU
-CPU = {"use_gpu": False, "workers": 1, "precision": "float32", "zero_stage": 2, "gradient_checkpointing": False}
+CPU = {
+    "use_gpu": False,
+    "workers": 1,
+    "precision": "float32",
+    "zero_stage": 2,
+    "gradient_checkpointing": False,
+    "loader_workers": 0,
+}
 
 
 def scienceqa(folder, rows, seed):

@@ -83,6 +83,7 @@ def test_deepspeed_gets_every_number_from_the_config():
         ({"parts": []}, "parts"),
         ({"parts": ["lora"]}, "go together"),
         ({"checkpoint_count": 2, "checkpoint_steps": 5}, "not both"),
+        ({"save_moments": True}, "checkpoint_count or checkpoint_steps"),
         ({"learning_rate": 1}, "unknown field 'learning_rate'"),
         ({"epoch": 1}, "did you mean 'epochs'"),
         ({"offload": "optimizer", "zero_stage": 0}, "needs zero_stage 1"),

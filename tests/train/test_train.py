@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration
 from vinnow.models.load import load
-from vinnow.models.parts import set_trainable
+from vinnow.models.moments import load_moments
+from vinnow.models.parts import canonical, set_trainable
 from vinnow.store.errors import InputError
 from vinnow.store.files import read_json
 from vinnow.train.config import TrainConfig
@@ -57,14 +58,15 @@ def undisturbed(long, ray_cluster, tmp_path_factory):
     return train(long, out), out
 
 
-def plain_losses(cfg, steps, stop):
-    """Return the first losses of a training by torch alone: no Ray, no DeepSpeed, one process."""
-    model = load(cfg.model).model
-    set_trainable(model, cfg.parts)
-    module, rows = LossModule(model).train(), Rows(cfg)
-    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], weight_decay=0.0)
+def by_hand(cfg, steps, stop):
+    """Train by torch alone: no Ray, no DeepSpeed, one process. Returns losses, parameters by canonical name, and AdamW."""
+    loaded = load(cfg.model)
+    set_trainable(loaded.model, cfg.parts)
+    module, rows = LossModule(loaded.model).train(), Rows(cfg)
+    named = {canonical(n): p for n, p in loaded.model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(list(named.values()), weight_decay=0.0)
     order, losses = Order(cfg, rows.has_image, rows.n_chars), []
-    batches = Batches(cfg, rows, load(cfg.model).processor, "/dev/null")
+    batches = Batches(cfg, rows, loaded.processor, os.devnull)
     for step in range(stop):
         optimizer.param_groups[0]["lr"] = cfg.lr * lr_factor(step, steps, cfg)
         optimizer.zero_grad()
@@ -73,7 +75,20 @@ def plain_losses(cfg, steps, stop):
         sum(made).backward()
         optimizer.step()
         losses.append(sum(float(loss) for loss in made))
-    return losses
+    return losses, named, optimizer
+
+
+def plain_losses(cfg, steps, stop):
+    return by_hand(cfg, steps, stop)[0]
+
+
+@pytest.fixture(scope="module")
+def zero3(tiny_pool, target_pool, twin_path, ray_cluster, tmp_path_factory):
+    """Nine steps of two workers that share weights, gradients and AdamW's state, all of it in the host's memory."""
+    kept = {"checkpoint_weights": "trained", "checkpoint_steps": 3, "checkpoint_limit": 2, "save_moments": True}
+    kept |= {"validation": {"pool": target_pool, "steps": 5, "max_rows": 7}, "offload": "parameters"}
+    cfg, out = config(tiny_pool, twin_path, zero_stage=3, max_steps=9, **kept), tmp_path_factory.mktemp("zero3")
+    return cfg, train(cfg, str(out)), out
 
 
 def test_two_workers_train_with_deepspeed(undisturbed):
@@ -88,13 +103,8 @@ def test_two_workers_train_with_deepspeed(undisturbed):
     assert TrainReport.read(out).checkpoints == report.checkpoints
 
 
-def test_one_worker_that_accumulates_follows_the_same_curve(undisturbed, tiny_pool, twin_path, tmp_path):
-    """Text-only micro-batches are among them: this is what a graph of another shape broke under ZeRO-2."""
-    report = train(config(tiny_pool, twin_path, workers=1, max_steps=40, offload="optimizer"), str(tmp_path))
-    assert curve(report) == pytest.approx(curve(undisturbed[0]), rel=1e-4)
-
-
 def test_the_curve_is_that_of_torch_alone(undisturbed, long):
+    """Text-only micro-batches are among them: this is what a graph of another shape broke under ZeRO-2."""
     plain = plain_losses(long, 40, 12)
     assert plain[-1] < 0.95 * plain[0]
     assert curve(undisturbed[0])[:12] == pytest.approx(plain, rel=1e-4)
@@ -162,33 +172,51 @@ def test_the_model_loads_in_a_fresh_process_and_answers_as_before(undisturbed):
     assert json.loads(there.stdout.splitlines()[-1]) == here
 
 
-def test_zero_3_follows_torch_alone_and_saves_a_whole_model(tiny_pool, target_pool, twin_path, ray_cluster, tmp_path):
-    kept = {"checkpoint_weights": "trained", "checkpoint_steps": 3, "checkpoint_limit": 1, "offload": "parameters"}
-    kept |= {"validation": {"pool": target_pool, "steps": 5, "max_rows": 7}}
-    cfg = config(tiny_pool, twin_path, zero_stage=3, max_steps=9, **kept)
-    report = train(cfg, str(tmp_path))
+def test_zero_3_follows_torch_alone_and_saves_a_whole_model(zero3, twin_path):
+    cfg, report, out = zero3
     assert report.engine["zero_stage"] == 3
     assert curve(report) == pytest.approx(plain_losses(cfg, 9, 9), rel=1e-4)
-    assert [c.step for c in report.checkpoints] == [9]
+    assert [c.step for c in report.checkpoints] == [6, 9]
+    assert sorted(p.name for p in out.glob("checkpoint-*")) == ["checkpoint-6", "checkpoint-9"]
     # seven held-out rows in four micro-batches on two workers: one of them finds none in its second
     assert [s for s, _ in report.validation] == [5, 9]
     assert report.validation[1][1] == min(v for _, v in report.validation)
-    assert read_json(tmp_path / "best.json") == {"step": 9, "loss": report.validation[1][1]}
+    assert read_json(out / "best.json") == {"step": 9, "loss": report.validation[1][1]}
     assert load(report.best).digest == load(report.model).digest
-    assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-9"]
     trained, start = (LlavaForConditionalGeneration.from_pretrained(p).state_dict() for p in (report.model, twin_path))
     assert {k: v.shape for k, v in trained.items()} == {k: v.shape for k, v in start.items()}
     changed = [k for k in trained if not torch.equal(trained[k], start[k])]
     assert any("multi_modal_projector" in k for k in changed)
     assert not any("vision_tower" in k for k in changed)
-    half = load(report.checkpoints[0].path).model.state_dict()
+    half = load(report.checkpoints[1].path).model.state_dict()
     assert all(torch.equal(half[k], trained[k].bfloat16().float()) for k in changed)
+
+
+def test_kept_moments_are_those_of_an_independent_adamw(zero3):
+    """The other stages and worlds: tests/models/test_moments.py."""
+    cfg, report, _ = zero3
+    for kept in report.checkpoints:
+        _, parameters, optimizer = by_hand(cfg, 9, kept.step)
+        got = load_moments(kept.path, {n: p.shape for n, p in parameters.items()})
+        assert (got.step, got.betas, got.eps) == (kept.step, (0.9, 0.999), 1e-8)
+        for name, parameter in parameters.items():
+            state = optimizer.state[parameter]
+            for kind in ("exp_avg", "exp_avg_sq"):
+                mine, other = getattr(got, kind)[name], state[kind]
+                assert (mine - other).abs().max() <= 1e-4 * other.abs().max(), (kind, name)
+        # the model is loaded as ever with the file beside it, and has the weights of the same run, in bfloat16
+        weights = dict(load(kept.path).model.named_parameters())
+        assert all(torch.allclose(weights[n], p, rtol=1e-2, atol=1e-5) for n, p in parameters.items())
+    assert not os.path.exists(os.path.join(report.model, "moments.safetensors"))
 
 
 def test_stage_one_moves_the_projector_alone(tiny_pool, twin_path, tmp_path, ray_cluster):
     kept = {"checkpoint_weights": "trained", "checkpoint_count": 2, "checkpoint_start": True}
-    cfg = config(tiny_pool, twin_path, parts=["projector"], template="plain", workers=1, max_steps=6, **kept)
+    kept |= {"parts": ["projector"], "template": "plain", "offload": "optimizer"}
+    cfg = config(tiny_pool, twin_path, workers=1, max_steps=6, **kept)
+    assert cfg.accumulation == 2
     report = train(cfg, str(tmp_path))
+    assert curve(report) == pytest.approx(plain_losses(cfg, 6, 6), rel=1e-4)
     trained, start = (load(p).model.state_dict() for p in (report.model, twin_path))
     changed = {k for k in trained if not torch.equal(trained[k], start[k])}
     assert changed == {k for k in trained if "multi_modal_projector" in k}
