@@ -167,6 +167,21 @@ def training() -> str:
     return "\n".join(lines) + "\n"
 
 
+def loading() -> str:
+    """A training worker's input."""
+    row = result("loading")
+    lines = ["| 3,072 rows, 2 CPU cores | " + " | ".join(row["sides"]) + " |", "|---|" + "---|" * len(row["sides"])]
+    kinds = {
+        "rows_per_s": ("rows/s, second half", ".0f"),
+        "epoch_s": ("an epoch with its start, s", ".0f"),
+        "resume_s": ("from a start at 60 % of it to the next batch, s", ".1f"),
+        "peak_gib": ("peak memory of all processes, GiB", ".1f"),
+    }
+    for key, (what, form) in kinds.items():
+        lines.append(f"| {what} | " + " | ".join(f"{v[key]:{form}}" for v in row["sides"].values()) + " |")
+    return "\n".join(lines) + "\n"
+
+
 TABLES = {
     "pool": pool,
     "select": selecting,
@@ -175,6 +190,7 @@ TABLES = {
     "trajectories": trajectories,
     "clustering": clustering,
     "training": training,
+    "loading": loading,
     "scienceqa": scienceqa,
 }
 
