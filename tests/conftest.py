@@ -1,7 +1,6 @@
 """Shared by all tests: one Ray cluster a session, one tiny twin, one small pool with pictures."""
 
 import os
-from importlib.util import find_spec
 
 os.environ.update(
     RAY_AUTH_MODE="disabled",
@@ -27,9 +26,7 @@ def ray_cluster():
     ray.init(
         num_cpus=4,
         object_store_memory=500_000_000,
-        # a GPU host without a package index may hold Ray alone
-        include_dashboard=find_spec("aiohttp_cors") is not None,
-        dashboard_host="127.0.0.1",
+        include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
     )

@@ -87,16 +87,26 @@ def values(tmp_path_factory):
     }  # fmt: skip
 
 
+# one choice is trained by three recipes
+VARIANTS = {
+    "connector-only": {"recipe": "connector-only"},
+    "mores": {"recipe": "mores-2nd-stage"},
+    "stage2": {"recipe": "llava-mistral-scienceqa"},
+}
+
+
 def test_a_whole_run_and_a_second_one(values, ray_cluster):
-    # two are fine-tuned; the others pick from what the run has left
-    trained, others = values["selectors"][2:], values["selectors"][:2]
-    config = resolve(json.loads(json.dumps(values | {"selectors": trained})))
+    # one selector's rows are trained on; the others pick from what the run has left
+    trained, others = values["selectors"][3:], values["selectors"][:3]
+    finetune = {"variants": VARIANTS, "template": "mistral_instruct"} | CPU | STEP
+    written = json.dumps(values | {"selectors": trained, "finetune": finetune})
+    config = resolve(json.loads(written))
     path = whole_run(config)
     out = config.out
-    assert os.path.getsize(path) > 5000
+    check_report(path)
     evals = read_rows(f"{out}/evals.parquet", EVALS)
-    assert evals.num_rows == 18
-    assert len(set(evals["run"].to_pylist())) == 2
+    assert evals.num_rows == 27
+    assert len(set(evals["run"].to_pylist())) == 3
     assert set(evals["reference"].to_pylist()) <= set("ABCDE")
     check_models(out)
     stages = sorted(f.removesuffix(".json") for f in os.listdir(f"{out}/stages"))
@@ -110,8 +120,8 @@ def test_a_whole_run_and_a_second_one(values, ray_cluster):
     whole_run(config)
     assert time.perf_counter() - begin < 15
     assert {f: os.stat(f).st_mtime_ns for f in every_file(out) if "report.html" not in f} == before
-    changed = resolve(json.loads(json.dumps(values | {"selectors": trained})), ["finetune.lr=0.5"])
-    with pytest.raises(InputError, match=r"finetune\.lr: was 0\.001, is 0\.5"):
+    changed = resolve(json.loads(written), ["finetune.lr=0.5"])
+    with pytest.raises(InputError, match=r"finetune\.variants\.mores\.lr: was 0\.001, is 0\.5"):
         whole_run(changed)
     plan = {line.stage: line for line in make_plan(config)}
     assert all(line.done for line in plan.values() if not line.stage.startswith("sweep-"))
@@ -127,7 +137,7 @@ def test_a_whole_run_and_a_second_one(values, ray_cluster):
 
 def check_models(out):
     """Hold both stages to the recipe: which weights of a Mistral each changed, in which template."""
-    at = {"start": "twin", "stage1": "train/warmup-stage1/model", "stage2": "sweep/diverse-20pct-s0/train/model"}
+    at = {"start": "twin", "stage1": "train/warmup-stage1/model", "stage2": "sweep/diverse-20pct-s0-stage2/train/model"}
     assert read_json(f"{out}/{at['stage2']}/config.json")["text_config"]["model_type"] == "mistral"
     weights = {name: load_file(f"{out}/{path}/model.safetensors") for name, path in at.items()}
 
@@ -135,7 +145,7 @@ def check_models(out):
         return {k.split(".")[0] for k, v in weights[before].items() if not v.equal(weights[after][k])}
 
     assert changed("start", "stage1") == {"multi_modal_projector"}
-    saved = read_json(f"{out}/sweep/diverse-20pct-s0/train/config.json")
+    saved = read_json(f"{out}/sweep/diverse-20pct-s0-stage2/train/config.json")
     assert (saved["template"], saved["epochs"], saved["max_steps"], saved["weight_decay"]) == (
         "mistral_instruct",
         15,
@@ -148,36 +158,31 @@ def check_models(out):
     assert {sum(c.values()) for one in found.values() for c in one.choices.values()} == {12}
 
 
-def test_one_choice_trained_by_two_recipes_without_a_proxy(values, ray_cluster, twin_path, tmp_path):
-    """`mores-vs-connector` on the twin: the report holds both, on the same rows, side by side."""
-    cpu = {"template": "v1"} | CPU | STEP | {"max_steps": 1}
+def check_report(path):
+    """MoReS and connector-only stand side by side, trained on the same rows and asked the same questions."""
+    sweep = Path(path).parent / "sweep"
+    results = {n: read_json(sweep / f"diverse-20pct-s0-{n}/result.json") for n in VARIANTS}
+    assert [r["variant"] for r in results.values()] == list(VARIANTS)
+    assert [os.path.isfile(f"{r['model']}/mores.json") for r in results.values()] == [False, True, False]
+    configs = [read_json(sweep / f"diverse-20pct-s0-{n}/train/config.json") for n in VARIANTS]
+    assert len({c["picks"] for c in configs}) == 1
+    rows = headline(gather(str(Path(path).parent)).trials)
+    assert [(r.name, r.questions) for r in rows] == [(f"diverse, {n}", 9) for n in VARIANTS]
+    assert [r.against_first is None for r in rows] == [True, False, False]
+    page = Path(path).read_text()
+    assert len(page) > 5000
+    assert "On the same rows, against connector-only: mores at diverse 20% (" in page
+
+
+def test_mores_and_connector_only_are_planned_on_the_same_rows_without_a_proxy(values, twin_path, tmp_path):
+    cpu = {"template": "v1"} | CPU | STEP
     given = {n: values[n] for n in ("pool", "test")} | {"out": str(tmp_path), "budgets": [8], "model.path": twin_path}
-    given |= {"evaluate": {"max_new_tokens": 1}, "sweep": values["sweep"]} | {
-        f"finetune.{k}": v for k, v in cpu.items()
-    }
+    given |= {f"finetune.{k}": v for k, v in cpu.items()}
     config = load_run("mores-vs-connector", [f"{k}={json.dumps(v)}" for k, v in given.items()])
     lines = {line.stage: line for line in make_plan(config)}
-    assert list(lines) == [
-        "ingest-pool",
-        "ingest-test",
-        "select",
-        "sweep-random-8-connector-only",
-        "sweep-random-8-mores",
-    ]
-    whole_run(config)
-    assert {s.state for s in status(config.out)} == {"done"}
-    results = {n: read_json(tmp_path / f"sweep/random-8-s0-{n}/result.json") for n in ("connector-only", "mores")}
-    assert [r["variant"] for r in results.values()] == list(results)
-    assert len({r["run"] for r in results.values()}) == 2
-    assert os.path.isfile(f"{results['mores']['model']}/mores.json")
-    assert not os.path.isfile(f"{results['connector-only']['model']}/mores.json")
-    trained = [read_json(tmp_path / f"sweep/random-8-s0-{n}/train/config.json") for n in results]
-    assert trained[0]["picks"] == trained[1]["picks"]
-    rows = headline(gather(config.out).trials)
-    assert [(r.name, r.questions) for r in rows] == [("random, connector-only", 9), ("random, mores", 9)]
-    assert [r.against_first is None for r in rows] == [True, False]
-    page = (tmp_path / "report.html").read_text()
-    assert "On the same rows, against connector-only: mores at random 8 (" in page
+    sweep = ["sweep-full-100%-connector-only", "sweep-full-100%-mores"]
+    assert {*sweep, "sweep-random-8-connector-only", "sweep-random-8-mores"} <= set(lines)
+    assert not {"proxy", "warmup-stage1"} & set(lines)
 
 
 def test_a_section_takes_a_recipe_under_its_own_fields(values):
