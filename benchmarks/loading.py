@@ -44,9 +44,9 @@ def ours(asked: argparse.Namespace) -> dict[str, Any]:
     config = config_of(asked)
     rows = Pool(asked.pool).rows
     steps, count = rows // config.global_batch, config.accumulation
-    found = _through(stream(MicroBatches(config, asked.out, 0, 0), steps * count))
-    begin, first = time.perf_counter(), int(steps * SKIPPED)
-    next(iter(stream(MicroBatches(config, asked.out, 0, first), count)))
+    found = _through(stream(MicroBatches(config, asked.out, 0), range(steps * count)))
+    begin, first = time.perf_counter(), int(steps * SKIPPED) * count
+    next(iter(stream(MicroBatches(config, asked.out, 0), range(first, first + count))))
     return found | {"resume_s": time.perf_counter() - begin}
 
 
@@ -54,7 +54,7 @@ class Prepare:
     """Ray Data's actor: a block of records in, one micro-batch out."""
 
     def __init__(self, config: TrainConfig, out: str) -> None:
-        source = MicroBatches(config, out, 0, 0)
+        source = MicroBatches(config, out, 0)
         self.batches: Batches = source.parts()[0]
         self.positions = {int(i): n for n, i in enumerate(self.batches.rows.ids)}
 

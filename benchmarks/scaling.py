@@ -7,7 +7,6 @@ benchmarks/results/scaling.json (scaling_trajectory.json); fewer than 2 GPUs: it
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -16,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _llava7b import config_7b, fill_b, on_gpu
+from _llava7b import config_7b, fill_b
 from _measure import RESULTS, versions, write
+from _rows import PICTURES, WORDS, ingested, write_pictures, write_random
 from vinnow.actors.cluster import RayConfig, ensure_ray
 from vinnow.actors.config import ActorResources, CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_features
@@ -28,27 +27,18 @@ from vinnow.models.load import load_processor
 from vinnow.models.parts import LORA_TARGETS
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.models.tiny import TwinConfig, build_twin
-from vinnow.pool.ingest import IngestConfig, ingest
-
-TEXT = "the a red blue cat dog stands on under near table chair what colour is how many things do you see"
-WORDS = TEXT.split()
 
 
 def write_pool(folder: Path, rows: int) -> str:
     """Write LLaVA records with pictures of 640 × 480, and ingest them; returns the pool."""
     rng = np.random.default_rng(0)
-    (folder / "images").mkdir(parents=True)
-    for i in range(64):
-        low = rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)
-        Image.fromarray(low).resize((640, 480)).save(folder / "images" / f"{i}.jpg")
+    write_pictures(folder, rng)
     records = []
     for i in range(rows):
         question, answer = (" ".join(rng.choice(WORDS, n)) for n in (28, 56))
         turns = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
-        records.append({"id": str(i), "image": f"{i % 64}.jpg", "conversations": turns})
-    (folder / "data.json").write_text(json.dumps(records))
-    ingest(IngestConfig(source=str(folder / "data.json"), image_root=str(folder / "images")), str(folder / "pool"))
-    return str(folder / "pool")
+        records.append({"id": str(i), "image": f"{i % PICTURES}.jpg", "conversations": turns})
+    return ingested(folder, records)
 
 
 def write_processor(folder: Path):
@@ -61,10 +51,7 @@ def write_proxy(folder: Path) -> str:
     """Write the proxy; returns its folder."""
     from trajectories import proxy_config
 
-    processor, config = write_processor(folder), proxy_config()
-    config.image_token_index = config.image_token_id = processor.image_token_id
-    on_gpu(config).save_pretrained(str(folder / "proxy"))
-    processor.save_pretrained(str(folder / "proxy"))
+    write_random(proxy_config(), write_processor(folder), folder / "proxy")
     torch.cuda.empty_cache()
     return str(folder / "proxy")
 
@@ -73,12 +60,8 @@ def write_adapter(folder: Path) -> str:
     """Write the 7B model and a LoRA adapter on it; returns the adapter's folder."""
     from peft import LoraConfig, get_peft_model
 
-    processor, config = write_processor(folder), config_7b()
-    config.image_token_index = config.image_token_id = processor.image_token_id
-    model = on_gpu(config)
-    base = str(folder / "base")
-    model.save_pretrained(base)
-    processor.save_pretrained(base)
+    processor, base = write_processor(folder), str(folder / "base")
+    model = write_random(config_7b(), processor, folder / "base")
     wrapped = get_peft_model(model, LoraConfig(r=128, lora_alpha=256, target_modules=LORA_TARGETS))
     fill_b(wrapped)
     wrapped.peft_config["default"].base_model_name_or_path = base

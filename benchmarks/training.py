@@ -22,15 +22,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 from _measure import RESULTS, versions
+from _rows import PICTURES, WORDS, ingested, write_pictures, write_random
 from vinnow.actors.cluster import RayConfig, ensure_ray
 from vinnow.models.load import DTYPES, load_processor
 from vinnow.models.parts import LORA_TARGETS
 from vinnow.models.tiny import TwinConfig, build_twin
-from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.templates import TEMPLATES
 from vinnow.store.errors import VinnowError
 from vinnow.train.config import TrainConfig
@@ -38,8 +37,6 @@ from vinnow.train.data import Batches, Rows
 from vinnow.train.order import Order
 from vinnow.train.run import train
 
-TEXT = "the a red blue cat dog stands on under near table chair what colour is how many things do you see"
-WORDS = TEXT.split()
 # a micro-batch; its number in a step of realistic rows; rows of the first steps, which are not counted
 TOKENS, BATCH, MANY, WARM = 776, 16, 8, 64
 LORA = {"parts": ["projector", "lora"], "lora": {"r": 128, "alpha": 256, "dropout": 0.05}}
@@ -48,10 +45,7 @@ LORA = {"parts": ["projector", "lora"], "lora": {"r": 128, "alpha": 256, "dropou
 def write_pool(folder: Path, rows: int, realistic: bool) -> str:
     """Write LLaVA records with pictures of 640 × 480, and ingest them; returns the pool."""
     rng = np.random.default_rng(0)
-    (folder / "images").mkdir(parents=True)
-    for i in range(64):
-        low = rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)
-        Image.fromarray(low).resize((640, 480)).save(folder / "images" / f"{i}.jpg")
+    write_pictures(folder, rng)
     records = []
     for i in range(rows):
         # a word is a token or two; fixed rows are cut at 776
@@ -59,10 +53,8 @@ def write_pool(folder: Path, rows: int, realistic: bool) -> str:
         asked, said = (" ".join(rng.choice(WORDS, n)) for n in (12, length))
         image = not (realistic and rng.random() < 0.06)
         turns = [{"from": "human", "value": "<image>\n" * image + asked}, {"from": "gpt", "value": said}]
-        records.append({"id": str(i), "conversations": turns} | ({"image": f"{i % 64}.jpg"} if image else {}))
-    (folder / "data.json").write_text(json.dumps(records))
-    ingest(IngestConfig(source=str(folder / "data.json"), image_root=str(folder / "images")), str(folder / "pool"))
-    return str(folder / "pool")
+        records.append({"id": str(i), "conversations": turns} | ({"image": f"{i % PICTURES}.jpg"} if image else {}))
+    return ingested(folder, records)
 
 
 def write_model(folder: Path, tiny: bool) -> str:
@@ -71,14 +63,9 @@ def write_model(folder: Path, tiny: bool) -> str:
     twin = build_twin(str(folder / "twin"), texts, TwinConfig(image=336, patch=14, max_len=4096))
     if tiny:
         return twin
-    from _llava7b import config_7b, on_gpu
+    from _llava7b import config_7b
 
-    processor, config = load_processor(twin), config_7b()
-    config.image_token_index = config.image_token_id = processor.image_token_id
-    model = on_gpu(config)
-    model.save_pretrained(str(folder / "base"))
-    processor.save_pretrained(str(folder / "base"))
-    del model
+    write_random(config_7b(), load_processor(twin), folder / "base")
     torch.cuda.empty_cache()
     return str(folder / "base")
 

@@ -89,20 +89,26 @@ class EvalSpec:
 
 
 @dataclass
-class EvalReport:
-    """What an evaluation found. `path`: the EVALS table; `accuracy` counts rows, `by_task` its tasks.
+class PartsReport:
+    """What every evaluation by parts tells. `path`: its table.
 
-    `refused` rows (a missing picture, a prompt that is too long) have no EVALS row; they are listed with
-    reasons under `out/refused`. `parts`, `skipped_parts` and `seconds` tell of this call.
+    `refused` rows (a missing picture, a prompt that is too long) are not in the table; they are listed with reasons under
+    `out/refused`. `parts`, `skipped_parts` and `seconds` tell of this call.
     """
 
     path: str
     rows: int = 0
     refused: int = 0
-    accuracy: float = 0.0
-    by_task: dict[str, float] = field(default_factory=dict)
     rows_by_task: dict[str, int] = field(default_factory=dict)
     parts: int = 0
     skipped_parts: int = 0
     seconds: float = 0.0
     key: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class EvalReport(PartsReport):
+    """What an evaluation found, in the EVALS table; `accuracy` counts rows, `by_task` its tasks."""
+
+    accuracy: float = 0.0
+    by_task: dict[str, float] = field(default_factory=dict)

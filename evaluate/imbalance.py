@@ -8,9 +8,8 @@ beside it the ratio of the two means over rows. Rows without a picture, or witho
 Axes: N rows, L layers, S generated tokens.
 """
 
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,11 +20,10 @@ from ..models.taps.modality import ModalityTap
 from ..pool.checks import RefusedError
 from ..pool.encode import Encoded
 from ..pool.records import Record
-from ..store.files import join, write_json
 from ..store.tables import IMBALANCE
 from .answers import AnswerActor, Pictures
-from .config import EvalSpec, ImbalanceConfig
-from .parts import Progress, compute_parts, finished, join_parts, make_spec
+from .config import EvalSpec, ImbalanceConfig, PartsReport
+from .parts import Progress, carry_out, make_spec
 from .statistics import mean_intervals
 
 TABLE, REPORT = "imbalance.parquet", "imbalance.json"
@@ -35,27 +33,19 @@ Curve = dict[str, list[float]]
 
 
 @dataclass
-class ImbalanceReport:
-    """What was found. `path`: the IMBALANCE table; `lmar`, `mass`: means over rows and layers.
+class ImbalanceReport(PartsReport):
+    """What was found, in the IMBALANCE table; `lmar`, `mass`: means over rows and layers.
 
     `curve` has a list of L numbers for each of `lmar`, `lmar_low`, `lmar_high` (95 % interval of the mean over rows),
     `mass`, `mass_low`, `mass_high` (attention on all image tokens, of 1) and `ratio_of_means`; `by_task` a curve a task.
-    `reasons` counts the refused rows; they are listed under `out/refused`.
+    `reasons` counts the refused rows.
     """
 
-    path: str
-    rows: int = 0
-    refused: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     lmar: float = 0.0
     mass: float = 0.0
     curve: Curve = field(default_factory=dict)
     by_task: dict[str, Curve] = field(default_factory=dict)
-    rows_by_task: dict[str, int] = field(default_factory=dict)
-    parts: int = 0
-    skipped_parts: int = 0
-    seconds: float = 0.0
-    key: dict[str, Any] = field(default_factory=dict)
 
 
 class ImbalanceActor(AnswerActor):
@@ -130,35 +120,23 @@ def measure(config: ImbalanceConfig, out: str, progress: Progress | None = None)
         KeyMismatchError: `out` holds numbers of another model, pool or setting; lists what differs.
         InputError: no checkpoint, no pool, attention that cannot be read, or no row with a picture and a question.
     """
-    start = time.perf_counter()
     spec = make_spec(config, out)
-    path = join(spec.out, TABLE)
-    saved = finished(spec, REPORT)
-    if saved is not None:
-        return ImbalanceReport(**(saved | {"path": path}))
-    names, skipped = compute_parts(spec, ImbalanceActor, progress)
-    table, refused = join_parts(spec, ImbalanceActor, names, TABLE)
+    return ImbalanceReport(**carry_out(spec, ImbalanceActor, (TABLE, REPORT), progress, _found))
+
+
+def _found(table: pa.Table, refused: pa.Table) -> dict[str, Any]:
     tasks = np.array(table["task"].to_pylist(), object)
     by_task = {str(t): table.filter(pa.array(tasks == t)) for t in sorted(set(tasks))}
     reasons = refused["reason"].to_pylist()
     curve = curve_of(table)
-    report = ImbalanceReport(
-        path,
-        rows=table.num_rows,
-        refused=refused.num_rows,
-        reasons={r: reasons.count(r) for r in sorted(set(reasons))},
-        lmar=float(np.mean(curve["lmar"])),
-        mass=float(np.mean(curve["mass"])),
-        curve=curve,
-        by_task={t: curve_of(rows) for t, rows in by_task.items()},
-        rows_by_task={t: rows.num_rows for t, rows in by_task.items()},
-        parts=len(names) - skipped,
-        skipped_parts=skipped,
-        seconds=round(time.perf_counter() - start, 3),
-        key=spec.key,
-    )
-    write_json(join(spec.out, REPORT), asdict(report))
-    return report
+    return {
+        "reasons": {r: reasons.count(r) for r in sorted(set(reasons))},
+        "lmar": float(np.mean(curve["lmar"])),
+        "mass": float(np.mean(curve["mass"])),
+        "curve": curve,
+        "by_task": {t: curve_of(rows) for t, rows in by_task.items()},
+        "rows_by_task": {t: rows.num_rows for t, rows in by_task.items()},
+    }
 
 
 def curve_of(table: pa.Table) -> Curve:

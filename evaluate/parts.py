@@ -6,6 +6,7 @@ table or under `OUT/refused/FOLDER` with a reason.
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,13 +17,50 @@ import pyarrow.parquet as pq
 from ..models.load import model_digest
 from ..pool.reader import Pool
 from ..store.errors import InputError, KeyMismatchError, MissingRowsError
-from ..store.files import exists, join, list_files, open_fs, read_json
+from ..store.files import exists, join, list_files, open_fs, read_json, write_json
 from ..store.refusals import read_refused
 from ..store.tables import read_rows, write_rows
 from .answers import FOOTER, AnswerActor
 from .config import MATTERS, EvalConfig, EvalSpec
 
 Progress = Callable[[int, int], None]
+
+
+def carry_out(
+    spec: EvalSpec,
+    actor: type[AnswerActor],
+    names: tuple[str, str],
+    progress: Progress | None,
+    found: Callable[[pa.Table, pa.Table], dict[str, Any]],
+) -> dict[str, Any]:
+    """Do an evaluation from its parts to its report; return the report's fields, those saved if it is finished.
+
+    `names`: the table's and the report's file; `found` makes an evaluation's own fields of the joined table and the
+    refused rows.
+
+    Raises:
+        KeyMismatchError: `out` holds another evaluation; lists what differs.
+        MissingRowsError: a row of the pool is in neither table.
+        InputError: every row is refused.
+    """
+    start, (table, report) = time.perf_counter(), names
+    path, saved = join(spec.out, table), finished(spec, report)
+    if saved is not None:
+        return saved | {"path": path}
+    parts, skipped = compute_parts(spec, actor, progress)
+    rows, refused = join_parts(spec, actor, parts, table)
+    fields = {
+        "path": path,
+        "rows": rows.num_rows,
+        "refused": refused.num_rows,
+        **found(rows, refused),
+        "parts": len(parts) - skipped,
+        "skipped_parts": skipped,
+        "seconds": round(time.perf_counter() - start, 3),
+        "key": spec.key,
+    }
+    write_json(join(spec.out, report), fields)
+    return fields
 
 
 def make_spec(config: EvalConfig, out: str) -> EvalSpec:

@@ -3,14 +3,14 @@
 `OUT/evals.parquet` and then `OUT/evals.json` come last, and once they are there a rerun does nothing and starts no Ray.
 """
 
-import time
-from dataclasses import asdict
+from typing import Any
 
-from ..store.files import join, write_json
+import pyarrow as pa
+
 from .answers import AnswerActor
 from .config import EvalConfig, EvalReport
 from .metrics import accuracy
-from .parts import Progress, compute_parts, finished, join_parts, make_spec
+from .parts import Progress, carry_out, make_spec
 
 TABLE, REPORT = "evals.parquet", "evals.json"
 
@@ -22,26 +22,9 @@ def evaluate(config: EvalConfig, out: str, progress: Progress | None = None) -> 
         KeyMismatchError: `out` holds answers of another model, pool or setting; lists what differs.
         InputError: no checkpoint, no pool, an unknown benchmark, or not one row could be asked.
     """
-    start = time.perf_counter()
-    spec = make_spec(config, out)
-    path = join(spec.out, TABLE)
-    saved = finished(spec, REPORT)
-    if saved is not None:
-        return EvalReport(**(saved | {"path": path}))
-    names, skipped = compute_parts(spec, AnswerActor, progress)
-    evals, refused = join_parts(spec, AnswerActor, names, TABLE)
+    return EvalReport(**carry_out(make_spec(config, out), AnswerActor, (TABLE, REPORT), progress, _found))
+
+
+def _found(evals: pa.Table, _refused: pa.Table) -> dict[str, Any]:
     found = accuracy(evals)
-    report = EvalReport(
-        path,
-        rows=evals.num_rows,
-        refused=refused.num_rows,
-        accuracy=found.overall,
-        by_task=found.by_task,
-        rows_by_task=found.rows_by_task,
-        parts=len(names) - skipped,
-        skipped_parts=skipped,
-        seconds=round(time.perf_counter() - start, 3),
-        key=spec.key,
-    )
-    write_json(join(spec.out, REPORT), asdict(report))
-    return report
+    return {"accuracy": found.overall, "by_task": found.by_task, "rows_by_task": found.rows_by_task}

@@ -6,9 +6,8 @@ reader refuses another key, another storage, a missing row and a row twice. Axes
 
 import os
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from .ahead import ahead
 from .batches import FeatureBatch, joined, read_footer, to_batch, to_table
 from .errors import DuplicateRowsError, InputError, KeyMismatchError, MissingRowsError
 from .files import join, list_files, open_fs, write_parquet
@@ -108,10 +108,10 @@ class FeatureSet:
         """
         first = _read_footer(self._of(step)[0])
         with ThreadPoolExecutor(READERS, thread_name_prefix="features") as threads:
-            for path, file, batch in _ahead(threads, lambda path: _read_group(path, first), self._of(step)):
+            for path, file, batch in ahead(threads, lambda path: _read_group(path, first), self._of(step), READERS):
                 yield batch
                 more = range(1, file.num_row_groups)
-                for _, _, later in _ahead(threads, partial(_read_group, path, first, file), more):
+                for _, _, later in ahead(threads, partial(_read_group, path, first, file), more, READERS):
                     yield later
 
     def load(self, step: int, ids: np.ndarray[Any, Any] | None = None) -> FeatureBatch:
@@ -160,21 +160,6 @@ def match_rows(have: np.ndarray[Any, Any], want: np.ndarray[Any, Any], what: str
             "stopped."
         )
     return order[at]
-
-
-def _ahead(threads: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """Yield `work(item)` in order; threads are at most READERS items ahead of the consumer."""
-    waiting: deque[Future[Any]] = deque()
-    try:
-        for item in items:
-            waiting.append(threads.submit(work, item))
-            if len(waiting) > READERS:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:  # the consumer may stop early, or a part be refused
-        for future in waiting:
-            future.cancel()
 
 
 def _read_group(

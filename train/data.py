@@ -9,13 +9,12 @@ of blocks has no such place to go back to, and would have to be shuffled and gro
 import json
 import multiprocessing
 import os
-import queue
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..models.load import load_processor
@@ -23,6 +22,7 @@ from ..pool.collate import collate, stack
 from ..pool.encode import Encoded, EncodeError, Encoder
 from ..pool.images import ImageError, load_image
 from ..pool.reader import Pool
+from ..store.ahead import ahead
 from ..store.errors import MissingRowsError
 from ..store.ids import ids_digest
 from ..store.tables import PICKS, check_unique, read_rows
@@ -136,17 +136,21 @@ class Batches:
 
 
 class MicroBatches(Dataset[Any]):
-    """One worker's micro-batches from step `first` on, in order; pictures in uint8. Built anew in each process."""
+    """One worker's micro-batches by number, `accumulation` of them a step; pictures in uint8."""
 
-    def __init__(self, config: TrainConfig, out: str, rank: int, first: int) -> None:
-        self.config, self.out, self.rank, self.first = config, out, rank, first
+    def __init__(self, config: TrainConfig, out: str, rank: int) -> None:
+        self.config, self.out, self.rank = config, out, rank
         self._made: tuple[Batches, Order] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process makes its own parts."""
+        return vars(self) | {"_made": None}
+
     def __getitem__(self, number: int) -> dict[str, Any]:
-        """Return the number-th micro-batch after the start."""
+        """Return the number-th micro-batch of the training."""
         batches, order = self.parts()
         step, accumulated = divmod(number, self.config.accumulation)
-        return batches.make(order.micro_batch(self.first + step, accumulated, self.rank), normalised=False)
+        return batches.make(order.micro_batch(step, accumulated, self.rank), normalised=False)
 
     def parts(self) -> tuple[Batches, Order]:
         """Return what makes them in this process."""
@@ -159,11 +163,11 @@ class MicroBatches(Dataset[Any]):
         return self._made
 
 
-def stream(made: MicroBatches, count: int) -> Iterator[dict[str, Any]]:
-    """Yield the first `count` micro-batches, in order, prepared ahead; in pinned memory where a GPU takes them."""
+def stream(made: MicroBatches, numbers: range) -> Iterator[dict[str, Any]]:
+    """Yield these micro-batches, in order, prepared ahead; in pinned memory where a GPU takes them."""
     config = made.config
     if not config.loader_workers:
-        yield from prefetch(made.__getitem__, iter(range(count)))
+        yield from prefetch(made.__getitem__, numbers)
         return
     # a fork of a Ray worker would take its threads' locks along; the server imports what its children need once
     server = multiprocessing.get_context("forkserver")
@@ -171,7 +175,7 @@ def stream(made: MicroBatches, count: int) -> Iterator[dict[str, Any]]:
     loader = DataLoader(
         made,
         batch_size=None,
-        sampler=range(count),
+        sampler=numbers,
         num_workers=config.loader_workers,
         prefetch_factor=AHEAD,
         collate_fn=_as_it_is,
@@ -185,28 +189,15 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def prefetch(make: Callable[[Any], Any], work: Iterator[Any]) -> Iterator[Any]:
+def prefetch(make: Callable[[Any], Any], work: Iterable[Any]) -> Iterator[Any]:
     """Yield `make(item)` for each item, made by a thread up to AHEAD items before they are asked for."""
-    line: queue.Queue[Any] = queue.Queue(AHEAD)
-    stop, end = threading.Event(), object()
+    with ThreadPoolExecutor(1) as thread:
+        yield from ahead(thread, make, work, AHEAD)
 
-    def fill() -> None:
-        try:
-            for item in work:
-                if stop.is_set():
-                    return
-                line.put(make(item))
-            line.put(end)
-        except BaseException as error:  # noqa: BLE001 - handed over to the consumer, which raises it
-            line.put(error)
 
-    threading.Thread(target=fill, daemon=True).start()
-    try:
-        while (item := line.get()) is not end:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        while not line.empty():
-            line.get_nowait()
+def on_engine(batch: dict[str, Any], engine: Any, encoder: Encoder) -> dict[str, Any]:
+    """Move a collated batch to the engine's device; its uint8 pictures are normalised there, in the model's type."""
+    there = {k: v.to(engine.device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    if there["pixel_values"] is not None:
+        there["pixel_values"] = encoder.normalise(there["pixel_values"]).to(next(engine.module.parameters()).dtype)
+    return there

@@ -15,18 +15,17 @@ from ..models.adapters import add_adapter
 from ..models.load import load
 from ..models.mores import add_mores
 from ..models.parts import add_lora, base_of, set_trainable
-from ..pool.encode import Encoder
 from ..store.errors import NotFiniteError
 from ..store.files import write_json
 from .checkpoint import Extra, gather_moments, load_state, save_model, save_state, seed_step
 from .config import TrainConfig
-from .data import MicroBatches, Rows, make_encoder, stream
+from .data import MicroBatches, on_engine, stream
 from .deepspeed_json import deepspeed_json
 from .loss import LossModule
 from .memory import explain, refuse_again
 from .optimizer import lr_factor, make_optimizer
 from .trackers import Tracker, open_trackers
-from .validation import Validation, on_engine
+from .validation import Validation
 
 AFTER_NAN = "Lower lr, set grad_clip (1.0, say) or train in float32, in another `out`; the last good state stays here."
 LOG, ENGINE, BEST = "log.jsonl", "engine.json", "best"
@@ -40,9 +39,8 @@ class Worker:
     out: str
     rank: int
     engine: Any
-    optimizer: torch.optim.Optimizer
     processor: Any
-    encoder: Encoder
+    batches: MicroBatches
     steps: int
     validation: Validation | None = None
     best: float = float("inf")  # the lowest held-out loss
@@ -125,7 +123,8 @@ def _build(config: TrainConfig, out: str, rank: int) -> Worker:
     engine, *_ = deepspeed.initialize(
         model=module, optimizer=optimizer, config=deepspeed_json(config), dist_init_required=False
     )
-    rows = Rows(config)
+    batches = MicroBatches(config, out, rank)
+    rows = batches.parts()[0].rows
     if rank == 0:
         facts = {
             "engine": type(engine).__name__,
@@ -136,8 +135,7 @@ def _build(config: TrainConfig, out: str, rank: int) -> Worker:
         facts["trainable"] = sum(getattr(p, "ds_numel", p.numel()) for p in module.parameters() if p.requires_grad)
         with open(os.path.join(out, ENGINE), "w") as sink:
             json.dump(facts, sink)
-    steps, encoder = config.planned_steps(len(rows.ids)), make_encoder(config, loaded.processor)
-    worker = Worker(config, out, rank, engine, optimizer, loaded.processor, encoder, steps)
+    worker = Worker(config, out, rank, engine, loaded.processor, batches, config.planned_steps(len(rows.ids)))
     if config.validation is not None:
         worker.validation = Validation(config, loaded.processor, out, (rank, engine.world_size))
     return worker
@@ -155,21 +153,22 @@ def _restore(worker: Worker) -> int:
 
 def _stepwise(worker: Worker, first: int) -> Any:
     """Yield `(step, its micro-batches)`, prepared ahead."""
-    count, source = worker.config.accumulation, MicroBatches(worker.config, worker.out, worker.rank, first)
-    made = stream(source, (worker.steps - first) * count)
+    count = worker.config.accumulation
+    made = stream(worker.batches, range(first * count, worker.steps * count))
     for step in range(first, worker.steps):
         yield step, (next(made) for _ in range(count))
 
 
 def _one_step(worker: Worker, step: int, batches: Any, where: dict[str, Any]) -> tuple[float, int]:
     seed_step(worker.config.seed, step, worker.rank)
+    encoder = worker.batches.parts()[0].encoder
     factor = lr_factor(step, worker.steps, worker.config)
     for group in worker.engine.optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
     total = torch.zeros(2, dtype=torch.float64, device=worker.engine.device)  # loss, tokens
     for batch in batches:
         where["rows"], where["tokens"] = batch["input_ids"].shape
-        loss = worker.engine(on_engine(batch, worker.engine, worker.encoder))
+        loss = worker.engine(on_engine(batch, worker.engine, encoder))
         worker.engine.backward(loss)
         worker.engine.step()
         total[0] += loss.detach() / (worker.config.accumulation * worker.config.workers)

@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..pool.encode import Encoder
 from ..store.errors import InputError
 from .config import TrainConfig
-from .data import REFUSED, Batches, Rows
+from .data import REFUSED, Batches, Rows, on_engine
 
 LOG = "validation.jsonl"
 
 
-def held_out(config: TrainConfig) -> TrainConfig:
-    """Return the config by which the held-out rows are read.
+def held_out(config: TrainConfig) -> tuple[TrainConfig, Rows]:
+    """Return the held-out rows, and the config by which they are read.
 
     Raises:
         InputError: there are none.
@@ -29,9 +28,10 @@ def held_out(config: TrainConfig) -> TrainConfig:
     assert config.validation is not None
     spec = config.validation
     found = config.model_copy(update={"pool": spec.pool, "image_root": spec.image_root, "picks": None, "cache_mb": 0})
-    if not len(Rows(found).ids):
+    rows = Rows(found)
+    if not len(rows.ids):
         raise InputError(f"validation.pool {spec.pool!r}: there are no rows in it.")
-    return found
+    return found, rows
 
 
 class Validation:
@@ -40,8 +40,7 @@ class Validation:
     def __init__(self, config: TrainConfig, processor: Any, out: str, ranks: tuple[int, int]) -> None:
         self.rank, self.world = ranks
         self.micro, self.path = config.micro_batch, os.path.join(out, LOG)
-        other = held_out(config)
-        rows = Rows(other)
+        other, rows = held_out(config)
         assert config.validation is not None
         count = min(config.validation.max_rows or len(rows.ids), len(rows.ids))
         # evenly over the ids, which are hashes; then rows of like length together, pictures apart from text
@@ -85,11 +84,3 @@ class Validation:
         if self.rank == 0:
             with open(self.path, "a") as sink:
                 sink.write(json.dumps({"step": step, "loss": loss}) + "\n")
-
-
-def on_engine(batch: dict[str, Any], engine: Any, encoder: Encoder) -> dict[str, Any]:
-    """Move a collated batch to the engine's device; its uint8 pictures are normalised there, in the model's type."""
-    there = {k: v.to(engine.device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-    if there["pixel_values"] is not None:
-        there["pixel_values"] = encoder.normalise(there["pixel_values"]).to(next(engine.module.parameters()).dtype)
-    return there

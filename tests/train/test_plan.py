@@ -240,7 +240,7 @@ def test_rows_are_the_picks_whatever_the_files_order(tiny_pool):
 def test_processes_hand_over_what_a_thread_does(tiny_pool, twin_path, tmp_path):
     cfg = config(pool=tiny_pool, model=twin_path)
     found = [
-        list(stream(MicroBatches(c, str(tmp_path), 0, 3), 5))
+        list(stream(MicroBatches(c, str(tmp_path), 0), range(6, 11)))
         for c in (cfg, cfg.model_copy(update={"loader_workers": 2, "loader_threads": 1}))
     ]
     for mine, other in zip(*found, strict=True):
@@ -253,7 +253,7 @@ def test_processes_hand_over_what_a_thread_does(tiny_pool, twin_path, tmp_path):
     assert {b["pixel_values"].dtype for b in found[0] if b["pixel_values"] is not None} == {torch.uint8}
     # what is left out is listed by whoever met it, and counted once
     gone = cfg.model_copy(update={"image_root": str(tmp_path), "loader_workers": 2})
-    list(stream(MicroBatches(gone, str(tmp_path), 0, 0), 8))
+    list(stream(MicroBatches(gone, str(tmp_path), 0), range(8)))
     files = sorted(tmp_path.glob("refused-rank0*.jsonl"))
     assert [f.name for f in files] == ["refused-rank0-loader0.jsonl", "refused-rank0-loader1.jsonl"]
     assert 0 < _count_refused(str(tmp_path)) <= int(Rows(cfg).has_image.sum())
