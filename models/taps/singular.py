@@ -45,7 +45,7 @@ def iterated(gram_Bnn: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor
     values do not depend on its pads or on its batch-mates.
     """
     n = gram_Bnn.shape[1]
-    if n <= WIDE:
+    if n <= WIDE or k > WIDE // 2:  # so many values would not settle in so small a subspace
         return exact(gram_Bnn, k), torch.zeros(len(gram_Bnn), dtype=torch.bool, device=gram_Bnn.device)
     gram_Bnn, spoilt_B1 = _finite(gram_Bnn)
     basis_Bnp = start_np = _start(n, gram_Bnn.device).expand(len(gram_Bnn), n, WIDE)

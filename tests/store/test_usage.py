@@ -10,9 +10,7 @@ from vinnow.store.usage import EXPECTED, TRY_AGAIN, Usage
 def test_line_names_counts_reasons_and_the_list():
     assert Usage(400, {}, "X").line() == "400 rows used, none refused"
     usage = Usage(1380, {"image_missing": 2, "not_encodable": 18}, "OUT/refused")
-    assert usage.line() == (
-        "1,380 rows used, 20 refused (not_encodable 18, image_missing 2; listed in OUT/refused)"
-    )
+    assert usage.line() == ("1,380 rows used, 20 refused (not_encodable 18, image_missing 2; listed in OUT/refused)")
 
 
 def test_share_at_the_limit_passes_and_one_row_more_fails():
