@@ -83,7 +83,7 @@ class Concatenate:
 
     def start(self, rows: int, device: torch.device, dtype: torch.dtype) -> None:
         """Begin a batch."""
-        self._acc_BK = torch.zeros(rows, self.dim, device=device, dtype=dtype)
+        self._acc_BK = torch.zeros(rows, self.dim, device=device, dtype=sums_dtype(dtype))
 
     def add(self, name: str, grads_BP: torch.Tensor) -> None:
         """Put one parameter's gradients in their place."""
