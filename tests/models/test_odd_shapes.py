@@ -101,7 +101,7 @@ def test_every_tap_gives_on_a_gpu_what_it_gives_on_a_cpu(shape, lora, dtype):
     assert len(got) == len(expected) > 0
     assert sum(bool(e.any()) for e in expected) > len(expected) // 2
     # hooks' sums and RMSNorm stay in float32 inside, also of a float64 model
-    limit = {torch.float64: 1e-5, torch.float32: 1e-3, torch.bfloat16: 0.25}[dtype]
+    limit = {torch.float64: 1e-5, torch.float32: 1e-3, torch.bfloat16: 0.1}[dtype]
     for number, (mine, theirs) in enumerate(zip(got, expected, strict=True)):
         assert mine.isfinite().all(), number
         assert (mine - theirs).norm() <= limit * theirs.norm() + 1e-9, number
