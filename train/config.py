@@ -11,6 +11,7 @@ from ..models.parts import PARTS, LoraSpec
 from ..pool.templates import TEMPLATES
 from ..store.config import Config
 from ..store.errors import suggest
+from ..store.usage import MAX_REFUSED
 
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 Part = Literal["vision_tower", "projector", "language_model", "lora", "mores"]
@@ -42,6 +43,10 @@ class TrainConfig(Config):
     LoRA training's checkpoints are its adapters either way); `save_moments` puts Adam's moments beside the weights of each,
     for gradients in the Adam modes; `checkpoint_limit` keeps the last so many. `resume_steps`: how often the resumable
     state is saved. The report's loss is the mean of the last `log_steps` steps.
+    `loss_mean`: "step", the mean over all trained tokens of the global batch (Hugging Face's Trainer since 4.46), which
+    does not depend on `micro_batch`, `workers` or the order of rows; "micro_batch", the mean of the micro-batches' means,
+    over micro-batches of equal length, as LLaVA's and other published figures were made. `max_refused`: the share of rows
+    that may turn out unusable (a picture that is gone, an answer cut off) before the training fails.
     `offload`: AdamW's state, or also the parameters (ZeRO-3), in the host's memory. `compile`: the decoder's layers by
     torch.compile, which fuses what is element-wise. `trackers` get every step's numbers beside `log.jsonl`.
     `loader_workers`: processes beside each worker that prepare its batches (0: a thread of its own, which takes turns with
@@ -81,6 +86,8 @@ class TrainConfig(Config):
     grad_clip: float = Field(0.0, ge=0)
     gradient_checkpointing: bool = False
     group_by_modality: bool = True
+    loss_mean: Literal["step", "micro_batch"] = "step"
+    max_refused: float = Field(MAX_REFUSED, ge=0, le=1)
     checkpoint_count: int = Field(0, ge=0)
     checkpoint_steps: int = Field(0, ge=0)
     checkpoint_start: bool = False

@@ -6,9 +6,11 @@ of blocks has no such place to go back to, and would have to be shuffled and gro
 (`benchmarks/loading.py` measures both).
 """
 
+import glob
 import json
 import multiprocessing
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -22,6 +24,7 @@ from ..pool.collate import collate, stack
 from ..pool.encode import Encoded, EncodeError, Encoder
 from ..pool.images import ImageError, load_image
 from ..pool.reader import Pool
+from ..pool.records import Record
 from ..store.ahead import ahead
 from ..store.errors import MissingRowsError
 from ..store.ids import ids_digest
@@ -76,6 +79,12 @@ def make_encoder(config: TrainConfig, processor: Any) -> Encoder:
     return Encoder(processor, config.template, config.max_len, image_mode=config.image_mode)
 
 
+class NoTrainedTokenError(EncodeError):
+    """A row that would be fed and train nothing."""
+
+    reason = "no_trained_token"
+
+
 class Batches:
     """Makes collated micro-batches of row positions; rows that cannot be used are dropped and listed."""
 
@@ -85,6 +94,7 @@ class Batches:
         tokenizer = processor.tokenizer
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self.refused_file, self.refused = refused_file, set[int]()
+        self.step: int | None = None  # the optimizer step (1-based) that rows are made for, where there is one
         self._kept: dict[int, Prepared] = {}
         self._room = config.cache_mb * 1_000_000
         self._threads = ThreadPoolExecutor(config.loader_threads)
@@ -92,7 +102,8 @@ class Batches:
     def make(self, positions: np.ndarray[Any, Any], normalised: bool = True) -> dict[str, Any]:
         """Return the batch of these positions; with no usable row, one placeholder without labels.
 
-        Pictures that are not normalised yet are uint8, a quarter of the bytes to hand over.
+        `asked` and `used` count the rows wanted and those that could be used; the others are listed. Pictures that are not
+        normalised yet are uint8, a quarter of the bytes to hand over.
         """
         found = self._prepared(self.rows.ids[positions])
         samples, pictures = [e for e, _ in found], [p for _, p in found]
@@ -103,7 +114,7 @@ class Batches:
         u8_I3HW, batch["image_owner"] = stack(pictures)
         if u8_I3HW is not None:
             batch["pixel_values"] = self.encoder.normalise(u8_I3HW) if normalised else u8_I3HW
-        return batch
+        return batch | {"asked": len(positions), "used": len(found)}
 
     def _prepared(self, ids: np.ndarray[Any, Any]) -> list[Prepared]:
         """Return the usable rows of these ids, in order; rows seen in an earlier epoch may come from memory."""
@@ -113,7 +124,7 @@ class Batches:
         shown = [[self._threads.submit(self._pixels, i) for i in record.images] for record in records]
         for record, futures in zip(records, shown, strict=True):
             try:
-                made[record.sample_id] = (self.encoder.encode(record), [f.result() for f in futures])
+                made[record.sample_id] = (self._encoded(record), [f.result() for f in futures])
             except (EncodeError, ImageError) as error:
                 self._refuse(record.sample_id, error)
         for sample_id, row in made.items():
@@ -124,6 +135,15 @@ class Batches:
         both = (self._kept.get(i) or made.get(i) for i in ids.tolist())
         return [row for row in both if row is not None]
 
+    def _encoded(self, record: Record) -> Encoded:
+        encoded = self.encoder.encode(record)
+        if (encoded.labels[1:] == -100).all():
+            raise NoTrainedTokenError(
+                f"record {record.sample_id}: none of its {len(encoded.labels)} tokens is trained: its answers are "
+                f"empty, or cut off at max_len {self.encoder.max_len}."
+            )
+        return encoded
+
     def _pixels(self, image: str) -> np.ndarray[Any, Any]:
         return self.encoder.pixels_u8(load_image(self.root, image))
 
@@ -132,7 +152,8 @@ class Batches:
             return
         self.refused.add(sample_id)
         with open(self.refused_file, "a") as sink:
-            sink.write(json.dumps({"sample_id": sample_id, "reason": error.reason, "detail": str(error)}) + "\n")
+            found = {"sample_id": sample_id, "reason": error.reason, "detail": str(error), "step": self.step}
+            sink.write(json.dumps(found) + "\n")
 
 
 class MicroBatches(Dataset[Any]):
@@ -150,6 +171,7 @@ class MicroBatches(Dataset[Any]):
         """Return the number-th micro-batch of the training."""
         batches, order = self.parts()
         step, accumulated = divmod(number, self.config.accumulation)
+        batches.step = step + 1
         return batches.make(order.micro_batch(step, accumulated, self.rank), normalised=False)
 
     def parts(self) -> tuple[Batches, Order]:
@@ -161,6 +183,30 @@ class MicroBatches(Dataset[Any]):
             batches = Batches(self.config, rows, load_processor(self.config.model), refused)
             self._made = (batches, Order(self.config, rows.has_image, rows.n_chars))
         return self._made
+
+
+def refusals(out: str, prefix: str = REFUSED) -> dict[int, str]:
+    """Return the rows that could not be used so far, and why, by sample_id; of `validation-` rows with that prefix."""
+    found: dict[int, str] = {}
+    for file in sorted(glob.glob(os.path.join(glob.escape(out), f"{prefix}-rank*.jsonl"))):
+        found |= {row["sample_id"]: row["reason"] for row in _listed(file)}
+    return found
+
+
+def cut_refused(out: str, rank: int, done: int) -> None:
+    """Drop a worker's refusals of steps after `done`: those steps come again, and pictures may be back."""
+    for file in glob.glob(os.path.join(glob.escape(out), f"{REFUSED}-rank{rank}*.jsonl")):
+        if not re.fullmatch(rf"{REFUSED}-rank{rank}(-loader\d+)?\.jsonl", os.path.basename(file)):
+            continue
+        kept = [row for row in _listed(file) if (row.get("step") or 0) <= done]
+        with open(file, "w") as sink:
+            sink.writelines(json.dumps(row) + "\n" for row in kept)
+
+
+def _listed(file: str) -> list[dict[str, Any]]:
+    with open(file) as source:
+        # the last line may be half written
+        return [json.loads(line) for line in source if line.endswith("}\n")]
 
 
 def stream(made: MicroBatches, numbers: range) -> Iterator[dict[str, Any]]:

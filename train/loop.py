@@ -15,15 +15,17 @@ from ..models.adapters import add_adapter
 from ..models.load import load
 from ..models.mores import add_mores
 from ..models.parts import add_lora, base_of, set_trainable
-from ..store.errors import NotFiniteError
+from ..store.errors import InputError, NotFiniteError
 from ..store.files import write_json
+from .account import Account
 from .checkpoint import Extra, gather_moments, load_state, save_model, save_state, seed_step
 from .config import TrainConfig
-from .data import MicroBatches, on_engine, stream
+from .data import MicroBatches, cut_refused, on_engine, stream
 from .deepspeed_json import deepspeed_json
 from .loss import LossModule
-from .memory import explain, refuse_again
+from .memory import explain
 from .optimizer import lr_factor, make_optimizer
+from .stop import leave, raise_left
 from .trackers import Tracker, open_trackers
 from .validation import Validation
 
@@ -42,6 +44,7 @@ class Worker:
     processor: Any
     batches: MicroBatches
     steps: int
+    account: Account
     validation: Validation | None = None
     best: float = float("inf")  # the lowest held-out loss
     trackers: list[Tracker] = field(default_factory=list)
@@ -52,17 +55,23 @@ def worker_loop(values: dict[str, Any]) -> None:
 
     Raises:
         OutOfMemoryError: the GPU's memory ran out; says which knobs are left.
+        InputError: rows, model or config cannot be used; found by whichever worker met it first.
     """
     import ray.train
 
     config, out = TrainConfig.parse(values["config"]), str(values["out"])
-    refuse_again(out)
+    raise_left(out)
     torch.set_num_threads(config.threads)
     rank, where = ray.train.get_context().get_world_rank(), dict[str, Any]()
     try:
         _train(_build(config, out, rank), where)
     except torch.OutOfMemoryError as error:
-        raise explain(config, out, rank, where, error) from error
+        explained = explain(config, rank, where, error)
+        leave(out, explained)
+        raise explained from error
+    except (InputError, NotFiniteError) as error:
+        leave(out, error)
+        raise
 
 
 def _train(worker: Worker, where: dict[str, Any]) -> None:
@@ -71,6 +80,7 @@ def _train(worker: Worker, where: dict[str, Any]) -> None:
 
     config, first = worker.config, _restore(worker)
     _cut_log(worker, first)
+    cut_refused(worker.out, worker.rank, first)
     worker.trackers = open_trackers(config, worker.out, first, worker.rank)
     if worker.validation is not None:
         worker.best = worker.validation.past(first, worker.engine.device)
@@ -135,7 +145,9 @@ def _build(config: TrainConfig, out: str, rank: int) -> Worker:
         facts["trainable"] = sum(getattr(p, "ds_numel", p.numel()) for p in module.parameters() if p.requires_grad)
         with open(os.path.join(out, ENGINE), "w") as sink:
             json.dump(facts, sink)
-    worker = Worker(config, out, rank, engine, loaded.processor, batches, config.planned_steps(len(rows.ids)))
+    steps = config.planned_steps(len(rows.ids))
+    account = Account(config, len(rows.ids), steps, engine.device)
+    worker = Worker(config, out, rank, engine, loaded.processor, batches, steps, account)
     if config.validation is not None:
         worker.validation = Validation(config, loaded.processor, out, (rank, engine.world_size))
     return worker
@@ -165,10 +177,14 @@ def _one_step(worker: Worker, step: int, batches: Any, where: dict[str, Any]) ->
     factor = lr_factor(step, worker.steps, worker.config)
     for group in worker.engine.optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
+    made = list(batches)  # all of them: the share of each depends on the tokens of all
+    trained = worker.account.add(made)
+    share = worker.config.accumulation * worker.config.workers / max(1, trained)
     total = torch.zeros(2, dtype=torch.float64, device=worker.engine.device)  # loss, tokens
-    for batch in batches:
+    for batch in made:
         where["rows"], where["tokens"] = batch["input_ids"].shape
-        loss = worker.engine(on_engine(batch, worker.engine, encoder))
+        moved = on_engine(batch, worker.engine, encoder)
+        loss = worker.engine(moved, share if worker.config.loss_mean == "step" else None)
         worker.engine.backward(loss)
         worker.engine.step()
         total[0] += loss.detach() / (worker.config.accumulation * worker.config.workers)

@@ -9,8 +9,13 @@ from ..models.load import base_of
 from ..models.mores import steer
 
 
+def trained_tokens(batch: dict[str, Any]) -> int:
+    """Return how many tokens of a collated batch carry loss: those with a label, of which the first predicts nothing."""
+    return int((batch["labels"][:, 1:] != -100).sum())
+
+
 class LossModule(nn.Module):
-    """Mean cross-entropy over a micro-batch's trained tokens, as Hugging Face and LLaVA compute it.
+    """Cross-entropy over a micro-batch's trained tokens: their mean, or their share of a whole step's mean.
 
     Only label positions go through the LM head. A batch without a trained token has loss zero, not NaN. A batch without a
     picture sends a blank one through tower and projector and scatters nothing of it: every batch has one and the same
@@ -22,15 +27,21 @@ class LossModule(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: dict[str, Any]) -> torch.Tensor:
-        """Return the loss, a scalar in float32 (nats a token)."""
+    def forward(self, batch: dict[str, Any], share: float | None = None) -> torch.Tensor:
+        """Return the loss, a scalar in float32: the mean (nats a token), or with `share` the sum times it.
+
+        With `share` = micro-batches of the step / its trained tokens, the mean over the step's micro-batches, which is what
+        engines take, is the mean over all its trained tokens, however they are spread.
+        """
         base = base_of(self.model)
         hidden_BTH = self._hidden(base, batch)
         target_BT = batch["labels"][:, 1:]
         rows, at = torch.nonzero(target_BT != -100, as_tuple=True)
         if len(rows):
             logits = base.lm_head(hidden_BTH[rows, at]).float()
-            loss = nn.functional.cross_entropy(logits, target_BT[rows, at])
+            kind = "mean" if share is None else "sum"
+            loss = nn.functional.cross_entropy(logits, target_BT[rows, at], reduction=kind)
+            loss = loss if share is None else loss * share
         else:
             loss = base.lm_head(hidden_BTH[:, :1]).float().sum() * 0
         return loss

@@ -1,19 +1,11 @@
-"""A GPU that ran out of memory: what is said of it, and no second attempt on the same numbers."""
+"""A GPU that ran out of memory: what is said of it."""
 
-import os
 from typing import Any
 
 import torch
 
-from ..store.errors import VinnowError
-from ..store.files import read_json, write_json
 from .config import TrainConfig
-
-FILE = "out_of_memory.json"
-
-
-class OutOfMemoryError(VinnowError):
-    """A worker's GPU memory ran out; the message names the knobs that are left."""
+from .stop import OutOfMemoryError
 
 
 def advice(config: TrainConfig) -> list[str]:
@@ -38,31 +30,15 @@ def advice(config: TrainConfig) -> list[str]:
     return [*said, f"max_len below {config.max_len}"]
 
 
-def explain(config: TrainConfig, out: str, rank: int, where: dict[str, Any], error: Exception) -> OutOfMemoryError:
-    """Return the error to raise for a worker's `torch.OutOfMemoryError`, and leave it for the other attempts.
+def explain(config: TrainConfig, rank: int, where: dict[str, Any], error: Exception) -> OutOfMemoryError:
+    """Return the error to raise for a worker's `torch.OutOfMemoryError`.
 
     `where` says what was under way: `step`, and `rows` and `tokens` (the longest row's) of the last micro-batch.
     """
     total = f"{torch.cuda.get_device_properties(0).total_memory / 2**30:.0f} GiB, " if torch.cuda.is_available() else ""
     doing = "the model was loaded" if not where else f"step {where['step']} was under way"
     batch = f"; micro-batch {where['rows']} rows, the longest {where['tokens']} tokens" if "rows" in where else ""
-    said = (
+    return OutOfMemoryError(
         f"GPU memory ran out on worker {rank} while {doing} ({total}{str(error).split('. GPU')[0]}{batch}). "
         f"To take less: {'; '.join(advice(config))}."
     )
-    write_json(os.path.join(out, FILE), {"message": said})
-    return OutOfMemoryError(said)
-
-
-def refuse_again(out: str) -> None:
-    """Raise what an attempt of this run has found already: the same numbers would run out again."""
-    path = os.path.join(out, FILE)
-    if os.path.isfile(path):
-        raise OutOfMemoryError(read_json(path)["message"])
-
-
-def forget(out: str) -> None:
-    """Begin anew: a rerun may find another GPU."""
-    path = os.path.join(out, FILE)
-    if os.path.isfile(path):
-        os.remove(path)

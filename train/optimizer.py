@@ -37,11 +37,14 @@ def make_optimizer(named: list[tuple[str, torch.nn.Parameter]], config: TrainCon
 
 
 def lr_factor(step: int, steps: int, config: TrainConfig) -> float:
-    """Return the share of the peak learning rate at optimizer step `step` (0-based) of `steps`."""
+    """Return the share of the peak learning rate at optimizer step `step` (0-based) of `steps`.
+
+    Hugging Face's schedules to the last digit: the rate of the very first step of a warm-up is 0.
+    """
     warmup = math.ceil(config.warmup_ratio * steps)
     if step < warmup:
-        return (step + 1) / (warmup + 1)
+        return step / warmup
     done = (step - warmup) / max(1, steps - warmup)
     if config.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * done))
-    return 1 - done if config.schedule == "linear" else 1.0
+        return max(0.0, 0.5 * (1 + math.cos(math.pi * done)))
+    return max(0.0, 1 - done) if config.schedule == "linear" else 1.0

@@ -1,21 +1,24 @@
 """`train`: one Ray Train run with DeepSpeed, resumable after a killed worker or driver; a finished one does nothing."""
 
-import glob
 import json
 import os
 import time
+import traceback
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..models.load import ADAPTER, adapter_base, check_folder, load_processor
 from ..models.mores_files import MORES
+from ..pool.images import check_root
 from ..store.errors import InputError, VinnowError
 from ..store.files import exists, join, read_json, write_json
+from ..store.usage import Usage
 from .config import TrainConfig
-from .data import REFUSED, Rows, make_encoder, rows_digest
+from .data import REFUSED, Rows, cut_refused, make_encoder, refusals, rows_digest
 from .loop import BEST, ENGINE, LOG, worker_loop
-from .memory import forget
+from .stop import forget, plain, raise_left
 from .trackers import check_trackers
 from .validation import LOG as VALIDATION
 from .validation import held_out
@@ -33,7 +36,9 @@ FREE = (
     "resume_steps",
     "gradient_checkpointing",
 )
-FREE += ("trackers", "tracker_project")
+FREE += ("trackers", "tracker_project", "max_refused")
+# what Ray said of a training that failed, for whoever wants more than our one line
+TRACE = "failure.txt"
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,8 @@ class TrainReport:
     """What a training left. `curve` holds (step, loss, lr) of every step; `seconds` are those of the steps alone.
 
     `validation`: (step, loss) of the held-out rows; `best`: the folder of the model of the lowest, `best_step` its step.
-    `gpu_gb`: the most memory that worker 0's tensors took on its GPU, in 10⁹ bytes.
+    `refused` rows could not be used, `refused_reasons` says why. `gpu_gb`: the most memory that worker 0's tensors took on
+    its GPU, in 10⁹ bytes.
     """
 
     model: str
@@ -62,6 +68,7 @@ class TrainReport:
     rows_per_second: float
     tokens: int
     refused: int
+    refused_reasons: dict[str, int] = field(default_factory=dict)
     engine: dict[str, Any] = field(default_factory=dict)
     checkpoints: list[Kept] = field(default_factory=list)
     curve: list[tuple[int, float, float]] = field(default_factory=list)
@@ -69,6 +76,13 @@ class TrainReport:
     best: str | None = None
     best_step: int | None = None
     gpu_gb: float | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """What became of the rows that were asked for."""
+        return Usage(
+            self.rows - self.refused, self.refused_reasons, join(os.path.dirname(self.model), f"{REFUSED}-rank*.jsonl")
+        )
 
     @classmethod
     def read(cls, out: str) -> "TrainReport":
@@ -86,6 +100,7 @@ def train(config: TrainConfig, out: str, callbacks: Sequence[Any] = ()) -> Train
 
     Raises:
         InputError: `out` holds another training; model, pool or picks are missing or do not fit each other; no rows.
+        InputError: more rows than `max_refused` could not be used, or none; found while training.
         VinnowError: the workers failed more often than `max_failures`.
     """
     out = os.path.abspath(out)
@@ -97,6 +112,9 @@ def train(config: TrainConfig, out: str, callbacks: Sequence[Any] = ()) -> Train
     if exists(join(out, CONFIG)) and exists(join(out, LOG)):
         _refuse_other(config, out)
     forget(out)
+    if not exists(join(out, LOG)):  # nothing is kept of an earlier try: its refusals are tried again
+        for rank in range(config.workers):
+            cut_refused(out, rank, -1)
     write_json(join(out, CONFIG), _identity(config))
     start = time.perf_counter()
     _fit(config, out, callbacks)
@@ -137,7 +155,10 @@ def _fit(config: TrainConfig, out: str, callbacks: Sequence[Any]) -> None:
     try:
         trainer.fit()
     except Exception as error:
-        raise VinnowError(f"training in {out} failed: {_cause(error)}") from error
+        with open(join(out, TRACE), "w") as sink:
+            sink.write("".join(traceback.format_exception(error)))
+        raise_left(out)
+        raise VinnowError(f"training in {out} failed: {_cause(error)} ({join(out, TRACE)} has the trace.)") from error
 
 
 def _collect(config: TrainConfig, out: str, wall: float) -> TrainReport:
@@ -152,6 +173,7 @@ def _collect(config: TrainConfig, out: str, wall: float) -> TrainReport:
     standing = config.kept_checkpoints(steps)
     engine = read_json(join(out, ENGINE))
     last = log[-config.log_steps :]
+    refused = refusals(out)
     best = read_json(join(out, f"{BEST}.json")) if exists(join(out, f"{BEST}.json")) else None
     return TrainReport(
         model=join(out, "model"),
@@ -162,7 +184,8 @@ def _collect(config: TrainConfig, out: str, wall: float) -> TrainReport:
         wall_seconds=round(wall, 3),
         rows_per_second=round(steps * config.global_batch / seconds, 2),
         tokens=sum(row["tokens"] for row in log),
-        refused=_count_refused(out),
+        refused=len(refused),
+        refused_reasons=dict(Counter(refused.values())),
         engine=engine,
         checkpoints=[k for k in kept if k.step in standing],
         curve=[(row["step"], row["loss"], row["lr"]) for row in log],
@@ -178,12 +201,6 @@ def _lines(path: str) -> list[dict[str, Any]]:
         return []
     with open(path) as source:
         return [json.loads(line) for line in source]
-
-
-def _count_refused(out: str) -> int:
-    # a file for each process that prepares rows
-    files = glob.glob(os.path.join(glob.escape(out), f"{REFUSED}-rank*.jsonl"))
-    return len({row["sample_id"] for file in files for row in _lines(file)})
 
 
 def _check_inputs(config: TrainConfig) -> None:
@@ -202,8 +219,11 @@ def _check_inputs(config: TrainConfig) -> None:
     check_trackers(list(config.trackers))
     if config.validation is not None:
         held_out(config)
-    if not len(Rows(config).ids):
+    rows = Rows(config)
+    if not len(rows.ids):
         raise InputError(f"{config.picks or config.pool}: there are no rows to train on.")
+    if rows.has_image.any():
+        check_root(config.image_root or rows.pool.image_root, f"pool {config.pool!r}")
     # the encoder itself says what a tokenizer, processor or template cannot do
     make_encoder(config, load_processor(config.model))
 
@@ -229,4 +249,4 @@ def _cause(error: BaseException) -> str:
         error = next(iter(failures.values()))
     while getattr(error, "cause", None) is not None:
         error = error.cause
-    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    return plain(str(error)) or type(error).__name__

@@ -15,6 +15,7 @@ import torch
 from ..store.errors import InputError
 from .config import TrainConfig
 from .data import REFUSED, Batches, Rows, on_engine
+from .loss import trained_tokens
 
 LOG = "validation.jsonl"
 
@@ -31,6 +32,7 @@ def held_out(config: TrainConfig) -> tuple[TrainConfig, Rows]:
     rows = Rows(found)
     if not len(rows.ids):
         raise InputError(f"validation.pool {spec.pool!r}: there are no rows in it.")
+    rows.pool.check_images(spec.image_root)
     return found, rows
 
 
@@ -40,6 +42,7 @@ class Validation:
     def __init__(self, config: TrainConfig, processor: Any, out: str, ranks: tuple[int, int]) -> None:
         self.rank, self.world = ranks
         self.micro, self.path = config.micro_batch, os.path.join(out, LOG)
+        self.max_refused = config.max_refused
         other, rows = held_out(config)
         assert config.validation is not None
         count = min(config.validation.max_rows or len(rows.ids), len(rows.ids))
@@ -50,21 +53,33 @@ class Validation:
         self.batches = Batches(other, rows, processor, refused)
 
     def loss(self, engine: Any) -> float:
-        """Return the mean loss a trained token (nats) over the held-out rows; every rank must call this."""
+        """Return the mean loss a trained token (nats) over the held-out rows; every rank must call this.
+
+        Raises:
+            InputError: none of the rows can be used, or more are lost than `max_refused` allows.
+        """
         engine.eval()
         # every rank as many passes as any other: ZeRO-3 gathers weights in each
         rounds = math.ceil(len(self.positions) / (self.micro * self.world))
-        total = torch.zeros(2, dtype=torch.float64, device=engine.device)  # loss, trained tokens
+        # loss, trained tokens, rows asked for, rows used
+        total = torch.zeros(4, dtype=torch.float64, device=engine.device)
         with torch.no_grad():
             for i in range(rounds):
                 at = (i * self.world + self.rank) * self.micro
                 batch = self.batches.make(self.positions[at : at + self.micro], normalised=False)
-                trained = int((batch["labels"][:, 1:] != -100).sum())
+                trained = trained_tokens(batch)
                 loss = engine(on_engine(batch, engine, self.batches.encoder))
-                total += torch.tensor([float(loss) * trained, trained], device=engine.device)
+                counts = [float(loss) * trained, trained, batch["asked"], batch["used"]]
+                total += torch.tensor(counts, device=engine.device)
         torch.distributed.all_reduce(total)
         engine.train()
-        return float(total[0] / total[1].clamp(min=1))
+        loss, trained, asked, used = total.tolist()
+        if not used or asked - used > self.max_refused * asked:
+            raise InputError(
+                f"{asked - used:.0f} of {asked:.0f} held-out rows could not be used (max_refused {self.max_refused:.1%}); "
+                f"validation-{REFUSED}-rank*.jsonl says which. Mend the validation pool, or set a larger max_refused."
+            )
+        return loss / trained
 
     def past(self, first: int, device: Any) -> float:
         """Return the lowest loss up to step `first` (infinite without one), and drop what comes after it from the log."""

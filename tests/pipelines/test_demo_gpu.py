@@ -19,9 +19,17 @@ def test_all_that_computes_goes_to_one_gpu_and_the_recipe_stays():
         assert section["use_gpu"] is True
         assert section["workers"] == 1
     changed = differences(resolve(before).model_dump(), run.model_dump())
-    allowed = ("use_gpu", "workers", "actors", "gpus_per_actor", "concurrent")
-    assert changed
-    assert all(line.split(":")[0].rsplit(".", 1)[1] in (*allowed, "0", "1") or "warmup" in line for line in changed)
+    places = {line.split(":")[0] for line in changed}
+    sections = ("finetune.use_gpu", "finetune.workers", "proxy.use_gpu", "proxy.workers")
+    assert places - {"warmup"} <= {
+        *sections,
+        "actors.actors",
+        "actors.gpus_per_actor",
+        "evaluate.gpus_per_actor",
+        "sweep.concurrent",
+    }
+    for was, now in zip(before["warmup"], run.warmup, strict=True):
+        assert now.train == was["train"] | {"use_gpu": True, "workers": 1}
 
 
 def test_a_gpu_that_is_not_there_is_refused_and_auto_takes_what_is(monkeypatch):

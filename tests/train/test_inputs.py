@@ -12,7 +12,7 @@ from vinnow.pool.reader import Pool
 from vinnow.store.errors import DuplicateRowsError, InputError, MissingRowsError
 from vinnow.store.files import read_json, write_json
 from vinnow.store.tables import PICKS, write_rows
-from vinnow.train import memory
+from vinnow.train import memory, stop
 from vinnow.train import run as training
 from vinnow.train.config import TrainConfig
 from vinnow.train.data import Rows, rows_digest
@@ -106,14 +106,16 @@ def test_memory_that_ran_out_names_the_knobs_that_are_left(tiny_pool, twin_path,
     assert "gradient_checkpointing" not in said
     assert "micro_batch" not in said
     where = {"step": 3, "rows": 9, "tokens": 300}
-    error = memory.explain(whole, str(tmp_path), 1, where, torch.OutOfMemoryError("CUDA out of memory. Tried to"))
+    error = memory.explain(whole, 1, where, torch.OutOfMemoryError("CUDA out of memory. Tried to"))
     for words in ("worker 1 while step 3", "9 rows, the longest 300 tokens", "Tried to"):
         assert words in str(error)
     # the next attempts of this run say the same at once; a rerun tries
+    stop.leave(str(tmp_path), error)
+    stop.leave(str(tmp_path), InputError("a second worker's"))
     with pytest.raises(memory.OutOfMemoryError, match="while step 3"):
-        memory.refuse_again(str(tmp_path))
-    memory.forget(str(tmp_path))
-    memory.refuse_again(str(tmp_path))
+        stop.raise_left(str(tmp_path))
+    stop.forget(str(tmp_path))
+    stop.raise_left(str(tmp_path))
 
 
 @pytest.mark.parametrize("finished", [False, True])

@@ -44,6 +44,7 @@ def test_numbers_are_the_published_ones(name):
     assert (found.parts, *got, found.group_by_modality) == NUMBERS[name]
     rest = (found.weight_decay, found.warmup_ratio, found.schedule, found.max_len, found.grad_clip)
     assert rest == (0, 0.03, "cosine", 2048, 0)
+    assert found.loss_mean == "micro_batch"
     assert (found.precision, found.gradient_checkpointing, found.use_gpu) == ("bfloat16", True, True)
     own = {"llava-mistral-scienceqa": "mistral_instruct"} | dict.fromkeys(PHI, "phi")
     assert found.template == ("plain" if found.lr == 1e-3 else own.get(name, "v1"))

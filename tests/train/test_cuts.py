@@ -1,0 +1,185 @@
+"""A step's loss and gradient do not depend on how the step is cut; the published cut weighs tokens as LLaVA's does."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from transformers import get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup
+from transformers import get_linear_schedule_with_warmup as get_linear
+from vinnow.models.load import load
+from vinnow.store.errors import InputError
+from vinnow.train.account import Account
+from vinnow.train.config import TrainConfig
+from vinnow.train.data import Batches, Rows
+from vinnow.train.loss import LossModule, trained_tokens
+from vinnow.train.optimizer import lr_factor
+from vinnow.train.order import Order
+
+SIZE = 16
+
+
+def config(tiny_pool, twin_path, **changes):
+    base = {"model": twin_path, "pool": tiny_pool, "global_batch": SIZE, "micro_batch": 4, "max_len": 256}
+    return TrainConfig.parse(base | changes)
+
+
+@pytest.fixture(scope="module")
+def parts(tiny_pool, twin_path):
+    cfg = config(tiny_pool, twin_path)
+    loaded = load(twin_path, dtype="float64")
+    made = Batches(cfg, Rows(cfg), loaded.processor, "/dev/null")
+    return LossModule(loaded.model).train(), made
+
+
+def step(parts, chunks, workers):
+    """Add up one step as workers and engines do: accumulated and averaged over workers. Returns loss and gradients."""
+    module, made = parts
+    module.zero_grad()
+    batches = [made.make(np.array(chunk)) for chunk in chunks]
+    for batch in batches:
+        if batch["pixel_values"] is not None:
+            batch["pixel_values"] = batch["pixel_values"].double()
+    share = len(batches) / sum(map(trained_tokens, batches))
+    total, accumulation = 0.0, len(batches) // workers
+    for batch in batches:
+        loss = module(batch, share)
+        (loss / accumulation / workers).backward()
+        total += float(loss) / accumulation / workers
+    return total, {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
+
+
+def test_no_cut_changes_loss_or_gradient(parts):
+    image = parts[1].rows.has_image
+    # text-only rows make micro-batches of their own in some cuts, and share one with pictures in others
+    rows = np.concatenate([np.flatnonzero(image)[:10], np.flatnonzero(~image)[:6]])
+    module, made = parts
+    whole = made.make(rows)
+    whole["pixel_values"] = whole["pixel_values"].double()
+    module.zero_grad()
+    loss = module(whole)  # the plain mean over all trained tokens of one batch
+    loss.backward()
+    expected = {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
+    shuffled = np.random.default_rng(0).permutation(rows)
+    text_only = 0
+    for micro, order, workers in itertools.product((1, 2, 4, 8), (rows, rows[::-1], shuffled), (1, 2)):
+        chunks = order.reshape(-1, micro)
+        text_only += sum(not image[c].any() for c in chunks)
+        got, grads = step(parts, chunks, workers)
+        # hidden states are normalised in float32
+        assert got == pytest.approx(float(loss), rel=1e-6)
+        largest = max(float(g.abs().max()) for g in expected.values())
+        for name, grad in expected.items():
+            assert float((grads[name] - grad).abs().max()) <= 1e-6 * largest, (micro, workers, name)
+    assert text_only > 10
+
+
+def test_a_mean_of_micro_batch_means_is_another_loss(parts):
+    """What is held above can fail: the published mean over the same rows differs."""
+    module, made = parts
+    whole = made.make(np.arange(SIZE))
+    by_length = np.argsort(-made.rows.n_chars[:SIZE]).reshape(-1, 4)
+    means = [float(module(_double(made.make(chunk)))) for chunk in by_length]
+    assert abs(np.mean(means) / float(module(_double(whole))) - 1) > 1e-4
+
+
+def _double(batch):
+    if batch["pixel_values"] is not None:
+        batch["pixel_values"] = batch["pixel_values"].double()
+    return batch
+
+
+def token_weights(chunks, tokens):
+    """How much a token of each row weighs in a mean of means, against its share of all tokens."""
+    weight = np.empty(len(tokens))
+    for chunk in chunks:
+        weight[chunk] = tokens.sum() / len(chunks) / tokens[chunk].sum()
+    return weight
+
+
+def test_published_micro_batches_hold_equal_lengths_so_that_tokens_weigh_alike(tiny_pool, twin_path):
+    rng = np.random.default_rng(0)
+    tokens = np.exp(rng.normal(4.5, 1.0, 1280)).astype(np.int64) + 1
+    found = {}
+    for mean in ("step", "micro_batch"):
+        cfg = config(tiny_pool, twin_path, global_batch=128, micro_batch=16, loss_mean=mean)
+        order = Order(cfg, np.ones(len(tokens), bool), tokens)
+        weights, seen = np.zeros(len(tokens)), []
+        for number in range(order.per_epoch):
+            rows = order.batch(number)
+            seen += rows.tolist()
+            weights[rows] = token_weights(np.arange(128).reshape(-1, 16), tokens[rows])
+        assert sorted(seen) == list(range(len(tokens)))
+        longest_first = np.argsort(-tokens)
+        found[mean] = weights[longest_first[:128]].mean(), weights[longest_first[-128:]].mean()
+    assert 0.9 < found["micro_batch"][0] < 1.1
+    assert 0.9 < found["micro_batch"][1] < 1.1
+    # rows of like length together, as they lie where the mean is the step's, would weigh so
+    assert found["step"][0] < 0.6
+    assert found["step"][1] > 3
+
+
+def test_the_published_mean_takes_the_same_rows_a_step(tiny_pool, twin_path):
+    rows, found = Rows(config(tiny_pool, twin_path)), []
+    for mean in ("step", "micro_batch"):
+        order = Order(config(tiny_pool, twin_path, loss_mean=mean), rows.has_image, rows.n_chars)
+        # the last one is filled up with the first rows of the epoch, whichever those are
+        found.append([sorted(order.batch(s).tolist()) for s in range(order.per_epoch - 1)])
+    assert found[0] == found[1]
+    assert len(found[0]) == 3
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 33, 100])
+@pytest.mark.parametrize("ratio", [0.0, 0.03, 0.1, 0.5])
+def test_rates_are_those_of_hugging_face(tiny_pool, twin_path, steps, ratio):
+    warmup = -int(-ratio * steps // 1)
+    makers = {
+        "cosine": lambda o: get_cosine_schedule_with_warmup(o, warmup, steps),
+        "linear": lambda o: get_linear(o, warmup, steps),
+        "constant": lambda o: get_constant_schedule_with_warmup(o, warmup),
+    }
+    for name, make in makers.items():
+        cfg = config(tiny_pool, twin_path, schedule=name, warmup_ratio=ratio)
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        schedule, rates = make(optimizer), []
+        for _ in range(steps):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        assert [lr_factor(s, steps, cfg) for s in range(steps)] == pytest.approx(rates, abs=1e-12)
+
+
+def batch_of(asked, used):
+    labels = torch.full((max(used, 1), 3), -100)
+    labels[:used, 1:] = 5
+    return {"asked": asked, "used": used, "labels": labels}
+
+
+def test_a_step_without_a_usable_row_and_too_many_losses_end_a_training(tiny_pool, twin_path):
+    cfg = config(tiny_pool, twin_path)
+    account = Account(cfg, 1000, 1000, "cpu")
+    assert account.add([batch_of(4, 4), batch_of(4, 3), batch_of(4, 4), batch_of(4, 4)]) == 30
+    with pytest.raises(InputError, match="not one of the 16 rows of a step could be used"):
+        account.add([batch_of(4, 0)] * 4)
+    account = Account(cfg, 64, 1000, "cpu")  # three of 64 are under 5 %, four are over it
+    for epoch in range(3):
+        for lost in (1, 0, 1, 1):
+            account.add([batch_of(16, 16 - lost)])
+        assert account.lost == 3, epoch
+    for lost in (1, 2):
+        account.add([batch_of(16, 16 - lost)])
+    with pytest.raises(InputError, match=r"4 of the first 48 rows .* of 64 in all: more than max_refused \(5.0%\)"):
+        account.add([batch_of(16, 15)])
+    all_the_same = config(tiny_pool, twin_path, max_refused=1)
+    Account(all_the_same, 64, 4, "cpu").add([batch_of(16, 1)])
+
+
+def test_rows_whose_answers_are_cut_off_are_refused_and_listed(tiny_pool, twin_path, tmp_path):
+    processor = load(twin_path).processor
+    cfg = config(tiny_pool, twin_path, max_len=30)
+    made = Batches(cfg, Rows(cfg), processor, str(tmp_path / "refused"))
+    batch = made.make(np.arange(20))
+    assert batch["used"] < batch["asked"] == 20
+    text = (tmp_path / "refused").read_text()
+    assert "no_trained_token" in text
+    assert "cut off at max_len 30" in text

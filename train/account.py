@@ -1,0 +1,50 @@
+"""What became of the rows of a training while it runs: asked for, used, lost; and when too many are lost to go on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..store.errors import InputError
+from .config import TrainConfig
+from .loss import trained_tokens
+
+
+class Account:
+    """Counts over all workers; every worker calls `add` with its micro-batches of each step.
+
+    `rows`: how many different rows the training has. A row that is lost in one epoch is lost in each, so shares are those
+    of the epoch under way.
+    """
+
+    def __init__(self, config: TrainConfig, rows: int, steps: int, device: Any) -> None:
+        self.config, self.device = config, device
+        self.planned = min(rows, steps * config.global_batch)
+        self.asked = self.lost = 0
+
+    def add(self, made: Sequence[dict[str, Any]]) -> int:
+        """Add one step's micro-batches of this worker; return the trained tokens of the whole step.
+
+        Raises:
+            InputError: no row of the step could be used, or more rows are lost by now than `max_refused` allows.
+        """
+        counts = [sum(b["asked"] for b in made), sum(b["used"] for b in made), sum(map(trained_tokens, made))]
+        if self.config.workers > 1:
+            everywhere = torch.tensor(counts, dtype=torch.int64, device=self.device)
+            torch.distributed.all_reduce(everywhere)
+            counts = everywhere.tolist()
+        asked, used, trained = counts
+        if self.asked + asked > self.planned and self.asked >= self.planned:
+            self.asked = self.lost = 0
+        self.asked, self.lost = self.asked + asked, self.lost + asked - used
+        if not used:
+            raise InputError(f"not one of the {asked} rows of a step could be used. {self._way_out()}")
+        if self.lost > self.config.max_refused * self.planned:
+            raise InputError(
+                f"{self.lost} of the first {self.asked} rows could not be used, of {self.planned} in all: more than "
+                f"max_refused ({self.config.max_refused:.1%}). {self._way_out()}"
+            )
+        return trained
+
+    def _way_out(self) -> str:
+        return "The files refused-rank*.jsonl say which and why: mend the rows, or set a larger max_refused."

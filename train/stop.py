@@ -1,0 +1,55 @@
+"""What ends a training for good: the same numbers would end another attempt in the same way, so there is none.
+
+Ray Train starts a failed worker again. What a worker left here is raised by the next attempt before it loads anything, and
+by the driver in place of Ray's wrapping.
+"""
+
+import os
+import re
+
+from ..store.errors import InputError, NotFiniteError, VinnowError
+from ..store.files import read_json, write_json
+
+FILE = "stopped.json"
+
+
+class OutOfMemoryError(VinnowError):
+    """A worker's GPU memory ran out; the message names the knobs that are left."""
+
+
+_KINDS: dict[str, type[VinnowError]] = {k.__name__: k for k in (OutOfMemoryError, NotFiniteError, InputError)}
+
+
+def leave(out: str, error: VinnowError) -> None:
+    """Leave an error for the other attempts and the driver, the first one of all workers."""
+    path = os.path.join(out, FILE)
+    if not os.path.isfile(path):
+        kind = next(name for name, known in _KINDS.items() if isinstance(error, known))
+        write_json(path, {"kind": kind, "message": plain(str(error))})
+
+
+def raise_left(out: str) -> None:
+    """Raise what an attempt of this training has left, if any.
+
+    Raises:
+        InputError, NotFiniteError, OutOfMemoryError: what ended that attempt.
+    """
+    path = os.path.join(out, FILE)
+    if os.path.isfile(path):
+        found = read_json(path)
+        raise _KINDS[found["kind"]](found["message"])
+
+
+def forget(out: str) -> None:
+    """Begin anew: a rerun may find other rows or another GPU."""
+    path = os.path.join(out, FILE)
+    if os.path.isfile(path):
+        os.remove(path)
+
+
+def plain(text: str) -> str:
+    """Return an error's own words without the traceback that a loader process or Ray puts before them."""
+    if "Traceback (most recent call last)" not in text:
+        return text.strip()
+    *_, last = re.split(r"\n(?=[\w.]+(?:Error|Exception|Warning)\b)", text.strip())
+    return re.sub(r"^[\w.]+: ", "", last).strip()
