@@ -52,6 +52,10 @@ class FeatureConfig(Config):
             raise ValueError(f"projection 'kron' never forms the gradient, which mode {self.mode!r} needs: take sjlt")
         if self.kind == "gradient" and self.dtype == "float16" and not self.unit_rows:
             raise ValueError("raw gradients underflow in float16; keep unit_rows, or store float32")
+        if self.kind == "trajectory" and self.attention == "xmas" and self.rows_per_part % 8:
+            raise ValueError(
+                "attention 'xmas' takes batches of 8 in the pool's order: give rows_per_part a multiple of 8"
+            )
         if self.kind == "embedding" and self.dtype in ("float32", "float16"):
             return self
         if self.kind != "gradient" and self.dtype != "float32":
@@ -90,6 +94,7 @@ class FeatureConfig(Config):
             facts |= {"reading": self.attention, "rows": "text after the image", "pads": "masked"}
             if self.attention == "xmas":
                 facts |= {"rows": "from 612 on", "pads": "counted", "batches": "8 in pool order"}
+                facts |= {"release": "2025-10: q and k exchanged", "start": "seed 42 anew each part"}
         return recipe_text(**facts)
 
 

@@ -118,6 +118,8 @@ class FeatureActor:
     def _vectors(self, part: LoadedPart, steps: list[int], counts: dict[str, Any]) -> dict[int, tuple[Array, Array]]:
         """Return each step's vectors [N, D] and the norms [N] of what they stand for."""
         made: dict[int, list[tuple[list[int], torch.Tensor, torch.Tensor | None]]] = {s: [] for s in steps}
+        for step in steps if self.spec.config.kind == "trajectory" else ():
+            self.taps[step].sketch.restart()
         for rows, batch in self.batches(part, counts):
             batch = on_device(batch, self.first)
             if self.one_tower and len(steps) > 1 and batch.get("pixel_values") is not None:
@@ -172,7 +174,7 @@ class FeatureActor:
         if u8_I3HW is not None:
             # uint8 travels, floats are made on the device
             batch["pixel_values"] = self.loader.encoder.normalise(u8_I3HW.to(self.spec.device))
-        return batch
+        return batch | {"pad_id": self.pad_id}
 
 
 def _counts() -> dict[str, Any]:

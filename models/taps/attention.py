@@ -1,11 +1,11 @@
 """Cross-modal attention of a proxy VLM as a few singular values a sample (XMAS).
 
 Per layer: attention weights over all valid keys, block text queries × image keys, summed over layers in float32, then the
-top-k singular values. Readings: `flat`, as published: softmax(q·kᵀ / √width) of the raw q_proj and k_proj outputs, no head
-split, no rotary, no causal mask; `heads`: the attention that the model computes (rotary, causal, mean over heads); `xmas`:
-`flat` with all that the published code does besides (pads counted, fixed offsets, randomised SVD), for comparison. Unlike
-there, pads are masked in the first two and image positions are read from the ids, so a sample's values do not depend on its
-batch-mates (spec: XMAS §3, §3.1). The forward pass ends at the last layer's keys.
+top-k singular values. Readings: `flat`: softmax(q·kᵀ / √width) of the raw q_proj and k_proj outputs, no head split, no
+rotary, no causal mask, which is the paper's formula and not what its code computes; `heads`: the attention that the model
+computes (rotary, causal, mean over heads); `xmas`: the numbers of the released code, in `published.py`. In the first two
+pads are masked and image positions are read from the ids, so a sample's values do not depend on its batch-mates (spec:
+XMAS §3, §3.1). The forward pass ends at the last layer's keys.
 Axes: B samples, L tokens, R text rows after the image, C image columns, W width, N heads, E head width, K kept values.
 """
 
@@ -18,7 +18,8 @@ from torch import nn
 
 from ...store.errors import InputError
 from ..load import base_of
-from .forward import last_hidden, on_device, wide
+from .forward import embed, on_device, run_language_model, wide
+from .published import OFFSETS, Offsets, Sketch, as_released, elementwise, fixed_places
 from .singular import exact, gram, iterated
 
 Reading = Literal["flat", "heads", "xmas"]
@@ -33,12 +34,11 @@ class _Enough(Exception):
 class AttentionTap:
     """Turns a collated batch into the top-k singular values [B, K], descending; text-only samples get zeros.
 
-    `offsets` (first image column, one past the last, first text row) are the published ones; `xmas` alone reads them.
+    `offsets` (first image column, one past the last, first text row) are the published ones; `xmas` alone reads them. It
+    gives text-only samples the value that the released code gives them.
     """
 
-    def __init__(
-        self, model: Any, top_k: int = 5, reading: Reading = "flat", offsets: tuple[int, int, int] = (35, 611, 612)
-    ) -> None:
+    def __init__(self, model: Any, top_k: int = 5, reading: Reading = "flat", offsets: Offsets = OFFSETS) -> None:
         self.model, self.dim, self.reading, self.offsets = model, top_k, reading, offsets
         self.layers = _attention_layers(base_of(model))
         # Phi and StableLM may normalise queries and keys by modules of this name, each in its own way
@@ -51,7 +51,7 @@ class AttentionTap:
         self._open: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         # where keys are pads; None where none is, or where pads count as published
         self._pads_BL: torch.Tensor | None = None
-        self._seeded = False
+        self.sketch = Sketch()
 
     def __call__(self, batch: dict[str, Any]) -> np.ndarray[Any, Any]:
         """Return the vectors [B, K], float32."""
@@ -62,14 +62,14 @@ class AttentionTap:
     @torch.no_grad()
     def tensors(self, batch: dict[str, Any]) -> torch.Tensor:
         """The same on the model's device, without waiting for it; final after `settle`."""
-        batch = on_device(batch, self.model)
+        batch = on_device(batch if self.reading != "xmas" else as_released(batch, self.model), self.model)
         self._places, self._sum_BRC = self._cut(batch), None
         masked = batch["padded"] and self.reading != "xmas"
         self._pads_BL = ~batch["attention_mask"].bool() if masked else None
         handles = [h for i, layer in enumerate(self.layers) for h in self._hook(i, layer)]
         try:
             if self._places["image"].shape[1] and self._places["text"].shape[1]:
-                last_hidden(self.model, batch)
+                run_language_model(self.model, self._inputs(batch))
         except _Enough:
             pass
         finally:
@@ -80,7 +80,7 @@ class AttentionTap:
         if block_BRC is None:
             return torch.zeros(batch["input_ids"].shape[0], self.dim, device=batch["input_ids"].device)
         if self.reading == "xmas":
-            return self._randomised(block_BRC)
+            return self.sketch.values(block_BRC, self.dim)
         gram_Bnn = gram(block_BRC)
         if not gram_Bnn.is_cuda:
             return exact(gram_Bnn, self.dim).float()
@@ -96,40 +96,29 @@ class AttentionTap:
                 values_BK[bad_B] = exact(gram_Bnn[bad_B], self.dim).float()
         self._open.clear()
 
+    def _inputs(self, batch: dict[str, Any]) -> torch.Tensor:
+        embeds_BTH = embed(self.model, batch)
+        return embeds_BTH if self.reading != "xmas" else embeds_BTH.masked_fill(batch["blank"][..., None], 0)
+
     def _cut(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Return which rows and columns of the attention are kept, and which of them are real."""
         if self.reading != "xmas":
             return batch["places"]
-        first, last, text = self.offsets
-        rows, tokens = batch["input_ids"].shape
-        at_L = torch.arange(tokens, device=batch["input_ids"].device)
-        found = {}
-        for name, at in (("text", at_L[text:]), ("image", at_L[first : min(last, tokens)])):
-            found[name] = at.expand(rows, -1)
-            found[f"{name}_real"] = torch.ones_like(found[name], dtype=torch.bool)
-        return found
-
-    def _randomised(self, block_BRC: torch.Tensor) -> torch.Tensor:
-        """Return `svd_lowrank` with q = k and 2 iterations from one seed, as published; fewer rows give zeros behind."""
-        if not self._seeded:
-            torch.manual_seed(42)
-            self._seeded = True
-        q = min(self.dim, *block_BRC.shape[1:])
-        values = torch.svd_lowrank(block_BRC.float(), q=q, niter=2)[1]
-        return nn.functional.pad(values, (0, self.dim - q))
+        return fixed_places(batch["input_ids"], self.offsets)
 
     def _hook(self, index: int, layer: nn.Module) -> list[Any]:
         def rotary(_: nn.Module, __: Any, kwargs: dict[str, Any]) -> None:
             self._rotary = kwargs["position_embeddings"]
 
         def keep(_: nn.Module, __: Any, out: torch.Tensor) -> None:
-            # [B, L, W] → text rows [B, R, W]; the rest of the queries is let go
-            self._queries = _take_rows(self._normed(layer, out, "q_norm"), self._places["text"])
+            # [B, L, W] → text rows [B, R, W]; the rest of the queries is let go, but for the release's exchange
+            queries = self._normed(layer, out, "q_norm")
+            self._queries = queries if self.reading == "xmas" else _take_rows(queries, self._places["text"])
 
         def add(_: nn.Module, __: Any, out: torch.Tensor) -> None:
             assert self._queries is not None
             keys_BLW = self._normed(layer, out, "k_norm")
-            share = self._by_heads if self.reading == "heads" else self._flat
+            share = {"heads": self._by_heads, "flat": self._flat, "xmas": self._exchanged}[self.reading]
             block_BRC = share(layer, self._queries, keys_BLW)
             self._sum_BRC = block_BRC if self._sum_BRC is None else self._sum_BRC.add_(block_BRC)
             if index + 1 == len(self.layers):
@@ -142,9 +131,13 @@ class AttentionTap:
 
     def _normed(self, layer: Any, out_BLW: torch.Tensor, name: str) -> torch.Tensor:
         norm = getattr(layer, name, None)
-        if self.reading != "heads" or norm is None:  # the published reading takes the Linear's own output
+        if self.reading != "heads" or norm is None:  # the flat readings take the Linear's own output
             return out_BLW
         return norm(out_BLW.unflatten(-1, (-1, layer.head_dim))).flatten(2)
+
+    def _exchanged(self, _: Any, query_BLW: torch.Tensor, key_BLW: torch.Tensor) -> torch.Tensor:
+        rows_BRW = _take_rows(elementwise(key_BLW, query_BLW.shape[-1]), self._places["text"])
+        return self._block(products(rows_BRW, query_BLW).mul_(query_BLW.shape[-1] ** -0.5))
 
     def _flat(self, layer: Any, query_BRW: torch.Tensor, key_BLW: torch.Tensor) -> torch.Tensor:
         if query_BRW.shape[-1] != key_BLW.shape[-1]:  # grouped keys: each serves several query heads
