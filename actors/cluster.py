@@ -57,10 +57,14 @@ def ensure_ray(config: RayConfig) -> None:
 
 
 def quiet() -> None:
-    """Leave progress to our own bars: Ray Data logs a block of lines every ten seconds otherwise."""
+    """Leave progress to our own bars and errors to our own words.
+
+    Ray Data would log a block of lines every ten seconds, and what an actor raised with all its wrapping; we raise the
+    same, and keep its trace in a file (`pool.py`).
+    """
     import logging
 
     from ray.data import DataContext
 
     DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)

@@ -42,6 +42,8 @@ class AnswerActor:
     """
 
     FOLDER, SCHEMA = "answers", EVALS
+    # a row that cannot be answered is a wrong answer, as in the official scripts
+    REFUSED_COUNT = True
 
     def __init__(self, spec: EvalSpec) -> None:
         config = spec.config
@@ -107,19 +109,13 @@ class AnswerActor:
         """Return a part's rows, of what `answer` gave."""
         name = self.spec.config.benchmark
         scores = [BENCHMARKS[name].score(a, r) for a, r in zip(answers, records, strict=True)]
-        n = len(records)
-        return pa.table(
-            {
-                "run": pa.array([self.spec.config.run] * n, pa.string()),
-                "benchmark": pa.array([name] * n, pa.string()),
-                "task": pa.array([r.task for r in records], pa.string()),
-                "sample": pa.array([str(r.sample_id) for r in records], pa.string()),
-                "correct": pa.array([s == 1.0 for s in scores], pa.bool_()),
-                "score": pa.array(scores, pa.float64()),
-                "answer": pa.array(answers, pa.string()),
-                "reference": pa.array([reference(r) for r in records], pa.string()),
-            }
-        )
+        return _evals(self.spec.config.run, name, records, answers, scores)
+
+    @staticmethod
+    def unanswered(spec: EvalSpec, records: list[Record]) -> pa.Table:
+        """Return the rows of records that could not be asked: no answer, score 0."""
+        config = spec.config
+        return _evals(config.run, config.benchmark, records, [""] * len(records), [0.0] * len(records))
 
     def inputs(self, prompts: Sequence[Encoded], pixels: Sequence[Pictures]) -> dict[str, torch.Tensor]:
         """Return a batch on the device, padded on the left: `input_ids`, `attention_mask`, `labels`, `pixel_values`."""
@@ -189,6 +185,20 @@ class AnswerActor:
             eos_token_id=self.ends or None,
             pad_token_id=self.pad_id,
         )
+
+
+def _evals(run: str, benchmark: str, records: list[Record], answers: list[str], scores: list[float]) -> pa.Table:
+    columns = [
+        [run] * len(records),
+        [benchmark] * len(records),
+        [r.task for r in records],
+        [str(r.sample_id) for r in records],
+        [s == 1.0 for s in scores],
+        scores,
+        answers,
+        [reference(r) for r in records],
+    ]
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, EVALS, strict=True)], schema=EVALS)
 
 
 def length_batches(lengths: Sequence[int], budget: int, max_rows: int) -> list[list[int]]:

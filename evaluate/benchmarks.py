@@ -6,9 +6,10 @@ first answer is the reference.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ..pool.records import Record
-from .metrics import count_options, exact_match, normalise, option_letter, yes_or_no
+from .metrics import count_options, exact_match, normalise, option_letter, scienceqa_letter, yes_or_no
 
 SHORT = "\nAnswer the question using a single word or phrase."
 LETTER = "\nAnswer with the option's letter from the given choices directly."
@@ -44,10 +45,10 @@ def _yes_no(answer: str, record: Record) -> float:
     return float(yes_or_no(answer) == normalise(reference(record)))
 
 
-def _letter(answer: str, record: Record) -> float:
+def _letter(read: Callable[[str, int], str | None], answer: str, record: Record) -> float:
     choices = record.extra.get("choices")
     n = len(choices) if isinstance(choices, list) else count_options(record.conversations[0]["value"])
-    return float(option_letter(answer, n) == reference(record).strip())
+    return float(read(answer, n) == reference(record).strip())
 
 
 BENCHMARKS = {
@@ -56,6 +57,7 @@ BENCHMARKS = {
         Benchmark("exact_match", _same),
         Benchmark("short_answer", _same, SHORT),
         Benchmark("yes_no", _yes_no, SHORT),
-        Benchmark("option_letter", _letter, LETTER),
+        Benchmark("scienceqa", partial(_letter, scienceqa_letter), LETTER),
+        Benchmark("option_letter", partial(_letter, option_letter), LETTER),
     )
 }

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 from ..pool.templates import TEMPLATES
 from ..store.config import Config
 from ..store.errors import suggest
+from ..store.usage import MAX_REFUSED
 from .benchmarks import BENCHMARKS
 
 # no score: what a model attends to while it answers (`imbalance.py`)
@@ -20,7 +21,7 @@ class EvalConfig(Config):
     `run`: the digest that EVALS rows carry, given by the caller (picks + resolved config + code revision).
     `token_budget`: rows × (longest prompt + `max_new_tokens`) of a batch. `threads`: torch threads of an
     actor, and the threads that decode its pictures. The lines from `token_budget` on change the speed, never
-    the answers.
+    the answers. `max_refused`: the share of rows that may turn out unusable before the evaluation fails.
     """
 
     model: str
@@ -40,6 +41,7 @@ class EvalConfig(Config):
     cpus_per_actor: float = Field(1, ge=0)
     gpus_per_actor: float = Field(0, ge=0)
     threads: int = Field(1, ge=1)
+    max_refused: float = Field(MAX_REFUSED, ge=0, le=1)
 
     @field_validator("benchmark")
     @classmethod
@@ -92,13 +94,14 @@ class EvalSpec:
 class PartsReport:
     """What every evaluation by parts tells. `path`: its table.
 
-    `refused` rows (a missing picture, a prompt that is too long) are not in the table; they are listed with reasons under
-    `out/refused`. `parts`, `skipped_parts` and `seconds` tell of this call.
+    `refused` rows (a missing picture, a prompt that is too long) are listed with reasons under `out/refused`, and counted
+    by `reasons`. `parts`, `skipped_parts` and `seconds` tell of this call.
     """
 
     path: str
     rows: int = 0
     refused: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
     rows_by_task: dict[str, int] = field(default_factory=dict)
     parts: int = 0
     skipped_parts: int = 0
@@ -108,7 +111,13 @@ class PartsReport:
 
 @dataclass
 class EvalReport(PartsReport):
-    """What an evaluation found, in the EVALS table; `accuracy` counts rows, `by_task` its tasks."""
+    """What an evaluation found, in the EVALS table; `accuracy` counts rows, `by_task` its tasks.
+
+    Refused rows are in the table as wrong answers and count in every share. `image_accuracy`: over the `image_rows` with a
+    picture, which is the number that LLaVA's papers give for ScienceQA; None without such rows.
+    """
 
     accuracy: float = 0.0
+    image_accuracy: float | None = None
+    image_rows: int = 0
     by_task: dict[str, float] = field(default_factory=dict)

@@ -52,6 +52,8 @@ class ImbalanceActor(AnswerActor):
     """Answers as `AnswerActor` does, and keeps what each answer attended to."""
 
     FOLDER, SCHEMA = "imbalance", IMBALANCE
+    # there is nothing wrong to count: what is measured is measured on those with a picture
+    REFUSED_COUNT = False
 
     def __init__(self, spec: EvalSpec) -> None:
         super().__init__(spec)
@@ -124,13 +126,11 @@ def measure(config: ImbalanceConfig, out: str, progress: Progress | None = None)
     return ImbalanceReport(**carry_out(spec, ImbalanceActor, (TABLE, REPORT), progress, _found))
 
 
-def _found(table: pa.Table, refused: pa.Table) -> dict[str, Any]:
+def _found(table: pa.Table, _: EvalSpec) -> dict[str, Any]:
     tasks = np.array(table["task"].to_pylist(), object)
     by_task = {str(t): table.filter(pa.array(tasks == t)) for t in sorted(set(tasks))}
-    reasons = refused["reason"].to_pylist()
     curve = curve_of(table)
     return {
-        "reasons": {r: reasons.count(r) for r in sorted(set(reasons))},
         "lmar": float(np.mean(curve["lmar"])),
         "mass": float(np.mean(curve["mass"])),
         "curve": curve,

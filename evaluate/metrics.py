@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from ..store.errors import InputError
 
+_OFFICIAL, _LETTERS = re.compile(r"The answer is ([A-Z])."), "ABCDE"
 _THE_ANSWER_IS = re.compile(r"The answer is ([A-Z])\.")
 _OPTION_LINE = re.compile(r"^\(?([A-Z])[.)] ", re.MULTILINE)
 
@@ -29,12 +30,28 @@ def yes_or_no(answer: str) -> str:
     return "no" if {"No", "no", "not"} & set(words) else "yes"
 
 
-def option_letter(answer: str, choices: int) -> str | None:
-    """Read the letter of a chosen option as LLaVA's ScienceQA scorer does; None is a failed parse.
+def scienceqa_letter(answer: str, choices: int) -> str | None:
+    """Read the letter of a chosen option just as LLaVA's ScienceQA script does; None is wrong whatever is right.
 
-    In order: exactly a letter; a letter followed by ". "; exactly one "The answer is X.". So "B.", "(B)" and
-    "b" fail. A letter beyond the `choices` of the problem fails too. Source: spec LLaVA §7
-    (`eval_science_qa.py`).
+    In order: exactly one of A to E; one of them followed by ". "; exactly one "The answer is X", with any character behind
+    it. So "B.", "(B)" and "b" fail, and "The answer is Berlin." is a B. Only what was read is held to the problem's
+    `choices`: "E. The answer is B." of two choices is read as E, and so is wrong. Source: `eval_science_qa.py`.
+    """
+    if answer and answer in list(_LETTERS):
+        read = answer
+    elif len(answer) >= 3 and answer[0] in _LETTERS and answer[1:3] == ". ":
+        read = answer[0]
+    else:
+        found = _OFFICIAL.findall(answer)
+        read = found[0] if len(found) == 1 else ""
+    return read if read and read in _LETTERS[:choices] else None
+
+
+def option_letter(answer: str, choices: int) -> str | None:
+    """Read the letter of a chosen option, stricter than LLaVA's script (`scienceqa_letter`); None is a failed parse.
+
+    In order: exactly a letter; a letter followed by ". "; exactly one "The answer is X." with its full stop. Letters beyond
+    the problem's `choices` are no letters, and a problem may have up to 26.
     """
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:choices]
     if len(answer) == 1 and answer in letters:

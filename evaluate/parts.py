@@ -7,19 +7,21 @@ table or under `OUT/refused/FOLDER` with a reason.
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from ..actors.pool import Stage, stream
 from ..models.load import model_digest
 from ..pool.reader import Pool
-from ..store.errors import InputError, KeyMismatchError, MissingRowsError
-from ..store.files import exists, join, list_files, open_fs, read_json, write_json
-from ..store.refusals import read_refused
+from ..store.errors import DamagedError, InputError, KeyMismatchError, MissingRowsError
+from ..store.files import exists, join, list_files, read_json, write_json
+from ..store.refusals import read_refused, refused_parts
 from ..store.tables import read_rows, write_rows
+from ..store.usage import TRY_AGAIN, Usage
 from .answers import FOOTER, AnswerActor
 from .config import MATTERS, EvalConfig, EvalSpec
 
@@ -31,29 +33,34 @@ def carry_out(
     actor: type[AnswerActor],
     names: tuple[str, str],
     progress: Progress | None,
-    found: Callable[[pa.Table, pa.Table], dict[str, Any]],
+    found: Callable[[pa.Table, EvalSpec], dict[str, Any]],
 ) -> dict[str, Any]:
     """Do an evaluation from its parts to its report; return the report's fields, those saved if it is finished.
 
-    `names`: the table's and the report's file; `found` makes an evaluation's own fields of the joined table and the
-    refused rows.
+    `names`: the table's and the report's file; `found` makes an evaluation's own fields of the joined table. One that
+    refused rows for their pictures' files is not finished for good: a rerun tries those parts again.
 
     Raises:
         KeyMismatchError: `out` holds another evaluation; lists what differs.
         MissingRowsError: a row of the pool is in neither table.
-        InputError: every row is refused.
+        InputError: every row is refused, or more than `max_refused` allows.
     """
     start, (table, report) = time.perf_counter(), names
     path, saved = join(spec.out, table), finished(spec, report)
-    if saved is not None:
+    if saved is not None and not TRY_AGAIN & saved.get("reasons", {}).keys():
         return saved | {"path": path}
+    Pool(spec.config.pool).check_images(spec.config.image_root)
     parts, skipped = compute_parts(spec, actor, progress)
     rows, refused = join_parts(spec, actor, parts, table)
+    reasons = dict(Counter(refused["reason"].to_pylist()))
+    asked = rows.num_rows - (refused.num_rows if actor.REFUSED_COUNT else 0)
+    Usage(asked, reasons, join(spec.out, "refused", actor.FOLDER)).check("evaluate", spec.config.max_refused)
     fields = {
         "path": path,
         "rows": rows.num_rows,
         "refused": refused.num_rows,
-        **found(rows, refused),
+        "reasons": reasons,
+        **found(rows, spec),
         "parts": len(parts) - skipped,
         "skipped_parts": skipped,
         "seconds": round(time.perf_counter() - start, 3),
@@ -94,7 +101,7 @@ def compute_parts(spec: EvalSpec, actor: type[AnswerActor], progress: Progress |
         KeyMismatchError: `out` holds parts of another model, pool or setting; lists what differs.
     """
     names = [p.name for p in Pool(spec.config.pool).parts(spec.config.rows_per_part)]
-    done = _parts_done(spec, actor.FOLDER, set(names))
+    done = _parts_done(spec, actor, set(names))
     tell = progress or (lambda done, total: None)
     tell(len(done), len(names))
     for count, _ in enumerate(_stream(spec, actor, [n for n in names if n not in done]), len(done) + 1):
@@ -104,6 +111,8 @@ def compute_parts(spec: EvalSpec, actor: type[AnswerActor], progress: Progress |
 
 def join_parts(spec: EvalSpec, actor: type[AnswerActor], names: list[str], table: str) -> tuple[pa.Table, pa.Table]:
     """Write the parts as one table, `OUT/TABLE`, in the pool's order; return it, and the refused rows (REFUSED).
+
+    Where they count, refused rows are in the table too: unanswered, at its end.
 
     Raises:
         MissingRowsError: a row of the pool is in neither.
@@ -126,43 +135,37 @@ def join_parts(spec: EvalSpec, actor: type[AnswerActor], names: list[str], table
         )
     if not found.num_rows:
         raise InputError(f"{spec.config.pool}: not one row could be asked; {join(spec.out, 'refused')!r} says why.")
+    if actor.REFUSED_COUNT and refused.num_rows:
+        records = Pool(spec.config.pool).take(refused["sample_id"].to_numpy())
+        found = pa.concat_tables([found, actor.unanswered(spec, records)])
     found = found.replace_schema_metadata({FOOTER: json.dumps(spec.key)})
     write_rows(join(spec.out, table), found, actor.SCHEMA)
     return found, refused
 
 
 def _stream(spec: EvalSpec, actor: type[AnswerActor], names: list[str]) -> Iterator[dict[str, Any]]:
-    if not names:
-        return
-    import ray.data
-    from ray.data import ActorPoolStrategy
-
     config = spec.config
-    data = ray.data.from_items([{"part": n} for n in names], override_num_blocks=len(names)).map_batches(
-        actor,
-        batch_size=1,
-        compute=ActorPoolStrategy(min_size=1, max_size=config.actors, max_tasks_in_flight_per_actor=2),
-        num_cpus=config.cpus_per_actor,
-        num_gpus=config.gpus_per_actor,
-        fn_constructor_kwargs={"spec": spec},
-    )
-    yield from data.iter_rows()
+    stage = Stage(actor, {"spec": spec}, config.actors, config.cpus_per_actor, config.gpus_per_actor, growing=True)
+    yield from stream([{"part": n} for n in names], [stage], spec.out)
 
 
-def _parts_done(spec: EvalSpec, folder: str, names: set[str]) -> set[str]:
-    done = set()
-    for path in list_files(join(spec.out, folder), ".parquet"):
-        fs, inner = open_fs(path)
-        with fs.open_input_file(inner) as source:
-            footer = (pq.read_schema(source).metadata or {}).get(FOOTER.encode(), b"{}")
+def _parts_done(spec: EvalSpec, actor: type[AnswerActor], names: set[str]) -> set[str]:
+    """Return the parts that need not be computed: sound, and without a row that may be usable by now."""
+    done, again = set(), refused_parts(spec.out, actor.FOLDER, TRY_AGAIN)
+    for path in list_files(join(spec.out, actor.FOLDER), ".parquet"):
+        name = path.rsplit("/", 1)[1].removesuffix(".parquet")
+        try:
+            footer = (read_rows(path, actor.SCHEMA).schema.metadata or {}).get(FOOTER.encode(), b"{}")
+        except DamagedError:
+            continue  # as if it were not there: it is written anew, whole
         _refuse_other_key(path, json.loads(footer), spec.key)
-        done.add(path.rsplit("/", 1)[1].removesuffix(".parquet"))
+        done.add(name)
     if done - names:
         raise InputError(
             f"{spec.out} holds parts that this run would not write (first {min(done - names)!r}): "
             "rows_per_part was another one. Give the old rows_per_part, or another output folder."
         )
-    return done
+    return done - again
 
 
 def _refuse_other_key(path: str, found: dict[str, str], wanted: dict[str, str]) -> None:

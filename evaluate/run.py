@@ -6,9 +6,11 @@
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from ..pool.reader import Pool
 from .answers import AnswerActor
-from .config import EvalConfig, EvalReport
+from .config import EvalConfig, EvalReport, EvalSpec
 from .metrics import accuracy
 from .parts import Progress, carry_out, make_spec
 
@@ -25,6 +27,14 @@ def evaluate(config: EvalConfig, out: str, progress: Progress | None = None) -> 
     return EvalReport(**carry_out(make_spec(config, out), AnswerActor, (TABLE, REPORT), progress, _found))
 
 
-def _found(evals: pa.Table, _refused: pa.Table) -> dict[str, Any]:
-    found = accuracy(evals)
-    return {"accuracy": found.overall, "by_task": found.by_task, "rows_by_task": found.rows_by_task}
+def _found(evals: pa.Table, spec: EvalSpec) -> dict[str, Any]:
+    found, pool = accuracy(evals), Pool(spec.config.pool)
+    shown = [str(i) for i in pool.ids()[pool.has_image()].tolist()]
+    pictured = evals.filter(pc.is_in(evals["sample"], pa.array(shown, pa.string())))
+    return {
+        "accuracy": found.overall,
+        "image_accuracy": accuracy(pictured).overall if pictured.num_rows else None,
+        "image_rows": pictured.num_rows,
+        "by_task": found.by_task,
+        "rows_by_task": found.rows_by_task,
+    }

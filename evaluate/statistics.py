@@ -15,6 +15,8 @@ from ..store.errors import DuplicateRowsError, InputError
 
 Array = np.ndarray[Any, Any]
 DRAWS = 10_000
+# a difference is told apart where so rare a one would be chance
+LEVEL = 0.05
 _CELLS = 1 << 24
 
 
@@ -118,20 +120,47 @@ def mcnemar_exact(first_N: Array, second_N: Array) -> McNemar:
     return McNemar(b, c, min(1.0, 2 * tail))
 
 
+def sign_flip(first_N: Array, second_N: Array, seed: int, draws: int = DRAWS) -> float:
+    """Return the chance of a mean difference as large as this one if each sample's sign were a coin's, two-sided.
+
+    Samples that do not differ say nothing. `(1 + as large) / (1 + draws)` over seeded draws: never 0. Source: Fisher's
+    randomisation test; Phipson & Smyth 2010 for the 1.
+
+    Raises:
+        InputError: the two differ in length, or are empty.
+    """
+    if len(first_N) != len(second_N) or not len(first_N):
+        raise InputError(f"paired scores need the same samples: {len(first_N)} against {len(second_N)}.")
+    difference_N = np.asarray(first_N, np.float64) - np.asarray(second_N, np.float64)
+    sizes, counts = np.unique(np.abs(difference_N[difference_N != 0]), return_counts=True)
+    if not len(sizes):
+        return 1.0
+    # signs of equal sizes are one binomial draw
+    heads_RK = np.random.default_rng(seed).binomial(counts, 0.5, size=(draws, len(sizes)))
+    sums_R = np.abs((2 * heads_RK - counts) @ sizes)
+    return float((1 + (sums_R >= abs(difference_N.sum()) - 1e-9).sum()) / (1 + draws))
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """First minus second over N common samples. `p` is McNemar's, None when several runs were averaged."""
+    """First minus second over N common samples, and the chance `p` of so large a difference if there were none.
+
+    `p` is McNemar's exact one for right and wrong answers, else that of random signs (`sign_flip`).
+    """
 
     difference: Interval
     rows: int
-    p: float | None
+    p: float
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse`, or `no clear difference` (the interval holds 0)."""
-        if self.difference.low > 0:
-            return "better"
-        return "worse" if self.difference.high < 0 else "no clear difference"
+        """`better` or `worse` where interval and p both say so (0 outside it, p under 5 %), else `no clear difference`.
+
+        A bootstrap of three differing samples cannot see that three of three is chance (p = 0.25).
+        """
+        if self.p >= LEVEL or self.difference.low <= 0 <= self.difference.high:
+            return "no clear difference"
+        return "better" if self.difference.estimate > 0 else "worse"
 
 
 def compare(first: list[pa.Table], second: list[pa.Table], seed: int, draws: int = DRAWS) -> Comparison:
@@ -154,9 +183,10 @@ def compare(first: list[pa.Table], second: list[pa.Table], seed: int, draws: int
             f"paired comparison: {len(names)} against {len(others)} samples, {common} in common. Answer one "
             "test pool with both."
         )
-    p = None
     if len(first) == len(second) == 1 and set(np.unique([scores_N, reference_N])) <= {0.0, 1.0}:
         p = mcnemar_exact(scores_N, reference_N).p
+    else:
+        p = sign_flip(scores_N, reference_N, seed, draws)
     return Comparison(paired_bootstrap(scores_N, reference_N, seed, draws), len(names), p)
 
 

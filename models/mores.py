@@ -28,10 +28,11 @@ class MoresSpec(Config):
     """What is steered, and how; defaults are the shipped run's (r=4, f4+l5, all layers; spec: MoReS §1.3, §1.5).
 
     `layers`: "all", a list of numbers, or a range "8:16" (the end not included). `positions` among the row's image tokens,
-    counted over all its pictures: "f4+l5" the first 4 and last 5 (all, where there are fewer than 9), "uniform9" nine,
-    evenly spaced, "ratio0.1" a tenth of them, evenly spaced. `share: false`: the lower half of the layers steers the first
-    tokens, the upper half the last ones. `orthogonal: false` uses the D×r parameter itself as R. `dropout` acts on what
-    is added. `start`: "published" (R orthogonal, W and b as in `nn.Linear`) or "identity" (W = Rᵀ, b = 0: no change yet).
+    counted over all its pictures: "f4+l5" the first 4 and last 5 (all, where there are fewer than 9), "uniform9" nine, from
+    the first one on at a whole distance of (n - 1) // 8, as published, "ratio0.1" a tenth of them, evenly spaced.
+    `share: false`: the lower half of the layers steers the first tokens, the upper half the last ones. `orthogonal: false`
+    uses the D×r parameter itself as R. `dropout` acts on what is added. `start`: "published" (R orthogonal, W and b as in
+    `nn.Linear`) or "identity" (W = Rᵀ, b = 0: no change yet).
     """
 
     rank: int = Field(4, ge=1)
@@ -91,10 +92,13 @@ def steered_BT(image_BT: torch.Tensor, policy: str) -> tuple[torch.Tensor, torch
         first, last = int(found[1]), int(found[2])
         return image_BT & (rank_BT < first), image_BT & (rank_BT >= count_B1 - last)
     if found[3] is not None:
-        wanted_B1 = count_B1.clamp(max=int(found[3]))
-    else:
-        # in float64: a ratio of 0.29 of 100 tokens is 29, not 28
-        wanted_B1 = (count_B1.double() * float(found[4])).sub(1e-9).ceil().long()
+        # of 576 tokens 9 are 0, 71, …, 568; where there are no more than that, all of them
+        steps_B1 = (count_B1.clamp(max=int(found[3])) - 1).clamp(min=1)
+        apart_B1 = ((count_B1 - 1) // steps_B1).clamp(min=1)
+        taken_BT = (rank_BT % apart_B1 == 0) & (rank_BT // apart_B1 < int(found[3]))
+        return image_BT & taken_BT, torch.zeros_like(image_BT)
+    # in float64: a ratio of 0.29 of 100 tokens is 29, not 28
+    wanted_B1 = (count_B1.double() * float(found[4])).sub(1e-9).ceil().long()
     # the k-th of n is passed where r·k/n crosses a whole number: exactly k of them, in integers
     taken_BT = (rank_BT + 1) * wanted_B1 // count_B1.clamp(min=1) > rank_BT * wanted_B1 // count_B1.clamp(min=1)
     return image_BT & taken_BT, torch.zeros_like(image_BT)

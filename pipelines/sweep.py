@@ -111,6 +111,8 @@ def run_trial(values: dict[str, Any], callbacks: tuple[Any, ...] = ()) -> dict[s
         "train_seconds": trained.seconds,
         "eval_seconds": measured.seconds,
         "accuracy": measured.accuracy,
+        "image_accuracy": measured.image_accuracy,
+        "refused": {"train": trained.refused_reasons, "evaluate": measured.reasons},
         "by_task": measured.by_task,
         "model": trained.model,
     }

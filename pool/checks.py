@@ -56,6 +56,10 @@ class RefusedError(InputError):
         super().__init__(detail or REASONS[reason])
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type["RefusedError"], tuple[str, str]]:
+        """Travel between processes with the reason."""
+        return type(self), (self.reason, str(self))
+
 
 class ImageError(InputError):
     """A picture that cannot be used; `reason` is one of `REASONS`."""
@@ -63,6 +67,10 @@ class ImageError(InputError):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
+        """Travel between processes with the reason."""
+        return type(self), (self.reason, str(self))
 
 
 def check_record(raw: Any) -> Checked:

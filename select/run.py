@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,17 @@ FOOTER = b"vinnow.scores"
 
 
 def budget_rows(budget: int | str, rows: int) -> int:
-    """Return a budget in rows: a count, or a share of the pool ("10%"), rounded to the nearest row.
+    """Return a budget in rows: a count, or a share of the pool ("10%"), rounded down as LESS and XMAS round.
+
+    The share is taken as it is written: 29% of 100 rows is 29 of them, which 0.29 · 100 in binary numbers is not.
 
     Raises:
         InputError: no number, less than one row, or more than the pool.
     """
     text = str(budget).strip()
     try:
-        wanted = round(rows * float(text[:-1]) / 100) if text.endswith("%") else int(text)
-    except (ValueError, OverflowError):
+        wanted = int(rows * Fraction(text[:-1].strip()) / 100) if text.endswith("%") else int(text)
+    except (ValueError, ZeroDivisionError):
         raise InputError(f"a budget is a number of rows or a share like 10%, not {budget!r}.") from None
     check_budget(wanted, rows)
     return wanted

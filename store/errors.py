@@ -20,6 +20,10 @@ class KeyMismatchError(InputError):
     """Features on disk were made under another key than the one asked for."""
 
 
+class DamagedError(InputError):
+    """A file of ours is cut off or otherwise unreadable."""
+
+
 class MissingRowsError(InputError):
     """A table holds fewer rows than its reader needs ("100 of 300")."""
 
@@ -34,6 +38,23 @@ class NotFiniteError(VinnowError, ValueError):
 
 class WriteError(VinnowError, OSError):
     """A file could not be written: the disk is full, or nobody may write there."""
+
+
+def plain_cause(error: BaseException) -> VinnowError | None:
+    """Return the error of ours inside what Ray and others wrapped around it: the innermost one; None if there is none."""
+    found, waiting, seen = None, [error], set[int]()
+    while waiting:
+        here = waiting.pop()
+        if id(here) in seen:
+            continue
+        seen.add(id(here))
+        # Ray makes classes that are both its own and the cause's: those carry a traceback for a message
+        if isinstance(here, VinnowError) and not hasattr(here, "traceback_str"):
+            found = here
+        inner = [here.__cause__, here.__context__, getattr(here, "cause", None)]
+        inner += list((getattr(here, "worker_failures", None) or {}).values())
+        waiting += [e for e in inner if isinstance(e, BaseException)]
+    return found
 
 
 def suggest(name: str, options: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """Rows that a feature stage could not compute, with reasons: `ROOT/refused/KIND/step=NNNNNNNN/PART.parquet`."""
 
 import os
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,15 @@ def read_refused(root: str | os.PathLike[str], kind: str) -> pa.Table:
     """Read all refusals of a kind, over all steps (REFUSED; empty when there are none)."""
     paths = list_files(join(root, FOLDER, kind), ".parquet", recursive=True)
     return pa.concat_tables([read_rows(p, REFUSED) for p in paths]) if paths else REFUSED.empty_table()
+
+
+def refused_parts(root: str | os.PathLike[str], kind: str, reasons: Collection[str]) -> set[str]:
+    """Return the names of parts that refused a row for one of the reasons, at any step."""
+    found = set()
+    for path in list_files(join(root, FOLDER, kind), ".parquet", recursive=True):
+        if not set(reasons).isdisjoint(read_rows(path, REFUSED)["reason"].to_pylist()):
+            found.add(path.rsplit("/", 1)[1].removesuffix(".parquet"))
+    return found
 
 
 def refused_ids(root: str | os.PathLike[str], kinds: list[str]) -> np.ndarray[Any, Any]:

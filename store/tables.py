@@ -11,7 +11,7 @@ import os
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .errors import DuplicateRowsError, InputError
+from .errors import DamagedError, DuplicateRowsError, InputError
 from .files import open_fs, write_parquet
 from .quantise import CODES, code_width
 
@@ -128,7 +128,8 @@ def read_rows(path: str | os.PathLike[str], schema: pa.Schema) -> pa.Table:
     """Read one Parquet file and check it against its schema.
 
     Raises:
-        InputError: there is no such file, it is no Parquet, or it does not fit.
+        DamagedError: it is no Parquet, or cannot be read to its end.
+        InputError: there is no such file, or it does not fit.
     """
     fs, inner = open_fs(path)
     try:
@@ -137,8 +138,8 @@ def read_rows(path: str | os.PathLike[str], schema: pa.Schema) -> pa.Table:
             table = pq.ParquetFile(source).read()
     except FileNotFoundError as error:
         raise InputError(f"no such table: {os.fspath(path)!r}.") from error
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{os.fspath(path)!r} is not a readable Parquet file: {error}.") from error
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedError(f"{os.fspath(path)!r} is not a readable Parquet file: {error}.") from error
     return conform(table, schema, os.fspath(path))
 
 

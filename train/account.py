@@ -20,13 +20,13 @@ class Account:
     def __init__(self, config: TrainConfig, rows: int, steps: int, device: Any) -> None:
         self.config, self.device = config, device
         self.planned = min(rows, steps * config.global_batch)
-        self.asked = self.lost = 0
+        self.asked = self.lost = self.used = 0
 
     def add(self, made: Sequence[dict[str, Any]]) -> int:
         """Add one step's micro-batches of this worker; return the trained tokens of the whole step.
 
         Raises:
-            InputError: no row of the step could be used, or more rows are lost by now than `max_refused` allows.
+            InputError: not one row could be used so far, or more are lost by now than `max_refused` allows.
         """
         counts = [sum(b["asked"] for b in made), sum(b["used"] for b in made), sum(map(trained_tokens, made))]
         if self.config.workers > 1:
@@ -36,9 +36,9 @@ class Account:
         asked, used, trained = counts
         if self.asked + asked > self.planned and self.asked >= self.planned:
             self.asked = self.lost = 0
-        self.asked, self.lost = self.asked + asked, self.lost + asked - used
-        if not used:
-            raise InputError(f"not one of the {asked} rows of a step could be used. {self._way_out()}")
+        self.asked, self.lost, self.used = self.asked + asked, self.lost + asked - used, self.used + used
+        if not self.used and (self.config.max_refused < 1 or self.asked >= self.planned):
+            raise InputError(f"not one of the first {self.asked} rows could be used. {self._way_out()}")
         if self.lost > self.config.max_refused * self.planned:
             raise InputError(
                 f"{self.lost} of the first {self.asked} rows could not be used, of {self.planned} in all: more than "

@@ -3,8 +3,8 @@
 `attention_scores(k_proj, q_proj)` is called with (q_proj, k_proj): rows are text keys, columns image queries, and the
 softmax runs over queries. Grouped keys are repeated element by element, not head by head. A batch is padded to its longest
 row of raw ids, a picture counting as one; only then does each picture grow by 575 tokens. Pads are no mask. Text and image
-are cut at fixed offsets. A row with fewer pictures ends in blank embeddings. Values come from `svd_lowrank` without oversampling,
-whose random start follows one seed: they depend on batch-mates and on the order of batches.
+are cut at fixed offsets. A row with fewer pictures ends in blank embeddings. Values come from `svd_lowrank` without
+oversampling, whose random start follows one seed: they depend on batch-mates and on the order of batches.
 Axes: B rows, T tokens, R rows and C columns of the block, W width.
 """
 

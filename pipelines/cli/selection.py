@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...store.errors import InputError
+from ...store.usage import Usage
 from ..progress import bar, console
 from .app import Out, PoolDir, Sets, app
 
@@ -113,7 +114,11 @@ def evaluate(
     ensure_ray(ray)
     with bar("evaluate", "parts") as tell:
         report = work(config, out, progress=tell)
-    console.print(f"accuracy {report.accuracy:.4f}; by task {report.by_task}")
+    pictured = "" if report.image_accuracy is None else f" (with a picture {report.image_accuracy:.4f})"
+    console.print(f"accuracy {report.accuracy:.4f}{pictured}; by task {report.by_task}", soft_wrap=True)
+    listed = os.path.join(out, "refused")
+    counted = "; those count as wrong" if report.refused else ""
+    console.print(Usage(report.rows - report.refused, report.reasons, listed).line() + counted, soft_wrap=True)
 
 
 def _checkpoint(text: str) -> "CheckpointRef":

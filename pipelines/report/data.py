@@ -29,6 +29,8 @@ class Trial:
     train_seconds: float
     evals: pa.Table
     variant: str = ""
+    # the accuracy on questions with a picture, where others have none
+    pictured: float | None = None
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,11 @@ def by_source(pool: Pool, ids: Array, group: Array, clusters: int) -> dict[str, 
     return {str(names[s]): counts_SC[s] for s in order}
 
 
+def _pictured(result: dict[str, Any]) -> float | None:
+    found = result.get("image_accuracy")
+    return None if found == result.get("accuracy") else found
+
+
 def _picks(run_dir: str) -> dict[tuple[str, str], pa.Table]:
     """Return the picks of the first seed by (selector, budget in rows), smallest budget first."""
     found: dict[tuple[str, str], pa.Table] = {}
@@ -183,7 +188,7 @@ def _trials(run_dir: str) -> list[Trial]:
         answers = evals.filter(pc.equal(evals["run"], r["run"]))
         if answers.num_rows:
             cells = (r["selector"], str(r["budget"]), r["seed"], r["rows"], r["train_seconds"])
-            trials.append(Trial(*cells, answers, r.get("variant", "")))
+            trials.append(Trial(*cells, answers, r.get("variant", ""), _pictured(r)))
     return trials
 
 

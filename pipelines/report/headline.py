@@ -40,6 +40,8 @@ class Row:
     variant: str = ""
     # of several fine-tunes of one choice: against the one whose name comes first
     against_first: Comparison | None = None
+    # accuracy on the questions with a picture, where others have none
+    pictured: float | None = None
 
     @property
     def name(self) -> str:
@@ -81,9 +83,15 @@ def headline(trials: list[Trial], seed: int = 0) -> list[Row]:
                 compare(tables, [t.evals for t in base], seed) if base else None,
                 variant,
                 compare(tables, [t.evals for t in first], seed) if first else None,
+                _mean([t.pictured for t in group]),
             )
         )
     return sorted(rows, key=lambda r: (r.selector == FULL, r.rows, r.selector != RANDOM, r.selector, r.variant))
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None
 
 
 def findings(rows: list[Row], data: ReportData) -> list[str]:

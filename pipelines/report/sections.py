@@ -26,7 +26,7 @@ def headline_section(data: ReportData, rows: list[Row]) -> Html | None:
     """The table of all choices and, in sentences, what it shows."""
     if not rows:
         return None
-    tasks = sorted({t for r in rows for t in r.by_task})
+    tasks, pictured = sorted({t for r in rows for t in r.by_task}), any(r.pictured is not None for r in rows)
     head = [
         "selector",
         "budget",
@@ -34,6 +34,7 @@ def headline_section(data: ReportData, rows: list[Row]) -> Html | None:
         "accuracy %",
         "95 %",
         *tasks,
+        *(["with a picture %"] if pictured else []),
         "against random",
         "verdict",
         "train s",
@@ -41,7 +42,9 @@ def headline_section(data: ReportData, rows: list[Row]) -> Html | None:
     lines: list[list[Any]] = []
     if data.majority:
         shares = [percent(data.majority.by_task.get(t, 0.0)) for t in tasks]
-        lines.append(["commonest answer", "–", "0", percent(data.majority.overall), "", *shares, "", "", ""])
+        lines.append(
+            ["commonest answer", "–", "0", percent(data.majority.overall), "", *shares, *[""] * pictured, "", "", ""]
+        )
     for r in rows:
         span = f"{percent(r.accuracy.low)} – {percent(r.accuracy.high)}"
         kind = r.against_random.verdict.split()[0] if r.against_random else ""
@@ -53,6 +56,7 @@ def headline_section(data: ReportData, rows: list[Row]) -> Html | None:
                 tag("b", percent(r.accuracy.estimate)),
                 span,
                 *(percent(r.by_task.get(t, 0.0)) for t in tasks),
+                *(["" if r.pictured is None else percent(r.pictured)] if pictured else []),
                 signed(r),
                 tag("span", r.word, class_=f"word {kind}") if r.word else "",
                 f"{r.seconds:,.1f}",
@@ -62,11 +66,11 @@ def headline_section(data: ReportData, rows: list[Row]) -> Html | None:
     numeric = set(range(2, len(head))) - {len(head) - 2}
     compared = sum(r.against_random is not None for r in rows)
     note = (
-        f"Accuracy on {questions:,} test questions. Against random: difference in points at the same budget, "
-        "on the same questions, with its 95 % interval (paired bootstrap); “not told apart” means that 0 is "
-        f"inside it. {compared} comparisons, each at 95 %: by chance alone one in twenty would stand out. "
-        "The intervals speak of other questions of this kind; what another training seed changes takes "
-        "several seeds to see."
+        f"Accuracy on {questions:,} test questions; those that could not be asked count as wrong. Against random: "
+        "difference in points at the same budget, on the same questions, with its 95 % interval (paired bootstrap); “not "
+        "told apart” means that 0 is inside it, or that chance does as much once in twenty (McNemar's exact test or random "
+        f"signs). {compared} comparisons, each at 95 %: by chance alone one in twenty would stand out. The intervals "
+        "speak of other questions of this kind; what another training seed changes takes several seeds to see."
     )
     said = tag("ul", *(tag("li", s) for s in findings(rows, data)), class_="findings")
     return join(

@@ -48,13 +48,15 @@ def _choices(rows: list[Row], data: ReportData) -> Table:
 def _by_task(rows: list[Row], data: ReportData) -> Table:
     tasks = sorted({t for r in rows for t in r.by_task})
     found = _table("Seconds of training, and accuracy by task (%)")
-    for name in ("budget", "train s", *tasks):
+    pictured = any(r.pictured is not None for r in rows)
+    for name in ("budget", "train s", *tasks, *["with a picture"] * pictured):
         found.add_column(escape(name), justify="right")
     if data.majority:
         found.add_row(COMMONEST, "–", "", *(percent(data.majority.by_task.get(t, 0.0)) for t in tasks), style="dim")
     for r in rows:
         shares = (percent(r.by_task.get(t, 0.0)) for t in tasks)
-        found.add_row(escape(r.name), escape(r.budget), f"{r.seconds:,.1f}", *shares)
+        last = [] if r.pictured is None else [percent(r.pictured)]
+        found.add_row(escape(r.name), escape(r.budget), f"{r.seconds:,.1f}", *shares, *last)
     return found
 
 

@@ -4,6 +4,8 @@ import json
 import os
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -154,17 +156,75 @@ def test_rows_that_cannot_be_asked_are_refused_and_the_rest_is_scored(tmp_path, 
     ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
     (tmp_path / "images/pics/0.png").unlink()
     (tmp_path / "images/pics/1.png").write_bytes((tmp_path / "images/pics/1.png").read_bytes()[:60])
-    config = config_for(str(tmp_path / "pool"), twin_path, max_len=300)
+    config = config_for(str(tmp_path / "pool"), twin_path, max_len=300, max_refused=0.15)
     inline(config, tmp_path / "out")
-    report = evaluate(config, str(tmp_path / "out"))  # only gathers: all parts are there
+    with pytest.raises(InputError, match=r"evaluate: 15.0% of the rows .* over max_refused \(5.0%\): image_missing 1,"):
+        evaluate(config.model_copy(update={"max_refused": 0.05}), str(tmp_path / "out"))
+    report = evaluate(config, str(tmp_path / "out"))
     refused = read_refused(tmp_path / "out", "answers")
     assert sorted(refused["reason"].to_pylist()) == ["image_missing", "image_truncated", "not_encodable"]
-    assert (report.rows, report.refused) == (17, 3)
+    assert (report.rows, report.refused, sorted(report.reasons.values())) == (20, 3, [1, 1, 1])
+    # who is not asked has not answered: the row counts, as wrong
+    table = read_rows(report.path, EVALS)
+    lost = table.filter(pc.is_in(table["sample"], pa.array([str(i) for i in refused["sample_id"].to_pylist()])))
+    assert lost["score"].to_pylist() == [0.0] * 3
+    assert lost["answer"].to_pylist() == [""] * 3
+    assert report.accuracy == pytest.approx(sum(table["score"].to_pylist()) / 20)
+    assert report.image_rows == int(Pool(config.pool).has_image().sum())
+    pictured = {str(i) for i in Pool(config.pool).ids()[Pool(config.pool).has_image()].tolist()}
+    scores = [s for n, s in zip(table["sample"].to_pylist(), table["score"].to_pylist(), strict=True) if n in pictured]
+    assert report.image_accuracy == pytest.approx(np.mean(scores))
     lettered = config.model_copy(update={"benchmark": "option_letter"})
     inline(lettered, tmp_path / "letters")
-    with pytest.raises(InputError, match="not one row could be asked"):
+    with pytest.raises(InputError, match="not one row could be"):
         evaluate(lettered, str(tmp_path / "letters"))
     assert "no option lines" in read_refused(tmp_path / "letters", "answers")["detail"].to_pylist()[5]
+
+
+def test_pictures_that_are_back_are_asked_again(tmp_path, twin_path, monkeypatch):
+    records, pictures = make_records(20)
+    source = write_records(tmp_path, records, pictures)
+    ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
+    config, out = config_for(str(tmp_path / "pool"), twin_path, max_refused=1.0), tmp_path / "out"
+    monkeypatch.setattr("vinnow.evaluate.parts.stream", _here)
+    whole = answers_of(evaluate(config, str(tmp_path / "whole")).path)
+    picture = tmp_path / "images/pics/0.png"
+    picture.rename(tmp_path / "away.png")
+    first = evaluate(config, str(out))
+    assert first.reasons.keys() == {"image_missing"}
+    again = evaluate(config, str(out))  # still away: only its parts are tried, and nothing changes
+    assert (again.reasons, again.rows) == (first.reasons, 20)
+    assert 0 < again.parts < first.parts
+    (tmp_path / "away.png").rename(picture)
+    back = evaluate(config, str(out))
+    assert (back.refused, back.rows) == (0, 20)
+    assert answers_of(back.path) == whole
+    assert evaluate(config, str(out)).parts == 0
+    (tmp_path / "images").rename(tmp_path / "moved")
+    with pytest.raises(InputError, match=r"image root .* is not there"):
+        evaluate(config, str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "zeroed"])
+def test_a_damaged_part_is_answered_anew(tiny_pool, twin_path, expected, tmp_path, monkeypatch, how):
+    monkeypatch.setattr("vinnow.evaluate.parts.stream", _here)
+    config = config_for(tiny_pool, twin_path)
+    report = evaluate(config, str(tmp_path))
+    (tmp_path / "evals.json").unlink()
+    victim = sorted((tmp_path / "answers").glob("*.parquet"))[1]
+    data = bytearray(victim.read_bytes())
+    data[4:-8] = bytes(len(data) - 12) if how == "zeroed" else data[4:-8]
+    victim.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "zeroed": data}[how])
+    again = evaluate(config, str(tmp_path))
+    assert (again.parts, again.skipped_parts) == (1, 3)
+    assert answers_of(report.path) == expected
+
+
+def _here(items, stages, out):
+    """Ray Data's flow in this process."""
+    actor = stages[0].actor(**stages[0].arguments) if items else None
+    for item in items:
+        yield actor({k: np.array([v], dtype=object) for k, v in item.items()})
 
 
 def test_a_checkpoint_that_samples_by_default_still_answers_greedily(twin_path, tiny_pool, expected, tmp_path):

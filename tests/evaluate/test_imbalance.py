@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Gemma2Config, LlavaConfig, LlavaForConditionalGeneration, MistralConfig
 from vinnow.evaluate.config import EvalConfig, ImbalanceConfig
 from vinnow.evaluate.imbalance import ImbalanceActor, curve_of, generated, measure
-from vinnow.evaluate.parts import make_spec
+from vinnow.evaluate.parts import join_parts, make_spec
 from vinnow.evaluate.statistics import mean_intervals, paired_bootstrap
 from vinnow.models.load import load
 from vinnow.models.mores import MoresSpec, add_mores
@@ -285,7 +285,7 @@ def test_rows_that_cannot_be_measured_are_listed(tmp_path, twin_path):
     reasons = sorted(read_refused(tmp_path / "out", "imbalance")["reason"].to_pylist())
     assert reasons == ["image_missing", "no_image", "no_question", "not_finite", "not_finite", "not_finite"]
     with pytest.raises(InputError, match="not one row could be asked"):
-        measure(config, str(tmp_path / "out"))
+        join_parts(make_spec(config, str(tmp_path / "out")), ImbalanceActor, list(actor.parts), "imbalance.parquet")
 
 
 def test_imbalance_is_no_score_and_scores_no_imbalance(tiny_pool, twin_path):

@@ -1,5 +1,8 @@
 """String rules, accuracy, the majority baseline, and the benchmarks' prompts."""
 
+import json
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 from vinnow.evaluate.benchmarks import BENCHMARKS, LETTER, SHORT
@@ -9,6 +12,7 @@ from vinnow.evaluate.metrics import (
     exact_match,
     majority_baseline,
     option_letter,
+    scienceqa_letter,
     yes_or_no,
 )
 from vinnow.pool.records import Record
@@ -126,3 +130,21 @@ def test_benchmarks_score():
     assert letters.score("C", record("What?\nA. one\nB. two", "C")) == 0
     assert letters.score("C", record("What?", "C", choices=["x", "y", "z"])) == 1
     assert letters.score("", record("What?", "B", choices=["x", "y"])) == 0
+
+
+ROWS = json.loads((Path(__file__).parent / "data/scienceqa_letters.json").read_text())["rows"]
+
+
+def test_scienceqa_letters_are_those_that_the_official_script_reads():
+    assert len(ROWS) == 86
+    for row in ROWS:
+        assert scienceqa_letter(row["answer"], row["choices"]) == row["read_as"], row
+    assert any(option_letter(r["answer"], r["choices"]) != r["read_as"] for r in ROWS)  # ours is another rule
+
+
+def test_scienceqa_scores_by_the_official_reading():
+    turns = [{"from": "human", "value": "?"}, {"from": "gpt", "value": "B"}]
+    record = Record(1, "s", "t", (), turns, {"choices": ["x", "y"]})
+    expected = {"B": 1, "B. y": 1, "The answer is Berlin.": 1, "B.": 0, "": 0, "E. The answer is B.": 0}
+    assert {a: BENCHMARKS["scienceqa"].score(a, record) for a in expected} == expected
+    assert BENCHMARKS["option_letter"].score("E. The answer is B.", record) == 1

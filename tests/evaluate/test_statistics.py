@@ -11,6 +11,7 @@ from vinnow.evaluate.statistics import (
     mcnemar_exact,
     mean_scores,
     paired_bootstrap,
+    sign_flip,
     wilson_interval,
 )
 from vinnow.store.errors import DuplicateRowsError, InputError
@@ -125,7 +126,43 @@ def test_seeds_are_averaged_sample_by_sample():
     assert dict(zip(names.tolist(), scores.tolist(), strict=True)) == {"0": 1, "1": 0.5, "2": 0.5, "3": 0}
     found = compare([evals([1, 0]), evals([1, 1])], [evals([0, 0])], seed=0)
     assert found.difference.estimate == pytest.approx(0.75)
-    assert found.p is None
+    assert found.p == pytest.approx(0.5, abs=0.03)  # the signs of two samples
+
+
+@pytest.mark.parametrize("n", [1, 3, 5])
+def test_a_few_samples_that_all_agree_settle_nothing(n):
+    """3:0 is p = 0.25, whatever a bootstrap of three thinks of it."""
+    first, second = np.r_[np.ones(n), np.zeros(50)], np.zeros(50 + n)
+    found = compare([evals(first)], [evals(second)], seed=0)
+    assert found.p == pytest.approx(2 * 0.5**n)
+    assert found.verdict == "no clear difference"
+    several = compare([evals(first), evals(first)], [evals(second)], seed=0)
+    assert several.p == pytest.approx(min(1, 2 * 0.5**n), abs=0.02)
+    assert several.verdict == "no clear difference"
+
+
+def test_verdict_interval_and_p_never_contradict_each_other():
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(150):
+        shift, n = rng.choice([-0.3, -0.1, 0, 0.1, 0.3]), int(rng.integers(5, 80))
+        second = (rng.random(n) < 0.5).astype(float)
+        first = (rng.random(n) < 0.5 + shift).astype(float)
+        found = compare([evals(first)], [evals(second)], seed=0, draws=500)
+        clear = found.p < 0.05 and not found.difference.low <= 0 <= found.difference.high
+        assert (found.verdict != "no clear difference") == clear
+        assert found.verdict != ("worse" if found.difference.estimate > 0 else "better")
+        seen.add(found.verdict)
+    assert seen == {"better", "worse", "no clear difference"}
+
+
+def test_random_signs_are_those_of_all_sign_patterns():
+    first, second = np.array([0.5, 1, 0.25, 0, 1, 1]), np.array([0, 0, 0.5, 0, 0.5, 0])
+    difference = first - second
+    every = [abs(np.dot(s, difference)) for s in itertools.product([1, -1], repeat=6)]
+    expected = np.mean([e >= abs(difference.sum()) - 1e-12 for e in every])
+    assert sign_flip(first, second, seed=0, draws=100_000) == pytest.approx(expected, abs=0.005)
+    assert sign_flip(np.ones(4), np.ones(4), seed=0) == 1
 
 
 def test_what_cannot_be_compared_is_refused():

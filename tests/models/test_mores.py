@@ -62,7 +62,9 @@ def chosen(places, policy):
     n = len(places)
     if policy == "f2+l3":
         return places[:2] + [p for p in places[-3:] if p not in places[:2]]
-    k = min(n, 5) if policy == "uniform5" else int(np.ceil(0.3 * n))
+    if policy == "uniform5":
+        return [places[i * ((n - 1) // (min(n, 5) - 1))] for i in range(min(n, 5))] if n > 1 else places
+    k = int(np.ceil(0.3 * n))
     return [p for r, p in enumerate(places) if (r + 1) * k // n > r * k // n]
 
 
@@ -362,6 +364,14 @@ def test_policies_take_exactly_as_many_as_they_say():
             taken = first | last
             assert int(taken.sum()) == count, (policy, n)
             assert not (taken & ~image).any()
+
+
+@pytest.mark.parametrize(("n", "k"), [(576, 9), (576, 2), (576, 1), (5, 9), (10, 9), (729, 4)])
+def test_uniform_takes_the_published_tokens(n, k):
+    taken, last = steered_BT(torch.tensor([[False] * 3 + [True] * n + [False, False]]), f"uniform{k}")
+    apart = (n - 1) // max(1, min(n, k) - 1)
+    assert (taken[0].nonzero()[:, 0] - 3).tolist() == [i * apart for i in range(min(n, k))]
+    assert not last.any()
 
 
 @pytest.mark.parametrize(

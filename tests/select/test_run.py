@@ -16,13 +16,21 @@ NEEDS = ("gradient", "targets")
 
 @pytest.mark.parametrize(
     ("budget", "rows"),
-    [(1, 1), ("45", 45), ("10%", 20), (" 12.5 % ".strip(), 25), ("100%", 200), (200, 200), ("0.3%", 1)],
+    [(1, 1), ("45", 45), ("10%", 20), (" 12.5 % ".strip(), 25), ("100%", 200), (200, 200), ("0.9%", 1), ("29.4%", 58)],
 )
 def test_budgets_are_counts_or_shares(budget, rows):
     assert budget_rows(budget, 200) == rows
 
 
-@pytest.mark.parametrize("budget", [0, -1, 201, "0%", "0.1%", "101%", "many", "1.5", "nan%", "inf%", "%", ""])
+def test_shares_are_rounded_down_as_they_are_written():
+    """LESS and XMAS floor; 0.29 · 100 and 0.57 · 100 in binary numbers lie under 29 and 57."""
+    for share in range(1, 101):
+        assert budget_rows(f"{share}%", 100) == share
+        assert budget_rows(f"{share}%", 665_298) == 665_298 * share // 100
+    assert budget_rows("5%", 59) == 2
+
+
+@pytest.mark.parametrize("budget", [0, -1, 201, "0%", "0.1%", "0.4%", "101%", "many", "1.5", "nan%", "inf%", "%", ""])
 def test_a_budget_that_does_not_fit_names_itself(budget):
     with pytest.raises(InputError, match="budget"):
         budget_rows(budget, 200)

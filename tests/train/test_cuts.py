@@ -159,8 +159,8 @@ def test_a_step_without_a_usable_row_and_too_many_losses_end_a_training(tiny_poo
     cfg = config(tiny_pool, twin_path)
     account = Account(cfg, 1000, 1000, "cpu")
     assert account.add([batch_of(4, 4), batch_of(4, 3), batch_of(4, 4), batch_of(4, 4)]) == 30
-    with pytest.raises(InputError, match="not one of the 16 rows of a step could be used"):
-        account.add([batch_of(4, 0)] * 4)
+    with pytest.raises(InputError, match="not one of the first 16 rows could be used"):
+        Account(cfg, 1000, 1000, "cpu").add([batch_of(4, 0)] * 4)
     account = Account(cfg, 64, 1000, "cpu")  # three of 64 are under 5 %, four are over it
     for epoch in range(3):
         for lost in (1, 0, 1, 1):
@@ -172,6 +172,11 @@ def test_a_step_without_a_usable_row_and_too_many_losses_end_a_training(tiny_poo
         account.add([batch_of(16, 15)])
     all_the_same = config(tiny_pool, twin_path, max_refused=1)
     Account(all_the_same, 64, 4, "cpu").add([batch_of(16, 1)])
+    account = Account(all_the_same, 64, 4, "cpu")
+    for _ in range(3):
+        account.add([batch_of(16, 0)])
+    with pytest.raises(InputError, match="not one of the first 64 rows"):
+        account.add([batch_of(16, 0)])
 
 
 def test_rows_whose_answers_are_cut_off_are_refused_and_listed(tiny_pool, twin_path, tmp_path):
