@@ -9,6 +9,7 @@ from ..models.projections.config import ProjectionConfig
 from ..models.taps.attention import Reading
 from ..models.taps.forward import Pooling
 from ..models.taps.modes import Mode
+from ..pool.shown import Pictures
 from ..store.config import Config
 from ..store.keys import FeatureKey, recipe_text
 
@@ -18,6 +19,7 @@ class FeatureConfig(Config):
 
     `gradient`: projected per-sample gradients. `influence`: their exact inner products with the mean gradients of a target
     set's tasks, without a projection. `trajectory`: attention's singular values. `loss`: mean loss a trained token.
+    `pictures`: how a picture's file becomes RGB (`pool/shown.py`).
     `embedding`: means of what the model makes of the text, the picture, or both (`pooling`).
     """
 
@@ -35,6 +37,7 @@ class FeatureConfig(Config):
     # the text that is fed
     template: str = "v1"
     image_mode: Literal["pad", "square"] = "pad"
+    pictures: Pictures = "white"
     max_len: int = Field(2048, ge=8)
     # how it is computed
     precision: Literal["float32", "bfloat16", "float64"] = "float32"

@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from ..models.load import load_processor
 from ..pool.encode import Encoded, Encoder
-from ..pool.images import load_image
 from ..pool.reader import Pool
 from ..store.errors import InputError
 from .config import FeatureSpec
@@ -48,7 +47,7 @@ class PartLoader:
         self.root = self.pool.image_root
         config = spec.config
         processor = load_processor(spec.checkpoints[0].path)
-        self.encoder = Encoder(processor, config.template, config.max_len, image_mode=config.image_mode)
+        self.encoder = Encoder(processor, config.template, config.max_len, config.image_mode, config.pictures)
         self.parts = {p.name: p for p in self.pool.parts(config.rows_per_part)}
 
     def load(self, name: str) -> LoadedPart:
@@ -79,7 +78,7 @@ class PartLoader:
                     [],
                     ("no_trained_token", "no answer token carries loss: the gradient is undefined"),
                 )
-            return encoded, [self.encoder.pixels_u8(load_image(self.root, i)) for i in encoded.images], ("", "")
+            return encoded, [self.encoder.load(self.root, i) for i in encoded.images], ("", "")
         except InputError as error:
             return None, [], (getattr(error, "reason", "not_encodable"), str(error))
 

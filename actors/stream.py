@@ -67,7 +67,7 @@ def make_spec(
     if len(set(steps)) != len(steps):
         raise InputError(f"two checkpoints have the same step: {steps}.")
     text = Encoder(
-        load_processor(checkpoints[0].path), config.template, config.max_len, image_mode=config.image_mode
+        load_processor(checkpoints[0].path), config.template, config.max_len, config.image_mode, config.pictures
     ).recipe()
     facts, dim = None, config.dim
     if config.kind == "influence":

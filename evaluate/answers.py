@@ -16,10 +16,9 @@ import torch
 from transformers import GenerationConfig
 
 from ..models.load import base_of, load
-from ..pool.checks import RefusedError
+from ..pool.checks import ImageError, RefusedError
 from ..pool.collate import collate, stack
 from ..pool.encode import Encoded, Encoder
-from ..pool.images import ImageError, load_image
 from ..pool.reader import Pool
 from ..pool.records import Record
 from ..store.errors import InputError
@@ -58,7 +57,7 @@ class AnswerActor:
         self.model = loaded.model
         self.tokenizer = loaded.processor.tokenizer
         self.pad_id = int(self.tokenizer.pad_token_id or 0)
-        self.encoder = Encoder(loaded.processor, config.template, config.max_len, image_mode=config.image_mode)
+        self.encoder = Encoder(loaded.processor, config.template, config.max_len, config.image_mode, config.pictures)
         self._set_greedy()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +168,7 @@ class AnswerActor:
         return answers
 
     def _pixels(self, prompt: Encoded) -> Pictures:
-        return [self.encoder.pixels_u8(load_image(self.root, i)) for i in prompt.images]
+        return [self.encoder.load(self.root, i) for i in prompt.images]
 
     def _set_greedy(self) -> None:
         """Replace what the checkpoint says about sampling: its own settings would be merged into ours."""

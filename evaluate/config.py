@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from ..pool.shown import Pictures
 from ..pool.templates import TEMPLATES
 from ..store.config import Config
 from ..store.errors import suggest
@@ -19,9 +20,10 @@ class EvalConfig(Config):
     """One checkpoint on one test pool, answered greedily.
 
     `run`: the digest that EVALS rows carry, given by the caller (picks + resolved config + code revision).
-    `token_budget`: rows × (longest prompt + `max_new_tokens`) of a batch. `threads`: torch threads of an
-    actor, and the threads that decode its pictures. The lines from `token_budget` on change the speed, never
-    the answers. `max_refused`: the share of rows that may turn out unusable before the evaluation fails.
+    `pictures`: how a picture's file becomes RGB (`pool/shown.py`). `token_budget`: rows × (longest prompt +
+    `max_new_tokens`) of a batch. `threads`: torch threads of an actor, and the threads that decode its pictures. The lines
+    from `token_budget` on change the speed, never the answers. `max_refused`: the share of rows that may turn out unusable
+    before the evaluation fails.
     """
 
     model: str
@@ -31,6 +33,7 @@ class EvalConfig(Config):
     benchmark: str = "exact_match"
     template: str = "v1"
     image_mode: Literal["pad", "square"] = "pad"
+    pictures: Pictures = "white"
     max_len: int = Field(2048, ge=8)
     max_new_tokens: int = Field(8, ge=1)
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -74,7 +77,7 @@ class ImbalanceConfig(EvalConfig):
 
 
 # what answers and scores depend on, beside the digests of model and pool
-MATTERS = ("run", "benchmark", "template", "image_mode", "max_len", "max_new_tokens", "precision")
+MATTERS = ("run", "benchmark", "template", "image_mode", "pictures", "max_len", "max_new_tokens", "precision")
 
 
 @dataclass(frozen=True)

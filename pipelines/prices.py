@@ -138,8 +138,8 @@ class Prices:
                 assert self.shape is not None
                 found = estimate_sizes(sample, config.template, config.max_len, self.shape.image_tokens)
             else:
-                mode = config.image_mode
-                encoder = Encoder(load_processor(self.folder), config.template, config.max_len, image_mode=mode)
+                text = (config.template, config.max_len, config.image_mode, config.pictures)
+                encoder = Encoder(load_processor(self.folder), *text)
                 found = encode_sizes(sample, encoder)
             self._seen[key] = found
         return self._seen[key]

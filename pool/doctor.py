@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from .checks import IMAGE, REASONS
 from .examine import Examined, IngestConfig, examine_rows
 from .marks import Likeness, counted
+from .shown import TRAITS
 
 EXAMPLES = 3
 # mix665k by its pictures' first folder; coco: LLaVA 157,712, VQAv2 82,783, OKVQA 8,998, A-OKVQA 66,160, RefCOCO 48,447
@@ -22,6 +23,7 @@ WARNINGS = {
     "empty_answer_among": "one answer is empty, others are not; it is not trained",
     "over_length": "longer than the given limit",
     "misnamed_image": "the picture's bytes are of another format than its name says",
+    **TRAITS,
     "duplicate": "the same picture and turns came before (kept, with an id of its own)",
     "near_duplicate": "pictures (files) that nearly repeat another one",
 }
@@ -122,7 +124,7 @@ def _oddities(at: Examined, report: DoctorReport, max_len: int | None) -> Iterat
     }
     for name, rows in found.items():
         yield from ((name, int(row), "") for row in np.unique(rows))
-    yield from (("misnamed_image", row, what) for row, what in at.misnamed)
+    yield from at.odd
     if max_len is not None and len(values):
         unit, length_N = "tokens", table["n_tokens"].to_numpy()
         if table["n_tokens"].null_count:

@@ -14,7 +14,10 @@ import torch
 from PIL import Image
 
 from ..store.errors import InputError, suggest
+from .images import load_image
+from .long_pad import is_long, pad_and_resize
 from .records import Record
+from .shown import PICTURES, Pictures
 from .templates import TEMPLATES, Segment
 
 IGNORE = -100
@@ -42,7 +45,8 @@ class Encoder:
     """Encodes records for one processor, template and length (in tokens, image tokens included).
 
     `image_mode`: `pad` to a square with the mean colour (LLaVA 1.5), or `square`, the processor's own resize
-    and centre crop (LLaVA's stage 1). `image_tokens`: how many tokens one picture becomes.
+    and centre crop (LLaVA's stage 1). `pictures`: how a file becomes RGB (`shown.py`). `image_tokens`: how many
+    tokens one picture becomes.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Encoder:
         template: str = "v1",
         max_len: int = 2048,
         image_mode: Literal["pad", "square"] = "pad",
+        pictures: Pictures = "white",
     ) -> None:
         """Check that the processor can do all this.
 
@@ -63,7 +68,10 @@ class Encoder:
         if image_mode not in ("pad", "square"):
             raise InputError(f"unknown image mode {image_mode!r}{suggest(image_mode, ('pad', 'square'))}")
         self.tokenizer = processor.tokenizer
+        if pictures not in PICTURES:
+            raise InputError(f"unknown way to show pictures {pictures!r}{suggest(pictures, PICTURES)}")
         self.template, self.max_len, self.image_mode = TEMPLATES[template], max_len, image_mode
+        self.pictures: Pictures = pictures
         self.images = processor.image_processor
         if image_mode == "pad" and not hasattr(self.images, "pad_to_square"):
             raise InputError(
@@ -123,12 +131,19 @@ class Encoder:
             )
         return Encoded(record.sample_id, ids_T, labels_T, record.images)
 
+    def load(self, root: str | None, image: str) -> np.ndarray[Any, Any]:
+        """Return a picture of an image root as `pixels_u8`; raises what `load_image` does."""
+        return self.pixels_u8(load_image(root, image, pictures=self.pictures))
+
     def pixels(self, picture: Image.Image) -> np.ndarray[Any, Any]:
         """Return the normalised picture, float32 [3, H, W]."""
         return self.normalise(torch.from_numpy(self.pixels_u8(picture)[None]))[0].numpy()
 
     def pixels_u8(self, picture: Image.Image) -> np.ndarray[Any, Any]:
         """Return the resized and cropped picture, uint8 [3, H, W]: a quarter of the bytes."""
+        if self.image_mode == "pad" and is_long(picture.size) and (side := self._side()):
+            colour = [int(x * 255) for x in self.images.image_mean]
+            return pad_and_resize(picture, side, (colour[0], colour[1], colour[2])).transpose(2, 0, 1)
         done = self.images.preprocess(
             picture,
             do_rescale=False,
@@ -137,6 +152,13 @@ class Encoder:
             return_tensors="np",
         )["pixel_values"][0]
         return np.clip(np.rint(np.asarray(done)), 0, 255).astype(np.uint8)
+
+    def _side(self) -> int | None:
+        """Return the processor's side if it only resizes a square, bicubic, to what it then crops; None if it does else."""
+        size, crop = self.images.size, self.images.crop_size
+        sides = {size[k] for k in ("shortest_edge", "height", "width") if size[k]} | {crop["height"], crop["width"]}
+        plain = self.images.do_resize and self.images.do_center_crop and int(self.images.resample) == 3
+        return sides.pop() if plain and len(sides) == 1 else None
 
     def normalise(self, u8_I3HW: torch.Tensor) -> torch.Tensor:
         """Scale and normalise uint8 [I, 3, H, W] on its own device; f32, equal to the processor's."""
@@ -151,7 +173,12 @@ class Encoder:
 
     def recipe(self) -> dict[str, Any]:
         """Return what the numbers depend on, for feature keys."""
-        return {"template": self.template.name, "max_len": self.max_len, "image_mode": self.image_mode}
+        return {
+            "template": self.template.name,
+            "max_len": self.max_len,
+            "image_mode": self.image_mode,
+            "pictures": self.pictures,
+        }
 
     def _tokenise(self, record: Record, segments: list[Segment]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Return ids and labels, i64 [T] both."""

@@ -69,8 +69,8 @@ class IngestConfig(Config):
 class Examined:
     """Rows `first` to `first + rows` of the input: a POOL `table` of the sound ones in order, the others by row.
 
-    `at` [N]: the input row of each of the table's. `misnamed`: (row, what) of pictures whose name says another format
-    than their bytes.
+    `at` [N]: the input row of each of the table's. `odd`: (what, row, which and how) of pictures that are named after
+    another format, or shown otherwise than PIL alone would (`shown.TRAITS`).
     """
 
     first: int
@@ -78,7 +78,7 @@ class Examined:
     table: pa.Table
     at: np.ndarray[Any, Any]
     refused: list[Refusal]
-    misnamed: list[tuple[int, str]] = field(default_factory=list)
+    odd: list[tuple[str, int, str]] = field(default_factory=list)
 
 
 def examine_rows(config: IngestConfig) -> Iterator[Examined]:
@@ -191,7 +191,7 @@ def _read_on(records: Iterable[object], row: int, workers: Workers) -> Iterator[
 def _finish(config: IngestConfig, first: int, made: Draft, ids: IdGiver, looks: Looks) -> Examined:
     """Give ids, in order, to the rows whose pictures are sound."""
     refused = [replace(r, row=first + r.row) for r in made.refused]
-    keep, given, first_ids, hashes, misnamed = [], [], [], [], []
+    keep, given, first_ids, hashes, odd = [], [], [], [], []
     columns = [made.table[n].to_pylist() for n in ("row", "source", "images", "content")]
     for at, (row, source, images, content) in enumerate(zip(*columns)):
         seen = [looks.end(image) for image in images]
@@ -200,7 +200,7 @@ def _finish(config: IngestConfig, first: int, made: Draft, ids: IdGiver, looks: 
             refused.append(refusal(first + row, source, str(wrong.reason), wrong.detail))
             continue
         named = zip(images, seen, strict=True)
-        misnamed += [(first + row, f"{image!r} is {look.misnamed}") for image, look in named if look.misnamed]
+        odd += [(kind, first + row, f"{image!r} {how}".strip()) for image, look in named for kind, how in look.odd]
         sample_id, occurrence = ids.give_to(content)
         if occurrence and config.duplicates == "refuse":
             detail = f"occurrence {occurrence + 1} of this content"
@@ -215,7 +215,7 @@ def _finish(config: IngestConfig, first: int, made: Draft, ids: IdGiver, looks: 
     arrays = [pa.array(columns[f.name], f.type) if f.name in columns else table[f.name] for f in POOL]
     refused.sort(key=lambda r: r.row)
     at_N = first + table["row"].to_numpy()
-    return Examined(first, made.rows, pa.table(arrays, schema=POOL), at_N, refused, misnamed)
+    return Examined(first, made.rows, pa.table(arrays, schema=POOL), at_N, refused, odd)
 
 
 def _workers(config: IngestConfig) -> int:

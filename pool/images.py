@@ -21,6 +21,7 @@ from ..store.files import join, open_fs
 from .archives.folder import find_member, is_known, is_packed, looks_like_archive
 from .archives.members import Read, check_size
 from .checks import ImageError
+from .shown import Pictures, is_deep, show, traits
 
 # PIL warns above this (a 3-byte-pixel picture of 1/4 GiB) and refuses to open above twice as much
 MAX_PIXELS = 89_478_485
@@ -39,6 +40,9 @@ _DAMAGE = (
     struct.error,
     zlib.error,
 )
+# what is opened at all; other formats of PIL's run programs (EPS) or decode to any size (JPEG 2000)
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "AVIF")  # an MPO opens as JPEG
+TRAITS_KEY = "vinnow.traits"
 # modes that always have an RGB
 _USUAL = {"1", "L", "P", "RGB", "RGBA", "CMYK"}
 _CUT = ("truncated", "broken data", "incomplete", "eof", "cut off", "unexpected end")
@@ -61,12 +65,16 @@ class _Root:
     inside: tuple[str, ...] = ()
 
 
-def load_image(root: str | None, relative: str, max_pixels: int = MAX_PIXELS, glance: bool = False) -> Image.Image:
+def load_image(
+    root: str | None, relative: str, max_pixels: int = MAX_PIXELS, glance: bool = False, pictures: Pictures = "white"
+) -> Image.Image:
     """Decode a picture to RGB; `root` is a folder or an archive, also as a URI of `pyarrow.fs` (s3://…).
+
+    `pictures`: as it shows, on a white or black ground, or as the published code reads it (`shown.py`).
 
     `glance`: not to show, only to see that it decodes: all of the file is, but a JPEG without its colours (a third
     less time, and the same verdict on each of 30,000 damaged files), and the usual modes are left as they are.
-    `format` is kept.
+    `format` is kept; what is odd about it (`shown.traits`, which need the open file) stands in `info[TRAITS_KEY]`.
 
     Raises:
         ImageError: as `resolve`, or image_too_large (read from the header), image_truncated,
@@ -74,16 +82,17 @@ def load_image(root: str | None, relative: str, max_pixels: int = MAX_PIXELS, gl
     """
     found = resolve(root, relative)
     try:
-        with Image.open(found if isinstance(found, Path) else io.BytesIO(found.read())) as picture:
+        with Image.open(found if isinstance(found, Path) else io.BytesIO(found.read()), formats=_formats()) as picture:
             width, height = picture.size
             if width * height > max_pixels:
                 raise ImageError("image_too_large", f"{relative!r} has {width}×{height} pixels, over {max_pixels}.")
             if glance:
                 picture.draft("L", None)
             picture.load()  # decodes all of it, so that a cut one is found
-            if glance and picture.mode in _USUAL:
-                return picture
-            rgb = picture.convert("RGB")
+            found = traits(picture) if glance else ()
+            usual = glance and (picture.mode in _USUAL or is_deep(picture))
+            rgb = picture if usual else show(picture, pictures)
+            rgb.info[TRAITS_KEY] = found
             rgb.format = picture.format
             return rgb
     except ImageError:
@@ -91,11 +100,18 @@ def load_image(root: str | None, relative: str, max_pixels: int = MAX_PIXELS, gl
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError("image_too_large", f"{relative!r}: {error}") from error
     except UnidentifiedImageError as error:
-        raise ImageError("image_unreadable", f"{relative!r} is no picture of a known format.") from error
+        known = ", ".join(FORMATS)
+        raise ImageError("image_unreadable", f"{relative!r} is no picture of a known format ({known}).") from error
     except _DAMAGE as error:
         text = str(error)
         cut = any(w in text.lower() for w in _CUT)
         raise ImageError("image_truncated" if cut else "image_unreadable", f"{relative!r}: {text}") from error
+
+
+@lru_cache(1)
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)  # PIL may be built without one
 
 
 def read_image(root: str | None, relative: str) -> bytes:

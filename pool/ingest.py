@@ -17,6 +17,7 @@ from ..store.ids import ids_digest
 from .examine import IngestConfig, examine_rows, settle, source_of_config
 from .formats.registry import FORMATS, facts
 from .marks import Likeness, counted
+from .shown import TRAITS
 from .workers import tokenizer_digest
 from .writer import PoolWriter
 
@@ -31,7 +32,8 @@ class IngestReport:
     """What an ingest left: `digest` names the pool's content; `reasons` counts the refusals.
 
     `duplicates`: rows that repeat another's content; `near_duplicates`: pictures that nearly repeat another file;
-    `misnamed`: pictures of another format than their names say. The last two are 0 unless pictures were decoded.
+    `misnamed`: pictures of another format than their names say; `pictures`: those that are shown otherwise than PIL alone
+    would (`shown.TRAITS`). These are 0 unless pictures were decoded.
     """
 
     digest: str = ""
@@ -43,6 +45,7 @@ class IngestReport:
     duplicates: int = 0
     near_duplicates: int = 0
     misnamed: int = 0
+    pictures: dict[str, int] = field(default_factory=dict)
     image_root: str | None = None
     seconds: float = 0.0
 
@@ -66,7 +69,7 @@ def ingest(config: IngestConfig, out: str, progress: Callable[[int], None] | Non
     _clear(out)
     report, writer, likeness, ids = IngestReport(), PoolWriter(out), Likeness(), array("Q")
     report.image_root = _absolute(config.image_root)
-    sources, tasks, reasons = Counter[str](), Counter[str](), Counter[str]()
+    sources, tasks, reasons, pictures = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     for at in examine_rows(config):
         if config.strict and at.refused:
             bad = at.refused[0]
@@ -77,7 +80,8 @@ def ingest(config: IngestConfig, out: str, progress: Callable[[int], None] | Non
         ids.frombytes(at.table["sample_id"].to_numpy().astype("<u8").tobytes())
         likeness.add(at.table)
         writer.add(at.table, at.refused)
-        report.misnamed += len(at.misnamed)
+        report.misnamed += sum(kind == "misnamed_image" for kind, *_ in at.odd)
+        pictures.update(kind for kind, *_ in at.odd if kind in TRAITS)
         if progress:
             progress(at.first + at.rows)
     writer.close()

@@ -5,12 +5,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from .images import ImageError, load_image, resolve
+from .images import TRAITS_KEY, ImageError, load_image, resolve
 from .marks import difference_hash
 
 # PIL's names of formats and the endings that they go by
 _ENDINGS = {"JPEG": {"jpg", "jpeg", "jpe", "jfif"}, "MPO": {"jpg", "jpeg", "mpo"}, "PNG": {"png", "apng"}}
+_ENDINGS |= {"AVIF": {"avif"}, "PPM": {"ppm", "pgm", "pbm", "pnm"}, "DIB": {"dib", "bmp"}}
 _ENDINGS |= {"GIF": {"gif"}, "WEBP": {"webp"}, "BMP": {"bmp", "dib"}, "TIFF": {"tif", "tiff"}}
+# a name without one of these says nothing of the format: row numbers, hashes, "photo.final"
+_NAMED = {ending for endings in _ENDINGS.values() for ending in endings}
 # failures held; beyond them a row that shows the same picture looks again
 _FAILURES = 10_000
 # pictures a task: some 50 ms of decoding
@@ -29,11 +32,11 @@ class LookConfig:
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen: the difference hash when the picture was decoded, its format if the name says another, or the
-    reason and detail of a refusal."""
+    """What was seen: the difference hash when the picture was decoded, (what is odd about it, how), or the reason and
+    detail of a refusal."""
 
     image_hash: int | None = None
-    misnamed: str | None = None
+    odd: tuple[tuple[str, str], ...] = ()
     reason: str | None = None
     detail: str = ""
 
@@ -60,7 +63,10 @@ def _look(config: LookConfig, image: str) -> Look:
         return Look(reason=error.reason, detail=str(error))
     name = PurePosixPath(image).suffix.lower().removeprefix(".")
     known = _ENDINGS.get(picture.format or "")
-    return Look(difference_hash(picture), picture.format if known and name not in known else None)
+    odd = [(trait, "") for trait in picture.info[TRAITS_KEY]]
+    if known and name in _NAMED and name not in known:
+        odd.append(("misnamed_image", f"is {picture.format}"))
+    return Look(difference_hash(picture), tuple(odd))
 
 
 class Looks:
@@ -84,7 +90,7 @@ class Looks:
             self._under_way |= {image: (future, n) for n, image in enumerate(some)}
 
     def end(self, image: str) -> Look:
-        """Return what was seen; a misnamed picture is called so at its first row alone."""
+        """Return what was seen; what is odd about a picture is told at its first row alone."""
         if self.ask is None:
             return Look()
         if hash(image) in self._seen:

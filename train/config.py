@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from ..models.adapters import AdapterSpec
 from ..models.mores import MoresSpec
 from ..models.parts import PARTS, LoraSpec
+from ..pool.shown import Pictures
 from ..pool.templates import TEMPLATES
 from ..store.config import Config
 from ..store.errors import suggest
@@ -36,6 +37,8 @@ class TrainConfig(Config):
     `parts`: ["projector"] is stage 1, ["projector", "language_model"] stage 2, ["projector", "lora"] LoRA,
     with `peft` in place of `lora` another of PEFT's methods; `quantise`: QLoRA, the frozen language model in 4 bits.
     ["projector", "mores"] MoReS, whose group has `mores_lr` (without it, `lr`) and no weight decay.
+    `pictures`: how a picture's file becomes RGB: as a viewer shows it, transparent parts on white or black, or as the
+    published code reads it (`pool/shown.py`).
     `global_batch = micro_batch × accumulation × workers`, checked when the config is read. `epochs` may be a fraction;
     `max_steps` overrules it. `checkpoint_count` leaves that many evenly spaced proxy checkpoints, the last step included;
     `checkpoint_steps` one every so many steps; `checkpoint_start` also keeps the model before its first step;
@@ -65,6 +68,7 @@ class TrainConfig(Config):
     mores: MoresSpec | None = None
     template: str = "v1"
     image_mode: Literal["pad", "square"] = "pad"
+    pictures: Pictures = "white"
     max_len: int = Field(2048, ge=8)
     lr: float = Field(2e-5, gt=0)
     projector_lr: float | None = Field(None, gt=0)

@@ -20,9 +20,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..models.load import load_processor
+from ..pool.checks import ImageError
 from ..pool.collate import collate, stack
 from ..pool.encode import Encoded, EncodeError, Encoder
-from ..pool.images import ImageError, load_image
 from ..pool.reader import Pool
 from ..pool.records import Record
 from ..store.ahead import ahead
@@ -76,7 +76,7 @@ def _picked(path: str) -> np.ndarray[Any, Any]:
 
 def make_encoder(config: TrainConfig, processor: Any) -> Encoder:
     """Return the encoder of a training's rows."""
-    return Encoder(processor, config.template, config.max_len, image_mode=config.image_mode)
+    return Encoder(processor, config.template, config.max_len, config.image_mode, config.pictures)
 
 
 class NoTrainedTokenError(EncodeError):
@@ -145,7 +145,7 @@ class Batches:
         return encoded
 
     def _pixels(self, image: str) -> np.ndarray[Any, Any]:
-        return self.encoder.pixels_u8(load_image(self.root, image))
+        return self.encoder.load(self.root, image)
 
     def _refuse(self, sample_id: int, error: EncodeError | ImageError) -> None:
         if sample_id in self.refused:
