@@ -89,10 +89,11 @@ def load_image(
             if glance:
                 picture.draft("L", None)
             picture.load()  # decodes all of it, so that a cut one is found
-            found = traits(picture) if glance else ()
+            odd = traits(picture) if glance else ()
+            picture.load()  # looking for more frames has gone back to an unread first one
             usual = glance and (picture.mode in _USUAL or is_deep(picture))
             rgb = picture if usual else show(picture, pictures)
-            rgb.info[TRAITS_KEY] = found
+            rgb.info[TRAITS_KEY] = odd
             rgb.format = picture.format
             return rgb
     except ImageError:
