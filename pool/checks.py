@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ..store.errors import InputError
+from .paths import below_root
 
 IMAGE = "<image>"
 REASONS = {
@@ -73,14 +74,15 @@ class ImageError(InputError):
         return type(self), (self.reason, str(self))
 
 
-def check_record(raw: Any) -> Checked:
+def check_record(raw: Any, root: str | None = None) -> Checked:
     """Normalise one record as LLaVA's trainer reads it (spec: LLaVA §1.1).
 
     A leading gpt turn is dropped; every `<image>` of a human turn becomes one `<image>` line in front; a
     record with a picture but without `<image>` gets one in its first turn (LLaVA would drop the picture); a
     literal `<image>` without a picture, or in an answer, stays text. With several pictures (`image` or `images`
     is a list) each needs a mark of its own, which stays where it stands in the text; without any mark they
-    come first, a line each. `extra` keeps every other key, `id`, `source` and `task` included.
+    come first, a line each. `extra` keeps every other key, `id`, `source` and `task` included. An absolute image path
+    under the image root `root` becomes a relative one.
 
     Raises:
         RefusedError: with the reason.
@@ -89,7 +91,7 @@ def check_record(raw: Any) -> Checked:
         raise raw
     if not isinstance(raw, dict):
         raise RefusedError("not_an_object", f"found {type(raw).__name__}")
-    images = _images(raw)
+    images = tuple(below_root(image, root) for image in _images(raw))
     turns = _turns(raw.get("conversations"))
     if images:
         turns = _place_image(turns) if len(images) == 1 else _place_images(turns, len(images))

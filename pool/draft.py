@@ -53,19 +53,19 @@ class Draft:
     at: int = 0
 
 
-def draft_block(block: Block, count: Counter | None = None) -> Draft:
+def draft_block(block: Block, count: Counter | None = None, root: str | None = None) -> Draft:
     """Parse a block and draft its records; `count` gives the tokens of texts."""
     parsed = parse(block)
-    made = draft(parsed.values, count)
+    made = draft(parsed.values, count, root)
     return Draft(made.rows, made.table, made.refused, parsed.ended, parsed.at)
 
 
-def draft(values: Sequence[Any], count: Counter | None = None) -> Draft:
-    """Check records and build the columns of those that are sound."""
+def draft(values: Sequence[Any], count: Counter | None = None, root: str | None = None) -> Draft:
+    """Check records and build the columns of those that are sound; absolute image paths under `root` become relative."""
     rows, kept, refused = [], [], []
     for row, raw in enumerate(values):
         try:
-            kept.append(check_record(raw))
+            kept.append(check_record(raw, root))
             rows.append(row)
         except RefusedError as error:
             refused.append(refusal(row, source_of(raw), error.reason, str(error)))

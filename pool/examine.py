@@ -27,6 +27,7 @@ from .formats.source import Source
 from .images import MAX_PIXELS, PIL_LIMIT
 from .json_stream import iter_records, open_records
 from .looks import LookConfig, Looks
+from .paths import split_root, with_links
 from .workers import Workers
 
 # starting processes costs a second, which so much JSON does not take; nor what it shows, where pictures are decoded
@@ -40,10 +41,11 @@ class IngestConfig(Config):
     `check_images`: "decode" every picture now, only see that it "exists", or "none": not even that, the reader will
     find out (true and false are "decode" and "exists"). `format`: auto, or one of `formats/registry.py`; `split` and
     `layout` (qcm, qcm-lea or test) are for formats that have them. `duplicates`: exact repeats are normal in mix665k;
-    `refuse` lists them instead. `tokenizer`: a folder with `tokenizer.json`; it fills `n_tokens`. `strict`: the first
-    bad row ends the run. `workers` are processes that parse and decode (left out: one a core, and none for a small
-    source); `threads` of each fetch pictures from a remote root. They and `strict` leave the pool's content alone, so
-    another value of them is no other pool.
+    `refuse` lists them instead. `tokenizer`: a folder with `tokenizer.json`; it fills `n_tokens`.
+    `strict`: the first bad row ends the run. `follow_links`: symbolic links below the image root may lead out of it.
+    `workers` are processes that parse and decode (left out: one a core, and none for a small source); `threads` of each
+    fetch pictures from a remote root. They and `strict` leave the pool's content alone, so another value of them is no
+    other pool.
     """
 
     source: str
@@ -56,6 +58,7 @@ class IngestConfig(Config):
     max_pixels: int = Field(MAX_PIXELS, ge=1, le=PIL_LIMIT)
     tokenizer: str | None = None
     strict: bool = False
+    follow_links: bool = False
     threads: int = Field(4, ge=1)
     workers: int | None = Field(None, ge=0, le=64)
 
@@ -119,7 +122,7 @@ def settle(config: IngestConfig) -> IngestConfig:
     """
     found = choose(source_of_config(config), config.format)
     root = config.image_root if config.image_root is not None else found.root(source_of_config(config))
-    return config.model_copy(update={"format": found.name, "image_root": root})
+    return config.model_copy(update={"format": found.name, "image_root": with_links(root, config.follow_links)})
 
 
 def read_records(config: IngestConfig) -> Iterator[Any]:
@@ -130,7 +133,8 @@ def read_records(config: IngestConfig) -> Iterator[Any]:
 
 def source_of_config(config: IngestConfig) -> Source:
     """Return what the formats are told of a config."""
-    return Source(config.source, config.image_root, config.split, config.layout)
+    root = None if config.image_root is None else split_root(config.image_root)[0]
+    return Source(config.source, root, config.split, config.layout)
 
 
 def _drafts(config: IngestConfig, workers: Workers) -> Iterator[tuple[int, Draft]]:

@@ -12,6 +12,7 @@ import zlib
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 import pyarrow.fs as pafs
 from PIL import Image, UnidentifiedImageError
@@ -21,6 +22,7 @@ from ..store.files import join, open_fs
 from .archives.folder import find_member, is_known, is_packed, looks_like_archive
 from .archives.members import Read, check_size
 from .checks import ImageError
+from .paths import below_root, near, split_root, why_outside
 from .shown import Pictures, is_deep, show, traits
 
 # PIL warns above this (a 3-byte-pixel picture of 1/4 GiB) and refuses to open above twice as much
@@ -57,10 +59,14 @@ class Stored:
 
 @dataclass(frozen=True)
 class _Root:
-    """Where relative paths count from: a folder, or an archive and the path inside it. `fs`: None is local."""
+    """Where relative paths count from: a folder, or an archive and the path inside it. `fs`: None is local.
+
+    `follow`: symbolic links may lead out of it.
+    """
 
     fs: pafs.FileSystem | None
     base: str
+    follow: bool = False
     archive: str = ""
     inside: tuple[str, ...] = ()
 
@@ -126,7 +132,8 @@ def read_image(root: str | None, relative: str) -> bytes:
 
 
 def resolve(root: str | None, relative: str) -> Path | Stored:
-    """Return the file of a relative image path, which must stay under the root, symbolic links followed.
+    """Return the file of an image path, which must stay under the root by where it really leads (`..` and symbolic links
+    followed); of a root marked `links:`, links may lead out. An absolute path under the root is one of it.
 
     A `.tar`, `.zip` or `.parquet` file on the way, in the root or in the path, is a folder: its members are
     found by name, its links are not followed. Object stores have no links either.
@@ -138,10 +145,17 @@ def resolve(root: str | None, relative: str) -> Path | Stored:
     """
     if root is None:
         raise ImageError("image_missing", f"{relative!r}: no image root was given (--images).")
-    parts = PurePosixPath(relative).parts
-    if os.path.isabs(relative) or ".." in parts or "\0" in relative:
-        raise ImageError("image_outside_root", f"{relative!r} is absolute or climbs out of the image root.")
+    relative = below_root(relative, root)
+    if os.path.isabs(relative) or "\0" in relative or urlsplit(relative).scheme in ("http", "https", "data", "file"):
+        raise ImageError("image_outside_root", why_outside(relative))
     base = _remote(root) if "://" in root else _local(root)
+    parts = PurePosixPath(relative).parts
+    if ".." in parts and (base.archive or base.fs is not None):
+        # names alone: nothing there can be a link
+        relative = os.path.normpath(relative)
+        parts = PurePosixPath(relative).parts
+    if ".." in parts and (base.archive or base.fs is not None or any(map(looks_like_archive, parts))):
+        raise ImageError("image_outside_root", why_outside(relative))
     if base.archive:
         return _member(root, base, base.base, base.archive, "/".join((*base.inside, *parts)))
     for i, name in enumerate(parts[:-1], 1):
@@ -202,27 +216,41 @@ def _member(root: str, base: _Root, path: str, name: str, inside: str) -> Stored
 def _file(base: _Root, relative: str) -> tuple[Path, os.stat_result]:
     try:
         path = (Path(base.base) / relative).resolve()
-        info = path.stat() if path.is_relative_to(base.base) else None
+        info = path.stat() if path.is_relative_to(base.base) or _by_link(base, relative) else None
     except (FileNotFoundError, NotADirectoryError):
-        raise ImageError("image_missing", f"{relative!r} is not under the image root.") from None
+        meant = near(base.base, relative)
+        hint = f"; did you mean {meant!r}?" if meant else f" {base.base!r}."
+        raise ImageError("image_missing", f"{relative!r} is not under the image root{hint}") from None
     except (OSError, RuntimeError, ValueError) as error:  # no permission, a name too long, links in a circle
         raise ImageError("image_unreadable", f"{relative!r}: {error}.") from error
     if info is None:
-        raise ImageError("image_outside_root", f"{relative!r} leads out of the image root by a symbolic link.")
+        if ".." in PurePosixPath(relative).parts:
+            raise ImageError("image_outside_root", why_outside(relative))
+        raise ImageError(
+            "image_outside_root",
+            f"{relative!r} leads out of the image root by a symbolic link, to {str(path)!r}. "
+            "If that is meant: --follow-links.",
+        )
     if not stat.S_ISREG(info.st_mode):  # opening a FIFO would hang
         raise ImageError("image_not_a_file", f"{relative!r} is a folder, a FIFO or a device.")
     return path, info
 
 
+def _by_link(base: _Root, relative: str) -> bool:
+    """Say whether a path that leads out of the root may: by a link below it, not by climbing."""
+    return base.follow and not os.path.normpath(relative).startswith("..")
+
+
 @lru_cache(16)
 def _local(root: str) -> _Root:
+    root, follow = split_root(root)
     # on a network file system each part of a resolved path is a round trip: once, not once a picture
     parts = Path(os.path.abspath(root)).parts
     for i, name in enumerate(parts, 1):
         path = os.path.join(*parts[:i])
         if looks_like_archive(name) and os.path.isfile(path):
-            return _Root(None, str(Path(path).resolve()), _openable(root, name), parts[i:])
-    return _Root(None, str(Path(root).resolve()))
+            return _Root(None, str(Path(path).resolve()), follow, _openable(root, name), parts[i:])
+    return _Root(None, str(Path(root).resolve()), follow)
 
 
 @lru_cache(16)
@@ -234,7 +262,7 @@ def _remote(root: str) -> _Root:
     for i, name in enumerate(parts, 1):
         path = "/".join(parts[:i])
         if looks_like_archive(name) and fs.get_file_info(path).type == pafs.FileType.File:
-            return _Root(fs, path, _openable(root, name), tuple(parts[i:]))
+            return _Root(fs, path, False, _openable(root, name), tuple(parts[i:]))
     return _Root(fs, inner)
 
 

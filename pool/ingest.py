@@ -17,6 +17,7 @@ from ..store.ids import ids_digest
 from .examine import IngestConfig, examine_rows, settle, source_of_config
 from .formats.registry import FORMATS, facts
 from .marks import Likeness, counted
+from .paths import split_root, with_links
 from .shown import TRAITS
 from .workers import tokenizer_digest
 from .writer import PoolWriter
@@ -90,6 +91,7 @@ def ingest(config: IngestConfig, out: str, progress: Callable[[int], None] | Non
     report.digest, report.rows, report.refused = ids_digest(ids), len(ids), sum(reasons.values())
     report.by_source, report.by_task, report.reasons = dict(sources), dict(tasks), dict(reasons)
     report.duplicates, report.near_duplicates = likeness.repeats, likeness.near()
+    report.pictures = dict(pictures.most_common())
     report.seconds = round(time.perf_counter() - start, 3)
     write_json(join(out, MANIFEST), asdict(report) | {"made_from": stamp})
     return report
@@ -132,7 +134,10 @@ def _strict_message(config: IngestConfig, what: str) -> str:
 
 
 def _absolute(path: str | None) -> str | None:
-    return path if path is None or "://" in path else os.path.abspath(path)
+    if path is None or "://" in path:
+        return path
+    plain, follow = split_root(path)
+    return with_links(os.path.abspath(plain), follow)
 
 
 def _clear(out: str) -> None:

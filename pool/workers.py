@@ -61,7 +61,7 @@ class Workers:
     def submit(self, block: Block) -> Future[Draft]:
         """Draft a block; the future raises VinnowError when its process has died."""
         if self._threads is None:
-            return _done(draft_block(block, self._count))
+            return _done(draft_block(block, self._count, self._pictures.root))
         head = _HEAD.pack(b"l" if block.lines else b"a", block.start, len(block.data))
         return self._threads.submit(lambda: from_bytes(self._ask(head, block.data)))
 
@@ -75,7 +75,7 @@ class Workers:
 
     def draft(self, values: Sequence[Any]) -> Draft:
         """Draft parsed records in this process."""
-        return draft(values, self._count)
+        return draft(values, self._count, self._pictures.root)
 
     def _ask(self, head: bytes, data: bytes) -> bytes:
         child = self._idle.get()
@@ -146,7 +146,7 @@ def serve(pictures: str, tokenizer: str) -> None:
         if kind == b"p":
             answer = json.dumps([asdict(look) for look in look_at(config, json.loads(data))]).encode()
         else:
-            answer = to_bytes(draft_block(Block(data, start, kind == b"l"), count)).to_pybytes()
+            answer = to_bytes(draft_block(Block(data, start, kind == b"l"), count, config.root)).to_pybytes()
         rest = memoryview(_LENGTH.pack(len(answer)) + answer)
         try:
             while rest:

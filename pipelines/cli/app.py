@@ -23,3 +23,6 @@ RunFile = Annotated[str, typer.Argument(help="The run's YAML, or the name of a r
 Format = Annotated[str, typer.Option("--format", help="auto, llava, sharegpt, scienceqa, parquet or webdataset.")]
 Split = Annotated[str | None, typer.Option(help="The split, where a source has several (ScienceQA, Parquet shards).")]
 PoolDir = Annotated[str, typer.Option(help="A POOL folder, made by `vinnow ingest`.")]
+FollowLinks = Annotated[
+    bool, typer.Option("--follow-links", help="Symbolic links below the image root may lead out of it.")
+]

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ..progress import bar, console
-from .app import Format, Out, Sets, Split, app
+from .app import FollowLinks, Format, Out, Sets, Split, app
 
 
 @app.command()
@@ -15,6 +15,7 @@ def ingest(
     images: Annotated[str | None, typer.Option(help="The folder or archive that image paths count from.")] = None,
     format_name: Format = "auto",
     split: Split = None,
+    follow_links: FollowLinks = False,
     sets: Sets = None,
 ) -> None:
     """Turn records into a POOL folder; every row ends there or in `refused.parquet` with a reason.
@@ -25,7 +26,13 @@ def ingest(
     from ...pool.ingest import ingest as work
     from ..config import settings
 
-    given = {"source": source, "image_root": images, "format": format_name, "split": split}
+    given = {
+        "source": source,
+        "image_root": images,
+        "format": format_name,
+        "split": split,
+        "follow_links": follow_links,
+    }
     config = IngestConfig.parse(given | settings(sets))
     with bar("ingest", "rows") as tell:
         report = work(config, out, progress=lambda rows: tell(rows, 0))
@@ -42,6 +49,7 @@ def doctor(
     max_len: Annotated[
         int | None, typer.Option(min=1, help="Warn of longer records: words, or tokens with `--set tokenizer=FOLDER`.")
     ] = None,
+    follow_links: FollowLinks = False,
     sets: Sets = None,
 ) -> None:
     """Say what is wrong with a data set, without writing a pool.
@@ -53,7 +61,13 @@ def doctor(
     from ...store.files import write_json
     from ..config import settings
 
-    given = {"source": source, "image_root": images, "format": format_name, "split": split}
+    given = {
+        "source": source,
+        "image_root": images,
+        "format": format_name,
+        "split": split,
+        "follow_links": follow_links,
+    }
     config = IngestConfig.parse(given | settings(sets))
     with bar("doctor", "rows") as tell:
         report = examine(config, lambda rows: tell(rows, 0), max_len)
