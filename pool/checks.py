@@ -4,38 +4,14 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from ..store.errors import InputError
+from .media import read_media
 from .paths import below_root
+from .refusals import IMAGE, REASONS, ImageError, RefusedError
 
-IMAGE = "<image>"
-REASONS = {
-    "not_an_object": "the record is no JSON object",
-    "no_conversations": "`conversations` is missing, empty or no list",
-    "bad_turn": "a turn is no object with a text in `from` and `value`",
-    "bad_role": "a turn is from neither human nor gpt",
-    "not_alternating": "human and gpt do not take turns, or no gpt turn ends the conversation",
-    "empty_answer": "every answer is empty: nothing could be trained",
-    "bad_image": "`image` is neither a path, a list of paths, nor null",
-    "bad_label": "`source` or `task` is neither a text nor a number",
-    "too_many_images": "several turns carry <image>, but the record has one picture",
-    "image_count": "the record has another number of pictures than of <image> marks",
-    "bad_text": "the text holds characters that UTF-8 cannot (lone surrogates)",
-    "duplicate": "a record with the same picture and turns came before",
-    "image_outside_root": "the image path is absolute, climbs out of the root, or a link leads out",
-    "image_missing": "no such image file",
-    "image_not_a_file": "the image is a folder, a FIFO or a device",
-    "image_empty": "the image file has no bytes",
-    "image_too_large": "the image has more pixels or bytes than allowed",
-    "image_truncated": "the image file is cut off",
-    "image_unreadable": "the image cannot be decoded",
-    "no_trained_token": "no answer token carries loss",
-    "not_encodable": "the record does not fit the model's length or the template",
-    "no_image": "the row has no picture, so there is no attention to one",
-    "no_question": "the question has no text of its own beside its pictures",
-    "not_finite": "a feature became NaN or infinite",
-}
+__all__ = ["IMAGE", "REASONS", "Checked", "ImageError", "RefusedError", "check_record", "infer_source", "source_of"]
+
 _ROLES = ("human", "gpt")
-_KEYS = ("image", "images", "conversations")
+_KEYS = ("image", "images", "conversations", "system", "system_prompt")
 
 
 @dataclass(frozen=True)
@@ -48,30 +24,10 @@ class Checked:
     conversations: list[dict[str, str]]
     extra: dict[str, Any]
 
-
-class RefusedError(InputError):
-    """A record that cannot be used; `reason` is one of `REASONS`."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        assert reason in REASONS, reason
-        super().__init__(detail or REASONS[reason])
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type["RefusedError"], tuple[str, str]]:
-        """Travel between processes with the reason."""
-        return type(self), (self.reason, str(self))
-
-
-class ImageError(InputError):
-    """A picture that cannot be used; `reason` is one of `REASONS`."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
-        """Travel between processes with the reason."""
-        return type(self), (self.reason, str(self))
+    @property
+    def system(self) -> str:
+        """The record's own system prompt, "" without one."""
+        return str(self.extra.get("system", ""))
 
 
 def check_record(raw: Any, root: str | None = None) -> Checked:
@@ -81,8 +37,9 @@ def check_record(raw: Any, root: str | None = None) -> Checked:
     record with a picture but without `<image>` gets one in its first turn (LLaVA would drop the picture); a
     literal `<image>` without a picture, or in an answer, stays text. With several pictures (`image` or `images`
     is a list) each needs a mark of its own, which stays where it stands in the text; without any mark they
-    come first, a line each. `extra` keeps every other key, `id`, `source` and `task` included. An absolute image path
-    under the image root `root` becomes a relative one.
+    come first, a line each. Other spellings of pictures are read first (`media.py`); an absolute image path under the image
+    root `root` becomes a relative one. A system prompt of the record's own ends in `extra["system"]`; `extra` keeps every
+    other key, `id`, `source` and `task` included.
 
     Raises:
         RefusedError: with the reason.
@@ -91,20 +48,47 @@ def check_record(raw: Any, root: str | None = None) -> Checked:
         raise raw
     if not isinstance(raw, dict):
         raise RefusedError("not_an_object", f"found {type(raw).__name__}")
+    raw = read_media(raw)
     images = tuple(below_root(image, root) for image in _images(raw))
-    turns = _turns(raw.get("conversations"))
+    system, turns = read_system(raw)
+    turns = _turns(turns)
     if images:
         turns = _place_image(turns) if len(images) == 1 else _place_images(turns, len(images))
-    extra = {k: v for k, v in raw.items() if k not in _KEYS}
+    extra = {k: v for k, v in raw.items() if k not in _KEYS} | ({"system": system} if system else {})
     source = _label(raw, "source") or infer_source(images[0] if images else None)
     checked = Checked(source, _label(raw, "task") or source, images, turns, extra)
-    text = "".join([source, checked.task, *images, *[t["value"] for t in turns]])
+    text = "".join([source, checked.task, system, *images, *[t["value"] for t in turns]])
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise RefusedError("bad_text", str(error)) from error
     return checked
+
+
+def read_system(raw: dict[str, Any]) -> tuple[str, Any]:
+    """Return the record's own system prompt ("" without one), and its turns without it.
+
+    It may be the key `system` or `system_prompt`, or the first turn's role; where several say something, they must say the
+    same.
+
+    Raises:
+        RefusedError: they do not, or a prompt is no text.
+    """
+    turns, said = raw.get("conversations"), []
+    for key in ("system", "system_prompt"):
+        if raw.get(key) not in (None, ""):
+            said.append((key, raw[key]))
+    first = turns[0] if isinstance(turns, list) and turns else None
+    if isinstance(first, dict) and first.get("from") == "system":
+        said.append(("the first turn", first.get("value")))
+        turns = turns[1:]
+    for where, text in said:
+        if not isinstance(text, str):
+            raise RefusedError("bad_system", f"{where} is {text!r:.80}, no text")
+        if text != said[0][1]:
+            raise RefusedError("bad_system", f"{said[0][0]} says {said[0][1]!r:.60}, {where} {text!r:.60}")
+    return (said[0][1] if said else ""), turns
 
 
 def infer_source(image: str | None) -> str:

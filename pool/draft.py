@@ -89,15 +89,17 @@ def _columns(rows: list[int], kept: list[Checked], count: Counter | None) -> pa.
     if count is not None:
         spoken = [_spoken(t["value"], len(c.images)) for c in kept for t in c.conversations]
         tokens = np.concatenate([[0], np.cumsum(count(spoken))])
-        n_tokens = np.diff(tokens[ends]).astype(np.int32)
+        n_tokens = np.diff(tokens[ends]).astype(np.int32) + np.array(count([c.system for c in kept]), np.int32)
     columns = {
         "row": pa.array(rows, pa.int64()),
-        "content": pa.array([content_of(image_value(c.images), c.conversations) for c in kept], pa.binary(16)),
+        "content": pa.array(
+            [content_of(image_value(c.images), c.conversations, c.system) for c in kept], pa.binary(16)
+        ),
         "source": pa.array([c.source for c in kept], pa.string()),
         "task": pa.array([c.task for c in kept], pa.string()),
         "images": pa.array([c.images for c in kept], pa.list_(pa.string())),
         "conversations": pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), turns),
-        "n_chars": pa.array(np.diff(sizes[ends]).astype(np.int64)),
+        "n_chars": pa.array(np.diff(sizes[ends]).astype(np.int64) + [len(c.system) for c in kept]),
         # ASCII escapes hold even a lone surrogate, which Parquet's UTF-8 cannot
         "extra": pa.array([json.dumps(c.extra) for c in kept], pa.string()),
         "n_tokens": pa.nulls(len(kept), pa.int32()) if n_tokens is None else pa.array(n_tokens),

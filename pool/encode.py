@@ -96,7 +96,8 @@ class Encoder:
                 this record.
         """
         try:
-            segments = self.template.segments(record.conversations, bool(record.images))
+            template = self.template.with_system(record.system)
+            segments = template.segments(record.conversations, bool(record.images))
         except InputError as error:
             raise EncodeError(f"record {record.sample_id}: {error}") from error
         ids_T, labels_T = self._tokenise(record, segments)
@@ -118,7 +119,10 @@ class Encoder:
         Raises:
             EncodeError: the prompt is longer than `max_len`.
         """
-        segments = self.template.prompt(record.conversations, bool(record.images))
+        try:
+            segments = self.template.with_system(record.system).prompt(record.conversations, bool(record.images))
+        except InputError as error:
+            raise EncodeError(f"record {record.sample_id}: {error}") from error
         if mark_question:
             segments = [part for segment in segments for part in _marked(segment)]
         shown = sum(s.kind == "image" for s in segments)

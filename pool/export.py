@@ -90,8 +90,7 @@ def to_sharegpt(record: Record) -> dict[str, Any]:
 
     A system prompt that the source carried is the first message.
     """
-    system = record.extra.get("system")
-    messages = [{"role": "system", "content": system}] if isinstance(system, str) and system else []
+    messages = [{"role": "system", "content": record.system}] if record.system else []
     messages += [{"role": _ROLES[t["from"]], "content": t["value"]} for t in record.conversations]
     return {"id": _name(record), "messages": messages, "images": list(record.images)}
 
@@ -162,7 +161,8 @@ def _row(record: Record, root: str | None, embed: bool) -> dict[str, Any]:
         "id": _name(record),
         "source": record.source,
         "task": record.task,
-        "conversations": record.conversations,
+        # a column of its own would be empty in nearly every row; as a first turn it is what other readers know
+        "conversations": ([{"from": "system", "value": record.system}] if record.system else []) + record.conversations,
         "images": images,
         "extra": json.dumps(record.extra),
     }

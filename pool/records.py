@@ -15,6 +15,12 @@ class Record:
     conversations: list[dict[str, str]]
     extra: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def system(self) -> str:
+        """The record's own system prompt, "" without one; it takes the place of the template's."""
+        found = self.extra.get("system")
+        return found if isinstance(found, str) else ""
+
 
 def image_value(images: tuple[str, ...]) -> str | list[str] | None:
     """Return what LLaVA's key `image` holds: a path, a list of several, or null; content ids are made from it."""

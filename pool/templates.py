@@ -6,7 +6,7 @@ text. Trained are an answer and its end mark; an empty answer trains nothing, it
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -36,7 +36,7 @@ class Template:
 
     `tokens`: special tokens that it places, each of which the tokenizer must know as one id; the first one ends an
     answer. Without any, answers end in the tokenizer's own end. `bos`: a row begins with the tokenizer's beginning
-    token, where it has one.
+    token, where it has one. `told`: it has a place for a system prompt, which a record's own then takes.
     """
 
     name: str
@@ -45,6 +45,23 @@ class Template:
     opening: Callable[["Template", Turns, bool], list[Segment]]
     tokens: tuple[str, ...] = ()
     bos: bool = True
+    told: bool = True
+
+    def with_system(self, system: str) -> "Template":
+        """Return the template with a record's own system prompt in place of its own; itself for an empty one.
+
+        Raises:
+            InputError: it has no place for one.
+        """
+        if not system:
+            return self
+        if not self.told:
+            fits = ", ".join(t.name for t in TEMPLATES.values() if t.told)
+            raise InputError(
+                f"template {self.name!r} has no place for a system prompt, and the record has one ({system[:60]!r}): "
+                f"take one of {fits}, or remove the prompt from the data."
+            )
+        return replace(self, system=system)
 
     @property
     def end(self) -> Segment:
@@ -185,7 +202,7 @@ _CHATML, _GEMMA = {"roles": ("user", "assistant")}, {"roles": ("user", "model")}
 
 _ALL = (
     Template("v1", V1_SYSTEM, _vicuna, _vicuna_open),
-    Template("plain", "", _plain, _plain_open),
+    Template("plain", "", _plain, _plain_open, told=False),
     Template(
         "llava_llama_2",
         LLAMA_2_SYSTEM,
@@ -194,7 +211,7 @@ _ALL = (
         ("</s>", "<s>"),
     ),
     # [INST] is text, as in LLaVA and in Mistral's tokenizers up to v0.2
-    Template("mistral_instruct", "", partial(_llama_2, between=[]), _llama_2_open, ("</s>",)),
+    Template("mistral_instruct", "", partial(_llama_2, between=[]), _llama_2_open, ("</s>",), told=False),
     Template(
         "chatml",
         CHATML_SYSTEM,
@@ -206,7 +223,12 @@ _ALL = (
     # phi-2's beginning token is <|endoftext|> too, and its tokenizer never places it
     Template("phi", V1_SYSTEM, _vicuna, _vicuna_open, ("<|endoftext|>",), bos=False),
     Template(
-        "gemma", "", partial(_turns, **_GEMMA), partial(_turns_open, **_GEMMA), ("<end_of_turn>", "<start_of_turn>")
+        "gemma",
+        "",
+        partial(_turns, **_GEMMA),
+        partial(_turns_open, **_GEMMA),
+        ("<end_of_turn>", "<start_of_turn>"),
+        told=False,
     ),
 )
 TEMPLATES = {template.name: template for template in _ALL}

@@ -11,13 +11,16 @@ import numpy as np
 from .files import digest
 
 
-def canonical(image: str | Sequence[str] | None, conversations: Sequence[dict[str, str]]) -> bytes:
+def canonical(image: str | Sequence[str] | None, conversations: Sequence[dict[str, str]], system: str = "") -> bytes:
     """Return the bytes that identify a record: its image paths and its turns; not its `id`, which repeats in mix665k.
 
-    One image is its path, not a list of one: such ids are those of pools that knew one image only.
+    One image is its path, not a list of one: such ids are those of pools that knew one image only. A system prompt of the
+    record's own is a turn before the others.
     """
     # as json.dumps([image, [[from, value], …]]) without spaces or escapes beyond JSON's own, in a fifth of its time
     turns = ",".join([f"[{quoted(t['from'])},{quoted(t['value'])}]" for t in conversations])
+    if system:
+        turns = f'["system",{quoted(system)}],{turns}'
     if image is None:
         shown = "null"
     else:
@@ -25,9 +28,9 @@ def canonical(image: str | Sequence[str] | None, conversations: Sequence[dict[st
     return f"[{shown},[{turns}]]".encode("utf-8", "surrogatepass")
 
 
-def content_of(image: str | Sequence[str] | None, conversations: Sequence[dict[str, str]]) -> bytes:
+def content_of(image: str | Sequence[str] | None, conversations: Sequence[dict[str, str]], system: str = "") -> bytes:
     """Return 16 bytes that stand for a record's content."""
-    return hashlib.blake2b(canonical(image, conversations), digest_size=16).digest()
+    return hashlib.blake2b(canonical(image, conversations, system), digest_size=16).digest()
 
 
 def id_of(content: bytes, occurrence: int) -> int:

@@ -49,7 +49,7 @@ def _truncated(record: dict[str, Any], image_dir: str, name: str) -> None:
 
 
 def _bad_role(record: dict[str, Any], image_dir: str, name: str) -> None:
-    record["conversations"][0]["from"] = "system"
+    record["conversations"][0]["from"] = "narrator"
 
 
 def _outside(record: dict[str, Any], image_dir: str, name: str) -> None:

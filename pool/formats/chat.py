@@ -2,17 +2,23 @@
 
 from typing import Any
 
-from ..checks import IMAGE
+from ..media import OTHER_MEDIA, PICTURE_KEYS, picture_name
+from ..refusals import IMAGE, RefusedError
+
+_TEXTS, _PICTURES = (
+    ("text", "input_text", "output_text"),
+    ("image", "image_url", "input_image", "img", "picture", "image_file"),
+)
 
 # others (function_call, observation, tool) stay, and the check refuses them
-ROLES = {"user": "human", "assistant": "gpt"}
+ROLES = {"user": "human", "assistant": "gpt", "model": "gpt", "bot": "gpt"}
 
 
 def to_llava(raw: Any) -> Any:
     """Return a record in LLaVA's keys; what is damaged stays as it is, for `check_record` to say why.
 
-    A leading system turn goes to the key `system`. Content in parts becomes one text, `<image>` and a newline
-    where a part is a picture; pictures named there are the record's when it names none itself.
+    A leading system turn stays one. Content in parts becomes one text, `<image>` and a newline where a part is a picture;
+    pictures named there are the record's. A part that is no text and no picture is a `RefusedError` in the record's place.
     """
     if not isinstance(raw, dict):
         return raw
@@ -22,12 +28,15 @@ def to_llava(raw: Any) -> Any:
     if not isinstance(turns, list):
         return rest | {"conversations": turns}
     named: list[str] = []
-    found = [_turn(t, named) for t in turns]
-    first = found[0] if found else None
-    if isinstance(first, dict) and first["from"] == "system" and rest.get("system") in (None, "", first["value"]):
-        rest["system"] = first["value"]
-        found = found[1:]
-    if named and not rest.get("images") and not rest.get("image"):
+    try:
+        found = [_turn(t, named) for t in turns]
+    except RefusedError as error:
+        return error
+    if named:
+        given = rest.get("images") or rest.get("image")
+        names = given if isinstance(given, list) else [given]
+        if given and names != named:
+            return RefusedError("bad_image", f"turns name {named!r:.80}, the record {names!r:.80}")
         rest["images"] = named
     return rest | {"conversations": found}
 
@@ -55,14 +64,36 @@ def _turn(turn: Any, named: list[str]) -> Any:
 
 
 def _join(parts: list[Any], named: list[str]) -> str | None:
+    """Return parts of a turn as one text; pictures that they name go to `named`.
+
+    Raises:
+        RefusedError: a part is a video, a sound, a call, or of an unknown type.
+    """
     texts = []
     for part in parts:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind == "text" and isinstance(part.get("text"), str):
-            texts.append(part["text"])
-        elif kind == "image":
-            texts.append(f"{IMAGE}\n")
-            named += [part["image"]] if isinstance(part.get("image"), str) else []
-        else:
+        if isinstance(part, str):
+            texts.append(part)
+            continue
+        if not isinstance(part, dict):
             return None  # no text: the turn is refused
+        kind = part.get("type")
+        if kind in _TEXTS or (kind is None and isinstance(part.get("text"), str)):
+            text = part.get("text", part.get("content"))
+            if not isinstance(text, str):
+                return None
+            texts.append(text)
+        elif kind in _PICTURES or (kind is None and any(part.get(k) for k in PICTURE_KEYS)):
+            texts.append(f"{IMAGE}\n")
+            named += _pictures(part)
+        elif kind in OTHER_MEDIA or any(part.get(k) for k in OTHER_MEDIA):
+            raise RefusedError("unsupported_media", f"a turn holds a part {part!r:.80}; only pictures are read")
+        else:
+            raise RefusedError("bad_turn", f"a turn holds a part of unknown type {kind!r:.40}: {part!r:.80}")
     return "".join(texts)
+
+
+def _pictures(part: dict[str, Any]) -> list[str]:
+    """Return the picture that a part names; none for a bare mark, whose picture the record names itself."""
+    said = {k: v for k, v in part.items() if k not in ("type", "detail", "index", "min_pixels", "max_pixels") and v}
+    said.pop("text", None)
+    return [picture_name(said, "a part of a turn")] if said else []

@@ -149,7 +149,7 @@ def test_other_roles_are_refused(tmp_path):
     (tmp_path / "r.json").write_text(json.dumps(rows))
     ingest(IngestConfig(source=str(tmp_path / "r.json"), format="sharegpt"), str(tmp_path / "made"))
     refused = read_rows(tmp_path / "made/refused.parquet", REFUSED).to_pylist()
-    reasons = ["bad_role", "bad_role", "bad_role", "bad_turn", "no_conversations", "not_an_object"]
+    reasons = ["bad_role", "bad_role", "bad_system", "unsupported_media", "no_conversations", "not_an_object"]
     assert [(r["row"], r["reason"]) for r in refused] == list(enumerate(reasons, 1))
 
 

@@ -28,7 +28,7 @@ def damaged(tmp_path):
     bad = [
         ("not_an_object", "", ["a", "list"]),
         ("no_conversations", "text", {"id": "x", "conversations": None}),
-        ("bad_role", "mine", {"source": "mine", "conversations": [{"from": "system", "value": "s"}]}),
+        ("bad_role", "mine", {"source": "mine", "conversations": [{"from": "tool", "value": "s"}]}),
         ("bad_image", "", {"image": 5, "conversations": talk("q", "a")}),
         ("image_missing", "coco", {"image": "coco/none.png", "conversations": talk("q", "a")}),
         ("image_truncated", "pics", {"image": "pics/cut.png", "conversations": talk("q", "a")}),
