@@ -102,6 +102,7 @@ def train(
     """
     from ..actors.cluster import RayConfig, ensure_ray
     from ..train.config import TrainConfig
+    from ..train.run import refuse_early
     from ..train.run import train as work
     from .config import apply_set, read_yaml
     from .watch import training_bar
@@ -111,6 +112,7 @@ def train(
         apply_set(values, entry)
     ray = RayConfig.parse(values.pop("ray", {}), "ray")
     parsed = TrainConfig.parse(values)
+    refuse_early(parsed, out)
     ensure_ray(ray)
     with training_bar(os.path.basename(out), out):
         report = work(parsed, out)
@@ -280,11 +282,11 @@ def evaluate(
     from ..actors.cluster import RayConfig, ensure_ray
     from ..evaluate.config import IMBALANCE, EvalConfig
     from ..evaluate.run import evaluate as work
-    from ..models.load import model_digest
+    from ..models.check import checked_digest
     from .config import settings
     from .imbalance import run_imbalance
 
-    given = {"model": os.path.abspath(model), "pool": os.path.abspath(pool), "run": model_digest(model)}
+    given = {"model": os.path.abspath(model), "pool": os.path.abspath(pool), "run": checked_digest(model)}
     values = given | {"benchmark": benchmark} | settings(sets)
     ray = RayConfig.parse(values.pop("ray", {}), "ray")
     if values["benchmark"] == IMBALANCE:

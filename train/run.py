@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..models.load import ADAPTER, adapter_base, check_folder, load_processor
-from ..models.mores_files import MORES
+from ..models.check import check_model
+from ..models.folders import ADAPTER, MORES, adapter_base, check_folder
+from ..models.load import load_processor
 from ..store.errors import InputError, VinnowError
 from ..store.files import exists, join, read_json, write_json
 from .config import TrainConfig
@@ -103,6 +104,15 @@ def train(config: TrainConfig, out: str, callbacks: Sequence[Any] = ()) -> Train
     report = _collect(config, out, time.perf_counter() - start)
     write_json(join(out, REPORT), asdict(report))
     return report
+
+
+def refuse_early(config: TrainConfig, out: str) -> None:
+    """Refuse what `train` would refuse before its first step: for callers that start Ray themselves. Errors: as there."""
+    out = os.path.abspath(out)
+    if exists(join(out, REPORT)):
+        _refuse_other(config, out)
+    else:
+        _check_inputs(config)
 
 
 def _fit(config: TrainConfig, out: str, callbacks: Sequence[Any]) -> None:
@@ -199,6 +209,7 @@ def _check_inputs(config: TrainConfig) -> None:
             f"{config.model!r} is a model with MoReS, which a training cannot build on: its steering depends on positions "
             f"and cannot be merged. Give the model underneath ({read_json(folder / MORES)['base']!r})."
         )
+    check_model(config.model)
     check_trackers(list(config.trackers))
     if config.validation is not None:
         held_out(config)
