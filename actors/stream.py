@@ -56,8 +56,8 @@ def make_spec(
     influence.
 
     Raises:
-        InputError: no checkpoint, one that is missing, damaged or at odds with its processor, two with one step; influence without a target pool; a mode that
-            needs Adam's moments where a checkpoint has none.
+        InputError: no checkpoint, one that is missing, damaged or at odds with its processor, two with one step;
+            influence without a target pool; a mode that needs Adam's moments where a checkpoint has none.
     """
     if targets:
         config = config.for_targets()

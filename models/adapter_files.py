@@ -91,8 +91,8 @@ def put_others(model: Any, folder: Path, needed: bool = False) -> None:
         raise InputError(f"{str(folder)!r} holds {NON_LORA} and {NON_LORA_BIN}; remove the one that is stale.")
     if needed and not found:
         raise InputError(
-            f"{str(folder)!r} is a LoRA of LLaVA's own code, and {NON_LORA_BIN} (its trained projector) is missing: copy it "
-            "there too."
+            f"{str(folder)!r} is a LoRA of LLaVA's own code, and {NON_LORA_BIN} (its trained projector) is missing: copy "
+            "it there too."
         )
     listed = folder / NON_LORA_NAMES
     if listed.is_file() and not found:
@@ -194,8 +194,8 @@ def _config(folder: Path) -> Any:
         raise InputError(f"{str(folder / ADAPTER)!r} is no config that PEFT reads: {error}.") from error
     if config.is_prompt_learning or getattr(config, "target_modules", None) is None:
         raise InputError(
-            f"{str(folder / ADAPTER)!r}: {config.peft_type.value} adapters are not on modules of the model (target_modules); "
-            "only those can be read."
+            f"{str(folder / ADAPTER)!r}: {config.peft_type.value} adapters are not on modules of the model "
+            "(target_modules); only those can be read."
         )
     config.inference_mode = True
     return config
@@ -230,5 +230,7 @@ def _saved(wrapped: Any) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[in
     wanted = shapes_of(get_peft_model_state_dict(wrapped, save_embedding_layers=False).items())
     there = {n.replace(".default", ""): s for n, s in shapes_of(wrapped.state_dict().items()).items()}
     # embeddings that PEFT writes along when they were resized, or are a target
-    beside = {n: s for n, s in there.items() if re.search(r"\b(embed_tokens|lm_head)(\.base_layer)?\.(weight|bias)$", n)}
+    beside = {
+        n: s for n, s in there.items() if re.search(r"\b(embed_tokens|lm_head)(\.base_layer)?\.(weight|bias)$", n)
+    }
     return wanted, beside

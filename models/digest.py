@@ -2,7 +2,7 @@
 
 Weights, adapters and their settings (alpha!), the processor and the tokenizer, down to the base. JSON is digested by its
 values: neither the order of keys nor white space counts, nor paths, hosts and versions that saving wrote into it, so that
-a folder copied elsewhere keeps its name. Readmes, logs, optimizers and Adam's moments (`moments.state_digest`) do not count.
+a folder copied elsewhere keeps its name. Readmes, logs, optimizers and moments (`moments.state_digest`) do not count.
 """
 
 import json

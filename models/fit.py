@@ -65,7 +65,7 @@ def check_fit(config: Any, processor: Any, path: str) -> None:
     """
     root, home = chain(path)[-1], processor_folder(path)
     faults = [
-        *_token_faults(config, processor, read_object(root / "config.json")),
+        *_token_faults(config, processor, read_object(root / "config.json"), home),
         *_word_faults(config, processor),
         *_picture_faults(config, processor, home),
     ]
@@ -78,8 +78,12 @@ def check_fit(config: Any, processor: Any, path: str) -> None:
         )
 
 
-def _token_faults(config: Any, processor: Any, raw: dict[str, Any]) -> list[str]:
+def _token_faults(config: Any, processor: Any, raw: dict[str, Any], home: Path) -> list[str]:
     tokenizer, token = processor.tokenizer, processor.image_token
+    file = home / "processor_config.json"
+    asked = read_object(file).get("image_token") if file.is_file() else None
+    if asked is not None and asked != token:
+        return [f"processor_config.json has image_token {asked!r}, tokenizer_config.json has {token!r}"]
     here = processor.image_token_id
     if here is None or tokenizer.convert_ids_to_tokens(int(here)) != token:
         return [f"the tokenizer does not know the image token {token!r} (processor_config.json: image_token)"]
@@ -128,7 +132,9 @@ def _picture_faults(config: Any, processor: Any, home: Path) -> list[str]:
     least = min(_sides(images.size), default=0)
     if images.do_resize and images.do_center_crop and 0 < least < max(crop):
         faults.append(f"{file} has size {least}, less than crop_size {max(crop)}: pictures would get a black border")
-    faults += [f"{file} has {n} false, and pictures are always so treated" for n in _ALWAYS if getattr(images, n) is False]
+    faults += [
+        f"{file} has {n} false, and pictures are always so treated" for n in _ALWAYS if getattr(images, n) is False
+    ]
     if processor.patch_size != vision.patch_size:
         faults.append(
             f"config.json has vision_config.patch_size {vision.patch_size}, processor_config.json has patch_size "
@@ -137,9 +143,7 @@ def _picture_faults(config: Any, processor: Any, home: Path) -> list[str]:
     asked, told = processor.vision_feature_select_strategy, config.vision_feature_select_strategy
     # a connector with queries gives their number, whatever it is fed (family/processor.py)
     if asked != told and connector_of(config).linears() is not None:
-        faults.append(
-            f"config.json has vision_feature_select_strategy {told!r}, processor_config.json has {asked!r}"
-        )
+        faults.append(f"config.json has vision_feature_select_strategy {told!r}, processor_config.json has {asked!r}")
     return faults
 
 

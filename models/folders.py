@@ -1,4 +1,4 @@
-"""A checkpoint's folder before anything is loaded: its kind, the folder underneath, and whether its files are what they say.
+"""A checkpoint's folder before anything is loaded: its kind, the folders underneath, and what its small files say.
 
 Four kinds: a whole model, and three that name a base: a PEFT adapter, the trained weights of one training alone
 (`trained.py`), and MoReS (`mores_files.py`). Only the first bytes, headers and JSON are read here.
@@ -38,9 +38,9 @@ _LFS = b"version https://git-lfs"
 # model types of LLaVA's own classes and their offspring, which Hugging Face's class does not read
 _FOREIGN = ("llava_", "tinyllava", "tiny_llava", "bunny", "mipha")
 _CONVERT = (
-    "it is a checkpoint of LLaVA's own code, not of Hugging Face's class: take one that was converted (llava-hf/…), convert "
-    "it with transformers' convert_llava_weights_to_hf.py, or build one with `vinnow build` and take its projector with "
-    "`vinnow merge --projector`"
+    "it is a checkpoint of LLaVA's own code, not of Hugging Face's class: take one that was converted (llava-hf/…), "
+    "convert it with transformers' convert_llava_weights_to_hf.py, or build one with `vinnow build` and take its projector "
+    "by `vinnow merge --projector`"
 )
 
 
@@ -85,8 +85,8 @@ def adapter_base(folder: Path) -> Path:
     base = Path(name) if os.path.isabs(name) else folder / name
     if not base.is_dir():
         raise InputError(
-            f"{str(folder / ADAPTER)!r}: its base (base_model_name_or_path) is {name!r}, and no such folder is here. Models "
-            "are local folders: set it to the folder of the LLaVA that the adapter was trained on."
+            f"{str(folder / ADAPTER)!r}: its base (base_model_name_or_path) is {name!r}, and no such folder is here. "
+            "Models are local folders: set it to the folder of the LLaVA that the adapter was trained on."
         )
     if base.resolve() == folder.resolve():
         raise InputError(f"{str(folder / ADAPTER)!r} names its own folder as its base model (base_model_name_or_path).")
@@ -183,11 +183,13 @@ def check_head(file: Path) -> None:
         raise InputError(f"{str(file)!r} is empty. Fetch or copy it again.")
     if head.startswith(_LFS):
         raise InputError(
-            f"{str(file)!r} is a git-LFS pointer of {file.stat().st_size} bytes, not the file itself: run `git lfs pull` in "
-            "that folder, or download the file."
+            f"{str(file)!r} is a git-LFS pointer of {file.stat().st_size} bytes, not the file itself: run `git lfs pull` "
+            "in that folder, or download the file."
         )
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise InputError(f"{str(file)!r} is a web page or an error message that was saved under this name. Fetch it again.")
+        raise InputError(
+            f"{str(file)!r} is a web page or an error message that was saved under this name. Fetch it again."
+        )
 
 
 def refuse_foreign(folder: Path, kind: Any) -> None:

@@ -46,7 +46,9 @@ def _check_index(index: Path) -> None:
         raise InputError(f"{str(index)!r} has no weight_map, so its shards are unknown.")
     single = index.with_name(index.name.removesuffix(".index.json"))
     if single.is_file() and single.name not in named.values():
-        raise InputError(f"{str(index.parent)!r} holds {single.name} and an index of other files; remove what is stale.")
+        raise InputError(
+            f"{str(index.parent)!r} holds {single.name} and an index of other files; remove what is stale."
+        )
     for shard in sorted(set(named.values())):
         if not (index.parent / shard).is_file():
             count = sum(v == shard for v in named.values())

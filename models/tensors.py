@@ -34,6 +34,8 @@ def header(file: Path) -> dict[str, list[int]]:
         raise InputError(
             f"{str(file)!r} cannot be loaded, it is damaged or was cut short ({error}). Fetch or copy it again."
         ) from error
+    except RuntimeError as error:  # too large for the memory that may be mapped here
+        raise InputError(f"{str(file)!r} cannot be opened: {error}.") from error
     if not shapes:
         raise InputError(f"{str(file)!r} is empty: it holds no tensor.")
     return shapes

@@ -168,13 +168,15 @@ def test_an_adapter_of_another_rank_or_model_is_refused(twin_path, made, tmp_pat
     folder = folders.copied(made["adapter"], tmp_path / "rank")
     config = json.loads((tmp_path / "rank" / "adapter_config.json").read_text())
     (tmp_path / "rank" / "adapter_config.json").write_text(json.dumps(config | {"r": 2}))
-    with pytest.raises(InputError, match=r"Of another shape: base_model\.model.*lora_A\.weight \[4, 64\] for \[2, 64\]"):
+    with pytest.raises(
+        InputError, match=r"Of another shape: base_model\.model.*lora_A\.weight \[4, 64\] for \[2, 64\]"
+    ):
         check_model(folder)
     (tmp_path / "rank" / "adapter_config.json").write_text(json.dumps(config | {"target_modules": ["no_proj"]}))
     with pytest.raises(InputError, match=r"adapter_config\.json' does not fit its base"):
         load(folder)
     (tmp_path / "rank" / "adapter_config.json").write_text(json.dumps({"peft_type": "PROMPT_TUNING"}))
-    with pytest.raises(InputError, match="does not name its base|not on modules"):
+    with pytest.raises(InputError, match="does not name its base"):
         load(folder)
 
 

@@ -94,7 +94,9 @@ def test_a_price_is_no_part_of_a_run_s_identity(values):
 
 
 def test_a_model_without_formulas_is_planned_without_a_price(values, tmp_path):
-    path = build_twin(str(tmp_path / "phi"), ["USER: what is this? ASSISTANT: red"] * 9, TwinConfig(llm="phi", layers=1))
+    path = build_twin(
+        str(tmp_path / "phi"), ["USER: what is this? ASSISTANT: red"] * 9, TwinConfig(llm="phi", layers=1)
+    )
     changed = values | {"out": str(tmp_path / "new"), "model": {"path": path}}
     plan = make_plan(resolve(json.loads(json.dumps(changed))))
     proxy = next(line for line in plan if line.stage == "proxy")
