@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from ..models.check import check_model
 from ..models.load import load_processor, model_digest
 from ..models.shape import hidden_size
 from ..models.taps.forward import pooled_width
@@ -55,8 +56,8 @@ def make_spec(
     influence.
 
     Raises:
-        InputError: no checkpoint, one that is missing, two with one step; influence without a target pool; a mode that
-            needs Adam's moments where a checkpoint has none.
+        InputError: no checkpoint, one that is missing, damaged or at odds with its processor, two with one step;
+            influence without a target pool; a mode that needs Adam's moments where a checkpoint has none.
     """
     if targets:
         config = config.for_targets()
@@ -66,6 +67,8 @@ def make_spec(
     steps = [c.step for c in checkpoints]
     if len(set(steps)) != len(steps):
         raise InputError(f"two checkpoints have the same step: {steps}.")
+    for checkpoint in checkpoints:
+        check_model(checkpoint.path)
     text = Encoder(
         load_processor(checkpoints[0].path), config.template, config.max_len, config.image_mode, config.pictures
     ).recipe()

@@ -46,10 +46,10 @@ def make_mode(model: Any, config: FeatureConfig, checkpoint: CheckpointRef) -> T
     if config.mode not in NEED_MOMENTS:
         return make_transform(config.mode, None)
     shapes = {n: p.shape for n, p in parameters_of(pick_linears(model, config.which)).items()}
-    problems = []
+    problems, known = [], {canonical(n): p.shape for n, p in model.named_parameters()}
     for order in _trained(model):
         try:
-            moments = load_moments(checkpoint.optimizer or checkpoint.path, shapes, order)
+            moments = load_moments(checkpoint.optimizer or checkpoint.path, shapes, order, known=known)
         except InputError as error:
             problems.append(error)
         else:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..actors.pool import Stage, stream
-from ..models.load import model_digest
+from ..models.check import checked_digest
 from ..pool.reader import Pool
 from ..store.errors import DamagedError, InputError, KeyMismatchError, MissingRowsError
 from ..store.files import exists, join, list_files, read_json, write_json
@@ -74,7 +74,7 @@ def make_spec(config: EvalConfig, out: str) -> EvalSpec:
     """Resolve what is to be answered; its key holds all that answers depend on, model and pool by digest."""
     model, pool, out = (p if "://" in p else os.path.abspath(p) for p in (config.model, config.pool, out))
     key = {name: str(getattr(config, name)) for name in MATTERS}
-    key |= {"model": model_digest(model), "pool": Pool(pool).digest}
+    key |= {"model": checked_digest(model), "pool": Pool(pool).digest}
     # workers start in other folders than the driver
     config = config.model_copy(update={"model": model, "pool": pool})
     return EvalSpec(config, out, key, "cuda" if config.gpus_per_actor else "cpu")

@@ -14,10 +14,12 @@ import torch
 
 from ..store.errors import InputError
 from .family.connectors import connector_of
+from .folders import NON_LORA_BIN
 from .moment_files import torch_file
 from .parts import base_of
+from .tensors import refuse_misfits, shapes_of
 
-PROJECTOR, NON_LORA_BIN = "mm_projector.bin", "non_lora_trainables.bin"
+PROJECTOR = "mm_projector.bin"
 _KEY = re.compile(r"(?:.*\.)?mm_projector\.(?:(\d+)\.)?(weight|bias)")
 
 
@@ -56,13 +58,8 @@ def put_projector(model: Any, path: str | os.PathLike[str]) -> None:
     """
     mine = dict(base_of(model).model.multi_modal_projector.named_parameters())
     theirs = read_projector(path)
-    shapes = ({n: tuple(t.shape) for n, t in both.items()} for both in (theirs, mine))
-    given, wanted = shapes
-    if given != wanted:
-        raise InputError(
-            f"{str(path)!r} does not fit, it is of a checkpoint of other parts: it holds {given}, the model's projector is "
-            f"{wanted}."
-        )
+    where = f"{str(path)!r}, of a checkpoint of other parts,"
+    refuse_misfits(where, shapes_of(theirs.items()), shapes_of(mine.items()))
     with torch.no_grad():
         for name, weight in theirs.items():
             mine[name].copy_(weight)

@@ -1,29 +1,40 @@
 """Loading LLaVA-family checkpoints from disk: Hugging Face's own classes, local files, safetensors, no remote code.
 
 Parts that its class does not hold are built as config.json says (`family/llava.py`) before weights are read. Four kinds of
-folder: a whole model, a PEFT adapter that names its base, the trained weights of one training alone (`trained.py`), and
-MoReS (`mores_files.py`), which name theirs.
+folder (`folders.py`): a whole model, a PEFT adapter that names its base, the trained weights of one training alone
+(`trained.py`), and MoReS (`mores_files.py`), which name theirs. Every tensor of a file finds its place, or is refused by
+name; on the meta device headers alone are read (`check.py`).
 """
 
-import json
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from hashlib import blake2b
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, LlavaProcessor
+from transformers import AutoConfig, LlavaProcessor
+from transformers.utils import logging
 
 from ..store.errors import InputError, suggest
-from ..store.files import read_json
+from .adapter_files import put_adapter, put_others
+from .digest import model_digest as model_digest
 from .family.llava import class_of
-from .mores_files import MORES, put_mores
+from .fit import check_fit, check_library
+from .folders import ADAPTER as ADAPTER
+from .folders import MOMENTS as MOMENTS
+from .folders import MORES, TRAINED, base_folder, chain, check_folder, marker, refuse_foreign
+from .folders import NON_LORA as NON_LORA
+from .folders import adapter_base as adapter_base
+from .intact import check_files
+from .mores_files import put_mores
 from .parts import base_of
-from .trained import TRAINED, put_trained, trained_base
+from .processor import load_processor as load_processor
+from .tensors import LEGAL_EXTRAS
+from .trained import check_base, put_trained
 
 DTYPES = {
     "float64": torch.float64,
@@ -31,11 +42,6 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-ADAPTER = "adapter_config.json"
-# what a LoRA training changed besides its adapters (the projector), by canonical name
-NON_LORA = "non_lora.safetensors"
-# Adam's moments beside the weights (`moments.py`); no part of what the model computes
-MOMENTS = "moments.safetensors"
 
 
 @dataclass
@@ -60,19 +66,33 @@ def load(
     `quantise="nf4"`: the decoder's Linears in 4 bits (bitsandbytes, double quantisation); not tower, projector or head.
 
     Raises:
-        InputError: no such folder, not a LLaVA, unknown dtype, damaged files, weights missing or unknown to the class.
+        InputError: no such folder, not a LLaVA, unknown dtype, damaged files, weights missing or unknown to the class, a
+            config and a processor that disagree.
     """
-    folder = check_folder(path)
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}{suggest(dtype, DTYPES)}")
+    for folder in chain(path):
+        check_files(folder)
+    model = read_model(path, dtype, attn, _placed(quantise, dtype, device))
+    model = model if quantise else model.to(device)
+    processor = load_processor(path)
+    check_fit(base_of(model).config, processor, path)
+    return Loaded(model.eval(), processor, str(Path(path)))
+
+
+def read_model(path: str, dtype: str, attn: str, more: dict[str, Any]) -> Any:
+    """Return the model of a checkpoint's folder; `more` goes to `from_pretrained`.
+
+    Raises:
+        InputError: its files cannot be loaded, or do not fit.
+    """
+    folder = check_folder(path)
     try:
-        model = _model(folder, dtype, attn, _placed(quantise, dtype, device))
+        return _model(folder, dtype, attn, more)
     except (InputError, torch.OutOfMemoryError):
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise InputError(f"{str(folder)!r} cannot be loaded: {type(error).__name__}: {error}.") from error
-    model = model if quantise else model.to(device)
-    return Loaded(model.eval(), load_processor(path), str(folder))
 
 
 def _placed(quantise: str | None, dtype: str, device: str) -> dict[str, Any]:
@@ -97,127 +117,69 @@ def _placed(quantise: str | None, dtype: str, device: str) -> dict[str, Any]:
 
 
 def _model(folder: Path, dtype: str, attn: str, more: dict[str, Any]) -> Any:
-    if (folder / TRAINED).is_file():
-        model = _model(check_folder(trained_base(folder, model_digest)), dtype, attn, more)
+    kind, base = marker(folder), base_folder(folder)
+    if base is None:
+        return _whole(folder, dtype, attn, more)
+    if kind != ADAPTER and more.get("device_map") != "meta":
+        check_base(folder, base, model_digest, str(kind))
+    model = _model(check_folder(base), dtype, attn, more)
+    if kind == ADAPTER:
+        return put_adapter(model, folder).to(DTYPES[dtype])
+    if kind == TRAINED:
         put_trained(model, folder)
-        return model
-    if (folder / MORES).is_file():
-        model = _model(check_folder(trained_base(folder, model_digest, MORES)), dtype, attn, more)
+    if kind == MORES:
         put_mores(model, folder)
-        if (folder / NON_LORA).is_file():
-            _apply(base_of(model), folder / NON_LORA)
-        return model
-    is_adapter = (folder / ADAPTER).is_file()
-    base = check_folder(adapter_base(folder)) if is_adapter else folder
-    config = AutoConfig.from_pretrained(base, local_files_only=True)
-    if config.model_type != "llava":
-        raise InputError(
-            f"{str(base)!r} is a {config.model_type!r} model, not a LLaVA (LlavaForConditionalGeneration)."
-        )
-    model, info = class_of(config).from_pretrained(
-        base,
-        dtype=DTYPES[dtype],
-        attn_implementation=attn,
-        local_files_only=True,
-        use_safetensors=True,
-        output_loading_info=True,
-        **more,
-    )
-    # transformers only warns about these and goes on with random weights
-    wrong = {k: sorted(info[k])[:5] for k in ("missing_keys", "unexpected_keys", "mismatched_keys") if info.get(k)}
-    if wrong:
-        raise InputError(f"{str(base)!r}: its weights do not fit the model: {wrong}.")
-    if is_adapter:
-        from peft import PeftModel
-
-        if (folder / NON_LORA).is_file():
-            _apply(model, folder / NON_LORA)
-        # PEFT would put adapters of a bfloat16 base into float32, and every product with them
-        model = PeftModel.from_pretrained(model, str(folder), local_files_only=True, autocast_adapter_dtype=False)
-        model.to(DTYPES[dtype])
+        put_others(base_of(model), folder)
     return model
 
 
-def load_processor(path: str) -> LlavaProcessor:
-    """Load tokenizer and image processor (the PIL one: the default class needs torchvision).
+def _whole(folder: Path, dtype: str, attn: str, more: dict[str, Any]) -> Any:
+    check_library(folder)
+    config = read_config(folder)
+    with _quiet(more.get("device_map") == "meta"):
+        model, info = class_of(config).from_pretrained(
+            folder,
+            dtype=DTYPES[dtype],
+            attn_implementation=attn,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            # they are refused below, by name; its own error names none
+            ignore_mismatched_sizes=True,
+            **more,
+        )
+    # transformers only warns about these and goes on with random weights
+    wrong = {k: sorted(map(str, info[k])) for k in ("missing_keys", "mismatched_keys", "error_msgs") if info.get(k)}
+    extra = sorted(n for n in info.get("unexpected_keys", ()) if not n.endswith(LEGAL_EXTRAS))
+    wrong |= {"unexpected_keys": extra} if extra else {}
+    if wrong:
+        said = {k: [*v[:5], *([f"and {len(v) - 5} more"] if len(v) > 5 else [])] for k, v in wrong.items()}
+        raise InputError(f"{str(folder)!r}: its weights do not fit the model: {said}.")
+    return model
+
+
+def read_config(folder: Path) -> Any:
+    """Return a whole model's config.
 
     Raises:
-        InputError: the folder has no processor, or lacks what the number of image tokens is computed from.
+        InputError: it cannot be read, or is not a LLaVA's.
     """
-    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
-
-    folder = check_folder(path)
-    if (folder / ADAPTER).is_file() and not (folder / "tokenizer_config.json").is_file():
-        folder = check_folder(adapter_base(folder))
-    settings = _processor_settings(folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        images = LlavaImageProcessorPil.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{str(folder)!r} has no usable tokenizer or image processor: {error}.") from error
-    if not settings.get("patch_size"):
-        raise InputError(f"{str(folder)!r}: processor_config.json lacks patch_size, so image tokens cannot be counted.")
-    known = ("patch_size", "vision_feature_select_strategy", "num_additional_image_tokens", "image_token")
-    return LlavaProcessor(images, tokenizer, **{k: settings[k] for k in known if k in settings})
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{str(folder / 'config.json')!r} cannot be read: {error}.") from error
+    refuse_foreign(folder, config.model_type)
+    return config
 
 
-def model_digest(path: str) -> str:
-    """Digest a checkpoint's content (weights and config, base included for an adapter): 16 hexadecimal digits."""
-    folder = check_folder(path)
-    h = blake2b(digest_size=8)
-    names = sorted(n for n in folder.glob("*.safetensors") if n.name != MOMENTS)
-    if (folder / TRAINED).is_file():
-        h.update(str(read_json(folder / TRAINED)["base_digest"]).encode())
-    elif (folder / MORES).is_file():
-        facts = read_json(folder / MORES)
-        # the spec says which tokens are steered, which the weights do not
-        h.update(json.dumps([facts["base_digest"], facts["spec"]], sort_keys=True).encode())
-    elif (folder / ADAPTER).is_file():
-        h.update(model_digest(str(adapter_base(folder))).encode())
-    else:
-        names = [folder / "config.json", *names]
-    # a base of 14 GB is read once a process, not once for each checkpoint that names it
-    h.update(_content(tuple((str(n), n.stat().st_size, n.stat().st_mtime_ns) for n in names)))
-    return h.hexdigest()
-
-
-@lru_cache(256)
-def _content(files: tuple[tuple[str, int, int], ...]) -> bytes:
-    h = blake2b(digest_size=8)
-    for name in (Path(file) for file, _, _ in files):
-        h.update(name.name.encode())
-        with name.open("rb") as source:
-            while block := source.read(1 << 24):
-                h.update(block)
-    return h.digest()
-
-
-def check_folder(path: str | os.PathLike[str]) -> Path:
-    """Return the checkpoint's folder, or say what is wrong with it."""
-    folder = Path(path)
-    if not folder.is_dir():
-        raise InputError(f"no checkpoint at {str(path)!r}: there is no such folder. Train one with `vinnow train`.")
-    if not (folder / "config.json").is_file() and not (folder / ADAPTER).is_file():
-        raise InputError(f"{str(path)!r} is no checkpoint: it has neither config.json nor {ADAPTER}.")
-    return folder
-
-
-def _processor_settings(folder: Path) -> dict[str, Any]:
-    file = folder / "processor_config.json"
-    return read_json(file) if file.is_file() else {}
-
-
-def adapter_base(folder: Path) -> Path:
-    """Return the base checkpoint that an adapter names; a relative path counts from the adapter's folder."""
-    base = read_json(folder / ADAPTER).get("base_model_name_or_path")
-    if not base:
-        raise InputError(f"{str(folder / ADAPTER)!r} does not name its base model (base_model_name_or_path).")
-    return Path(base) if os.path.isabs(base) else folder / base
-
-
-def _apply(model: Any, file: Path) -> None:
-    from safetensors.torch import load_file
-
-    result = model.load_state_dict(load_file(file), strict=False)
-    if result.unexpected_keys:
-        raise InputError(f"{str(file)!r} holds weights that the model does not have: {result.unexpected_keys[:5]}.")
+@contextmanager
+def _quiet(quiet: bool) -> Iterator[None]:
+    """Let transformers count no weights on the terminal while headers are looked at."""
+    shown = logging.is_progress_bar_enabled()
+    if quiet and shown:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if quiet and shown:
+            logging.enable_progress_bar()

@@ -4,10 +4,10 @@ import os
 
 from ..store.errors import InputError
 from ..store.files import whole_folder
+from .check import check_model
+from .folders import ADAPTER, MORES, TRAINED, check_folder
 from .llava_files import put_projector
-from .load import ADAPTER, check_folder, load
-from .mores_files import MORES
-from .trained import TRAINED
+from .load import load
 
 
 def merge(path: str, out: str, projector: str | None = None, dtype: str = "float32") -> str:
@@ -31,6 +31,7 @@ def merge(path: str, out: str, projector: str | None = None, dtype: str = "float
         )
     if os.path.exists(out):
         raise InputError(f"{out!r} is there already; give another folder.")
+    check_model(path)
     loaded = load(path, dtype)
     model = loaded.model
     if projector is not None:

@@ -8,13 +8,14 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..store.errors import InputError
+from .folders import check_head
 from .parts import part_of
 
 KINDS = ("exp_avg", "exp_avg_sq")
@@ -25,11 +26,15 @@ _NO_DECAY = re.compile(r"bias|norm")
 
 @dataclass(frozen=True)
 class Found:
-    """An optimizer file: the names in it, `entry(name)` → `exp_avg`, `exp_avg_sq` and `step`, and its hyperparameters."""
+    """An optimizer file: the names in it, `entry(name)` → `exp_avg`, `exp_avg_sq` and `step`, and its hyperparameters.
+
+    `sizes`: shapes by name, where they are known without reading.
+    """
 
     names: Sequence[str]
     entry: Callable[[str], Mapping[str, Any]]
     groups: Sequence[Mapping[str, Any]]
+    sizes: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 def torch_file(file: Path) -> dict[str, Any]:
@@ -38,6 +43,7 @@ def torch_file(file: Path) -> dict[str, Any]:
     Raises:
         InputError: it is no such file, or carries other classes.
     """
+    check_head(file)
     if not zipfile.is_zipfile(file):
         raise InputError(f"{str(file)!r} is no file of torch.save (or a torch before 1.6 wrote it). Save it again.")
     classes = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))

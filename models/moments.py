@@ -19,10 +19,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..store.errors import InputError
-from .load import MOMENTS
+from .folders import MOMENTS
 from .moment_files import KINDS, Found, read_state, torch_file
 from .moment_zero import MODELS, SHARDS, model_file, read_zero, zero_files
 from .parts import canonical
+from .tensors import header, refuse_misfits
 
 _FILES = (MOMENTS, "optimizer.pt", "optimizer.bin")
 _WRAPPERS = re.compile(
@@ -61,18 +62,22 @@ def load_moments(
     shapes: Mapping[str, torch.Size],
     order: Iterable[str] | Mapping[str, torch.Size] | None = None,
     device: str | torch.device = "cpu",
+    known: Mapping[str, torch.Size] | None = None,
 ) -> Moments:
     """Load the moments of the parameters in `shapes` (canonical name → shape) from a file or a checkpoint's folder.
 
     `order`: canonical names of all parameters that were trained, in `named_parameters()` order, for files keyed by index;
-    with their shapes, more is checked. None: those in `shapes` were all.
+    with their shapes, more is checked. None: those in `shapes` were all. `known`: all of the model's parameters; moments of
+    others are refused.
 
     Raises:
-        InputError: no such state, not Adam's, ambiguous, a parameter is missing or has another shape.
+        InputError: no such state, damaged, not Adam's, ambiguous, a parameter is missing, unknown or has another shape.
     """
     state = find_state(path)
     found = _read(state, shapes, order)
     names = _match(found.names, shapes, str(state))
+    if known is not None:
+        _refuse_unknown(found, known, str(state))
     moments: dict[str, dict[str, torch.Tensor]] = {k: {} for k in KINDS}
     steps = {}
     for name, shape in shapes.items():
@@ -154,18 +159,22 @@ def _read(state: Path, shapes: Mapping[str, torch.Size], order: Any) -> Found:
 
 
 def _read_ours(file: Path) -> Found:
+    sizes = header(file)
     source: Any = safe_open(str(file), "pt")
     facts = source.metadata() or {}
     if not {"step", "betas", "eps"} <= set(facts):
         raise InputError(f"{str(file)!r} was not written as moments: its metadata lacks step, betas or eps.")
-    keys = set(source.keys())
+    keys = set(sizes)
+    first, second = ({k.split("/", 1)[1]: sizes[k] for k in keys if k.startswith(f"{kind}/")} for kind in KINDS)
+    others = keys - {f"{kind}/{name}" for kind, names in zip(KINDS, (first, second), strict=True) for name in names}
+    refuse_misfits(f"{str(file)!r}: {KINDS[1]}", second | {k: sizes[k] for k in others}, first)
 
     def entry(name: str) -> dict[str, Any]:
         wanted = {k: f"{k}/{name}" for k in KINDS}
         return {k: source.get_tensor(v) for k, v in wanted.items() if v in keys} | {"step": int(facts["step"])}
 
     group = {"betas": json.loads(facts["betas"]), "eps": json.loads(facts["eps"])}
-    return Found([k.split("/", 1)[1] for k in keys if k.startswith(f"{KINDS[0]}/")], entry, [group])
+    return Found(sorted(first), entry, [group], first)
 
 
 def plain_name(name: str) -> str:
@@ -193,6 +202,17 @@ def _match(names: Iterable[str], wanted: Iterable[str], where: str) -> dict[str,
             "Only parameters that were trained have moments: tap those, or use mode sgd or sign."
         )
     return {n: there[plain_name(n)] for n in wanted}
+
+
+def _refuse_unknown(found: Found, known: Mapping[str, torch.Size], where: str) -> None:
+    mine = {plain_name(n): tuple(s) for n, s in known.items()}
+    extra = [n for n in found.names if plain_name(n) not in mine]
+    sized = {plain_name(n): (n, tuple(s)) for n, s in found.sizes.items()}
+    other = [f"{n} {list(s)} for {list(mine[p])}" for p, (n, s) in sized.items() if p in mine and s != mine[p]]
+    if extra or other:
+        raise InputError(
+            f"{where!r} is of another model: moments that fit nothing: {extra[:5]}; of another shape: {other[:5]}."
+        )
 
 
 def _checked(moment: Any, name: str, shape: torch.Size, where: str) -> torch.Tensor:

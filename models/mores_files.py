@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from ..store.errors import InputError
-from ..store.files import read_json, write_json
+from ..store.files import write_json
+from .folders import MORES, facts_of
 from .mores import MoresSpec, add_mores, mores_of
 from .parts import base_of, part_of
+from .tensors import read_tensors, refuse_misfits, shapes_of
 from .trained import name_base, plain_weights
 
-MORES, WEIGHTS = "mores.json", "mores.safetensors"
+WEIGHTS = "mores.safetensors"
 
 
 def save_mores(model: Any, folder: str, base_digest: str, others: str, dtype: torch.dtype | None = None) -> None:
@@ -30,6 +32,8 @@ def save_mores(model: Any, folder: str, base_digest: str, others: str, dtype: to
     if rest:
         save_file(plain_weights(rest, dtype), os.path.join(folder, others), metadata={"format": "pt"})
     facts = name_base(mores.base, base_digest, folder) | {"spec": mores.spec.model_dump(mode="json")}
+    # a folder that was copied without this file must not pass for one that never had it
+    facts["beside"] = others if rest else None
     write_json(os.path.join(folder, MORES), facts)
 
 
@@ -39,12 +43,18 @@ def put_mores(model: Any, folder: Path) -> None:
     Raises:
         InputError: weights and spec do not fit each other or the base.
     """
-    facts = read_json(folder / MORES)
+    facts = facts_of(folder, MORES)
+    if not isinstance(facts.get("spec"), dict):
+        raise InputError(f"{str(folder / MORES)!r} has no spec: which tokens are steered is unknown.")
+    beside = facts.get("beside")
+    if beside and not (folder / beside).is_file():
+        raise InputError(f"{str(folder)!r} lacks {beside}, which {MORES} says was trained along: copy it there too.")
     mores = add_mores(model, MoresSpec.parse(facts["spec"], f"{folder / MORES}: spec"))
     mores.base = facts["base"]
-    mine, weights = dict(mores.named_parameters()), load_file(folder / WEIGHTS)
-    if {n: p.shape for n, p in mine.items()} != {n: w.shape for n, w in weights.items()}:
-        raise InputError(f"{str(folder / WEIGHTS)!r} does not fit {MORES} or its base: other names or shapes.")
+    mine, file = dict(mores.named_parameters()), folder / WEIGHTS
+    weights = read_tensors(file, next(iter(mine.values())).is_meta)
+    refuse_misfits(f"{str(file)!r} (by the spec in {MORES})", shapes_of(weights.items()), shapes_of(mine.items()))
     with torch.no_grad():
         for name, weight in weights.items():
-            mine[name].copy_(weight)
+            if not mine[name].is_meta:
+                mine[name].copy_(weight)

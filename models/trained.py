@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from ..store.errors import InputError
-from ..store.files import read_json, write_json
+from ..store.files import write_json
+from .folders import TRAINED, facts_of
 from .parts import canonical
+from .tensors import put_tensors, read_tensors
 
-TRAINED, WEIGHTS = "trained.json", "trained.safetensors"
+WEIGHTS = "trained.safetensors"
 
 
 def plain_weights(
@@ -33,47 +35,41 @@ def save_trained(
     """Write the parameters that require gradients, and whose base they change."""
     weights = plain_weights(((n, p) for n, p in named if p.requires_grad), torch.bfloat16)
     save_file(weights, os.path.join(folder, WEIGHTS), metadata={"format": "pt"})
-    facts = name_base(base, base_digest, folder) | {"steps": steps, "weights": len(weights)}
+    facts = name_base(base, base_digest, folder) | {"steps": steps, "weights": len(weights), "names": sorted(weights)}
     write_json(os.path.join(folder, TRAINED), facts)
 
 
 def name_base(base: str, base_digest: str, folder: str) -> dict[str, Any]:
-    """Return what a folder says of the model underneath, for `trained_base`."""
+    """Return what a folder says of the model underneath, for `check_base`."""
     base = os.path.abspath(base)
     # a run's folder that was moved as a whole still finds a base inside it
     return {"base": base, "base_digest": base_digest, "relative": os.path.relpath(base, folder)}
 
 
-def trained_base(folder: Path, digest_of: Callable[[str], str], file: str = TRAINED) -> str:
-    """Return the base that a folder of trained weights (or of MoReS: `file`) belongs to.
+def check_base(folder: Path, base: Path, digest_of: Callable[[str], str], file: str) -> None:
+    """Compare the base that a folder of trained weights (or of MoReS: `file`) was trained from with what is there now.
 
     Raises:
-        InputError: it is neither where it was nor beside the folder, or its weights are others now.
+        InputError: its weights, config or processor are others.
     """
-    facts = read_json(folder / file)
-    places = [facts["base"], os.path.normpath(folder / facts["relative"])]
-    found = [p for p in places if os.path.isdir(p)]
-    if not found:
-        raise InputError(f"{str(folder)!r} holds trained weights alone, and their base is gone: {places[0]!r}.")
-    if digest_of(found[0]) != facts["base_digest"]:
+    if digest_of(str(base)) != facts_of(folder, file)["base_digest"]:
         raise InputError(
-            f"{str(folder)!r} was trained from {found[0]!r}, whose weights are others now. "
-            "Put that model back, or train again."
+            f"{str(folder)!r} was trained from {str(base)!r}, whose weights are others now, or its config or processor "
+            "(or an older vinnow, with other digests, trained it). Put that model back, or train again."
         )
-    return found[0]
 
 
 def put_trained(model: Any, folder: Path) -> None:
     """Copy a folder's trained weights into their base, cast to its type.
 
     Raises:
-        InputError: a weight is unknown to the model, or of another shape.
+        InputError: a weight is unknown to the model, of another shape, or missing.
     """
-    mine = {canonical(n): p for n, p in model.named_parameters()}
-    weights = load_file(folder / WEIGHTS)
-    wrong = [n for n, w in weights.items() if n not in mine or mine[n].shape != w.shape]
-    if wrong or not weights:
-        raise InputError(f"{str(folder / WEIGHTS)!r} does not fit its base: {wrong[:5] or 'it is empty'}.")
-    with torch.no_grad():
-        for name, weight in weights.items():
-            mine[name].copy_(weight)
+    file, facts = folder / WEIGHTS, facts_of(folder, TRAINED)
+    tensors = read_tensors(file, next(model.parameters()).is_meta)
+    put_tensors(model, tensors, repr(str(file)))
+    lost = sorted(set(facts.get("names", ())) - tensors.keys())
+    if lost or len(tensors) != facts.get("weights", len(tensors)):
+        raise InputError(
+            f"{str(file)!r} holds {len(tensors)} tensors, {TRAINED} says {facts.get('weights')}; missing: {lost[:5]}."
+        )

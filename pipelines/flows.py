@@ -13,6 +13,7 @@ from .. import __version__
 from ..actors.cluster import ensure_ray
 from ..actors.config import CheckpointRef, FeatureConfig
 from ..actors.stream import make_spec, run_features
+from ..models.check import check_model
 from ..models.load import model_digest
 from ..models.tiny import build_twin
 from ..pool.ingest import IngestConfig, ingest
@@ -21,7 +22,7 @@ from ..pool.templates import TEMPLATES
 from ..store.errors import InputError
 from ..store.files import exists, join, list_files, open_fs, read_json, write_json
 from ..store.manifest import Manifest, StageRecord
-from ..train.run import TrainReport, train
+from ..train.run import TrainReport, refuse_early, train
 from .config import RunConfig, StageSection, train_config
 from .picking import select_all
 from .progress import bar, console
@@ -96,6 +97,7 @@ def prepare_model(run: Run) -> str:
     """Return the folder of the model to start from; a twin is built with a tokenizer trained on the pools' words."""
     section = run.config.model
     if section.path is not None:
+        check_model(section.path)
         return section.path
     twin, out = section.twin, run.folder("twin")
     assert twin is not None
@@ -139,6 +141,7 @@ def train_stage(run: Run, name: str, section: StageSection, model: str) -> Train
     )
 
     def work(record: StageRecord) -> None:
+        refuse_early(config, out)
         ensure_ray(run.config.ray)
         with training_bar(name, out):
             report = train(config, out)

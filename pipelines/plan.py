@@ -8,6 +8,7 @@ import yaml
 from rich.table import Table
 
 from ..actors.config import FeatureConfig
+from ..models.check import check_model
 from ..select.run import budget_rows
 from ..store.files import exists, join
 from ..train.config import TrainConfig
@@ -46,6 +47,8 @@ def make_plan(run: RunConfig) -> list[Planned]:
     Raises:
         InputError: a source or the model is missing, or a budget does not fit the pool.
     """
+    if run.model.path is not None:
+        check_model(run.model.path)
     names = [n for n in ("pool", "captions", "target", "test") if getattr(run, n) is not None]
     samples: dict[str, Sample] = {n: look(getattr(run, n), join(run.out, n)) for n in names}
     rows = {n: s.rows for n, s in samples.items()}

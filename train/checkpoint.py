@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 
-from ..models.load import NON_LORA, model_digest
+from ..models.folders import NON_LORA, NON_LORA_NAMES
+from ..models.load import model_digest
 from ..models.moment_files import KINDS
 from ..models.moments import MOMENTS, save_moments
 from ..models.mores import mores_of
 from ..models.mores_files import save_mores
 from ..models.parts import canonical, part_of
 from ..models.trained import plain_weights, save_trained
-from ..store.files import whole_folder
+from ..store.files import whole_folder, write_json
 
 STATE, PROGRESS = "state", "progress.json"
 
@@ -136,6 +137,8 @@ def _write_adapter(model: Any, folder: str, dtype: torch.dtype | None) -> None:
     others = plain_weights(rest, dtype)
     if others:
         save_file(others, os.path.join(folder, NON_LORA))
+        # a folder that was copied without that file must not pass for one that never had it
+        write_json(os.path.join(folder, NON_LORA_NAMES), sorted(others))
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

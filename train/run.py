@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..models.load import ADAPTER, adapter_base, check_folder, load_processor
-from ..models.mores_files import MORES
+from ..models.check import check_model
+from ..models.folders import ADAPTER, MORES, adapter_base, check_folder
+from ..models.load import load_processor
 from ..pool.images import check_root
 from ..store.errors import InputError, VinnowError
 from ..store.files import exists, join, read_json, write_json
@@ -123,6 +124,15 @@ def train(config: TrainConfig, out: str, callbacks: Sequence[Any] = ()) -> Train
     return report
 
 
+def refuse_early(config: TrainConfig, out: str) -> None:
+    """Refuse what `train` would refuse before its first step: for callers that start Ray themselves. Errors: as there."""
+    out = os.path.abspath(out)
+    if exists(join(out, REPORT)):
+        _refuse_other(config, out)
+    else:
+        _check_inputs(config)
+
+
 def _fit(config: TrainConfig, out: str, callbacks: Sequence[Any]) -> None:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -216,6 +226,7 @@ def _check_inputs(config: TrainConfig) -> None:
             f"{config.model!r} is a model with MoReS, which a training cannot build on: its steering depends on positions "
             f"and cannot be merged. Give the model underneath ({read_json(folder / MORES)['base']!r})."
         )
+    check_model(config.model)
     check_trackers(list(config.trackers))
     if config.validation is not None:
         held_out(config)

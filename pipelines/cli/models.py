@@ -21,6 +21,7 @@ def train(
     """
     from ...actors.cluster import RayConfig, ensure_ray
     from ...train.config import TrainConfig
+    from ...train.run import refuse_early
     from ...train.run import train as work
     from ..config import apply_set, read_yaml
     from ..watch import training_bar
@@ -30,6 +31,7 @@ def train(
         apply_set(values, entry)
     ray = RayConfig.parse(values.pop("ray", {}), "ray")
     parsed = TrainConfig.parse(values)
+    refuse_early(parsed, out)
     ensure_ray(ray)
     with training_bar(os.path.basename(out), out):
         report = work(parsed, out)

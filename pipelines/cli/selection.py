@@ -98,11 +98,11 @@ def evaluate(
     from ...actors.cluster import RayConfig, ensure_ray
     from ...evaluate.config import IMBALANCE, EvalConfig
     from ...evaluate.run import evaluate as work
-    from ...models.load import model_digest
+    from ...models.check import checked_digest
     from ..config import settings
     from ..imbalance import run_imbalance
 
-    given = {"model": os.path.abspath(model), "pool": os.path.abspath(pool), "run": model_digest(model)}
+    given = {"model": os.path.abspath(model), "pool": os.path.abspath(pool), "run": checked_digest(model)}
     values = given | {"benchmark": benchmark} | settings(sets)
     ray = RayConfig.parse(values.pop("ray", {}), "ray")
     if values["benchmark"] == IMBALANCE:

@@ -269,7 +269,6 @@ def test_a_checkpoint_that_cannot_be_loaded_is_named_and_the_others_stay(
         request.getfixturevalue("ray_cluster")
     good, bad = twin_path, shutil.copytree(twin_path, tmp_path / "bad")
     weights = (bad / "model.safetensors").read_bytes()
-    (bad / "model.safetensors").write_bytes(weights[:10_000])
     work = run_features if where == "ray" else run_inline
 
     def spec():
@@ -277,10 +276,15 @@ def test_a_checkpoint_that_cannot_be_loaded_is_named_and_the_others_stay(
         checkpoints = [CheckpointRef(10, str(bad)), CheckpointRef(20, good), CheckpointRef(30, good)]
         return make_spec(tiny_pool, checkpoints, KINDS["trajectory"], str(tmp_path / "out"))
 
+    planned = spec()
+    # what the driver could not see: the file is cut while the run is under way
+    (bad / "model.safetensors").write_bytes(weights[:10_000])
+    with pytest.raises(InputError, match=r"bad/model\.safetensors' cannot be loaded"):
+        spec()
     with pytest.raises(
         CheckpointError, match=r"1 of 3 checkpoints .* step 10 \(.*/bad\): .*cannot be loaded"
     ) as caught:
-        work(spec())
+        work(planned)
     assert (caught.value.report.parts, caught.value.report.rows) == (8, 120)
     found = FeatureSet(tmp_path / "out", "trajectory")
     assert found.steps() == [20, 30]

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 from pictures import make_records, write_records
 from vinnow.actors.config import FeatureConfig
+from vinnow.models.tiny import TwinConfig, build_twin
 from vinnow.pipelines.config import resolve
 from vinnow.pipelines.plan import make_plan, print_plan
 from vinnow.pipelines.prices import Prices
@@ -93,8 +94,10 @@ def test_a_price_is_no_part_of_a_run_s_identity(values):
 
 
 def test_a_model_without_formulas_is_planned_without_a_price(values, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    changed = values | {"out": str(tmp_path / "new"), "model": {"path": str(tmp_path)}}
+    path = build_twin(
+        str(tmp_path / "phi"), ["USER: what is this? ASSISTANT: red"] * 9, TwinConfig(llm="phi", layers=1)
+    )
+    changed = values | {"out": str(tmp_path / "new"), "model": {"path": path}}
     plan = make_plan(resolve(json.loads(json.dumps(changed))))
     proxy = next(line for line in plan if line.stage == "proxy")
     assert (proxy.steps, proxy.price.row, proxy.bytes) == (3, {}, 0)

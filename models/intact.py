@@ -1,0 +1,58 @@
+"""Whether a checkpoint's files are what they say: settings are objects, weights are tensors, shards are all there.
+
+Headers alone are read, so that a driver can look at a model of any size.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ..store.errors import InputError
+from .folders import ADAPTER_BIN, NON_LORA_BIN, SETTINGS, check_head, marker, read_object, refuse_foreign
+from .tensors import header
+
+
+def check_files(folder: Path) -> None:
+    """Refuse settings and weights of a folder that are no JSON objects or no tensors, and shards that are missing.
+
+    Raises:
+        InputError: names the file and what it is instead.
+    """
+    for name in SETTINGS:
+        if (folder / name).is_file():
+            settings = read_object(folder / name)
+            _refuse_code(folder / name, settings)
+    if (folder / "config.json").is_file() and marker(folder) is None:
+        refuse_foreign(folder, read_object(folder / "config.json").get("model_type"))
+    for file in sorted(folder.glob("*.safetensors")):
+        header(file)
+    for name in (ADAPTER_BIN, NON_LORA_BIN, "tokenizer.model"):
+        if (folder / name).is_file():
+            check_head(folder / name)
+    for file in sorted(folder.glob("*.safetensors.index.json")):
+        _check_index(file)
+
+
+def _refuse_code(file: Path, settings: dict[str, Any]) -> None:
+    if settings.get("auto_map") and file.name != "tokenizer.json":
+        raise InputError(
+            f"{str(file)!r} names code of its own ({settings['auto_map']}), which is never run here. If Hugging Face's own "
+            "class is right for this folder, remove auto_map from the file."
+        )
+
+
+def _check_index(index: Path) -> None:
+    named = read_object(index).get("weight_map")
+    if not isinstance(named, dict) or not named:
+        raise InputError(f"{str(index)!r} has no weight_map, so its shards are unknown.")
+    single = index.with_name(index.name.removesuffix(".index.json"))
+    if single.is_file() and single.name not in named.values():
+        raise InputError(
+            f"{str(index.parent)!r} holds {single.name} and an index of other files; remove what is stale."
+        )
+    for shard in sorted(set(named.values())):
+        if not (index.parent / shard).is_file():
+            count = sum(v == shard for v in named.values())
+            raise InputError(f"{str(index)!r} names {shard!r} with {count} tensors, and there is no such file.")
+        absent = sorted({k for k, v in named.items() if v == shard} - header(index.parent / shard).keys())
+        if absent:
+            raise InputError(f"{str(index.parent / shard)!r} lacks {absent[:5]}, which {index.name} says it holds.")
