@@ -150,6 +150,29 @@ def resolve(root: str | None, relative: str) -> Path | Stored:
     return path
 
 
+def check_root(root: str | None, where: str) -> None:
+    """See that an image root is there at all, before a stage refuses its rows one by one; `where` says whose it is.
+
+    Raises:
+        InputError: none is given, or there is no such folder or archive.
+    """
+    if not root:
+        raise InputError(f"{where} has pictures, but no image root: give the folder that their paths count from.")
+    base = _remote(root) if "://" in root else _local(root)
+    if base.fs is None:
+        there = os.path.exists(base.base)
+    else:
+        try:
+            there = base.fs.get_file_info(base.base.rstrip("/")).type != pafs.FileType.NotFound
+        except OSError as error:
+            raise InputError(f"{where}: its image root {root!r} cannot be reached: {error}.") from error
+    if not there:
+        raise InputError(
+            f"{where}: its image root {root!r} is not there. Was the folder moved, or is a disk not mounted? Put it back, "
+            "or name its new place."
+        )
+
+
 def _member(root: str, base: _Root, path: str, name: str, inside: str) -> Stored:
     if base.fs is not None:
         return Stored(find_member(base.fs, path, (root, name), inside))

@@ -21,6 +21,7 @@ from ..store.errors import DuplicateRowsError, InputError, MissingRowsError, sug
 from ..store.files import exists, join, list_files, open_fs, read_json
 from ..store.ids import ids_digest
 from ..store.tables import POOL
+from .images import check_root
 from .records import Record
 
 _PART = re.compile(r".*/part-\d{6}\.parquet")
@@ -80,6 +81,17 @@ class Pool:
     def has_image(self) -> np.ndarray[Any, Any]:
         """Return which rows have a picture (bool [N]) in the order of `ids()`."""
         return pc.greater(pc.list_value_length(self._column("images")), 0).to_numpy()
+
+    def check_images(self, root: str | None = None) -> str | None:
+        """Return the image root (`root`, or the one ingest left), seen to be there if any row has a picture.
+
+        Raises:
+            InputError: rows have pictures, and the root is missing.
+        """
+        found = root or self.image_root
+        if self.has_image().any():
+            check_root(found, f"pool {self.root!r}")
+        return found
 
     def extra(self, names: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
         """Return fields of the source records ([N] objects each, in the order of `ids()`); None where a row has none."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 from typer.testing import CliRunner
-from vinnow.pipelines.cli import app
+from vinnow.pipelines.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])

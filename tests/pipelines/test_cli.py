@@ -11,7 +11,7 @@ from pictures import make_records, write_records
 from typer.testing import CliRunner
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_inline
-from vinnow.pipelines.cli import app
+from vinnow.pipelines.cli.main import app
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError
 from vinnow.store.tables import PICKS, read_rows

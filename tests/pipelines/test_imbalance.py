@@ -10,7 +10,7 @@ from vinnow.evaluate.config import ImbalanceConfig
 from vinnow.evaluate.imbalance import ImbalanceActor
 from vinnow.evaluate.parts import make_spec
 from vinnow.models.load import model_digest
-from vinnow.pipelines.cli import app
+from vinnow.pipelines.cli.main import app
 from vinnow.pipelines.imbalance import _distinct
 from vinnow.store.errors import InputError
 

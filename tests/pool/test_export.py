@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from pictures import make_records, write_records
 from typer.testing import CliRunner
-from vinnow.pipelines.cli import app
+from vinnow.pipelines.cli.main import app
 from vinnow.pool import export as room
 from vinnow.pool.export import export
 from vinnow.pool.images import load_image

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from pictures import make_records
 from typer.testing import CliRunner
-from vinnow.pipelines.cli import app
+from vinnow.pipelines.cli.main import app
 from vinnow.pool.examine import read_records, settle
 from vinnow.pool.formats.registry import FORMATS, choose, detect
 from vinnow.pool.formats.source import Source

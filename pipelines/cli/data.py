@@ -1,0 +1,87 @@
+"""Records in, records out: `ingest`, `doctor`, `export`."""
+
+from typing import Annotated
+
+import typer
+
+from ..progress import bar, console
+from .app import Format, Out, Sets, Split, app
+
+
+@app.command()
+def ingest(
+    source: Annotated[str, typer.Argument(help="Records: LLaVA or ShareGPT JSON, Parquet or tar shards, ScienceQA.")],
+    out: Out,
+    images: Annotated[str | None, typer.Option(help="The folder or archive that image paths count from.")] = None,
+    format_name: Format = "auto",
+    split: Split = None,
+    sets: Sets = None,
+) -> None:
+    """Turn records into a POOL folder; every row ends there or in `refused.parquet` with a reason.
+
+    Example: `vinnow ingest llava_v1_5_mix665k.json --images playground/data --out pool`
+    """
+    from ...pool.ingest import IngestConfig
+    from ...pool.ingest import ingest as work
+    from ..config import settings
+
+    given = {"source": source, "image_root": images, "format": format_name, "split": split}
+    config = IngestConfig.parse(given | settings(sets))
+    with bar("ingest", "rows") as tell:
+        report = work(config, out, progress=lambda rows: tell(rows, 0))
+    console.print(f"{report.rows} rows in {out}, {report.refused} refused {dict(report.reasons)}")
+
+
+@app.command()
+def doctor(
+    source: Annotated[str, typer.Argument(help="Records: LLaVA or ShareGPT JSON, Parquet or tar shards, ScienceQA.")],
+    images: Annotated[str | None, typer.Option(help="The folder or archive that image paths count from.")] = None,
+    format_name: Format = "auto",
+    split: Split = None,
+    json_out: Annotated[str | None, typer.Option("--json", help="Also write the findings as JSON.")] = None,
+    max_len: Annotated[
+        int | None, typer.Option(min=1, help="Warn of longer records: words, or tokens with `--set tokenizer=FOLDER`.")
+    ] = None,
+    sets: Sets = None,
+) -> None:
+    """Say what is wrong with a data set, without writing a pool.
+
+    Exit code 0: nothing is refused (there may be warnings); 1: some rows are; 2: the source cannot be read.
+    """
+    from ...pool.doctor import examine, render
+    from ...pool.ingest import IngestConfig
+    from ...store.files import write_json
+    from ..config import settings
+
+    given = {"source": source, "image_root": images, "format": format_name, "split": split}
+    config = IngestConfig.parse(given | settings(sets))
+    with bar("doctor", "rows") as tell:
+        report = examine(config, lambda rows: tell(rows, 0), max_len)
+    for table in render(report):
+        console.print(table)
+    if json_out:
+        write_json(json_out, report.as_dict())
+    raise typer.Exit(1 if report.refused else 0)
+
+
+@app.command()
+def export(
+    pool: Annotated[str, typer.Argument(help="A POOL folder.")],
+    out: Annotated[str, typer.Option(help="The file to write: .json, or .parquet.")],
+    picks: Annotated[str | None, typer.Option(help="A PICKS file; without it, the whole pool.")] = None,
+    format_name: Annotated[str, typer.Option("--format", help="llava, sharegpt or parquet.")] = "llava",
+    embed_images: Annotated[bool, typer.Option("--embed-images", help="Put pictures into the Parquet file.")] = False,
+) -> None:
+    """Write picks for another tool: LLaVA JSON, ShareGPT with `dataset_info.json` (LLaMA-Factory), or Parquet.
+
+    Example: `vinnow export pool --picks out/picks/less-10pct.parquet --format sharegpt --out data/less.json`
+    """
+    from ...pool.export import export as work
+    from ...pool.reader import Pool
+    from ..picking import ranked_ids
+
+    reader = Pool(pool)
+    done = work(reader, ranked_ids(picks) if picks else reader.ids(), out, format_name, embed_images)
+    console.print(f"{done.rows} rows in {out}")
+    if done.odd_marks:
+        console.print(f"{done.odd_marks} rows hold a literal <image> that is no picture; LLaMA-Factory stops at them.")

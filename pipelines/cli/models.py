@@ -1,0 +1,94 @@
+"""Models: `train`, `build`, `merge`, `export-projector`."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from ..progress import console
+from .app import Out, Sets, app
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="A TrainConfig as YAML, or the name of a recipe (train/recipes/).")],
+    out: Out,
+    sets: Sets = None,
+) -> None:
+    """Train with Ray Train and DeepSpeed on a pool or on picks; a run that was cut off goes on.
+
+    Example: `vinnow train llava15-lora --set model=vicuna --set pool=pool --set workers=4 --out runs/lora`
+    """
+    from ...actors.cluster import RayConfig, ensure_ray
+    from ...train.config import TrainConfig
+    from ...train.run import train as work
+    from ..config import apply_set, read_yaml
+    from ..watch import training_bar
+
+    values = read_yaml(config, "train")
+    for entry in sets or []:
+        apply_set(values, entry)
+    ray = RayConfig.parse(values.pop("ray", {}), "ray")
+    parsed = TrainConfig.parse(values)
+    ensure_ray(ray)
+    with training_bar(os.path.basename(out), out):
+        report = work(parsed, out)
+    console.print(f"{report.model}: {report.steps} steps, loss {report.loss:.4f}, {report.seconds:.1f} s")
+    console.print(report.usage.line(), soft_wrap=True)
+
+
+@app.command()
+def build(
+    llm: Annotated[str, typer.Option(help="A language model's folder.")],
+    tower: Annotated[str, typer.Option(help="A vision tower's folder: CLIP, SigLIP or DINOv2.")],
+    out: Out,
+    connector: Annotated[str, typer.Option(help="mlp2x_gelu, linear, identity, resampler, qformer.")] = "mlp2x_gelu",
+    sets: Sets = None,
+) -> None:
+    """Put a LLaVA together from a language model, a vision tower and a fresh connector.
+
+    Example: `vinnow build --llm vicuna-7b --tower clip-large-336 --out llava --set dtype=bfloat16`
+
+    `--set` also reaches `connector.queries` (`.width`, `.layers`, `.heads`), `feature_layer`, `image_size` and `seed`.
+    """
+    from ...models.family.build import BuildConfig
+    from ...models.family.build import build as work
+    from ..config import settings
+
+    values = settings(sets)
+    values["connector"] = {"kind": connector} | values.get("connector", {})
+    made = work(BuildConfig.parse({"llm": llm, "tower": tower} | values), out)
+    whole = "Hugging Face loads it alone" if made.plain else "its config.json names parts that vinnow alone builds"
+    console.print(f"{out}: {made.image_tokens} tokens a picture; train it with template: {made.template}; {whole}")
+
+
+@app.command()
+def merge(
+    model: Annotated[str, typer.Argument(help="An adapter's folder, or one of trained weights alone.")],
+    out: Out,
+    projector: Annotated[str | None, typer.Option(help="LLaVA's mm_projector.bin or non_lora_trainables.bin.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+) -> None:
+    """Write a whole model that Hugging Face loads alone: a LoRA merged into its base, LLaVA's projector put in.
+
+    Example: `vinnow merge runs/lora/model --out merged`
+    """
+    from ...models.merge import merge as work
+
+    console.print(f"{work(model, out, projector, dtype)}: a whole model")
+
+
+@app.command("export-projector")
+def export_projector(
+    model: Annotated[str, typer.Argument(help="A checkpoint folder.")],
+    out: Annotated[str, typer.Option(help="The file; non_lora_trainables.bin gets the names that go with LoRA.")],
+) -> None:
+    """Write a model's projector as LLaVA's `mm_projector.bin`.
+
+    Example: `vinnow export-projector runs/stage1/model --out mm_projector.bin`
+    """
+    from ...models.llava_files import write_projector
+    from ...models.load import load
+
+    write_projector(load(model).model, out)
+    console.print(out)

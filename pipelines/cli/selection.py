@@ -1,0 +1,125 @@
+"""From a pool and a model to picks and scores: `features`, `select`, `evaluate`."""
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...store.errors import InputError
+from ..progress import bar, console
+from .app import Out, PoolDir, Sets, app
+
+if TYPE_CHECKING:
+    from ...actors.config import CheckpointRef
+
+
+@app.command()
+def features(
+    pool: PoolDir,
+    checkpoint: Annotated[list[str], typer.Option(help="STEP=FOLDER of a proxy checkpoint (repeatable).")],
+    out: Out,
+    kind: Annotated[str, typer.Option(help="gradient, influence, trajectory, loss or embedding.")] = "gradient",
+    targets: Annotated[bool, typer.Option(help="The pool is a target set: keep its tasks.")] = False,
+    target_pool: Annotated[str | None, typer.Option(help="The target set's pool, for influence.")] = None,
+    optimizer: Annotated[
+        list[str] | None, typer.Option(help="STEP=PATH of a checkpoint's optimizer state, if it is not in its folder.")
+    ] = None,
+    sets: Sets = None,
+) -> None:
+    """Stream the pool through an actor pool into the feature store; finished parts are not computed again.
+
+    Example: `vinnow features --pool pool --checkpoint 100=proxy/checkpoint-100 --kind trajectory --out features`
+
+    `--set` reaches the feature config (`projection.kind=sjlt`, `mode=adam`, `dtype=int8`), `actors.…` and `ray.…`.
+    """
+    from ...actors.cluster import RayConfig, ensure_ray
+    from ...actors.config import ActorResources, FeatureConfig
+    from ...actors.stream import make_spec, run_features
+    from ..config import settings
+
+    values = settings(sets)
+    ray = RayConfig.parse(values.pop("ray", {}), "ray")
+    resources = ActorResources.parse(values.pop("actors", {}), "actors")
+    config = FeatureConfig.parse({"kind": kind} | values)
+    states = {c.step: c.path for c in map(_checkpoint, optimizer or [])}
+    checkpoints = [replace(c, optimizer=states.pop(c.step, None)) for c in map(_checkpoint, checkpoint)]
+    if states:
+        raise InputError(f"--optimizer names steps {sorted(states)} that no --checkpoint has.")
+    spec = make_spec(pool, checkpoints, config, out, targets=targets, target_pool=target_pool)
+    ensure_ray(ray)
+    with bar(f"{kind} features", "parts") as tell:
+        report = run_features(spec, resources, tell)
+    console.print(
+        f"{report.parts} parts written, {report.skipped_parts} were there; {report.rows} rows, "
+        f"{report.refused} refused, {report.seconds:.1f} s"
+        + "".join(f", {name.replace('_', ' ')} {value:.3g}" for name, value in report.extra.items())
+    )
+
+
+@app.command()
+def select(
+    pool: PoolDir,
+    selector: Annotated[str, typer.Option(help="random, stratified, less, xmas, …")],
+    budget: Annotated[list[str], typer.Option(help="Rows (5000) or a share (10%); repeatable.")],
+    out: Out,
+    features: Annotated[str | None, typer.Option(help="The feature store, made by `vinnow features`.")] = None,
+    targets: Annotated[str | None, typer.Option(help="The targets' feature store (LESS).")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of whatever is random.")] = 0,
+    sets: Sets = None,
+) -> None:
+    """Choose rows: `OUT/picks/SELECTOR-BUDGET.parquet`, and `.json` in LLaVA's own format."""
+    from ...select import registry
+    from ...select.run import select as work
+    from ..config import settings
+    from ..picking import export_picks, make_view
+
+    config = settings(sets)
+    needs = registry.make(selector, config).needs
+    view = make_view(pool, features, targets, needs)
+    for label, path in work(view, selector, config, list(budget), seed, out).items():
+        console.print(f"{selector} {label}: {path} and {export_picks(pool, path)}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option(help="A checkpoint folder.")],
+    pool: PoolDir,
+    out: Out,
+    benchmark: Annotated[str, typer.Option(help="exact_match, yes_no, option_letter, … or imbalance.")] = "exact_match",
+    beside: Annotated[list[str] | None, typer.Option(help="An earlier imbalance OUT, drawn too (repeatable).")] = None,
+    sets: Sets = None,
+) -> None:
+    """Answer a test pool greedily through an actor pool and score it: `OUT/evals.parquet`, one row a question.
+
+    `--benchmark imbalance` scores nothing: attention on the picture against the question, by layer, `OUT/imbalance.html`.
+    """
+    from ...actors.cluster import RayConfig, ensure_ray
+    from ...evaluate.config import IMBALANCE, EvalConfig
+    from ...evaluate.run import evaluate as work
+    from ...models.load import model_digest
+    from ..config import settings
+    from ..imbalance import run_imbalance
+
+    given = {"model": os.path.abspath(model), "pool": os.path.abspath(pool), "run": model_digest(model)}
+    values = given | {"benchmark": benchmark} | settings(sets)
+    ray = RayConfig.parse(values.pop("ray", {}), "ray")
+    if values["benchmark"] == IMBALANCE:
+        console.print(run_imbalance(values, out, beside or [], ray), soft_wrap=True)
+        return
+    if beside:
+        raise InputError("--beside is for --benchmark imbalance: scores are compared by a run's report.")
+    config = EvalConfig.parse(values)
+    ensure_ray(ray)
+    with bar("evaluate", "parts") as tell:
+        report = work(config, out, progress=tell)
+    console.print(f"accuracy {report.accuracy:.4f}; by task {report.by_task}")
+
+
+def _checkpoint(text: str) -> "CheckpointRef":
+    from ...actors.config import CheckpointRef
+
+    step, sep, path = text.partition("=")
+    if not sep or not step.isdigit():
+        raise InputError(f"--checkpoint and --optimizer want STEP=FOLDER, not {text!r}.")
+    return CheckpointRef(int(step), path)
