@@ -57,10 +57,19 @@ def ensure_ray(config: RayConfig) -> None:
 
 
 def quiet() -> None:
-    """Leave progress to our own bars: Ray Data logs a block of lines every ten seconds otherwise."""
+    """Leave the terminal to us: Ray Data prints a block of lines every ten seconds, and an error's trace several times.
+
+    What Ray Data logs still goes into its own file. An actor's error comes to the driver as it was raised.
+    """
     import logging
 
     from ray.data import DataContext
 
-    DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    context.raise_original_map_exception = True
+    logger = logging.getLogger("ray.data")
+    logger.setLevel(logging.WARNING)
+    for handler in logger.handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.CRITICAL + 1)

@@ -36,6 +36,26 @@ class WriteError(VinnowError, OSError):
     """A file could not be written: the disk is full, or nobody may write there."""
 
 
+def plain_cause(error: BaseException) -> BaseException:
+    """Return the innermost error of ours inside what Ray made of it; without one of ours, the innermost error.
+
+    Ray wraps a worker's error several times, in `cause`, `__cause__` and `worker_failures`.
+    """
+    ours, inner, seen, waiting = None, error, set[int](), [error]
+    while waiting:
+        found = waiting.pop(0)
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        inner = found
+        if isinstance(found, VinnowError):
+            ours = found
+        failures = getattr(found, "worker_failures", None) or {}
+        waiting += [e for e in (getattr(found, "cause", None), found.__cause__) if isinstance(e, BaseException)]
+        waiting += [e for e in failures.values() if isinstance(e, BaseException)]
+    return inner if ours is None else ours
+
+
 def suggest(name: str, options: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` plus the known options, for the end of an error about a name."""
     known = sorted(options)
