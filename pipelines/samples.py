@@ -1,7 +1,7 @@
 """What a pool's rows are like before anything has run: how many, how long; from the pool, or from its source."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ class Sample:
     rows: int
     records: list[Record]
     origin: str
-    usage: Usage
+    usage: Usage = field(default_factory=lambda: Usage(0, {}, ""))
 
 
 @dataclass(frozen=True)
