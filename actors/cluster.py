@@ -57,9 +57,10 @@ def ensure_ray(config: RayConfig) -> None:
 
 
 def quiet() -> None:
-    """Leave the terminal to us: Ray Data prints a block of lines every ten seconds, and an error's trace several times.
+    """Leave progress to our own bars and errors to our own words.
 
-    What Ray Data logs still goes into its own file. An actor's error comes to the driver as it was raised.
+    Ray Data would log a block of lines every ten seconds, and what an actor raised with all its wrapping; we raise the
+    same, and keep its trace in a file (`pool.py`).
     """
     import logging
 
@@ -67,9 +68,6 @@ def quiet() -> None:
 
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
+    # else an actor's error comes inside one of Ray's, and what it was is lost on the way to the driver
     context.raise_original_map_exception = True
-    logger = logging.getLogger("ray.data")
-    logger.setLevel(logging.WARNING)
-    for handler in logger.handlers:
-        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
-            handler.setLevel(logging.CRITICAL + 1)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)

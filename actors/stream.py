@@ -18,16 +18,16 @@ from ..models.shape import hidden_size
 from ..models.taps.forward import pooled_width
 from ..pool.encode import Encoder
 from ..pool.reader import Pool
-from ..store.errors import InputError
+from ..store.errors import InputError, VinnowError
 from ..store.keys import FeatureKey
 from .account import open_work, settle
-from .cluster import quiet
 from .config import ActorResources, CheckpointRef, FeatureConfig, FeatureReport, FeatureSpec
 from .features import FeatureActor
 from .loader import PartLoader
 from .means import means_path, target_tasks, write_means
-from .plainly import Told, in_one_line
+from .pool import Stage, in_our_words, stream
 from .taps import optimizer_digest
+from .told import Told
 
 
 class CheckpointError(InputError):
@@ -184,7 +184,7 @@ def _make_means(spec: FeatureSpec, resources: ActorResources) -> None:
     try:
         ray.get([work.remote(spec, number) for number in range(len(spec.checkpoints))])
     except Exception as error:
-        raise in_one_line(error, spec) from error
+        raise in_our_words(error, spec.out) from error
 
 
 def _add(report: FeatureReport, row: dict[str, Any]) -> None:
@@ -219,31 +219,13 @@ def _add_facts(extra: dict[str, Any], row: dict[str, Any]) -> None:
 
 
 def _stream(spec: FeatureSpec, items: list[dict[str, str]], resources: ActorResources) -> Iterator[dict[str, Any]]:
-    import ray.data
-    from ray.data import ActorPoolStrategy
-
-    quiet()
     spec = replace(spec, threads=resources.threads, device="cuda" if resources.gpus_per_actor else "cpu")
-    data = ray.data.from_items(items, override_num_blocks=len(items))
-    if resources.loaders:
-        data = data.map_batches(
-            Told,
-            batch_size=1,
-            compute=ActorPoolStrategy(size=min(resources.loaders, len(items))),
-            num_cpus=1,
-            fn_constructor_kwargs={"kind": PartLoader, "spec": spec},
-        )
-    data = data.map_batches(
-        Told,
-        batch_size=1,
-        # all at once: growing from one, the second actor would load its weights while the first works alone (measured
-        # on 2 GPUs: 1.33 times the rows of one, over the first minute)
-        compute=ActorPoolStrategy(size=min(resources.actors, len(items)), max_tasks_in_flight_per_actor=2),
-        num_cpus=resources.cpus_per_actor,
-        num_gpus=resources.gpus_per_actor,
-        fn_constructor_kwargs={"kind": FeatureActor, "spec": spec},
-    )
+    stages = [Stage(Told, {"kind": PartLoader, "spec": spec}, resources.loaders)] if resources.loaders else []
+    given = {"kind": FeatureActor, "spec": spec}
+    stages.append(Stage(Told, given, resources.actors, resources.cpus_per_actor, resources.gpus_per_actor))
     try:
-        yield from data.iter_rows()
-    except Exception as error:
-        raise in_one_line(error, spec) from error
+        yield from stream(items, stages, spec.out)
+    except VinnowError as error:
+        if "out of memory" not in str(error).lower():
+            raise
+        raise VinnowError(f"{error} Give a smaller token_budget or max_rows, or fewer checkpoints_per_pass.") from error

@@ -179,7 +179,7 @@ def _short(trial: Any) -> str:
 
 def _last_line(error: Exception) -> str:
     cause = plain_cause(error)
-    if isinstance(cause, VinnowError):
+    if cause is not None:
         return str(cause)
     return next(reversed(str(error).strip().splitlines()), type(error).__name__)
 

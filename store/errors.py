@@ -20,6 +20,10 @@ class KeyMismatchError(InputError):
     """Features on disk were made under another key than the one asked for."""
 
 
+class DamagedError(InputError):
+    """A file of ours is cut off or otherwise unreadable."""
+
+
 class MissingRowsError(InputError):
     """A table holds fewer rows than its reader needs ("100 of 300")."""
 
@@ -36,24 +40,21 @@ class WriteError(VinnowError, OSError):
     """A file could not be written: the disk is full, or nobody may write there."""
 
 
-def plain_cause(error: BaseException) -> BaseException:
-    """Return the innermost error of ours inside what Ray made of it; without one of ours, the innermost error.
-
-    Ray wraps a worker's error several times, in `cause`, `__cause__` and `worker_failures`.
-    """
-    ours, inner, seen, waiting = None, error, set[int](), [error]
+def plain_cause(error: BaseException) -> VinnowError | None:
+    """Return the error of ours inside what Ray and others wrapped around it: the innermost one; None if there is none."""
+    found, waiting, seen = None, [error], set[int]()
     while waiting:
-        found = waiting.pop(0)
-        if id(found) in seen:
+        here = waiting.pop()
+        if id(here) in seen:
             continue
-        seen.add(id(found))
-        inner = found
-        if isinstance(found, VinnowError):
-            ours = found
-        failures = getattr(found, "worker_failures", None) or {}
-        waiting += [e for e in (getattr(found, "cause", None), found.__cause__) if isinstance(e, BaseException)]
-        waiting += [e for e in failures.values() if isinstance(e, BaseException)]
-    return inner if ours is None else ours
+        seen.add(id(here))
+        # Ray makes classes that are both its own and the cause's: those carry a traceback for a message
+        if isinstance(here, VinnowError) and not hasattr(here, "traceback_str"):
+            found = here
+        inner = [here.__cause__, here.__context__, getattr(here, "cause", None)]
+        inner += list((getattr(here, "worker_failures", None) or {}).values())
+        waiting += [e for e in inner if isinstance(e, BaseException)]
+    return found
 
 
 def suggest(name: str, options: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,15 @@ def read_refused(root: str | os.PathLike[str], kind: str) -> pa.Table:
     """Read all refusals of a kind, over all steps (REFUSED; empty when there are none)."""
     tables = [read_rows(p, REFUSED).replace_schema_metadata(None) for p in _lists(root, kind)]
     return pa.concat_tables(tables) if tables else REFUSED.empty_table()
+
+
+def refused_parts(root: str | os.PathLike[str], kind: str, reasons: Collection[str]) -> set[str]:
+    """Return the names of parts that refused a row for one of the reasons, at any step."""
+    found = set()
+    for path in _lists(root, kind):
+        if not set(reasons).isdisjoint(read_rows(path, REFUSED)["reason"].to_pylist()):
+            found.add(path.rsplit("/", 1)[1].removesuffix(".parquet"))
+    return found
 
 
 def refused_ids(root: str | os.PathLike[str], kinds: list[str]) -> np.ndarray[Any, Any]:

@@ -1,15 +1,13 @@
 """What a feature run says of its rows: none used or many lost is a failure, and what was lost for a picture comes back."""
 
-import pickle
-
 import pytest
 from pictures import make_records, write_records
 from vinnow.actors import account, features
 from vinnow.actors.account import LostRowsError
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.features import FeatureActor
-from vinnow.actors.plainly import Told, in_one_line
 from vinnow.actors.stream import make_spec, run_features, run_inline
+from vinnow.actors.told import Told
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.reader import Pool
@@ -201,25 +199,6 @@ def test_what_a_start_raises_is_raised_by_the_first_call(tiny_pool, twin_path, t
         Told(broken, spec=None)({})
     spec = make_spec(tiny_pool, [CheckpointRef(1, twin_path)], LOSS, str(tmp_path))
     assert isinstance(Told(FeatureActor, spec).actor, FeatureActor)
-
-
-def test_an_error_of_ours_stays_and_a_bug_is_one_line_with_a_file(pool, twin_path):
-    spec = spec_of(pool, twin_path)
-
-    class RayTaskError(Exception):
-        def __init__(self, cause):
-            super().__init__("ray::map_worker() (pid=1)\n  File x.py\nSomeError: it broke")
-            self.cause = cause
-
-    ours = pickle.loads(pickle.dumps(InputError("a, b and the way out")))  # noqa: S301
-    assert in_one_line(RayTaskError(ours), spec) is ours
-    said = in_one_line(RayTaskError(KeyError("vec")), spec)
-    assert isinstance(said, VinnowError)
-    assert str(said).startswith("loss features: KeyError: 'vec' What is written stays")
-    assert "\n" not in str(said)
-    assert "ray::map_worker" in (pool / "out/failure-loss.txt").read_text()
-    short = in_one_line(RayTaskError(RuntimeError("CUDA out of memory. Tried to allocate")), spec)
-    assert "Give a smaller token_budget or max_rows" in str(short)
 
 
 @pytest.mark.parametrize("what", ["ours", "bug"])

@@ -32,11 +32,13 @@ ROOMS = {
     "select": _room("store", ray="no"),
     "actors": _room("store", "pool", "models", ray="yes"),
     "train": _room("store", "pool", "models", ray="yes"),
-    "evaluate": _room("store", "pool", "models", ray="yes"),
+    "evaluate": _room("store", "pool", "models", "actors", ray="yes"),
     "pipelines": _room(
         "store", "pool", "models", "select", "actors", "train", "evaluate", ray="yes"
     ),
 }  # fmt: skip
+# of these rooms only one file may be imported there
+ALONE = {("evaluate", "actors"): "pool"}
 ROOT_FILES = {"__init__.py": frozenset(), "__main__.py": frozenset({"pipelines"})}
 BESIDE = {"tests", "benchmarks", "docs"}
 LEFTOVERS = {"runs", "build", "dist", "__pycache__"}
@@ -130,6 +132,9 @@ def illegal_arrows(source: Source) -> list[str]:
         parts = name.split(".")
         if parts[0] == PACKAGE and len(parts) > 1 and parts[1] in ROOMS and parts[1] not in may:
             found.add((line, parts[1]))
+        alone = ALONE.get((source.room, parts[1] if len(parts) > 1 else ""))
+        if alone and parts[0] == PACKAGE and parts[2:3] != [alone]:
+            found.add((line, f"{parts[1]}, but {alone}.py"))
     return [f"{source.path}:{line}: {source.room or 'the root'} may not import {room}" for line, room in sorted(found)]
 
 

@@ -88,6 +88,7 @@ for room, names in {by_room!r}.items():
 # ---- each rule bites -----------------------------------------------------------------------------
 
 BITES = [
+    (rules.illegal_arrows, "evaluate/x.py", "from ..actors.stream import run_features"),
     (rules.illegal_arrows, "select/x.py", "from ..models.load import load"),
     (rules.illegal_arrows, "select/methods/x.py", "from ...models.load import load"),
     (rules.illegal_arrows, "store/x.py", "from .. import pool"),
@@ -153,6 +154,7 @@ FINE = [
     (rules.fat_files, "pool/x.py", "x = 1\n" * 400),
     (rules.fat_functions, "pool/x.py", "def f():\n" + "    x = 1\n" * 59),
     (rules.wide_functions, "pool/x.py", "class A:\n    def f(self, a, b, c, d, e, f): ..."),
+    (rules.illegal_arrows, "evaluate/x.py", "from ..actors.pool import Stage, stream"),
     (rules.wide_functions, "pipelines/cli/runs.py", "@app.command()\ndef f(a, b, c, d, e, f, g, h): ..."),
     (rules.broad_excepts, "train/x.py", "try: f()\nexcept Exception as e:\n    raise InputError('…') from e"),
     (rules.broad_excepts, "train/x.py", "try: f()\nexcept OSError: pass"),

@@ -51,6 +51,5 @@ def test_the_plain_cause_is_the_innermost_error_of_ours():
     outer.cause, outer.worker_failures = None, {0: inner}
     assert plain_cause(outer) is ours
     inner.__cause__ = bug
-    assert plain_cause(outer) is bug
     bug.__cause__ = outer  # a circle ends
-    assert plain_cause(outer) in (bug, inner, outer)
+    assert plain_cause(outer) is None

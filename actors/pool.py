@@ -1,0 +1,90 @@
+"""The one flow: items through pools of actors on Ray Data, their rows back, and their errors in our own words.
+
+Features, answers and whatever else works part by part go through here. The unit of work is an item (a part's name); what an
+actor writes of it appears whole, so a repeated task changes nothing.
+"""
+
+import re
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..store.errors import VinnowError, plain_cause
+from ..store.files import join, open_fs
+
+# what Ray said of a stage that failed, beside its tables, for whoever wants more than our one line
+TRACE = "failure.txt"
+# what Ray Data puts behind an actor's message: how to make it try again
+_ADVICE = re.compile(r"\s*Failed to [^\n]* after \d+/\d+ attempts \(.*\Z", re.S)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One pool of `actors` of a plain class, made with `arguments`; `growing`: from one actor on, as work waits."""
+
+    actor: type[Any]
+    arguments: dict[str, Any] = field(default_factory=dict)
+    actors: int = 1
+    cpus: float = 1
+    gpus: float = 0
+    growing: bool = False
+
+
+def stream(items: Sequence[dict[str, Any]], stages: Sequence[Stage], out: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows that the last stage returns, as they come; nothing for no items.
+
+    Raises:
+        VinnowError: an actor failed: its own error if it is one of ours, else one line; `OUT/failure.txt` has the trace.
+    """
+    if not items:
+        return
+    import ray.data
+    from ray.data import ActorPoolStrategy
+
+    from .cluster import quiet
+
+    quiet()
+    data = ray.data.from_items(list(items), override_num_blocks=len(items))
+    for stage in stages:
+        count = min(stage.actors, len(items))
+        # all at once: growing from one, the second actor would load its weights while the first works alone (measured on
+        # 2 GPUs: 1.33 times the rows of one, over the first minute)
+        sizes = {"min_size": 1, "max_size": count} if stage.growing else {"size": count}
+        data = data.map_batches(
+            stage.actor,
+            batch_size=1,
+            compute=ActorPoolStrategy(**sizes, max_tasks_in_flight_per_actor=2),
+            num_cpus=stage.cpus,
+            num_gpus=stage.gpus,
+            fn_constructor_kwargs=stage.arguments,
+        )
+    try:
+        yield from data.iter_rows()
+    except Exception as error:
+        raise in_our_words(error, out) from error
+
+
+def in_our_words(error: Exception, out: str) -> VinnowError:
+    """Return what to raise for an error that came through Ray; its trace goes to `OUT/failure.txt`."""
+    path, cause = leave_trace(out, error), plain_cause(error)
+    if cause is None:
+        return VinnowError(f"{last_words(error)} ({path} has the trace.)")
+    cause.args = tuple(_ADVICE.sub("", a) if isinstance(a, str) else a for a in cause.args)
+    return cause
+
+
+def leave_trace(out: str, error: BaseException) -> str:
+    """Write an error with all that wraps it to `OUT/failure.txt`; return the path."""
+    path = join(out, TRACE)
+    fs, inner = open_fs(path)
+    fs.create_dir(inner.rsplit("/", 1)[0], recursive=True)
+    with fs.open_output_stream(inner) as sink:
+        sink.write("".join(traceback.format_exception(error)).encode())
+    return path
+
+
+def last_words(error: BaseException) -> str:
+    """Return the last line of an error that is none of ours, with its kind."""
+    lines = [line.strip() for line in _ADVICE.sub("", str(error)).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
