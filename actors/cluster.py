@@ -66,5 +66,8 @@ def quiet() -> None:
 
     from ray.data import DataContext
 
-    DataContext.get_current().enable_progress_bars = False
+    context = DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    # else an actor's error comes inside one of Ray's, and what it was is lost on the way to the driver
+    context.raise_original_map_exception = True
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)

@@ -12,6 +12,7 @@ from ..models.taps.modes import Mode
 from ..pool.shown import Pictures
 from ..store.config import Config
 from ..store.keys import FeatureKey, recipe_text
+from ..store.usage import MAX_REFUSED, Usage
 
 
 class FeatureConfig(Config):
@@ -21,6 +22,10 @@ class FeatureConfig(Config):
     set's tasks, without a projection. `trajectory`: attention's singular values. `loss`: mean loss a trained token.
     `pictures`: how a picture's file becomes RGB (`pool/shown.py`).
     `embedding`: means of what the model makes of the text, the picture, or both (`pooling`).
+
+    `image_root`: where the pool's pictures lie now, if not where ingest found them; `target_image_root`: those of the
+    target pool. `max_refused`: the share of rows that may be refused before that is an error. None of the three changes
+    a number.
     """
 
     kind: Literal["gradient", "influence", "trajectory", "loss", "embedding"] = "gradient"
@@ -46,6 +51,10 @@ class FeatureConfig(Config):
     max_rows: int = Field(64, ge=1)
     rows_per_part: int = Field(256, ge=1)
     checkpoints_per_pass: int = Field(4, ge=1)
+    # where pictures are, and what may be missing
+    image_root: str | None = None
+    target_image_root: str | None = None
+    max_refused: float = Field(MAX_REFUSED, ge=0, le=1)
 
     @model_validator(mode="after")
     def _fits(self) -> "FeatureConfig":
@@ -144,7 +153,8 @@ class FeatureReport:
     """What a feature run did; `tokens` and `padded` count the tokens computed and those of them that were pads.
 
     `extra`: what the taps counted, such as the share of second moments under Adam's epsilon. `failed`: checkpoints that
-    could not be loaded, by step, and why; the parts of the others are there.
+    could not be loaded, by step, and why; the parts of the others are there. `rows` counts the rows computed this time,
+    once a checkpoint; `usage` and `refused` count the pool's, each once; `notes` are further lines for the user.
     """
 
     kind: str
@@ -158,3 +168,5 @@ class FeatureReport:
     seconds: float = 0.0
     failed: dict[int, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    usage: Usage = field(default_factory=lambda: Usage(0, {}, ""))
+    notes: list[str] = field(default_factory=list)

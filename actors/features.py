@@ -7,6 +7,7 @@ written whole or not at all, so a retried or repeated task changes nothing. Axes
 import json
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..models.load import load
 from ..models.taps.forward import on_device, tower_features
 from ..pool.collate import collate, stack
 from ..store.errors import InputError
-from ..store.features import FeatureBatch, write_part
+from ..store.features import FeatureBatch, drop_part, write_part
 from ..store.keys import FeatureKey
 from ..store.quantise import error, row_norms
 from ..store.refusals import write_refused
@@ -164,9 +165,17 @@ class FeatureActor:
         counts["refused"] += len(refused)
         if config.dtype in ("int8", "bit1") and keep.any():
             counts["storage_error"] = max(counts["storage_error"], error(vec_ND[keep], config.dtype)["mean"])
-        write_refused(self.spec.out, key.kind, key.checkpoint, name, refused)
+        drop_part(self.spec.out, key, name)
+        write_refused(
+            self.spec.out, key.kind, key.checkpoint, name, refused, self._task_of if self.spec.targets else None
+        )
         batch = FeatureBatch(ids[keep], lengths[keep], vec_ND[keep], tasks, norm_N[keep])
         write_part(self.spec.out, key, name, batch, config.dtype)
+
+    @cached_property
+    def _task_of(self) -> dict[int, str]:
+        pool = self.loader.pool
+        return dict(zip(pool.ids().tolist(), pool.column("task").tolist(), strict=True))
 
     def _collate(self, part: LoadedPart, rows: list[int]) -> dict[str, Any]:
         batch = collate([part.encoded[i] for i in rows], [()] * len(rows), self.pad_id)

@@ -44,8 +44,8 @@ class PartLoader:
     def __init__(self, spec: FeatureSpec) -> None:
         self.spec = spec
         self.pool = Pool(spec.pool)
-        self.root = self.pool.image_root
         config = spec.config
+        self.root = config.image_root or self.pool.image_root
         processor = load_processor(spec.checkpoints[0].path)
         self.encoder = Encoder(processor, config.template, config.max_len, config.image_mode, config.pictures)
         self.parts = {p.name: p for p in self.pool.parts(config.rows_per_part)}

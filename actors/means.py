@@ -4,8 +4,10 @@ Each target row counts with its unit gradient (LESS), so a first pass finds the 
 file is safetensors: parameter name → [T, P], T tasks in the order of its metadata.
 """
 
+import json
 import os
 import uuid
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +21,14 @@ from ..models.taps.forward import on_device
 from ..models.taps.gradients import GradientTap
 from ..pool.reader import Pool
 from ..store.errors import InputError
+from ..store.features import parts_done
+from ..store.refusals import listing, write_refused
+from ..store.usage import TRY_AGAIN, Usage
+from .account import check_tasks
 from .config import FeatureSpec
 from .loader import LoadedPart
+
+MEANS = "target-means"
 
 
 def target_tasks(pool: str) -> list[str]:
@@ -36,14 +44,17 @@ def means_path(out: str, step: int) -> str:
     """
     if "://" in out:
         raise InputError(f"{out!r}: influence needs an output folder that all nodes can open as a path, not a URI.")
-    return os.path.join(out, "target-means", f"step={step:08d}.safetensors")
+    return os.path.join(out, MEANS, f"step={step:08d}.safetensors")
 
 
 def write_means(spec: FeatureSpec, number: int) -> str:
     """Compute and write the means of the spec's checkpoint `number`, unless the file is there; returns its path.
 
+    Means without rows whose pictures could not be read are made anew as long as no features were measured against them.
+
     Raises:
-        InputError: a file of other targets or another model is there, or a task has no gradient at all.
+        InputError: a file of other targets or another model is there, a task has no gradient at all, or too many of the
+            target rows, or most of a task's, were refused.
     """
     from .features import FeatureActor
 
@@ -51,29 +62,35 @@ def write_means(spec: FeatureSpec, number: int) -> str:
     facts = {"model": key.model, "recipe": key.recipe}
     if os.path.exists(path):
         with safe_open(path, "pt") as file:
-            found = {k: v for k, v in (file.metadata() or {}).items() if k in facts}
-        if found != facts:
+            told = file.metadata() or {}
+        if {k: v for k, v in told.items() if k in facts} != facts:
             raise InputError(
                 f"{path} holds the means of other targets or another checkpoint. Use another output folder."
             )
-        return path
+        missed = json.loads(told.get("refused", "{}"))
+        if not TRY_AGAIN & missed.keys() or parts_done(spec.out, key):
+            return path
     assert spec.target_pool is not None
     # an actor that reads and batches the targets; the taps come later
     reading = replace(
         spec,
         pool=spec.target_pool,
-        config=spec.config.model_copy(update={"kind": "loss"}),
+        config=spec.config.model_copy(update={"kind": "loss", "image_root": spec.config.target_image_root}),
         checkpoints=(spec.checkpoints[number],),
         keys=(replace(key, kind="loss", dim=1, pool=Pool(spec.target_pool).digest),),
     )
     actor = FeatureActor(reading)
     if actor.failed:
         raise InputError(f"step {key.checkpoint}: {next(iter(actor.failed.values()))}")
-    sums = _add_up(actor, Pool(spec.target_pool), target_tasks(spec.target_pool))
+    sums, usage = _add_up(actor, key.checkpoint, target_tasks(spec.target_pool))
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.tmp-{uuid.uuid4().hex[:8]}"
     kind = {"bfloat16": torch.bfloat16, "float64": torch.float64}.get(spec.config.precision, torch.float32)
-    save_file({n: s.to("cpu", kind).contiguous() for n, s in sums.items()}, temporary, facts)
+    save_file(
+        {n: s.to("cpu", kind).contiguous() for n, s in sums.items()},
+        temporary,
+        facts | {"refused": json.dumps(usage.refused)},
+    )
     os.replace(temporary, path)
     return path
 
@@ -84,10 +101,12 @@ def read_means(path: str, device: str, dtype: torch.dtype) -> dict[str, torch.Te
         return {name: file.get_tensor(name).to(dtype) for name in file.keys()}  # noqa: SIM118
 
 
-def _add_up(actor: Any, pool: Pool, tasks: list[str]) -> dict[str, torch.Tensor]:
+def _add_up(actor: Any, step: int, tasks: list[str]) -> tuple[dict[str, torch.Tensor], Usage]:
+    """Return the sums by parameter, and what became of the target rows."""
     model, config = actor.first, actor.spec.config
     norms_tap = GradientTap(model, config.which, Norms())
-    parts = [actor.loader.load(p.name) for p in pool.parts(config.rows_per_part)]
+    parts = [actor.loader.load(name) for name in actor.loader.parts]
+    usage = _account(actor, step, parts)
     counts = {"tokens": 0, "padded": 0}
     norms = []
     for part in parts:
@@ -106,7 +125,20 @@ def _add_up(actor: Any, pool: Pool, tasks: list[str]) -> dict[str, torch.Tensor]
                     weights[at, tasks.index(part.tasks[i])] = 1 / norm_N[i] / sizes[part.tasks[i]]
             sink.weights_BK = torch.from_numpy(weights)
             tap.tensors(on_device(batch, model))
-    return sink.sums
+    return sink.sums, usage
+
+
+def _account(actor: Any, step: int, parts: list[LoadedPart]) -> Usage:
+    """List the target rows that were refused, and see that enough of them, and of each task, are left."""
+    out, pool, limit = actor.spec.out, actor.loader.pool, actor.spec.config.max_refused
+    task_of = dict(zip(pool.ids().tolist(), pool.column("task").tolist(), strict=True))
+    for name, part in zip(actor.loader.parts, parts, strict=True):
+        write_refused(out, MEANS, step, name, part.refused, task_of)
+    reasons = Counter(reason for part in parts for _, _, reason, _ in part.refused)
+    usage = Usage(sum(len(p.encoded) for p in parts), dict(reasons), listing(out, [MEANS]))
+    check_tasks(pool, (out, MEANS), limit)
+    usage.check(f"targets in {actor.spec.pool}", limit)
+    return usage
 
 
 def _check_targets(parts: list[LoadedPart], norms: list[np.ndarray[Any, Any]], tasks: list[str]) -> dict[str, int]:

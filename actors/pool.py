@@ -4,6 +4,7 @@ Features, answers and whatever else works part by part go through here. The unit
 actor writes of it appears whole, so a repeated task changes nothing.
 """
 
+import re
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from ..store.files import join, open_fs
 
 # what Ray said of a stage that failed, beside its tables, for whoever wants more than our one line
 TRACE = "failure.txt"
+# what Ray Data puts behind an actor's message: how to make it try again
+_ADVICE = re.compile(r"\s*Failed to [^\n]* after \d+/\d+ attempts \(.*\Z", re.S)
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,16 @@ def stream(items: Sequence[dict[str, Any]], stages: Sequence[Stage], out: str) -
     try:
         yield from data.iter_rows()
     except Exception as error:
-        path = leave_trace(out, error)
-        raise plain_cause(error) or VinnowError(f"{last_words(error)} ({path} has the trace.)") from error
+        raise in_our_words(error, out) from error
+
+
+def in_our_words(error: Exception, out: str) -> VinnowError:
+    """Return what to raise for an error that came through Ray; its trace goes to `OUT/failure.txt`."""
+    path, cause = leave_trace(out, error), plain_cause(error)
+    if cause is None:
+        return VinnowError(f"{last_words(error)} ({path} has the trace.)")
+    cause.args = tuple(_ADVICE.sub("", a) if isinstance(a, str) else a for a in cause.args)
+    return cause
 
 
 def leave_trace(out: str, error: BaseException) -> str:
@@ -75,5 +86,5 @@ def leave_trace(out: str, error: BaseException) -> str:
 
 def last_words(error: BaseException) -> str:
     """Return the last line of an error that is none of ours, with its kind."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in _ADVICE.sub("", str(error)).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

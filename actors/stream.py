@@ -19,15 +19,16 @@ from ..models.shape import hidden_size
 from ..models.taps.forward import pooled_width
 from ..pool.encode import Encoder
 from ..pool.reader import Pool
-from ..store.errors import InputError
-from ..store.features import parts_done
+from ..store.errors import InputError, VinnowError
 from ..store.keys import FeatureKey
-from ..store.refusals import read_refused
+from .account import open_work, settle
 from .config import ActorResources, CheckpointRef, FeatureConfig, FeatureReport, FeatureSpec
 from .features import FeatureActor
 from .loader import PartLoader
 from .means import means_path, target_tasks, write_means
+from .pool import Stage, in_our_words, stream
 from .taps import optimizer_digest
+from .told import Told
 
 
 class CheckpointError(InputError):
@@ -62,6 +63,8 @@ def make_spec(
     if targets:
         config = config.for_targets()
     pool, out = _absolute(pool), _absolute(out)
+    roots = {n: getattr(config, n) for n in ("image_root", "target_image_root")}
+    config = config.model_copy(update={n: root and _absolute(root) for n, root in roots.items()})
     if not checkpoints:
         raise InputError("no checkpoint given: features need at least one, as STEP=FOLDER.")
     steps = [c.step for c in checkpoints]
@@ -107,43 +110,46 @@ def _absolute(path: str) -> str:
 
 
 def run_features(
-    spec: FeatureSpec, resources: ActorResources | None = None, progress: Progress | None = None
+    spec: FeatureSpec,
+    resources: ActorResources | None = None,
+    progress: Progress | None = None,
+    connect: Callable[[], None] | None = None,
 ) -> FeatureReport:
     """Compute what is missing and return what was done; a finished run does nothing and starts no Ray.
+
+    Parts with rows that were refused for a picture that can be read by now are computed anew. `connect` is called before
+    Ray is needed, if it is.
 
     Raises:
         KeyMismatchError: the output folder holds features of another pool, model or recipe.
         CheckpointError: some checkpoints could not be loaded; it names them. Parts of all others are written.
+        LostRowsError: more than `max_refused` of the rows were refused. All parts are written.
+        VinnowError: an actor failed; names a file that has the whole trace.
     """
     resources = resources or ActorResources()
-    start = time.perf_counter()
-    names = [p.name for p in Pool(spec.pool).parts(spec.config.rows_per_part)]
-    report = FeatureReport(spec.config.kind, [k.checkpoint for k in spec.keys])
-    done = {key.checkpoint: parts_done(spec.out, key, spec.config.dtype) for key in spec.keys}
-    _refuse_other_parts(done, set(names), spec.out)
-    total = len(names) * len(spec.keys)
-    report.skipped_parts = sum(len(d) for d in done.values())
+    start, work, report = time.perf_counter(), open_work(spec), _new_report(spec)
+    report.skipped_parts = sum(len(d) for d in work.done.values())
+    total = len(work.names) * len(spec.keys)
     tell = progress or (lambda done, total: None)
     tell(report.skipped_parts, total)
+    if connect is not None and work.items(spec):
+        connect()
     for one_pass in _passes(spec):
-        items = _todo(names, one_pass, done)
+        items = work.items(one_pass)
         if items and one_pass.target_pool is not None:
             _make_means(one_pass, resources)
         for row in _stream(one_pass, items, resources) if items else ():
             _add(report, row)
             tell(report.skipped_parts + report.parts, total)
-    report.refused = read_refused(spec.out, spec.config.kind).num_rows
     report.seconds = round(time.perf_counter() - start, 3)
-    _refuse_failed(report, spec)
-    return report
+    return _settled(report, spec)
 
 
 def run_inline(spec: FeatureSpec) -> FeatureReport:
     """The same without Ray, in this process: for tests and for looking at one part in a debugger."""
-    names = [p.name for p in Pool(spec.pool).parts(spec.config.rows_per_part)]
-    report = FeatureReport(spec.config.kind, [k.checkpoint for k in spec.keys])
-    done = {key.checkpoint: parts_done(spec.out, key, spec.config.dtype) for key in spec.keys}
-    items = _todo(names, spec, done)
+    work, report = open_work(spec), _new_report(spec)
+    report.skipped_parts = sum(len(d) for d in work.done.values())
+    items = work.items(spec)
     if items and spec.target_pool is not None:
         for number in range(len(spec.checkpoints)):
             write_means(spec, number)
@@ -152,6 +158,15 @@ def run_inline(spec: FeatureSpec) -> FeatureReport:
         assert actor is not None
         row = actor.compute(item["part"], [int(s) for s in item["todo"].split(",")])
         _add(report, row)
+    return _settled(report, spec)
+
+
+def _new_report(spec: FeatureSpec) -> FeatureReport:
+    return FeatureReport(spec.config.kind, [k.checkpoint for k in spec.keys])
+
+
+def _settled(report: FeatureReport, spec: FeatureSpec) -> FeatureReport:
+    settle(report, spec)
     _refuse_failed(report, spec)
     return report
 
@@ -171,9 +186,8 @@ def _make_means(spec: FeatureSpec, resources: ActorResources) -> None:
     work = ray.remote(write_means).options(num_cpus=resources.cpus_per_actor, num_gpus=resources.gpus_per_actor)
     try:
         ray.get([work.remote(spec, number) for number in range(len(spec.checkpoints))])
-    except ray.exceptions.RayTaskError as error:
-        # a user's mistake stays one, also when a worker found it
-        raise error.cause if isinstance(error.cause, InputError) else error from None
+    except Exception as error:
+        raise in_our_words(error, spec.out) from error
 
 
 def _add(report: FeatureReport, row: dict[str, Any]) -> None:
@@ -207,48 +221,14 @@ def _add_facts(extra: dict[str, Any], row: dict[str, Any]) -> None:
         extra["storage_error"] = max(extra.get("storage_error", 0.0), float(row["storage_error"]))
 
 
-def _todo(names: list[str], spec: FeatureSpec, done: dict[int, set[str]]) -> list[dict[str, str]]:
-    items = []
-    for name in names:
-        steps = [str(k.checkpoint) for k in spec.keys if name not in done[k.checkpoint]]
-        if steps:
-            items.append({"part": name, "todo": ",".join(steps)})
-    return items
-
-
 def _stream(spec: FeatureSpec, items: list[dict[str, str]], resources: ActorResources) -> Iterator[dict[str, Any]]:
-    import ray.data
-    from ray.data import ActorPoolStrategy
-
     spec = replace(spec, threads=resources.threads, device="cuda" if resources.gpus_per_actor else "cpu")
-    data = ray.data.from_items(items, override_num_blocks=len(items))
-    arguments = {"spec": spec}
-    if resources.loaders:
-        data = data.map_batches(
-            PartLoader,
-            batch_size=1,
-            compute=ActorPoolStrategy(size=min(resources.loaders, len(items))),
-            num_cpus=1,
-            fn_constructor_kwargs=arguments,
-        )
-    data = data.map_batches(
-        FeatureActor,
-        batch_size=1,
-        # all at once: growing from one, the second actor would load its weights while the first works alone (measured
-        # on 2 GPUs: 1.33 times the rows of one, over the first minute)
-        compute=ActorPoolStrategy(size=min(resources.actors, len(items)), max_tasks_in_flight_per_actor=2),
-        num_cpus=resources.cpus_per_actor,
-        num_gpus=resources.gpus_per_actor,
-        fn_constructor_kwargs=arguments,
-    )
-    yield from data.iter_rows()
-
-
-def _refuse_other_parts(done: dict[int, set[str]], names: set[str], out: str) -> None:
-    for step, have in done.items():
-        other = sorted(have - names)
-        if other:
-            raise InputError(
-                f"{out}: step {step} holds parts that this run would not write (first {other[0]!r}): rows_per_part was "
-                "another one. Give the old rows_per_part, or another output folder."
-            )
+    stages = [Stage(Told, {"kind": PartLoader, "spec": spec}, resources.loaders)] if resources.loaders else []
+    given = {"kind": FeatureActor, "spec": spec}
+    stages.append(Stage(Told, given, resources.actors, resources.cpus_per_actor, resources.gpus_per_actor))
+    try:
+        yield from stream(items, stages, spec.out)
+    except VinnowError as error:
+        if "out of memory" not in str(error).lower():
+            raise
+        raise VinnowError(f"{error} Give a smaller token_budget or max_rows, or fewer checkpoints_per_pass.") from error

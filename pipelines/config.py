@@ -86,15 +86,30 @@ class RunConfig(Config):
     plan: PlanConfig = PlanConfig()
 
     def digest(self) -> str:
-        """Return 16 hexadecimal digits of the resolved tree; where it runs and what that was priced at is no matter."""
-        return digest(json.dumps(self.model_dump(exclude={"out", "ray", "plan"}), sort_keys=True))
+        """Return 16 hexadecimal digits of the resolved tree.
+
+        Where it runs, what that was priced at, how much may be refused and where a pool's pictures lie now is no matter.
+        """
+        tree = self.model_dump(exclude={"out", "ray", "plan"})
+        pools = {"pool", "captions", "target", "test"}
+        kept = {k: _without(v, ("max_refused",) if k in pools else PLACES) for k, v in tree.items()}
+        return digest(json.dumps(kept, sort_keys=True))
 
 
+# fields of a stage that change no number: what may be missing, and where the pictures of a pool that is there lie now
+PLACES = ("max_refused", "image_root", "target_image_root")
 # fields that the run fills in; a recipe that sets one of them would be overruled silently
 TRAIN_FILLED = ("model", "pool", "picks", "seed")
 EVAL_FILLED = ("model", "pool", "run")
 # what weighs or follows the checkpoints of a training: one model, whose learning rate nobody knows, is no path
 ALONG = ("gradient", "influence", "trajectory")
+
+
+def _without(tree: Any, names: tuple[str, ...]) -> Any:
+    """Return a plain tree without the fields of these names."""
+    if isinstance(tree, dict):
+        return {k: _without(v, names) for k, v in tree.items() if k not in names}
+    return [_without(v, names) for v in tree] if isinstance(tree, list) else tree
 
 
 def train_config(section: dict[str, Any], where: str, **filled: Any) -> TrainConfig:

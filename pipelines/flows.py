@@ -16,14 +16,15 @@ from ..actors.stream import make_spec, run_features
 from ..models.check import check_model
 from ..models.load import model_digest
 from ..models.tiny import build_twin
-from ..pool.ingest import IngestConfig, ingest
+from ..pool.ingest import IngestConfig, ingest, usage_of
 from ..pool.reader import Pool
 from ..pool.templates import TEMPLATES
 from ..store.errors import InputError
 from ..store.files import exists, join, list_files, open_fs, read_json, write_json
 from ..store.manifest import Manifest, StageRecord
+from ..store.usage import Usage
 from ..train.run import TrainReport, refuse_early, train
-from .config import RunConfig, StageSection, train_config
+from .config import PLACES, RunConfig, StageSection, train_config
 from .picking import select_all
 from .progress import bar, console
 from .watch import training_bar
@@ -65,7 +66,23 @@ class Run:
         done = self.manifest.read(name)
         assert done is not None
         console.print(f"[dim]{'done   ' if changed is None else 'already'}[/] {name:<22} {done.seconds:8.1f} s")
+        usage = told(done)
+        if usage is not None and (usage.refused or changed is None):
+            console.print(f"        {usage.line()}", markup=False, soft_wrap=True)
         return done
+
+
+def account(record: StageRecord, usage: Usage) -> None:
+    """Write into a stage's facts what became of its rows; `told` reads it again."""
+    record.facts.update(
+        used=usage.used, refused=sum(usage.refused.values()), reasons=dict(usage.refused), listed=usage.listed
+    )
+
+
+def told(record: StageRecord) -> Usage | None:
+    """Return what became of a stage's rows; None where it has none, or another vinnow did it."""
+    facts = record.facts
+    return Usage(facts["used"], facts["reasons"], facts["listed"]) if "used" in facts else None
 
 
 def start(config: RunConfig) -> Run:
@@ -145,10 +162,13 @@ def train_stage(run: Run, name: str, section: StageSection, model: str) -> Train
         ensure_ray(run.config.ray)
         with training_bar(name, out):
             report = train(config, out)
-        record.facts.update(rows=report.rows, loss=report.loss, steps=report.steps, refused=report.refused)
+        record.facts.update(rows=report.rows, loss=report.loss, steps=report.steps)
+        account(record, report.usage)
         record.facts["bytes"] = folder_bytes(out)
 
-    run.stage(name, {"config": config.model_dump_json(exclude={"model", "pool"}), "data": Pool(pool).digest}, work)
+    run.stage(
+        name, {"config": config.model_dump_json(exclude={"model", "pool", *PLACES}), "data": Pool(pool).digest}, work
+    )
     return TrainReport.read(out)
 
 
@@ -186,7 +206,13 @@ def differences(before: Any, now: Any, where: str = "") -> list[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         names = sorted(set(before) | set(now))
         return [d for n in names for d in differences(before.get(n), now.get(n), f"{where}.{n}".lstrip("."))]
-    return [] if before == now or where in ("out", "ray") else [f"{where}: was {before!r}, is {now!r}"]
+    return [] if before == now or where in ("out", "ray") or _free(where) else [f"{where}: was {before!r}, is {now!r}"]
+
+
+def _free(where: str) -> bool:
+    """Say whether a field changes no result: what `RunConfig.digest` leaves out."""
+    section, _, name = where.rpartition(".")
+    return name == "max_refused" or (name in PLACES and section not in POOLS)
 
 
 def folder_bytes(folder: str) -> int:
@@ -204,22 +230,27 @@ def _ingest_one(run: Run, name: str, config: IngestConfig) -> None:
     def work(record: StageRecord) -> None:
         with bar(f"ingest {name}", "rows") as tell:
             report = ingest(config, out, progress=lambda rows: tell(rows, 0))
-        record.facts.update(rows=report.rows, refused=report.refused, reasons=dict(report.reasons))
+        record.facts["rows"] = report.rows
+        account(record, usage_of(report, out))
         record.facts["bytes"] = folder_bytes(out)
 
-    run.stage(f"ingest-{name}", {"config": config.model_dump_json()}, work)
+    run.stage(f"ingest-{name}", {"config": config.model_dump_json(exclude={"max_refused"})}, work)
 
 
 def _features(run: Run, config: FeatureConfig, checkpoints: list[CheckpointRef], pool: str, out: str) -> None:
     targets = pool == "target"
+    if targets:
+        config = config.model_copy(update={"image_root": config.target_image_root})
     aim = run.folder("target") if config.kind == "influence" else None
     spec = make_spec(run.folder(pool), checkpoints, config, run.folder(out), targets=targets, target_pool=aim)
 
     def work(record: StageRecord) -> None:
-        ensure_ray(run.config.ray)
         with bar(f"{out} {config.kind}", "parts") as tell:
-            report = run_features(spec, run.config.actors, tell)
-        record.facts.update(rows=report.rows, refused=report.refused, tokens=report.tokens, padded=report.padded)
+            report = run_features(spec, run.config.actors, tell, lambda: ensure_ray(run.config.ray))
+        record.facts.update(rows=report.rows, tokens=report.tokens, padded=report.padded)
+        account(record, report.usage)
+        for note in report.notes:
+            console.print(f"        {note}", markup=False, soft_wrap=True)
         record.facts.update(report.extra)
         record.facts["bytes"] = folder_bytes(join(run.folder(out), config.kind))
 

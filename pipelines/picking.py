@@ -12,9 +12,11 @@ from ..select.run import select
 from ..select.view import EXTRA, View, extra_fields, feature_kinds
 from ..store.features import exists_any
 from ..store.files import exists, join
-from ..store.refusals import refused_ids
+from ..store.refusals import refused_ids, usage_of
 from ..store.tables import PICKS, read_rows
+from ..store.usage import MAX_REFUSED
 from .config import RunConfig
+from .progress import console
 
 
 def make_view(
@@ -23,10 +25,14 @@ def make_view(
     targets: str | None,
     needs: tuple[str, ...],
     weights: dict[int, float] | None = None,
+    max_refused: float = MAX_REFUSED,
 ) -> View:
     """Return what a selector may read: the pool's columns, the features and the fields of source records that it declares.
 
     Rows that a needed feature stage refused are left out of the pool up front; they are listed in its REFUSED tables.
+
+    Raises:
+        InputError: those are all rows, or more than the share `max_refused`.
     """
     reader = Pool(pool)
     ids = reader.ids()
@@ -34,7 +40,10 @@ def make_view(
     columns["has_image"] = reader.has_image()
     columns |= {EXTRA + n: c for n, c in reader.extra(extra_fields(needs)).items()}
     kinds = feature_kinds(needs)
-    refused = refused_ids(features, kinds) if features else np.empty(0, np.uint64)
+    refused = np.empty(0, np.uint64)
+    if features and kinds:
+        refused = refused_ids(features, kinds)
+        usage_of(features, kinds, ids).check(f"select by {' and '.join(kinds)}", max_refused)
     return View(
         ids,
         columns,
@@ -46,10 +55,27 @@ def make_view(
     )
 
 
+def told(pool: str, features: str | None, view: View) -> list[str]:
+    """Return what became of the rows that a selector could have chosen from and aimed at, as lines for the terminal.
+
+    Nothing for a selector that reads no features.
+    """
+    kinds = feature_kinds(view.needs)
+    if not features or not kinds:
+        return []
+    lines = [usage_of(features, kinds, Pool(pool).ids()).line()]
+    if "targets" in view.needs:
+        by_task = {task: usage for kind in kinds for task, usage in view.target_usage(kind).items()}
+        lines += [f"target task {task!r}: {usage.line()}" for task, usage in by_task.items() if usage.refused]
+    return lines
+
+
 def select_all(config: RunConfig, out: str, weights: dict[int, float] | None) -> dict[tuple[str, str, int], str]:
     """Pick for every selector × budget × seed and return the PICKS files."""
     made: dict[tuple[str, str, int], str] = {}
     pool = join(out, "pool")
+    # each feature stage has held its rows to its own limit
+    limits = {f.kind: f.max_refused for f in config.features}
     features, targets = join(out, "features"), join(out, "targets")
     for section in config.selectors:
         needs = registry.make(section.name, section.config).needs
@@ -59,7 +85,10 @@ def select_all(config: RunConfig, out: str, weights: dict[int, float] | None) ->
             targets if exists(targets) else None,
             needs,
             weights,
+            min(1.0, sum(limits.get(n, 0.0) for n in feature_kinds(needs))),
         )
+        for line in told(pool, view.features_root, view):
+            console.print(f"{section.name}: {line}", markup=False, soft_wrap=True)
         for seed in config.seeds:
             paths = select(view, section.name, section.config, config.budgets, seed, out)
             for budget, path in paths.items():

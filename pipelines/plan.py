@@ -22,7 +22,10 @@ _BYTES = {"float16": 2.0, "float32": 4.0, "int8": 1.0, "bit1": 1 / 8}
 
 @dataclass
 class Planned:
-    """One line of the plan; `bytes` is what it leaves on disk, `steps` optimizer steps; `price` where it computes."""
+    """One line of the plan; `bytes` is what it leaves on disk, `steps` optimizer steps; `price` where it computes.
+
+    `note`: what the user should know of its rows.
+    """
 
     stage: str
     what: str
@@ -33,6 +36,7 @@ class Planned:
     done: bool = False
     price: Price | None = None
     config: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
 
     def times(self, n: int) -> None:
         """Count the stage `n` times over (a sweep's seeds)."""
@@ -54,6 +58,8 @@ def make_plan(run: RunConfig) -> list[Planned]:
     rows = {n: s.rows for n, s in samples.items()}
     prices = Prices(run, samples)
     plan = [_line(run, f"ingest-{n}", getattr(run, n).source, r, config=getattr(run, n)) for n, r in rows.items()]
+    for line, name in zip(plan, names, strict=True):
+        line.note = _rows_note(samples[name], getattr(run, name).max_refused)
     if run.model.twin is not None:
         plan.append(_line(run, "twin", "build a tiny LLaVA", 0, config=run.model.twin))
     for stage in run.warmup:
@@ -88,11 +94,25 @@ def print_plan(plan: list[Planned]) -> None:
             "done" if line.done else "to do",
         )
     console.print(table)
+    for line in plan:
+        if line.note:
+            console.print(f"- {line.stage}: {line.note}", markup=False, soft_wrap=True)
     _print_prices([line for line in plan if line.price is not None])
     for line in plan:
         console.print(f"[bold]{line.stage}[/]")
         price = {"TFLOP a row": line.price.row} if line.price else {}
         console.print(yaml.safe_dump(line.config | price, sort_keys=False), markup=False)
+
+
+def _rows_note(sample: Sample, max_refused: float) -> str:
+    """Say what ingest refused, or would; a sample's share is only an estimate, so it ends nothing here."""
+    usage = sample.usage
+    if not usage.refused:
+        return ""
+    if sample.origin == "the pool":
+        return usage.line()
+    over = f"; over max_refused ({max_refused:.1%}), so ingest would stop" if usage.lost > max_refused else ""
+    return f"of a sample, {usage.line()}{over}"
 
 
 def _print_prices(plan: list[Planned]) -> None:

@@ -1,19 +1,22 @@
 """What a pool's rows are like before anything has run: how many, how long; from the pool, or from its source."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..models.cost import RowSize
-from ..pool.checks import RefusedError, check_record
+from ..pool.checks import ImageError, RefusedError, check_record
 from ..pool.encode import EncodeError, Encoder
-from ..pool.examine import IngestConfig, read_records
+from ..pool.examine import IngestConfig, check_given_root, read_records, settle
+from ..pool.images import resolve
 from ..pool.reader import Pool
 from ..pool.records import Record
 from ..pool.templates import TEMPLATES
 from ..store.errors import InputError
 from ..store.files import exists, join
+from ..store.usage import Usage
 
 ROWS = 512
 # English under a vocabulary of 32,000 words; what no tokenizer has counted is an estimate, and the plan says so
@@ -22,11 +25,16 @@ CHARS_PER_TOKEN = 3.6
 
 @dataclass(frozen=True)
 class Sample:
-    """`rows` in all, and some of their records, evenly spaced; `origin` is "the pool" or "its source"."""
+    """`rows` in all, and some of their records, evenly spaced; `origin` is "the pool" or "its source".
+
+    `usage`: of the sampled rows of a source, those that ingest would take, pictures looked for but not opened; of a pool,
+    what its ingest refused.
+    """
 
     rows: int
     records: list[Record]
     origin: str
+    usage: Usage = field(default_factory=lambda: Usage(0, {}, ""))
 
 
 @dataclass(frozen=True)
@@ -42,12 +50,15 @@ def look(config: IngestConfig, folder: str) -> Sample:
     """Return a pool's rows and a sample of them: of the ingested pool, else by streaming through its source.
 
     Raises:
-        InputError: the source cannot be read, or no row of the sample is usable.
+        InputError: the source cannot be read, its image root is not there, or no row of the sample is usable.
     """
     if exists(join(folder, "pool.json")):
         pool = Pool(folder)
+        usage = Usage(pool.rows, pool.facts.get("reasons", {}), join(folder, "refused.parquet"))
         at = np.unique(np.linspace(0, pool.rows - 1, min(pool.rows, ROWS)).round().astype(int))
-        return Sample(pool.rows, pool.take(pool.ids()[at]), "the pool")
+        return Sample(pool.rows, pool.take(pool.ids()[at]), "the pool", usage)
+    check_given_root(config)
+    config = settle(config)
     kept: list[Any] = []
     rows, stride = 0, 1
     for raw in read_records(config):
@@ -56,10 +67,15 @@ def look(config: IngestConfig, folder: str) -> Sample:
         if len(kept) == 2 * ROWS:  # how many there are is only known at the end
             kept, stride = kept[::2], 2 * stride
         rows += 1
-    records = [r for r in map(_record, kept) if r is not None]
+    looked = [_record(raw, config) for raw in kept]
+    records = [r for r in looked if isinstance(r, Record)]
+    refused = Counter(r for r in looked if isinstance(r, str))
     if rows and not records:
-        raise InputError(f"{config.source}: none of {len(kept)} sampled rows is usable. See `vinnow doctor`.")
-    return Sample(rows, records, "its source")
+        reasons = ", ".join(f"{reason} {n}" for reason, n in refused.most_common())
+        raise InputError(
+            f"{config.source}: none of {len(kept)} sampled rows is usable ({reasons}). See `vinnow doctor`."
+        )
+    return Sample(rows, records, "its source", Usage(len(records), dict(refused), "`vinnow doctor`"))
 
 
 def encode_sizes(sample: Sample, encoder: Encoder) -> Measured:
@@ -68,14 +84,18 @@ def encode_sizes(sample: Sample, encoder: Encoder) -> Measured:
     Raises:
         InputError: no sampled row can be encoded.
     """
-    sizes = []
+    sizes, refused = [], Counter[str]()
     for record in sample.records:
         try:
             found = encoder.encode(record)
-        except EncodeError:  # refused, when the time comes
+        except EncodeError as error:  # refused, when the time comes
+            refused[error.reason] += 1
             continue
+        if (found.labels == -100).all():
+            refused["no_trained_token"] += 1
         sizes.append((len(found.input_ids), int((found.labels != -100).sum()), len(record.images)))
-    return _measured(sizes, f"{len(sizes)} rows of {sample.origin}, encoded")
+    lost = f"; refused would be {', '.join(f'{r} {n}' for r, n in refused.most_common())}" if refused else ""
+    return _measured(sizes, f"{len(sizes)} rows of {sample.origin}, encoded{lost}")
 
 
 def estimate_sizes(sample: Sample, template: str, max_len: int, image_tokens: int) -> Measured:
@@ -109,9 +129,14 @@ def _measured(sizes: list[tuple[int, int, int]], how: str) -> Measured:
     return Measured(row, int(tokens.max()), how)
 
 
-def _record(raw: Any) -> Record | None:
+def _record(raw: Any, config: IngestConfig) -> Record | str:
+    """Return a raw record as ingest would take it, or the reason why it would not."""
     try:
-        found = check_record(raw)
-    except RefusedError:
-        return None
+        found = raw if isinstance(raw, Exception) else check_record(raw)
+        if isinstance(found, Exception):
+            raise found
+        for image in found.images if config.check_images != "none" else ():
+            resolve(config.image_root, image)
+    except (RefusedError, ImageError) as error:
+        return error.reason
     return Record(0, found.source, found.task, found.images, found.conversations, found.extra)

@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import pyarrow.parquet as pq
+from rich.markup import escape
 from rich.table import Table
 
 from ..store.errors import InputError
 from ..store.files import exists, join, list_files, open_fs, read_json
 from ..store.manifest import StageRecord
 from .config import RunConfig
-from .flows import POOLS, folder_bytes
+from .flows import POOLS, folder_bytes, told
 
 State = Literal["done", "under way", "waiting"]
 
@@ -73,7 +74,7 @@ def render(found: list[StageStatus]) -> Table:
         size = None if s.bytes is None else f"{s.bytes / 1e6:,.1f}"
         seconds = None if s.seconds is None else f"{s.seconds:,.1f}"
         counts = ["–" if v is None else f"{v:,}" for v in (s.rows, s.refused)]
-        table.add_row(s.name, f"[{style[s.state]}]{s.state}[/]", *counts, seconds or "–", size or "–", s.detail)
+        table.add_row(s.name, f"[{style[s.state]}]{s.state}[/]", *counts, seconds or "–", size or "–", escape(s.detail))
     return table
 
 
@@ -82,7 +83,9 @@ def _one(run_dir: str, name: str, config: RunConfig) -> StageStatus:
     if exists(path):
         done = StageRecord(**read_json(path))
         facts = {k: done.facts.get(k) for k in ("rows", "refused", "bytes")}
-        return StageStatus(name, "done", seconds=done.seconds, **facts)
+        usage = told(done)
+        detail = usage.line() if usage is not None and usage.refused else ""
+        return StageStatus(name, "done", seconds=done.seconds, detail=detail, **facts)
     kind, _, rest = name.partition("-")
     if kind == "ingest":
         return _ingest(run_dir, name, rest)
@@ -103,6 +106,9 @@ def _ingest(run_dir: str, name: str, pool: str) -> StageStatus:
         fs, inner = open_fs(part)
         with fs.open_input_file(inner) as source:
             rows += pq.read_metadata(source).num_rows
+    lists = join(run_dir, pool, "refused.parquet")
+    if not parts and exists(lists):
+        return _progress(name, True, f"refused too many rows; {lists} says which and why")
     # a killed ingest begins again: these rows are not a part of any pool yet
     return _progress(name, bool(parts), f"{rows:,} rows so far; ingest begins again when it is interrupted")
 

@@ -13,13 +13,14 @@ from ..evaluate.config import EvalConfig
 from ..evaluate.run import evaluate
 from ..models.load import model_digest
 from ..pool.reader import Pool
-from ..store.errors import VinnowError
+from ..store.errors import VinnowError, plain_cause
 from ..store.files import digest, exists, join, read_json, write_json
 from ..store.ids import ids_digest
 from ..store.tables import PICKS, read_rows
+from ..store.usage import Usage
 from ..train.config import TrainConfig
 from ..train.run import train
-from .config import RunConfig, eval_config, finetunes, train_config, where_of
+from .config import PLACES, RunConfig, eval_config, finetunes, train_config, where_of
 from .watch import watching
 
 RESULT = "result.json"
@@ -106,6 +107,10 @@ def run_trial(values: dict[str, Any], callbacks: tuple[Any, ...] = ()) -> dict[s
         "variant": trial.variant,
         "run": trial.evaluate.run,
         "rows": trained.rows,
+        "used": trained.usage.used,
+        "reasons": dict(trained.usage.refused),
+        "listed": trained.usage.listed,
+        "not_asked": measured.refused,
         "steps": trained.steps,
         "loss": trained.loss,
         "train_seconds": trained.seconds,
@@ -139,6 +144,19 @@ def _tune(config: RunConfig, trials: list[Trial]) -> list[str]:
     return [f"{t.name}: {_last_line(e)}" for t, e in _failed(trials, results)]
 
 
+def refused_lines(results: list[dict[str, Any]]) -> list[str]:
+    """Return a line for each trial that could not use all rows of its choice, or not ask all of its questions."""
+    lines = []
+    for result in results:
+        if result.get("reasons"):
+            usage = Usage(result["used"], result["reasons"], result["listed"])
+            lines.append(f"{result['name']}: trained on {usage.line()}")
+        if result.get("not_asked"):
+            where = join(os.path.dirname(os.path.dirname(result["model"])), "eval", "refused")
+            lines.append(f"{result['name']}: {result['not_asked']:,} questions could not be asked; listed in {where}")
+    return lines
+
+
 def _trainable(values: dict[str, Any]) -> None:
     import ray.tune
     from ray.tune.integration.ray_train import TuneReportCallback
@@ -162,7 +180,10 @@ def _short(trial: Any) -> str:
 
 
 def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]
+    cause = plain_cause(error)
+    if cause is not None:
+        return str(cause)
+    return next(reversed(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _trial(config: RunConfig, choice: Choice, variant: str, model: str) -> Trial:
@@ -174,7 +195,7 @@ def _trial(config: RunConfig, choice: Choice, variant: str, model: str) -> Trial
     training = train_config(section, where_of(variant), model=start, pool=pool, picks=picks, seed=seed)
     # the run is what was trained on, how, and from where; not where it lies
     chosen = ids_digest(read_rows(picks, PICKS)["sample_id"].to_numpy()) if picks else Pool(pool).digest
-    how = training.model_dump_json(exclude={"model", "pool", "picks"})
+    how = training.model_dump_json(exclude={"model", "pool", "picks", *PLACES})
     run = digest(chosen, how, model_digest(model))
     scoring = eval_config(config.evaluate, model=join(folder, "train", "model"), pool=test, run=run)
     return Trial(name, selector, budget, seed, folder, training, scoring, variant)

@@ -8,7 +8,7 @@ from .config import RunConfig
 from .flows import Run, checkpoints_of, ingest_pools, make_features, pick, prepare_model, start, warm_up
 from .progress import console
 from .results import collect, write_report
-from .sweep import Trial, run_sweep, trials_of
+from .sweep import Trial, refused_lines, run_sweep, trials_of
 
 
 def whole_run(config: RunConfig, report: bool = True) -> str | None:
@@ -39,8 +39,10 @@ def sweep_stage(run: Run, trials: list[Trial]) -> None:
         results = run_sweep(run.config, trials)
         collect(run.config.out, trials)
         record.facts.update(rows=sum(r["rows"] for r in results), trials=[t.name for t in trials])
+        record.facts["told"] = refused_lines(results)
 
-    run.stage("sweep", inputs, work)
+    for line in run.stage("sweep", inputs, work).facts.get("told", []):
+        console.print(f"        {line}", markup=False, soft_wrap=True)
 
 
 def learning_rates(run: Run) -> dict[int, float] | None:

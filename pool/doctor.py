@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .checks import IMAGE, REASONS
-from .examine import Examined, IngestConfig, examine_rows
+from .examine import Examined, IngestConfig, check_given_root, examine_rows
 from .marks import Likeness, counted
 from .shown import TRAITS
 
@@ -70,8 +70,9 @@ def examine(
     sampler counts them.
 
     Raises:
-        InputError: the source cannot be read.
+        InputError: the source cannot be read, or the image root that was given is not there.
     """
+    check_given_root(config)
     report, likeness = DoctorReport(), Likeness()
     sources, tasks, refused, reasons = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     warnings = Counter[str]()

@@ -19,12 +19,13 @@ from ..store.config import Config
 from ..store.errors import InputError
 from ..store.ids import IdGiver, id_of
 from ..store.tables import POOL
+from ..store.usage import MAX_REFUSED
 from .blocks import Block, Cutter
 from .draft import Draft, Refusal, refusal
 from .formats.llava import LLAVA
 from .formats.registry import FORMATS, choose, facts
 from .formats.source import Source
-from .images import MAX_PIXELS, PIL_LIMIT
+from .images import MAX_PIXELS, PIL_LIMIT, check_root
 from .json_stream import iter_records, open_records
 from .looks import LookConfig, Looks
 from .paths import split_root, with_links
@@ -41,10 +42,11 @@ class IngestConfig(Config):
     `check_images`: "decode" every picture now, only see that it "exists", or "none": not even that, the reader will
     find out (true and false are "decode" and "exists"). `format`: auto, or one of `formats/registry.py`; `split` and
     `layout` (qcm, qcm-lea or test) are for formats that have them. `duplicates`: exact repeats are normal in mix665k;
-    `refuse` lists them instead. `tokenizer`: a folder with `tokenizer.json`; it fills `n_tokens`.
-    `strict`: the first bad row ends the run. `follow_links`: symbolic links below the image root may lead out of it.
-    `workers` are processes that parse and decode (left out: one a core, and none for a small source); `threads` of each
-    fetch pictures from a remote root. They and `strict` leave the pool's content alone, so another value of them is no
+    `refuse` lists them instead. `tokenizer`: a folder with `tokenizer.json`; it fills `n_tokens`. `follow_links`: symbolic
+    links below the image root may lead out of it. `strict`: the first bad row ends the run; `max_refused`: the share of rows
+    that may be refused before that is an error. `workers` are processes that parse and decode (left out: one a core, and
+    none for a small source); `threads` of each fetch pictures from a remote root. They, `strict` and `max_refused` leave the
+    pool's content alone, so another value of them is no
     other pool.
     """
 
@@ -59,6 +61,7 @@ class IngestConfig(Config):
     tokenizer: str | None = None
     strict: bool = False
     follow_links: bool = False
+    max_refused: float = Field(MAX_REFUSED, ge=0, le=1)
     threads: int = Field(4, ge=1)
     workers: int | None = Field(None, ge=0, le=64)
 
@@ -112,6 +115,16 @@ def examine_rows(config: IngestConfig) -> Iterator[Examined]:
             raise
         while waiting:
             yield _finish(config, *waiting.popleft(), ids, looks)
+
+
+def check_given_root(config: IngestConfig) -> None:
+    """See that the image root is there if one was given: a typo in it would refuse every row that has a picture.
+
+    Raises:
+        InputError: it is not.
+    """
+    if config.image_root is not None:
+        check_root(config.image_root, config.source)
 
 
 def settle(config: IngestConfig) -> IngestConfig:

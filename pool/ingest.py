@@ -14,7 +14,8 @@ import pyarrow.fs as pafs
 from ..store.errors import InputError
 from ..store.files import exists, join, open_fs, read_json, write_json
 from ..store.ids import ids_digest
-from .examine import IngestConfig, examine_rows, settle, source_of_config
+from ..store.usage import Usage
+from .examine import IngestConfig, check_given_root, examine_rows, settle, source_of_config
 from .formats.registry import FORMATS, facts
 from .marks import Likeness, counted
 from .paths import split_root, with_links
@@ -22,7 +23,7 @@ from .shown import TRAITS
 from .workers import tokenizer_digest
 from .writer import PoolWriter
 
-MANIFEST = "pool.json"
+MANIFEST, REFUSED = "pool.json", "refused.parquet"
 _OURS = re.compile(r"(part-\d{6}\.parquet|refused\.parquet|pool\.json)(\.tmp-[0-9a-f]+)?")
 # of POOL as written here; a pool of another layout is made anew
 _LAYOUT = 3
@@ -55,17 +56,18 @@ def ingest(config: IngestConfig, out: str, progress: Callable[[int], None] | Non
     """Write `out/part-*.parquet`, `out/refused.parquet` and, last, `out/pool.json`.
 
     The same ingest again does nothing; what a killed one left is replaced. `progress` is called with the rows
-    done.
+    done. Where too many rows are refused only `refused.parquet` is left.
 
     Raises:
-        InputError: the source cannot be read, `strict` met a bad row, no row is usable, or `out` holds a pool
-            of another source or config.
+        InputError: the source cannot be read, the image root is not there, `strict` met a bad row, no row is usable or more
+            than `max_refused` are not, or `out` holds a pool of another source or config.
         VinnowError: a worker process died.
     """
-    config = settle(config)
+    given, config = config, settle(config)
     before = _finished(config, out)
     if before is not None:
         return before
+    check_given_root(given)
     start, stamp = time.perf_counter(), _identity(config)
     _clear(out)
     report, writer, likeness, ids = IngestReport(), PoolWriter(out), Likeness(), array("Q")
@@ -86,8 +88,11 @@ def ingest(config: IngestConfig, out: str, progress: Callable[[int], None] | Non
         if progress:
             progress(at.first + at.rows)
     writer.close()
-    if not ids:
-        raise InputError(f"{config.source}: no usable record; refused: {dict(reasons)}. See `vinnow doctor`.")
+    try:
+        Usage(len(ids), reasons, join(out, REFUSED)).check(f"ingest of {config.source}", config.max_refused)
+    except InputError:
+        _clear(out, but=REFUSED)  # it says what to mend; the rest would be no pool
+        raise
     report.digest, report.rows, report.refused = ids_digest(ids), len(ids), sum(reasons.values())
     report.by_source, report.by_task, report.reasons = dict(sources), dict(tasks), dict(reasons)
     report.duplicates, report.near_duplicates = likeness.repeats, likeness.near()
@@ -126,7 +131,13 @@ def _finished(config: IngestConfig, out: str) -> IngestReport | None:
     report = IngestReport(**{k: saved[k] for k in IngestReport.__dataclass_fields__})
     if config.strict and report.refused:
         raise InputError(_strict_message(config, f"{report.refused} rows were refused: {report.reasons}"))
+    usage_of(report, out).check(f"ingest of {config.source}", config.max_refused)
     return report
+
+
+def usage_of(report: IngestReport, out: str) -> Usage:
+    """Return what became of the rows of an ingest into `out`."""
+    return Usage(report.rows, report.reasons, join(out, REFUSED))
 
 
 def _strict_message(config: IngestConfig, what: str) -> str:
@@ -140,9 +151,9 @@ def _absolute(path: str | None) -> str | None:
     return with_links(os.path.abspath(plain), follow)
 
 
-def _clear(out: str) -> None:
-    """Delete what a killed ingest left, by our own names only: `out` may hold other files."""
+def _clear(out: str, but: str = "") -> None:
+    """Delete what an ingest that did not end well left, by our own names only: `out` may hold other files."""
     fs, inner = open_fs(out)
     for info in fs.get_file_info(pafs.FileSelector(inner, allow_not_found=True)):
-        if info.type == pafs.FileType.File and _OURS.fullmatch(info.base_name):
+        if info.type == pafs.FileType.File and _OURS.fullmatch(info.base_name) and info.base_name != but:
             fs.delete_file(info.path)

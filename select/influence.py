@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from ..store.config import Config
 from ..store.errors import InputError, suggest
+from ..store.usage import Usage
 from .pickers import top_k, votes
 from .rows import columns_of, matrix_of, matrix_scores_table, picks_table, scores_table
 from .view import View, ViewBatch
@@ -57,6 +58,10 @@ class Influence(ABC):
     def known_tasks(self, view: View, step: int) -> list[str]:
         """Return the tasks that can be aimed at, in the order in which ties between them are broken."""
 
+    def lost_tasks(self, view: View) -> dict[str, Usage]:
+        """Return the tasks of the target set that have no row left, and what became of their rows."""
+        return {}
+
     @abstractmethod
     def products(self, view: View, step: int, tasks: list[str]) -> Products:
         """Return what one checkpoint's parts are mapped with; it must not depend on how parts are cut."""
@@ -92,7 +97,7 @@ class Influence(ABC):
     def _against_tasks(self, view: View) -> tuple[list[str], Array, dict[str, Any]]:
         weights = view.weights(self.kind, self.config.checkpoint_weights)
         used = {step: weight for step, weight in weights.items() if weight > 0}
-        tasks = self._chosen(self.known_tasks(view, next(iter(used))))
+        tasks = self._chosen(self.known_tasks(view, next(iter(used))), self.lost_tasks(view))
         total_NT = np.zeros((len(view.ids), len(tasks)), np.float32)
         zero_rows = dict.fromkeys(used, 0)
         for step, weight in used.items():
@@ -106,8 +111,15 @@ class Influence(ABC):
         notes = {"zero_rows": zero_rows, "checkpoint_weights": used, "refused": len(view.left_out)}
         return tasks, total_NT, notes
 
-    def _chosen(self, there: list[str]) -> list[str]:
-        for name in self.config.targets or []:
+    def _chosen(self, there: list[str], lost: dict[str, Usage]) -> list[str]:
+        """Return the tasks to aim at; a task without a row left is never left out in silence."""
+        for name in self.config.targets or sorted(lost):
+            if name in lost:
+                others = ", ".join(repr(t) for t in there if t not in lost) or "none"
+                raise InputError(
+                    f"target task {name!r} cannot be aimed at: {lost[name].line()}. Mend its rows and make the target "
+                    f"features again, or say which tasks to aim at (`targets`; there are {others})."
+                )
             if name not in there:
                 raise InputError(f"the target set has no task {name!r}{suggest(name, there)}")
         return list(dict.fromkeys(self.config.targets or there))

@@ -16,6 +16,8 @@ from ..store.features import FeatureBatch, FeatureSet
 from ..store.files import digest
 from ..store.ids import ids_digest
 from ..store.keys import FeatureKey
+from ..store.refusals import listing, refused_tasks
+from ..store.usage import Usage
 
 Array = np.ndarray[Any, Any]
 # in front of a need (and a column's name): a field of the source records
@@ -165,6 +167,15 @@ class View:
             raise InputError(f"{self.targets_root}: no tasks in it; make it with `vinnow features --targets`.")
         return batch
 
+    def target_usage(self, kind: str) -> dict[str, Usage]:
+        """Account for the target rows by task, those refused at any step among them; lists without tasks count as ""."""
+        found = self._targets(kind)
+        assert self.targets_root is not None
+        tasks = found.load(found.steps()[0]).task
+        refused, where = refused_tasks(self.targets_root, kind), listing(self.targets_root, [kind])
+        there = [] if tasks is None else tasks.tolist()
+        return {t: Usage(there.count(t), refused.get(t, {}), where) for t in sorted({*there, *refused})}
+
     def digest_facts(self) -> dict[str, Any]:
         """Return what scores depend on: rows, columns, weights, the keys of declared features and targets."""
         kinds = feature_kinds(self.needs)
@@ -175,6 +186,11 @@ class View:
         facts: dict[str, Any] = {
             k: [asdict(s.key(step)) | {"stored": s.stored(step)} for step in s.steps()] for k, s in sets.items()
         }
+        # rows of targets that were refused may have come back, under the same key
+        if "targets" in self.needs:
+            facts["target rows"] = [
+                [ids_digest(self._targets(k).ids(s)) for s in self._targets(k).steps()] for k in kinds
+            ]
         columns = {n: (_objects_digest if n.startswith(EXTRA) else _column_digest)(c) for n, c in self.columns.items()}
         return facts | {"weights": self.checkpoint_weights, "rows": ids_digest(self.ids), "columns": columns}
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from .ahead import ahead
 from .batches import FeatureBatch, joined, read_footer, to_batch, to_table
 from .errors import DuplicateRowsError, InputError, KeyMismatchError, MissingRowsError
-from .files import join, list_files, open_fs, write_parquet
+from .files import exists, join, list_files, open_fs, write_parquet
 from .keys import FeatureKey
 from .quantise import FLOATS
 
@@ -66,6 +66,17 @@ def parts_done(root: str | os.PathLike[str], key: FeatureKey, stored: str | None
         _refuse_other(path, found, (key, stored or found[1]))
         done.add(path.rsplit("/", 1)[1].removesuffix(".parquet"))
     return done
+
+
+def drop_part(root: str | os.PathLike[str], key: FeatureKey, name: str) -> None:
+    """Take back a part that is computed anew, if it is there.
+
+    Its list of refusals changes next: a part must not stand beside a list that no longer names its missing rows.
+    """
+    path = join(step_folder(root, key.kind, key.checkpoint), f"{name}.parquet")
+    if exists(path):
+        fs, inner = open_fs(path)
+        fs.delete_file(inner)
 
 
 class FeatureSet:

@@ -1,7 +1,10 @@
 """Rows that a feature stage could not compute, with reasons: `ROOT/refused/KIND/step=NNNNNNNN/PART.parquet`."""
 
+import json
 import os
-from collections.abc import Collection
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,16 +12,26 @@ import pyarrow as pa
 
 from .files import exists, join, list_files, open_fs
 from .tables import REFUSED, read_rows, write_rows
+from .usage import TRY_AGAIN, Usage
 
 FOLDER = "refused"
+# in the footer of a target set's list: the task of each row, which the pool knows and the store does not
+TASKS = b"vinnow.tasks"
+_STEP = re.compile(r"step=(\d+)/([^/]+)\.parquet$")
 
 
 def write_refused(
-    root: str | os.PathLike[str], kind: str, step: int, part: str, rows: list[tuple[int, str, str, str]]
+    root: str | os.PathLike[str],
+    kind: str,
+    step: int,
+    part: str,
+    rows: list[tuple[int, str, str, str]],
+    tasks: Mapping[int, str] | None = None,
 ) -> None:
     """Write one part's refusals `(sample_id, source, reason, detail)`; call it before the part itself appears.
 
-    Without rows, what an earlier try of this part refused is taken back (its picture has been mended since).
+    Without rows, what an earlier try of this part refused is taken back (its picture has been mended since). `tasks`: of
+    a target set's rows, by sample_id.
     """
     path = join(root, FOLDER, kind, f"step={step:08d}", f"{part}.parquet")
     if not rows:
@@ -36,19 +49,21 @@ def write_refused(
             "detail": list(details),
         }
     )
+    if tasks is not None:
+        table = table.replace_schema_metadata({TASKS: json.dumps([tasks[i] for i in ids])})
     write_rows(path, table, REFUSED)
 
 
 def read_refused(root: str | os.PathLike[str], kind: str) -> pa.Table:
     """Read all refusals of a kind, over all steps (REFUSED; empty when there are none)."""
-    paths = list_files(join(root, FOLDER, kind), ".parquet", recursive=True)
-    return pa.concat_tables([read_rows(p, REFUSED) for p in paths]) if paths else REFUSED.empty_table()
+    tables = [read_rows(p, REFUSED).replace_schema_metadata(None) for p in _lists(root, kind)]
+    return pa.concat_tables(tables) if tables else REFUSED.empty_table()
 
 
 def refused_parts(root: str | os.PathLike[str], kind: str, reasons: Collection[str]) -> set[str]:
     """Return the names of parts that refused a row for one of the reasons, at any step."""
     found = set()
-    for path in list_files(join(root, FOLDER, kind), ".parquet", recursive=True):
+    for path in _lists(root, kind):
         if not set(reasons).isdisjoint(read_rows(path, REFUSED)["reason"].to_pylist()):
             found.add(path.rsplit("/", 1)[1].removesuffix(".parquet"))
     return found
@@ -58,3 +73,67 @@ def refused_ids(root: str | os.PathLike[str], kinds: list[str]) -> np.ndarray[An
     """Return the ids (u64, ascending, unique) that any of the kinds refused at any step."""
     found = [read_refused(root, k)["sample_id"].to_numpy() for k in kinds]
     return np.unique(np.concatenate([np.empty(0, np.uint64), *found]).astype(np.uint64))
+
+
+def refused_at(root: str | os.PathLike[str], kind: str, steps: Sequence[int]) -> dict[int, dict[int, str]]:
+    """Return why rows were refused at each of the steps: step → sample_id → reason."""
+    found: dict[int, dict[int, str]] = {step: {} for step in steps}
+    for path in _lists(root, kind):
+        step = int(_STEP.search(path).group(1))  # type: ignore[union-attr]
+        if step in found:
+            table = read_rows(path, REFUSED)
+            found[step] |= dict(zip(table["sample_id"].to_pylist(), table["reason"].to_pylist(), strict=True))
+    return found
+
+
+def to_try_again(root: str | os.PathLike[str], kind: str, step: int) -> dict[str, list[int]]:
+    """Return the rows of each part that were refused for what may be otherwise by now (`TRY_AGAIN`)."""
+    found: dict[str, list[int]] = {}
+    for path in list_files(join(root, FOLDER, kind, f"step={step:08d}"), ".parquet"):
+        table = read_rows(path, REFUSED)
+        pairs = zip(table["sample_id"].to_pylist(), table["reason"].to_pylist(), strict=True)
+        ids = [sample_id for sample_id, reason in pairs if reason in TRY_AGAIN]
+        if ids:
+            found[path.rsplit("/", 1)[1].removesuffix(".parquet")] = ids
+    return found
+
+
+def refused_tasks(root: str | os.PathLike[str], kind: str) -> dict[str, dict[str, int]]:
+    """Count a target set's refused rows by task and reason, each row once; "" stands for lists that name no tasks."""
+    reason_of: dict[int, tuple[str, str]] = {}
+    for path in _lists(root, kind):
+        table = read_rows(path, REFUSED)
+        named = json.loads((table.schema.metadata or {}).get(TASKS, b"null")) or [""] * table.num_rows
+        for sample_id, task, reason in zip(table["sample_id"].to_pylist(), named, table["reason"].to_pylist()):
+            reason_of.setdefault(sample_id, (task, reason))
+    counts = Counter(reason_of.values())
+    return {
+        task: {r: n for (t, r), n in sorted(counts.items()) if t == task} for task in sorted({t for t, _ in counts})
+    }
+
+
+def usage_of(
+    root: str | os.PathLike[str], kinds: Sequence[str], ids: np.ndarray[Any, Any], steps: Sequence[int] | None = None
+) -> Usage:
+    """Account for a pool's rows (`ids`): used are those that no kind refused at any step, each counted once."""
+    reason_of: dict[int, str] = {}
+    for kind in kinds:
+        table = read_refused(root, kind) if steps is None else None
+        if table is not None:
+            found = [dict(zip(table["sample_id"].to_pylist(), table["reason"].to_pylist(), strict=True))]
+        else:
+            found = list(refused_at(root, kind, steps or ()).values())
+        for one in found:
+            reason_of = one | reason_of
+    refused = np.fromiter(reason_of, np.uint64, len(reason_of))
+    mine = [int(i) for i in refused[np.isin(refused, ids)]]
+    return Usage(len(ids) - len(mine), dict(Counter(reason_of[i] for i in mine)), listing(root, kinds))
+
+
+def listing(root: str | os.PathLike[str], kinds: Sequence[str]) -> str:
+    """Return the folder in which the refusals of these kinds are listed."""
+    return join(root, FOLDER, kinds[0]) if len(kinds) == 1 else join(root, FOLDER)
+
+
+def _lists(root: str | os.PathLike[str], kind: str) -> list[str]:
+    return list_files(join(root, FOLDER, kind), ".parquet", recursive=True)

@@ -20,9 +20,11 @@ def ingest(
 ) -> None:
     """Turn records into a POOL folder; every row ends there or in `refused.parquet` with a reason.
 
+    More refused rows than `--set max_refused=0.05` allows are an error, and no pool is left.
+
     Example: `vinnow ingest llava_v1_5_mix665k.json --images playground/data --out pool`
     """
-    from ...pool.ingest import IngestConfig
+    from ...pool.ingest import IngestConfig, usage_of
     from ...pool.ingest import ingest as work
     from ..config import settings
 
@@ -36,7 +38,7 @@ def ingest(
     config = IngestConfig.parse(given | settings(sets))
     with bar("ingest", "rows") as tell:
         report = work(config, out, progress=lambda rows: tell(rows, 0))
-    console.print(f"{report.rows} rows in {out}, {report.refused} refused {dict(report.reasons)}")
+    console.print(f"{out}: {usage_of(report, out).line()}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -95,6 +97,8 @@ def export(
     from ..picking import ranked_ids
 
     reader = Pool(pool)
+    if embed_images:
+        reader.check_images()
     done = work(reader, ranked_ids(picks) if picks else reader.ids(), out, format_name, embed_images)
     console.print(f"{done.rows} rows in {out}")
     if done.odd_marks:

@@ -36,7 +36,7 @@ def train(
     with training_bar(os.path.basename(out), out):
         report = work(parsed, out)
     console.print(f"{report.model}: {report.steps} steps, loss {report.loss:.4f}, {report.seconds:.1f} s")
-    console.print(report.usage.line(), soft_wrap=True)
+    console.print(report.usage.line(), markup=False, soft_wrap=True)
 
 
 @app.command()

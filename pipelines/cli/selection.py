@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...store.errors import InputError
-from ...store.usage import Usage
+from ...store.usage import MAX_REFUSED, Usage
 from ..progress import bar, console
 from .app import Out, PoolDir, Sets, app
 
 if TYPE_CHECKING:
-    from ...actors.config import CheckpointRef
+    from ...actors.config import CheckpointRef, FeatureReport
 
 
 @app.command()
@@ -26,6 +26,9 @@ def features(
     optimizer: Annotated[
         list[str] | None, typer.Option(help="STEP=PATH of a checkpoint's optimizer state, if it is not in its folder.")
     ] = None,
+    images: Annotated[
+        str | None, typer.Option(help="Where the pool's pictures are now, if their folder moved.")
+    ] = None,
     sets: Sets = None,
 ) -> None:
     """Stream the pool through an actor pool into the feature store; finished parts are not computed again.
@@ -33,29 +36,42 @@ def features(
     Example: `vinnow features --pool pool --checkpoint 100=proxy/checkpoint-100 --kind trajectory --out features`
 
     `--set` reaches the feature config (`projection.kind=sjlt`, `mode=adam`, `dtype=int8`), `actors.…` and `ray.…`.
+
+    Rows whose pictures could not be read are tried again by the next call; more refused rows than `--set max_refused=0.05`
+    allows are an error.
     """
+    from ...actors.account import LostRowsError
     from ...actors.cluster import RayConfig, ensure_ray
     from ...actors.config import ActorResources, FeatureConfig
-    from ...actors.stream import make_spec, run_features
+    from ...actors.stream import CheckpointError, make_spec, run_features
     from ..config import settings
 
     values = settings(sets)
     ray = RayConfig.parse(values.pop("ray", {}), "ray")
     resources = ActorResources.parse(values.pop("actors", {}), "actors")
-    config = FeatureConfig.parse({"kind": kind} | values)
+    config = FeatureConfig.parse({"kind": kind, "image_root": images} | values)
     states = {c.step: c.path for c in map(_checkpoint, optimizer or [])}
     checkpoints = [replace(c, optimizer=states.pop(c.step, None)) for c in map(_checkpoint, checkpoint)]
     if states:
         raise InputError(f"--optimizer names steps {sorted(states)} that no --checkpoint has.")
     spec = make_spec(pool, checkpoints, config, out, targets=targets, target_pool=target_pool)
-    ensure_ray(ray)
-    with bar(f"{kind} features", "parts") as tell:
-        report = run_features(spec, resources, tell)
+    try:
+        with bar(f"{kind} features", "parts") as tell:
+            report = run_features(spec, resources, tell, lambda: ensure_ray(ray))
+    except (CheckpointError, LostRowsError) as error:
+        _print_features(error.report)
+        raise
+    _print_features(report)
+
+
+def _print_features(report: "FeatureReport") -> None:
     console.print(
-        f"{report.parts} parts written, {report.skipped_parts} were there; {report.rows} rows, "
-        f"{report.refused} refused, {report.seconds:.1f} s"
+        f"{report.parts} parts written, {report.skipped_parts} were there; "
+        f"{report.rows} rows computed, {report.seconds:.1f} s"
         + "".join(f", {name.replace('_', ' ')} {value:.3g}" for name, value in report.extra.items())
     )
+    for line in (report.usage.line(), *report.notes):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -67,17 +83,25 @@ def select(
     features: Annotated[str | None, typer.Option(help="The feature store, made by `vinnow features`.")] = None,
     targets: Annotated[str | None, typer.Option(help="The targets' feature store (LESS).")] = None,
     seed: Annotated[int, typer.Option(help="Seed of whatever is random.")] = 0,
+    max_refused: Annotated[
+        float, typer.Option(min=0, max=1, help="The share of the pool's rows that may be without features.")
+    ] = MAX_REFUSED,
     sets: Sets = None,
 ) -> None:
-    """Choose rows: `OUT/picks/SELECTOR-BUDGET.parquet`, and `.json` in LLaVA's own format."""
+    """Choose rows: `OUT/picks/SELECTOR-BUDGET.parquet`, and `.json` in LLaVA's own format.
+
+    Rows that the feature stage refused cannot be chosen; shares count the others.
+    """
     from ...select import registry
     from ...select.run import select as work
     from ..config import settings
-    from ..picking import export_picks, make_view
+    from ..picking import export_picks, make_view, told
 
     config = settings(sets)
     needs = registry.make(selector, config).needs
-    view = make_view(pool, features, targets, needs)
+    view = make_view(pool, features, targets, needs, max_refused=max_refused)
+    for line in told(pool, features, view):
+        console.print(line, markup=False, soft_wrap=True)
     for label, path in work(view, selector, config, list(budget), seed, out).items():
         console.print(f"{selector} {label}: {path} and {export_picks(pool, path)}")
 
@@ -115,10 +139,11 @@ def evaluate(
     with bar("evaluate", "parts") as tell:
         report = work(config, out, progress=tell)
     pictured = "" if report.image_accuracy is None else f" (with a picture {report.image_accuracy:.4f})"
-    console.print(f"accuracy {report.accuracy:.4f}{pictured}; by task {report.by_task}", soft_wrap=True)
-    listed = os.path.join(out, "refused")
+    said = f"accuracy {report.accuracy:.4f}{pictured}; by task {report.by_task}"
+    console.print(said, markup=False, soft_wrap=True)
     counted = "; those count as wrong" if report.refused else ""
-    console.print(Usage(report.rows - report.refused, report.reasons, listed).line() + counted, soft_wrap=True)
+    usage = Usage(report.rows - report.refused, report.reasons, os.path.join(out, "refused"))
+    console.print(usage.line() + counted, markup=False, soft_wrap=True)
 
 
 def _checkpoint(text: str) -> "CheckpointRef":

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...store.errors import InputError
+from ...store.usage import Usage
 from ..influence import Influence, Products
 from ..view import View
 
@@ -30,6 +31,10 @@ class Less(Influence):
         """Return the target set's tasks, by name."""
         return sorted(set(view.targets(self.kind, step).task.tolist()))  # type: ignore[union-attr]
 
+    def lost_tasks(self, view: View) -> dict[str, Usage]:
+        """Return the tasks all of whose rows were refused, at every checkpoint or at the first."""
+        return {t: usage for t, usage in view.target_usage(self.kind).items() if t and not usage.used}
+
     def products(self, view: View, step: int, tasks: list[str]) -> Products:
         """Return the cosines with the tasks' mean unit gradients at one checkpoint."""
         means_DT = np.ascontiguousarray(self._task_means(view, step, tasks).T, np.float32)
@@ -44,6 +49,9 @@ class Less(Influence):
         means = []
         for task in tasks:
             rows = batch.task == task
+            if not rows.any():
+                lost = view.target_usage(self.kind)[task].line()
+                raise InputError(f"target task {task!r} has no row at step {step}: {lost}. Leave it out (`targets`).")
             if not (norm_M1[rows] > 0).any():
                 raise InputError(
                     f"target task {task!r} has no gradient at step {step} (text-only rows have none in the "

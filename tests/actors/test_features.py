@@ -136,7 +136,7 @@ def test_rows_that_cannot_be_fed_are_refused_with_a_reason_and_the_rest_goes_on(
     ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
     (tmp_path / "images/pics/0.png").unlink()  # gone since the ingest
     (tmp_path / "images/pics/1.png").write_bytes((tmp_path / "images/pics/1.png").read_bytes()[:60])
-    spec = spec_for(str(tmp_path / "pool"), twin_path, tmp_path / "out")
+    spec = spec_for(str(tmp_path / "pool"), twin_path, tmp_path / "out", max_refused=0.1)
     run_inline(spec)
     refused = read_refused(tmp_path / "out", "gradient")
     assert sorted(set(refused["reason"].to_pylist())) == ["image_missing", "image_truncated"]

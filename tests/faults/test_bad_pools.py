@@ -87,7 +87,7 @@ def damaged(tmp_path):
     rng.shuffle(body)
     rows = [*body, rows[-1]]
     (tmp_path / "r.json").write_text(json.dumps([r for _, r in rows], indent=1))
-    config = IngestConfig(source=str(tmp_path / "r.json"), image_root=str(folder), duplicates="refuse")
+    config = IngestConfig(source=str(tmp_path / "r.json"), image_root=str(folder), duplicates="refuse", max_refused=1)
     return config, {at: reason for at, (reason, _) in enumerate(rows) if reason}
 
 

@@ -138,9 +138,22 @@ def test_ingest_says_what_it_did(tmp_path):
     records[3]["conversations"][0]["from"] = "system"
     source = write_records(tmp_path, records, pictures)
     result = CliRunner().invoke(
-        app, ["ingest", source, "--images", str(tmp_path / "images"), "--out", str(tmp_path / "p")]
+        app,
+        [
+            "ingest",
+            source,
+            "--images",
+            str(tmp_path / "images"),
+            "--out",
+            str(tmp_path / "p"),
+            "--set",
+            "max_refused=0.1",
+        ],
     )
     assert result.exit_code == 0, result.output
+    assert f"9 rows used, 1 refused (bad_role 1; listed in {tmp_path}/p/refused.parquet)" in result.output.replace(
+        "\n", ""
+    )
     assert pq.read_table(tmp_path / "p" / "refused.parquet")["reason"].to_pylist() == ["bad_role"]
 
 

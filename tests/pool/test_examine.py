@@ -153,7 +153,7 @@ def long(tmp_path_factory):
     folder = tmp_path_factory.mktemp("long")
     rows = mixed(19_000, 2)
     (folder / "r.json").write_text(json.dumps(rows))
-    config = IngestConfig(source=str(folder / "r.json"), check_images="none", workers=0)
+    config = IngestConfig(source=str(folder / "r.json"), check_images="none", workers=0, max_refused=1)
     return config, rows, ingest(config, str(folder / "alone")), folder / "alone"
 
 

@@ -147,7 +147,7 @@ def test_other_roles_are_refused(tmp_path):
         ["q"],
     ]
     (tmp_path / "r.json").write_text(json.dumps(rows))
-    ingest(IngestConfig(source=str(tmp_path / "r.json"), format="sharegpt"), str(tmp_path / "made"))
+    ingest(IngestConfig(source=str(tmp_path / "r.json"), format="sharegpt", max_refused=1), str(tmp_path / "made"))
     refused = read_rows(tmp_path / "made/refused.parquet", REFUSED).to_pylist()
     reasons = ["bad_role", "bad_role", "bad_system", "unsupported_media", "no_conversations", "not_an_object"]
     assert [(r["row"], r["reason"]) for r in refused] == list(enumerate(reasons, 1))
@@ -296,7 +296,7 @@ def test_captions_and_damaged_samples_of_a_shard(tmp_path):
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    pool = pool_of(tmp_path, tmp_path / "s.tar")
+    pool = pool_of(tmp_path, tmp_path / "s.tar", max_refused=1)
     first, second = records_of(pool)
     assert [t["value"] for t in first.conversations] == ["<image>", "a red circle"]
     assert (first.images, first.extra["id"]) == (("s.tar/a.png",), "a")

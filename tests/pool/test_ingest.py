@@ -50,7 +50,7 @@ def damaged(tmp_path):
     (tmp_path / "secret.png").write_bytes(whole)
     (folder / "out.png").symlink_to(tmp_path / "secret.png")
     os.mkfifo(folder / "fifo")
-    return IngestConfig(source=source, image_root=str(folder), duplicates="refuse"), expected
+    return IngestConfig(source=source, image_root=str(folder), duplicates="refuse", max_refused=1), expected
 
 
 def test_every_row_ends_in_the_pool_or_with_its_reason(damaged, tmp_path):
@@ -146,7 +146,7 @@ def test_a_pixel_cap(damaged, tmp_path):
 
 def test_nothing_usable_leaves_the_list_of_reasons(tmp_path):
     (tmp_path / "r.json").write_text('[{"id": 1}, 5]')
-    with pytest.raises(InputError, match=r"no usable record.*no_conversations"):
+    with pytest.raises(InputError, match=r"not one row could be used .*no_conversations"):
         ingest(IngestConfig(source=str(tmp_path / "r.json")), str(tmp_path / "pool"))
     assert read_rows(tmp_path / "pool/refused.parquet", REFUSED).num_rows == 2
     assert not (tmp_path / "pool/pool.json").exists()

@@ -68,7 +68,7 @@ def test_scienceqa(tmp_path, layout, place):
     (folder / "problems.json").write_text(json.dumps(PROBLEMS))
     (folder / "pid_splits.json").write_text(json.dumps({"test": ["7", "8", "9", "10"], "train": []}))
     assert detect(str(folder)).name == "scienceqa"
-    ingest(IngestConfig(source=str(folder), split="test", layout=layout), str(tmp_path / "made"))
+    ingest(IngestConfig(source=str(folder), split="test", layout=layout, max_refused=1), str(tmp_path / "made"))
     pool = Pool(str(tmp_path / "made"))
     pictured, text = pool.take(pool.ids())
     asked, answer = SHOWN[layout][0]

@@ -2,7 +2,7 @@
 
 import pytest
 from vinnow.pool.checks import REASONS
-from vinnow.store.errors import InputError
+from vinnow.store.errors import InputError, plain_cause
 from vinnow.store.usage import EXPECTED, TRY_AGAIN, Usage
 
 
@@ -36,3 +36,20 @@ def test_rows_that_a_stage_cannot_use_by_its_nature_are_no_loss():
 def test_reasons_are_those_of_the_checks():
     assert set(REASONS) >= EXPECTED | TRY_AGAIN
     assert not EXPECTED & TRY_AGAIN
+
+
+def test_the_plain_cause_is_the_innermost_error_of_ours():
+    class Wrapped(Exception):
+        cause = None
+        worker_failures: dict = {}
+
+    ours, bug = InputError("what, where, the way out"), KeyError("vec")
+    outer, inner = Wrapped("ray::f()"), Wrapped("UDF failed")
+    outer.cause, inner.__cause__ = inner, ours
+    assert plain_cause(outer) is ours
+    assert plain_cause(ours) is ours
+    outer.cause, outer.worker_failures = None, {0: inner}
+    assert plain_cause(outer) is ours
+    inner.__cause__ = bug
+    bug.__cause__ = outer  # a circle ends
+    assert plain_cause(outer) is None

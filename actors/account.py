@@ -1,0 +1,142 @@
+"""What a feature run has to do, and what became of its rows: parts that are missing, parts to try again, the account."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from ..pool.images import load_image
+from ..pool.reader import PartRef, Pool
+from ..store.errors import InputError
+from ..store.features import parts_done
+from ..store.refusals import listing, refused_at, refused_tasks, to_try_again, usage_of
+from ..store.usage import Usage
+from .config import FeatureReport, FeatureSpec
+
+# threads that look whether pictures are back: on a network's file system each look waits
+_LOOKERS = 16
+# a task of a target set may lose so much before that is a failure, whatever the set as a whole lost
+_MOST = 0.5
+
+
+class LostRowsError(InputError):
+    """Too many rows were refused; `report` says what was done."""
+
+    def __init__(self, message: str, report: FeatureReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+@dataclass(frozen=True)
+class Work:
+    """The parts of a run by name, and those that count as done by step: of them nothing is to be tried again."""
+
+    names: list[str]
+    done: dict[int, set[str]]
+
+    def items(self, spec: FeatureSpec) -> list[dict[str, str]]:
+        """Return what an actor is to do at the checkpoints of `spec`: rows of (part, todo)."""
+        found = []
+        for name in self.names:
+            steps = [str(k.checkpoint) for k in spec.keys if name not in self.done[k.checkpoint]]
+            if steps:
+                found.append({"part": name, "todo": ",".join(steps)})
+        return found
+
+
+def open_work(spec: FeatureSpec) -> Work:
+    """Find what is missing, and what was refused for a picture that can be read by now.
+
+    Raises:
+        KeyMismatchError: the output folder holds features of another pool, model or recipe.
+        InputError: it holds parts of another size; or pictures are to be read, and their root is not there.
+    """
+    pool = Pool(spec.pool)
+    parts = {p.name: p for p in pool.parts(spec.config.rows_per_part)}
+    done = {key.checkpoint: parts_done(spec.out, key, spec.config.dtype) for key in spec.keys}
+    for step, have in done.items():
+        other = sorted(have - parts.keys())
+        if other:
+            raise InputError(
+                f"{spec.out}: step {step} holds parts that this run would not write (first {other[0]!r}): rows_per_part "
+                "was another one. Give the old rows_per_part, or another output folder."
+            )
+    back = _Back(spec, pool)
+    for step, have in done.items():
+        have -= back.parts(step, {n: parts[n] for n in have})
+    work = Work(list(parts), done)
+    if work.items(spec):
+        pool.check_images(spec.config.image_root)
+        if spec.target_pool is not None:
+            Pool(spec.target_pool).check_images(spec.config.target_image_root)
+    return work
+
+
+class _Back:
+    """Says which parts to compute anew: those of whose missing pictures some can be read now."""
+
+    def __init__(self, spec: FeatureSpec, pool: Pool) -> None:
+        self.spec, self.pool = spec, pool
+        self.root = spec.config.image_root or pool.image_root
+        self._seen: dict[int, bool] = {}
+
+    def parts(self, step: int, done: dict[str, PartRef]) -> set[str]:
+        """Return the done parts of a step that have rows to try again."""
+        listed = to_try_again(self.spec.out, self.spec.config.kind, step)
+        wanted = {name: ids for name, ids in listed.items() if name in done}
+        self._look([i for ids in wanted.values() for i in ids if i not in self._seen])
+        return {name for name, ids in wanted.items() if any(self._seen[i] for i in ids)}
+
+    def _look(self, ids: list[int]) -> None:
+        if not ids:
+            return
+        with ThreadPoolExecutor(_LOOKERS) as threads:
+            self._seen |= dict(
+                zip(ids, threads.map(self._readable, [r.images for r in self.pool.take(ids)]), strict=True)
+            )
+
+    def _readable(self, images: tuple[str, ...]) -> bool:
+        try:
+            for image in images:
+                load_image(self.root, image)
+        except InputError:  # still not
+            return False
+        return True
+
+
+def settle(report: FeatureReport, spec: FeatureSpec) -> None:
+    """Fill in what became of the rows, each counted once for all checkpoints.
+
+    Raises:
+        LostRowsError: more than `max_refused` of the rows are lost, all of them, or most of a target task's.
+    """
+    kind, steps = spec.config.kind, [k.checkpoint for k in spec.keys if k.checkpoint not in report.failed]
+    pool = Pool(spec.pool)
+    report.usage = usage_of(spec.out, [kind], pool.ids(), steps)
+    report.refused = sum(report.usage.refused.values())
+    by_step = refused_at(spec.out, kind, steps)
+    if len({frozenset(rows) for rows in by_step.values()}) > 1:
+        counts = ", ".join(f"{len(rows):,} at step {step}" for step, rows in by_step.items())
+        report.notes.append(
+            f"not the same rows are refused at every checkpoint: {counts}; a row counts as refused at all"
+        )
+    if report.failed:  # their error is told first
+        return
+    try:
+        report.usage.check(f"{kind} features in {spec.out}", spec.config.max_refused)
+        if spec.targets:
+            check_tasks(pool, (spec.out, kind), spec.config.max_refused)
+    except InputError as error:
+        raise LostRowsError(str(error), report) from None
+
+
+def check_tasks(pool: Pool, lists: tuple[str, str], max_refused: float) -> None:
+    """See that no task of a target set lost all or most of its rows; `lists`: root and kind of the refusals.
+
+    Raises:
+        InputError: one did; names it, with reasons.
+    """
+    task_of = pool.column("task").tolist()
+    for task, reasons in refused_tasks(*lists).items():
+        total = task_of.count(task)
+        if total:
+            usage = Usage(total - sum(reasons.values()), reasons, listing(lists[0], [lists[1]]))
+            usage.check(f"target task {task!r}", max(max_refused, _MOST))

@@ -1,0 +1,26 @@
+"""Ray Data's form of an actor, for its errors' sake."""
+
+from typing import Any
+
+from ..store.errors import VinnowError
+from .config import FeatureSpec
+
+# what loading weights and processors raises
+_AT_START = (VinnowError, OSError, RuntimeError, ValueError, TypeError, LookupError, MemoryError, ImportError)
+
+
+class Told:
+    """What an actor's start raises, its first call raises instead: from a constructor only a text reaches the driver."""
+
+    def __init__(self, kind: Any, spec: FeatureSpec) -> None:
+        self.error: Exception | None = None
+        try:
+            self.actor = kind(spec)
+        except _AT_START as error:
+            self.error = error
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Pass a batch on."""
+        if self.error is not None:
+            raise self.error
+        return self.actor(batch)
