@@ -18,6 +18,7 @@ from ..models.load import load_processor, model_digest
 from ..models.shape import hidden_size
 from ..models.taps.forward import pooled_width
 from ..pool.encode import Encoder
+from ..pool.paths import absolute_root
 from ..pool.reader import Pool
 from ..store.errors import InputError, VinnowError
 from ..store.keys import FeatureKey
@@ -64,14 +65,8 @@ def make_spec(
         config = config.for_targets()
     pool, out = _absolute(pool), _absolute(out)
     roots = {n: getattr(config, n) for n in ("image_root", "target_image_root")}
-    config = config.model_copy(update={n: root and _absolute(root) for n, root in roots.items()})
-    if not checkpoints:
-        raise InputError("no checkpoint given: features need at least one, as STEP=FOLDER.")
-    steps = [c.step for c in checkpoints]
-    if len(set(steps)) != len(steps):
-        raise InputError(f"two checkpoints have the same step: {steps}.")
-    for checkpoint in checkpoints:
-        check_model(checkpoint.path)
+    config = config.model_copy(update={n: absolute_root(root) for n, root in roots.items()})
+    _check_checkpoints(checkpoints)
     text = Encoder(
         load_processor(checkpoints[0].path), config.template, config.max_len, config.image_mode, config.pictures
     ).recipe()
@@ -79,7 +74,7 @@ def make_spec(
     if config.kind == "influence":
         if target_pool is None:
             raise InputError("influence is measured against targets: give their pool (--target-pool).")
-        means_path(out, steps[0])  # an output that cannot hold them is refused here, not on a worker
+        means_path(out, checkpoints[0].step)  # an output that cannot hold them is refused here, not on a worker
         target_pool = _absolute(target_pool)
         tasks = target_tasks(target_pool)
         facts, dim = {"tasks": tasks, "digest": Pool(target_pool).digest}, len(tasks)
@@ -103,6 +98,16 @@ def make_spec(
         for c in absolute
     )
     return FeatureSpec(pool, out, config, absolute, keys, targets, target_pool if facts else None)
+
+
+def _check_checkpoints(checkpoints: list[CheckpointRef]) -> None:
+    if not checkpoints:
+        raise InputError("no checkpoint given: features need at least one, as STEP=FOLDER.")
+    steps = [c.step for c in checkpoints]
+    if len(set(steps)) != len(steps):
+        raise InputError(f"two checkpoints have the same step: {steps}.")
+    for checkpoint in checkpoints:
+        check_model(checkpoint.path)
 
 
 def _absolute(path: str) -> str:

@@ -42,12 +42,11 @@ class IngestConfig(Config):
     `check_images`: "decode" every picture now, only see that it "exists", or "none": not even that, the reader will
     find out (true and false are "decode" and "exists"). `format`: auto, or one of `formats/registry.py`; `split` and
     `layout` (qcm, qcm-lea or test) are for formats that have them. `duplicates`: exact repeats are normal in mix665k;
-    `refuse` lists them instead. `tokenizer`: a folder with `tokenizer.json`; it fills `n_tokens`. `follow_links`: symbolic
-    links below the image root may lead out of it. `strict`: the first bad row ends the run; `max_refused`: the share of rows
-    that may be refused before that is an error. `workers` are processes that parse and decode (left out: one a core, and
-    none for a small source); `threads` of each fetch pictures from a remote root. They, `strict` and `max_refused` leave the
-    pool's content alone, so another value of them is no
-    other pool.
+    `refuse` lists them instead. `tokenizer`: a folder with `tokenizer.json`; it fills `n_tokens`. `follow_links`:
+    symbolic links below the image root may lead out of it. `strict`: the first bad row ends the run; `max_refused`: the
+    share of rows that may be refused before that is an error. `workers` are processes that parse and decode (left out: one
+    a core, and none for a small source); `threads` of each fetch pictures from a remote root. They, `strict` and
+    `max_refused` leave the pool's content alone, so another value of them is no other pool.
     """
 
     source: str

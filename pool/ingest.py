@@ -18,7 +18,7 @@ from ..store.usage import Usage
 from .examine import IngestConfig, check_given_root, examine_rows, settle, source_of_config
 from .formats.registry import FORMATS, facts
 from .marks import Likeness, counted
-from .paths import split_root, with_links
+from .paths import absolute_root
 from .shown import TRAITS
 from .workers import tokenizer_digest
 from .writer import PoolWriter
@@ -71,7 +71,7 @@ def ingest(config: IngestConfig, out: str, progress: Callable[[int], None] | Non
     start, stamp = time.perf_counter(), _identity(config)
     _clear(out)
     report, writer, likeness, ids = IngestReport(), PoolWriter(out), Likeness(), array("Q")
-    report.image_root = _absolute(config.image_root)
+    report.image_root = absolute_root(config.image_root)
     sources, tasks, reasons, pictures = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     for at in examine_rows(config):
         if config.strict and at.refused:
@@ -109,7 +109,7 @@ def _identity(config: IngestConfig) -> dict[str, Any]:
         "format": config.format,
         "split": config.split,
         "layout": config.layout,
-        "image_root": _absolute(config.image_root),
+        "image_root": absolute_root(config.image_root),
         "check_images": config.check_images,
         "duplicates": config.duplicates,
         "max_pixels": config.max_pixels,
@@ -145,10 +145,7 @@ def _strict_message(config: IngestConfig, what: str) -> str:
 
 
 def _absolute(path: str | None) -> str | None:
-    if path is None or "://" in path:
-        return path
-    plain, follow = split_root(path)
-    return with_links(os.path.abspath(plain), follow)
+    return path if path is None or "://" in path else os.path.abspath(path)
 
 
 def _clear(out: str, but: str = "") -> None:

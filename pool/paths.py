@@ -25,6 +25,14 @@ def with_links(root: str | None, follow: bool) -> str | None:
     return f"{LINKS}{split_root(root)[0]}" if root and follow else root
 
 
+def absolute_root(root: str | None) -> str | None:
+    """Return a root as every working folder and machine finds it; a URI is so already."""
+    if not root or "://" in root:
+        return root
+    plain, follow = split_root(root)
+    return with_links(os.path.abspath(plain), follow)
+
+
 def below_root(path: str, root: str | None) -> str:
     """Return an absolute path (or file:// URI) under a local root as a relative one; any other path as it is."""
     if not path.startswith(("/", "file:")) or not root:

@@ -17,7 +17,7 @@ from vinnow.models.family.connectors import ConnectorSpec
 from vinnow.models.load import load
 from vinnow.models.merge import merge
 from vinnow.models.tiny import TwinConfig, build_twin
-from vinnow.pipelines import cli
+from vinnow.pipelines.cli import main as cli
 from vinnow.store.errors import InputError
 from vinnow.store.files import read_json
 from vinnow.train import run as training

@@ -32,7 +32,7 @@ from vinnow.models.taps.attention import AttentionTap
 from vinnow.models.taps.forward import last_hidden, on_device, sample_losses
 from vinnow.models.taps.gradients import GradientTap
 from vinnow.models.tiny import TwinConfig, twin_config
-from vinnow.pipelines import cli
+from vinnow.pipelines.cli import main as cli
 from vinnow.pipelines.prices import twin_shape
 from vinnow.pool.encode import Encoder, count_image_tokens
 from vinnow.store.errors import InputError

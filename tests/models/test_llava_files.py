@@ -13,7 +13,7 @@ from vinnow.models.merge import merge
 from vinnow.models.mores import MoresSpec, add_mores
 from vinnow.models.mores_files import save_mores
 from vinnow.models.parts import set_trainable
-from vinnow.pipelines import cli
+from vinnow.pipelines.cli import main as cli
 from vinnow.store.errors import InputError
 from vinnow.train.checkpoint import _write_adapter
 
