@@ -18,6 +18,7 @@ from .images import load_image
 from .long_pad import is_long, pad_and_resize
 from .records import Record
 from .shown import PICTURES, Pictures
+from .stretches import Stretches
 from .templates import TEMPLATES, Segment
 
 IGNORE = -100
@@ -83,6 +84,7 @@ class Encoder:
         self._mean = torch.tensor(self.images.image_mean, dtype=torch.float32)
         self._std = torch.tensor(self.images.image_std, dtype=torch.float32)
         _check_tokenizer(self.tokenizer, processor.image_token, self.image_id)
+        self._stretches = Stretches(self.tokenizer)
         self._tokens = {token: _single_id(self.tokenizer, token, template) for token in self.template.tokens}
 
     def encode(self, record: Record) -> Encoded:
@@ -194,8 +196,11 @@ class Encoder:
                 f"pictures: {pictures}, marks: {shown}."
             )
         starts, ends = [0, *(i + 1 for i in marks)], [*marks, len(segments)]
-        texts = iter(self._texts([segments[a:b] for a, b in zip(starts, ends, strict=True)]))
+        behind = [False, *(segments[i].kind != "image" for i in marks)]
+        texts = iter(self._texts([segments[a:b] for a, b in zip(starts, ends, strict=True)], behind))
         bos = self.tokenizer.bos_token_id if self.template.bos else None
+        if self.template.name == "plain" and bos == self.tokenizer.eos_token_id:
+            bos = None  # one mark for everything (phi, GPT-2): their tokenizers place none in front
         pieces: list[Piece] = [] if bos is None else [([bos], np.zeros(1, bool))]
         pieces.append(next(texts))
         for mark, text in zip((segments[i] for i in marks), texts, strict=True):
@@ -205,22 +210,13 @@ class Encoder:
         trained_T = np.concatenate([trained for _, trained in pieces])
         return ids_T, np.where(trained_T, ids_T, IGNORE)
 
-    def _texts(self, chunks: list[list[Segment]]) -> list[Piece]:
+    def _texts(self, chunks: list[list[Segment]], behind_token: list[bool]) -> list[Piece]:
         """Tokenise each stretch between marks once, as a whole; say of each token whether it is trained."""
         texts = ["".join(s.text for s in chunk) for chunk in chunks]
         out: list[Piece] = [([], np.zeros(0, bool))] * len(chunks)
-        filled = [i for i, text in enumerate(texts) if text]
-        if not filled:
-            return out
-        done = self.tokenizer(
-            [texts[i] for i in filled],
-            add_special_tokens=False,
-            return_attention_mask=False,
-            return_offsets_mapping=True,
-            split_special_tokens=True,
-            verbose=False,
-        )
-        for i, ids, offsets in zip(filled, done["input_ids"], done["offset_mapping"], strict=True):
+        for i, (ids, offsets) in enumerate(self._stretches.tokens(texts, behind_token)):
+            if not ids:
+                continue
             # trained characters before each place: a token is trained when the count grows inside it
             before = np.cumsum(np.repeat([0, *(s.trained for s in chunks[i])], [1, *map(_length, chunks[i])]))
             begin, end = np.array(offsets, np.int64).reshape(-1, 2).T

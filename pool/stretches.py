@@ -1,0 +1,66 @@
+"""Stretches of text between special tokens → ids, as a SentencePiece tokenizer of LLaVA's time gives them.
+
+LLaMA's tokenizers put a space in front of a text. SentencePiece always does; Hugging Face's Metaspace does not where a space
+stands there already, so such a text gets a second one here. Tokenizers saved with `legacy: false` (scheme "first") put none
+behind a special token, only at the beginning and, since LLaVA tokenises what follows a picture anew, behind a picture.
+Other tokenizers (byte-level ones) know no such space.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from tokenizers import Tokenizer
+
+# ids of a text, and where each token begins and ends in it
+Tokens = tuple[list[int], list[tuple[int, int]]]
+
+
+class Stretches:
+    """Tokenises texts without special tokens, those that they spell read as text."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        state = json.loads(tokenizer.backend_tokenizer.to_str())
+        found = _metaspace(state.get("pre_tokenizer"))
+        scheme = found["prepend_scheme"] if found else "never"
+        self.spaced = scheme in ("always", "first")
+        self._bare: Tokenizer | None = None
+        if found and scheme == "first":
+            found["prepend_scheme"] = "never"
+            self._bare = Tokenizer.from_str(json.dumps(state))
+            self._bare.no_truncation()
+            self._bare.encode_special_tokens = True
+
+    def tokens(self, texts: Sequence[str], behind_token: Sequence[bool]) -> list[Tokens]:
+        """Return each text's tokens; `behind_token`: a special token that is no picture stands right before it."""
+        out: list[Tokens] = [([], [])] * len(texts)
+        bare = [i for i, t in enumerate(texts) if t and behind_token[i] and self._bare is not None]
+        rest = [i for i, t in enumerate(texts) if t and (not behind_token[i] or self._bare is None)]
+        if bare and self._bare is not None:
+            for i, found in zip(bare, self._bare.encode_batch([texts[i] for i in bare], add_special_tokens=False)):
+                out[i] = (found.ids, found.offsets)
+        if rest:
+            more = {i: int(self.spaced and texts[i].startswith(" ") and not behind_token[i]) for i in rest}
+            done = self.tokenizer(
+                [" " * more[i] + texts[i] for i in rest],
+                add_special_tokens=False,
+                return_attention_mask=False,
+                return_offsets_mapping=True,
+                split_special_tokens=True,
+                verbose=False,
+            )
+            for i, ids, places in zip(rest, done["input_ids"], done["offset_mapping"], strict=True):
+                # a space of ours has no place in the text
+                out[i] = (ids, [(max(0, a - more[i]), max(0, b - more[i])) for a, b in places] if more[i] else places)
+        return out
+
+
+def _metaspace(pre_tokenizer: Any) -> dict[str, Any] | None:
+    """Return the settings of a Metaspace in a tokenizer's state, alone or in a sequence."""
+    if not isinstance(pre_tokenizer, dict):
+        return None
+    if pre_tokenizer.get("type") == "Metaspace":
+        return pre_tokenizer
+    parts = pre_tokenizer.get("pretokenizers") or []
+    return next((found for found in map(_metaspace, parts) if found is not None), None)
