@@ -154,8 +154,6 @@ def test_ingest_says_what_it_did(tmp_path):
     said = result.output.replace("\n", "")
     assert "9 rows used, 1 refused (" in said
     assert f"; listed in {tmp_path}/p/refused.parquet)" in said
-        "\n", ""
-    )
     assert pq.read_table(tmp_path / "p" / "refused.parquet")["reason"].to_pylist() == ["bad_role"]
 
 
