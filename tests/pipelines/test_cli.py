@@ -135,7 +135,7 @@ def test_the_doctor_counts_and_says_by_its_exit_code(tmp_path):
 
 def test_ingest_says_what_it_did(tmp_path):
     records, pictures = make_records(10)
-    records[3]["conversations"][0]["from"] = "system"
+    records[3]["conversations"][0]["from"] = "robot"
     source = write_records(tmp_path, records, pictures)
     result = CliRunner().invoke(
         app,
