@@ -63,7 +63,7 @@ def read_refused(root: str | os.PathLike[str], kind: str) -> pa.Table:
 def refused_parts(root: str | os.PathLike[str], kind: str, reasons: Collection[str]) -> set[str]:
     """Return the names of parts that refused a row for one of the reasons, at any step."""
     found = set()
-    for path in _lists(root, kind):
+    for path in list_files(join(root, FOLDER, kind), ".parquet", recursive=True):
         if not set(reasons).isdisjoint(read_rows(path, REFUSED)["reason"].to_pylist()):
             found.add(path.rsplit("/", 1)[1].removesuffix(".parquet"))
     return found
