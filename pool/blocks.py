@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .json_stream import JSON, Given, iter_rest, looks_like_lines, parse_lines
+from .json_stream import HEAD, JSON, Given, iter_rest, looks_like_lines, parse_lines
 
 BLOCK = 2 << 20
 # a block that finds no cut within this is left to the one parser, which holds no more than a record
@@ -48,13 +48,15 @@ class Cutter:
         self.path, self.stream = path, stream
         self._held, self.at = bytearray(), 0
         self._ended, self._error = False, None
-        while not self._ended and len(self._held) < BLOCK:
-            self._read(BLOCK - len(self._held))
+        # as much as `iter_records` looks at, so that both take the file for the same
+        first_read = max(BLOCK, HEAD)
+        while not self._ended and len(self._held) < first_read:
+            self._read(first_read - len(self._held))
         bom = len(_BOM) if self._held.startswith(_BOM) else 0
         first = next((i for i in range(bom, len(self._held)) if self._held[i] not in _SPACE), len(self._held))
         mark = self._held[first : first + 1]
         # other shapes are for the one parser
-        self.lines = mark == b"{" and looks_like_lines(path, bytes(self._held), self._ended and self._error is None)
+        self.lines = mark == b"{" and looks_like_lines(path, bytes(self._held[:HEAD]), len(self._held) < HEAD)
         self.known = mark == b"[" or self.lines
         self._line = self._held.count(b"\n", 0, first) if self.lines else 0
         if self.known:

@@ -8,6 +8,7 @@ of records, records over many lines, `{"data": [records]}`, `{id: record}`; a br
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -21,8 +22,9 @@ _CHUNK = 1 << 20
 _SPACE = " \t\r\n"
 # an escape or a keyword cut by the buffer's end is reported at most this far before it
 _EDGE = 64
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*("?)|[\[\]{}]', re.DOTALL)
 _BOM = b"\xef\xbb\xbf"
-_HEAD = 1 << 20
+HEAD = 1 << 20
 _LINES = 16
 # keys that a record has and a wrapper around records has not
 _TURNS = ("conversations", "messages", "conversation", "texts")
@@ -48,9 +50,9 @@ def iter_records(path: str) -> Iterator[Any]:
     """
     with open_records(path) as stream:
         head = b""
-        while len(head) < _HEAD and (more := _read(path, stream, _HEAD - len(head), 0)):
+        while len(head) < HEAD and (more := _read(path, stream, HEAD - len(head), 0)):
             head += more
-        if looks_like_lines(path, head, len(head) < _HEAD):
+        if looks_like_lines(path, head, len(head) < HEAD):
             yield from iter_lines(path, Given([head], stream))
         else:
             yield from _Parser(path, Given([head], stream)).items()
@@ -309,9 +311,31 @@ class _Parser:
                     self._fail("the file is cut off in the middle of this record")
                 if self.ended or (error.pos < len(self.text) - _EDGE and not is_open):
                     self._fail(f"{error.msg} at character {error.pos - self.at} of this record")
-            except (RecursionError, ValueError) as error:
-                self._fail(f"this record cannot be read ({error})")
+            except RecursionError:
+                what = "this record cannot be read: it is nested too deep"
+                self._step_over(what)
+                if not counted:
+                    self._fail(what)
+                self.row += 1
+                return RefusedError("not_an_object", what)
             self._more()
+
+    def _step_over(self, what: str) -> None:
+        """Go behind a value by its brackets alone."""
+        depth, ahead = 0, 0
+        while True:
+            found = _TOKEN.search(self.text, self.at + ahead)
+            if found is None or (found[0][0] == '"' and not found[1]):
+                if self.ended:
+                    self._fail(what)
+                ahead = (found.start() if found else len(self.text)) - self.at
+                self._more()
+                continue
+            ahead = found.end() - self.at
+            depth += (found[0] in "[{") - (found[0] in "]}")
+            if depth <= 0:
+                self.at += ahead
+                return
 
     def _skip(self) -> None:
         while True:

@@ -31,7 +31,9 @@ def choose(source: Source, name: str = "auto") -> Format:
         raise InputError(f"unknown format {name!r}{suggest(name, FORMATS)}")
     found = detect(source.path) if name == "auto" else FORMATS[name]
     for option in ("split", "layout"):
-        if getattr(source, option) is not None and option not in found.takes:
+        # one file of JSON has no splits
+        single = found in (LLAVA, SHAREGPT) and kind_of(source.path) == pafs.FileType.File
+        if getattr(source, option) is not None and (single or option not in found.takes):
             raise InputError(f"{option} {getattr(source, option)!r} means nothing in format {found.name!r}.")
     return found
 

@@ -11,7 +11,20 @@ _NUMBER = re.compile(r"[-_.]?\d+-of-\d+$|[-_.]?\d+$")
 _OF = re.compile(r".+-\d+-of-\d+")
 _SPLITS = {"train", "training", "test", "testing", "testmini", "validation", "valid", "val", "dev", "eval"}
 # names that say nothing about what is inside
-_PLAIN = _SPLITS | {"data", "default", "all", "part", "shard", "chunk", "parquet", "jsonl", "json", "file", "shards", ""}
+_PLAIN = _SPLITS | {
+    "data",
+    "default",
+    "all",
+    "part",
+    "shard",
+    "chunk",
+    "parquet",
+    "jsonl",
+    "json",
+    "file",
+    "shards",
+    "",
+}
 
 
 def stem_of(file: str) -> str:
