@@ -113,7 +113,8 @@ def files(source: Source) -> list[str]:
 
 PARQUET = Format(
     "parquet",
-    "a .parquet file, a folder or a pattern of them, with a column conversations, messages or texts (or ScienceQA's, or question and answer), and images or image",
+    "a .parquet file, a folder or a pattern of them, with conversations, messages or texts (or ScienceQA's columns, "
+    "or question and answer), and images or image",
     read,
     files,
     shards_root,
