@@ -14,9 +14,9 @@ from ...store.errors import InputError
 from ...store.files import open_fs
 from ..archives.members import DAMAGE
 from ..archives.parquet import image_column
-from .cells import plain
+from .cells import has_pictures, plain
 from .chat import to_llava
-from .layouts import SOURCES, layout_of
+from .layouts import SOURCES, TURNS, layout_of
 from .source import Format, Source, below, folder_of, shards, shards_root
 from .splits import data_set_of, of_split
 
@@ -54,6 +54,12 @@ class _Shard:
         names = [n for n in schema.names if n != self.pictures]
         self.make = layout_of(names, path, source.layout)
         self.kinds = {n: schema.field(n).type for n in names}
+        idle_pictures = [n for n, k in self.kinds.items() if has_pictures(k) and (self.pictures or n not in TURNS)]
+        if idle_pictures:  # rows would be trained without them
+            raise InputError(
+                f"{path!r} has pictures in {idle_pictures}, beside {self.pictures or 'none'} in `images` or `image`: "
+                "write them into one column `images`."
+            )
         leaves = [file.schema.column(i).path for i in range(len(file.schema))]
         # of struct{bytes, path} the paths tell how many pictures there are, at a thousandth of the bytes
         idle = [n for n in leaves if n.endswith(".bytes") and f"{n[:-6]}.path" in leaves]

@@ -137,3 +137,12 @@ def test_json_files_of_a_folder_and_their_splits(tmp_path):
     (tmp_path / "test.json").write_text("[]")
     with pytest.raises(InputError, match="several splits"):
         list(read_records(config))
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_pictures_in_other_columns_are_not_left_out(tmp_path, beside):
+    columns = {"conversations": [TALK], "picture": pa.array([shown(1)], PICTURE)}
+    columns |= {"image": pa.array([shown(2)], PICTURE)} if beside else {}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"pictures in \['picture'\]"):
+        list(read_records(IngestConfig(source=str(tmp_path / "t.parquet"))))
