@@ -6,13 +6,12 @@ parse of the block before: it must end exactly at the cut, behind a comma. Where
 guess was wrong; from that record on one parser reads the rest in order, and says what `iter_records` says.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .json_stream import iter_rest
+from .json_stream import HEAD, JSON, Given, iter_rest, looks_like_lines, parse_lines
 
 BLOCK = 2 << 20
 # a block that finds no cut within this is left to the one parser, which holds no more than a record
@@ -25,7 +24,7 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class Block:
-    """Records as text, from byte `start` of the source: `lines` of JSONL, or `{…}, {…},` of an array."""
+    """Records as text: `lines` of JSONL behind `start` others, or `{…}, {…},` of an array from byte `start` on."""
 
     data: bytes
     start: int
@@ -49,12 +48,17 @@ class Cutter:
         self.path, self.stream = path, stream
         self._held, self.at = bytearray(), 0
         self._ended, self._error = False, None
-        while not self._ended and len(self._held) < BLOCK:
-            self._read(BLOCK - len(self._held))
+        # as much as `iter_records` looks at, so that both take the file for the same
+        first_read = max(BLOCK, HEAD)
+        while not self._ended and len(self._held) < first_read:
+            self._read(first_read - len(self._held))
         bom = len(_BOM) if self._held.startswith(_BOM) else 0
         first = next((i for i in range(bom, len(self._held)) if self._held[i] not in _SPACE), len(self._held))
         mark = self._held[first : first + 1]
-        self.known, self.lines = mark in (b"[", b"{"), mark == b"{"
+        # other shapes are for the one parser
+        self.lines = mark == b"{" and looks_like_lines(path, bytes(self._held[:HEAD]), len(self._held) < HEAD)
+        self.known = mark == b"[" or self.lines
+        self._line = self._held.count(b"\n", 0, first) if self.lines else 0
         if self.known:
             self._drop(first + (mark == b"["))
         key = _HEAD.match(self._held)
@@ -66,7 +70,8 @@ class Cutter:
             end = self._end()
             if end == 0:
                 return
-            block = Block(bytes(memoryview(self._held)[:end]), self.at, self.lines)
+            block = Block(bytes(memoryview(self._held)[:end]), self._line if self.lines else self.at, self.lines)
+            self._line += block.data.count(b"\n") if self.lines else 0
             self._drop(end)
             # a last block is known as such only when nothing follows
             while not self._held and not self._ended:
@@ -78,8 +83,10 @@ class Cutter:
 
         `row` records came before. Raises: InputError, as `iter_records`.
         """
-        rest = _Rest([*given_back, bytes(self._held)], self.stream, self._error)
-        return iter_rest(self.path, rest, row, self.at - sum(map(len, given_back)), self.lines)
+        rest = Given([*given_back, bytes(self._held)], self.stream, self._error)
+        if self.lines:
+            return iter_rest(self.path, rest, row, self._line - sum(b.count(b"\n") for b in given_back), True)
+        return iter_rest(self.path, rest, row, self.at - sum(map(len, given_back)), False)
 
     def _end(self) -> int:
         size = BLOCK
@@ -115,37 +122,20 @@ class Cutter:
         self.at += size
 
 
-class _Rest:
-    """A stream that first gives bytes back."""
-
-    def __init__(self, given: list[bytes], stream: Any, error: OSError | None) -> None:
-        self.given, self.stream, self.error = [g for g in given if g], stream, error
-
-    def read(self, size: int) -> bytes:
-        if self.given:
-            head = self.given.pop(0)
-            if len(head) > size:
-                self.given.insert(0, head[size:])
-            return head[:size]
-        if self.error:
-            raise self.error
-        return self.stream.read(size)
-
-
 def parse(block: Block) -> Parsed:
     """Parse a block as far as it goes; never raises."""
+    if block.lines:
+        return Parsed(parse_lines(block.data, block.start), "more")
     try:
         text = block.data.decode()
     except UnicodeDecodeError:
         return Parsed([], "stuck")
-    if block.lines:
-        return _parse_lines(text)
     body = text.rstrip(" \t\r\n")
     closed = body.endswith("]")
     try:
         if closed:
-            return Parsed(json.loads("[" + body), "closed")
-        if body.endswith(",") and (values := json.loads(f"[{body[:-1]}]")):
+            return Parsed(JSON.decode("[" + body), "closed")
+        if body.endswith(",") and (values := JSON.decode(f"[{body[:-1]}]")):
             return Parsed(values, "more")
     except (RecursionError, ValueError):
         pass
@@ -154,7 +144,7 @@ def parse(block: Block) -> Parsed:
 
 def _parse_slowly(text: str) -> Parsed:
     """Find the record that cannot be read: one that no comma follows within the block counts as such."""
-    values, at, scan = [], 0, json.JSONDecoder().raw_decode
+    values, at, scan = [], 0, JSON.raw_decode
     while True:
         try:
             value, end = scan(text, _skip(text, at))
@@ -172,15 +162,3 @@ def _skip(text: str, at: int) -> int:
     match = _GAP.match(text, at)
     assert match is not None
     return match.end()
-
-
-def _parse_lines(text: str) -> Parsed:
-    values, at = [], 0
-    for line in text.split("\n"):
-        if line.strip(" \t\r"):
-            try:
-                values.append(json.loads(line))
-            except (RecursionError, ValueError):
-                return Parsed(values, "stuck", len(text[:at].encode()))
-        at += len(line) + 1
-    return Parsed(values, "more")

@@ -154,7 +154,12 @@ def _drafts(config: IngestConfig, workers: Workers) -> Iterator[tuple[int, Draft
     if config.format != LLAVA.name:
         yield from _read_on(read_records(config), 0, workers)
     else:
-        yield from _blocks(config.source, workers)
+        row = 0
+        for path in LLAVA.files(source_of_config(config)):
+            start = row
+            for first, made in _blocks(path, workers):
+                row = start + first + made.rows
+                yield start + first, made
 
 
 def _blocks(source: str, workers: Workers) -> Iterator[tuple[int, Draft]]:

@@ -19,10 +19,12 @@ from ..store.errors import InputError, suggest
 from ..store.files import exists, join, open_fs, read_json, write_json
 from .checks import IMAGE, ImageError
 from .images import read_image
+from .pictures_out import PictureFiles, some_inside
 from .reader import Pool
 from .records import Record, image_value
 
 FORMATS = ("llava", "sharegpt", "parquet")
+PICTURES = ("auto", "write", "name")
 # picks are in rank order, so each chunk may touch every file: larger chunks read the pool fewer times (about
 # 100 MB)
 _CHUNK = 32_768
@@ -35,17 +37,24 @@ _PICTURES = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 
 @dataclass(frozen=True)
 class Exported:
-    """`rows` written; `odd_marks`: of these, how many hold a literal `<image>` that is no picture.
+    """`rows` written; `odd_marks`: of these, how many hold a literal `<image>` that is no picture;
+    `pictures`: the folder of picture files beside the export, if any was written.
 
     LLaVA reads such marks as text; LLaMA-Factory stops at a row that has more marks than pictures.
     """
 
     rows: int
     odd_marks: int
+    pictures: str | None = None
 
 
-def export(pool: Pool, ids: np.ndarray[Any, Any], path: str, form: str, embed: bool = False) -> Exported:
+def export(
+    pool: Pool, ids: np.ndarray[Any, Any], path: str, form: str, embed: bool = False, pictures: str = "auto"
+) -> Exported:
     """Write the records of `ids`, in that order, as `form`, one of `FORMATS`; `embed`: pictures go into the Parquet.
+
+    `pictures` of the JSON formats: "write" them as files beside `path`, "name" them as the pool does, or "auto":
+    write them when some lie inside archives, which no other tool opens.
 
     Raises:
         InputError: no such format, `embed` where it means nothing, or a picture that cannot be read.
@@ -55,14 +64,27 @@ def export(pool: Pool, ids: np.ndarray[Any, Any], path: str, form: str, embed: b
         raise InputError(f"unknown export format {form!r}{suggest(form, FORMATS)}")
     if embed and form != "parquet":
         raise InputError(f"pictures can be embedded in Parquet only, not in {form!r}.")
-    odd = np.zeros(1, np.int64)
+    odd, files = np.zeros(1, np.int64), None
     if form == "parquet":
         _write_parquet(path, _records(pool, ids, odd), pool.image_root, embed)
     else:
-        _write_json(path, _records(pool, ids, odd), to_llava if form == "llava" else to_sharegpt)
+        files = _files_for(pool, ids, path, pictures)
+        chunks = _records(pool, ids, odd)
+        if files is not None:
+            chunks = (list(map(files.placed, records)) for records in chunks)
+        _write_json(path, chunks, to_llava if form == "llava" else to_sharegpt)
     if form == "sharegpt":
         _describe(path)
-    return Exported(len(ids), int(odd[0]))
+    return Exported(len(ids), int(odd[0]), None if files is None else files.name)
+
+
+def _files_for(pool: Pool, ids: np.ndarray[Any, Any], path: str, pictures: str) -> PictureFiles | None:
+    if pictures not in PICTURES:
+        raise InputError(f"unknown pictures {pictures!r}{suggest(pictures, PICTURES)}")
+    if pictures == "auto":
+        chunks = (pool.take(ids[start : start + _CHUNK]) for start in range(0, len(ids), _CHUNK))
+        pictures = "write" if any(some_inside(pool.image_root, c) for c in chunks) else "name"
+    return PictureFiles(path, pool.image_root) if pictures == "write" else None
 
 
 def write_llava_json(pool: Pool, ids: np.ndarray[Any, Any], path: str) -> int:

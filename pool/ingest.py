@@ -26,7 +26,7 @@ from .writer import PoolWriter
 MANIFEST, REFUSED = "pool.json", "refused.parquet"
 _OURS = re.compile(r"(part-\d{6}\.parquet|refused\.parquet|pool\.json)(\.tmp-[0-9a-f]+)?")
 # of POOL as written here; a pool of another layout is made anew
-_LAYOUT = 3
+_LAYOUT = 4
 
 
 @dataclass

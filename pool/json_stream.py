@@ -1,10 +1,14 @@
-"""Streaming a JSON array or JSONL in bounded memory: one record at a time, whatever the file's size.
+"""Streaming JSON of any shape in bounded memory: one record at a time, whatever the file's size.
+
+JSONL is read line by line, and a line that is no JSON is a refused row. Everything else is a run of values: arrays
+of records, records over many lines, `{"data": [records]}`, `{id: record}`; a break there ends the read.
 
 665K records (1.2 GB) take some 4 s and 45 MB this way, 3.8 GB with `json.load` (spec: Ray §1).
 """
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -12,11 +16,27 @@ import pyarrow.fs as pafs
 
 from ..store.errors import InputError
 from ..store.files import open_fs
+from .checks import RefusedError
 
 _CHUNK = 1 << 20
 _SPACE = " \t\r\n"
 # an escape or a keyword cut by the buffer's end is reported at most this far before it
 _EDGE = 64
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*("?)|[\[\]{}]', re.DOTALL)
+_BOM = b"\xef\xbb\xbf"
+HEAD = 1 << 20
+_LINES = 16
+# keys that a record has and a wrapper around records has not
+_TURNS = ("conversations", "messages", "conversation", "texts")
+_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x00": "UTF-16 or UTF-32"}
+
+
+def _int(text: str) -> int | str:
+    # Python makes no int of more than 4300 digits; as text it is kept and written again
+    return int(text) if len(text) < 4300 else text
+
+
+JSON = json.JSONDecoder(strict=False, parse_int=_int)
 
 
 def iter_records(path: str) -> Iterator[Any]:
@@ -29,7 +49,111 @@ def iter_records(path: str) -> Iterator[Any]:
             truncated or broken JSON (names the row, counted from 0).
     """
     with open_records(path) as stream:
-        yield from _Parser(path, stream).items()
+        head = b""
+        while len(head) < HEAD and (more := _read(path, stream, HEAD - len(head), 0)):
+            head += more
+        if looks_like_lines(path, head, len(head) < HEAD):
+            yield from iter_lines(path, Given([head], stream))
+        else:
+            yield from _Parser(path, Given([head], stream)).items()
+
+
+def iter_lines(path: str, stream: Any, before: int = 0, row: int = 0) -> Iterator[Any]:
+    """Yield a value a line, `before` lines and `row` rows having come; a line that is none is a `RefusedError`.
+
+    Raises:
+        InputError: reading stops.
+    """
+    held, number = bytearray(), before
+    while data := _read(path, stream, max(_CHUNK, len(held)), row):
+        held += data
+        end = held.rfind(b"\n", len(held) - len(data)) + 1
+        if end:
+            for value in parse_lines(bytes(memoryview(held)[:end]), number):
+                row += 1
+                yield value
+            number += held.count(b"\n", 0, end)
+            del held[:end]
+    yield from parse_lines(bytes(held), number)
+
+
+def parse_lines(data: bytes, before: int) -> list[Any]:
+    """Return the values of whole lines; never raises. A comma behind a value is no harm."""
+    values: list[Any] = []
+    for number, line in enumerate(data.split(b"\n"), before + 1):
+        line = line.removeprefix(_BOM).strip(b" \t\r")
+        if not line or (line == b"," and values):
+            continue
+        try:
+            values.append(JSON.decode(line.removesuffix(b",").decode()))
+        except UnicodeDecodeError as error:
+            values.append(RefusedError("not_an_object", f"line {number} is not UTF-8 ({error.reason})"))
+        except json.JSONDecodeError as error:
+            what = f"line {number} is no whole JSON value ({error.msg} at character {error.pos})"
+            values.append(RefusedError("not_an_object", what))
+        except (RecursionError, ValueError) as error:
+            values.append(RefusedError("not_an_object", f"line {number} cannot be read ({error})"))
+    return values
+
+
+def looks_like_lines(path: str, head: bytes, whole: bool) -> bool:
+    """Say whether a file is JSONL, by its first bytes: one of the first lines, from its first column on, is a record.
+
+    Raises:
+        InputError: it is in another encoding.
+    """
+    for mark, name in _ENCODINGS.items():
+        if head.startswith(mark) or (mark == b"\x00" and mark in head[:4]):
+            raise InputError(f"{path}: this is {name}, byte 0 is not UTF-8. Convert the file: iconv -t UTF-8.")
+    text = head.removeprefix(_BOM).lstrip()
+    if not text.startswith(b"{"):
+        return False
+    lines = text.split(b"\n", _LINES)
+    for line in lines[:_LINES] if whole or len(lines) > _LINES else lines[:-1]:
+        value = parse_lines(line, 0) if line.startswith(b"{") else []
+        if value and isinstance(value[0], dict):
+            return not _wraps(value[0])
+    return whole and not any(line.strip() in (b"{", b"") for line in lines[:1]) and _starts_lines(lines)
+
+
+def _starts_lines(lines: list[bytes]) -> bool:
+    # all lines are broken, yet each begins like a record: refused one by one
+    return len(lines) > 1 and all(n.startswith(b"{") for n in lines if n.strip())
+
+
+def _wraps(value: dict[str, Any]) -> bool:
+    if any(k in value for k in _TURNS):
+        return False
+    return any(is_record(v[0] if isinstance(v, list) and v else v) for v in value.values())
+
+
+def is_record(value: Any) -> bool:
+    """Say whether a value has turns."""
+    return isinstance(value, dict) and any(k in value for k in _TURNS)
+
+
+def _read(path: str, stream: Any, size: int, row: int) -> bytes:
+    try:
+        return stream.read(size)
+    except OSError as error:
+        raise InputError(f"{path}: reading stopped at row {row}: {error}.") from error
+
+
+class Given:
+    """A stream that first gives bytes back."""
+
+    def __init__(self, given: list[bytes], stream: Any, error: OSError | None = None) -> None:
+        self.given, self.stream, self.error = [g for g in given if g], stream, error
+
+    def read(self, size: int) -> bytes:
+        if self.given:
+            head = self.given.pop(0)
+            if len(head) > size:
+                self.given.insert(0, head[size:])
+            return head[:size]
+        if self.error:
+            raise self.error
+        return self.stream.read(size)
 
 
 def open_records(path: str) -> Any:
@@ -53,14 +177,18 @@ def open_records(path: str) -> Any:
 
 
 def iter_rest(path: str, stream: Any, row: int, read: int, lines: bool) -> Iterator[Any]:
-    """Go on behind `read` bytes and `row` records: `stream` stands where the next record, or `]`, is due.
+    """Go on behind `read` bytes (of JSONL: lines) and `row` records: `stream` stands where the next, or `]`, is due.
 
     Raises:
         InputError: as `iter_records`.
     """
+    if lines:
+        yield from iter_lines(path, stream, read, row)
+        return
     parser = _Parser(path, stream, "utf-8")
     parser.row, parser.read = row, read
-    yield from parser.lines() if lines else parser.array()
+    yield from parser.array()
+    yield from parser.values()
 
 
 class _Parser:
@@ -69,25 +197,94 @@ class _Parser:
     def __init__(self, path: str, stream: Any, encoding: str = "utf-8-sig") -> None:
         self.path, self.stream = path, stream
         self.bytes_of = codecs.getincrementaldecoder(encoding)()
-        self.json = json.JSONDecoder()
+        self.json = JSON
         self.text, self.at, self.ended, self.row, self.read = "", 0, False, 0, 0
 
     def items(self) -> Iterator[Any]:
         self._skip()
         first = self.text[self.at : self.at + 1]
-        if first == "[":
-            self.at += 1
-            yield from self.array()
-        elif first == "{":
-            yield from self.lines()
-        else:
+        if first not in ("[", "{"):
             found = f"{first!r} at the start" if first else "an empty file"
             raise InputError(f"{self.path}: expected a JSON array of records, or JSONL; found {found}.")
+        yield from self.values()
+
+    def values(self) -> Iterator[Any]:
+        """Yield the records of arrays and objects that stand one behind the other."""
+        self._skip()
+        while self.at < len(self.text):
+            before = self.row
+            if self._take("["):
+                yield from self.array()
+            elif self._take("{"):
+                yield from self.object()
+            elif not (before and self._take(",")):
+                self._fail("there is text behind the array" if before else "this is no record")
+            self._skip()
+
+    def object(self) -> Iterator[Any]:
+        """Yield an object, or the records in it: those of an array under a key, or the values of `{id: record}`."""
+        pairs: dict[str, Any] = {}
+        wrapped: str | None = None
+        self._skip()
+        more = not self._take("}")
+        while more:
+            key = self._value(counted=False)
+            self._skip()
+            if not isinstance(key, str) or not self._take(":"):
+                self._fail("this record is no whole JSON value: expected a key and ':'")
+            self._skip()
+            has_turns = is_record(pairs)
+            if not has_turns and key not in _TURNS and self.text.startswith("[", self.at):
+                listed = yield from self._listed(key, wrapped)
+                wrapped, pairs = (key, pairs) if listed is None else (wrapped, pairs | {key: listed})
+            else:
+                value = self._value(counted=False)
+                if not has_turns and is_record(value):
+                    if wrapped not in (None, "{}"):
+                        self._fail(f"records under {wrapped!r} and {key!r}: give a file with one of them")
+                    wrapped = "{}"
+                    self.row += 1
+                    yield {"id": key} | value
+                else:
+                    pairs[key] = value
+            self._skip()
+            more = self._take(",")
+            if not more and not self._take("}"):
+                self._fail("the file is cut off" if self.at == len(self.text) else "expected ',' or '}'")
+            self._skip()
+        if wrapped is None:
+            self.row += 1
+            yield pairs
+
+    def _listed(self, key: str, wrapped: str | None) -> Iterator[Any]:
+        """Yield the records of an array under a key; return the array where it holds none."""
+        self._take("[")
+        self._skip()
+        found: list[Any] = []
+        more = not self._take("]")
+        shown = False
+        while more:
+            value = self._value(counted=False)
+            if not found and not shown and is_record(value):
+                shown = True
+                if wrapped is not None:
+                    self._fail(f"records under {wrapped!r} and {key!r}: give a file with one of them")
+            if shown:
+                self.row += 1
+                yield value
+            else:
+                found.append(value)
+            self._skip()
+            more = self._take(",")
+            if not more and not self._take("]"):
+                self._fail("the file is cut off" if self.at == len(self.text) else "expected ',' or ']'")
+            self._skip()
+        return None if shown else found
 
     def array(self) -> Iterator[Any]:
         self._skip()
-        # behind a comma a record must come
-        more = self.row > 0 or not self._take("]")
+        more = not self._take("]")
+        # behind a cut a record must come; a comma before the end is no harm
         while more:
             yield self._value()
             self._skip()
@@ -95,37 +292,16 @@ class _Parser:
             if not more and not self._take("]"):
                 self._fail("the file is cut off" if self.at == len(self.text) else "expected ',' or ']'")
             self._skip()
-        self._skip()
-        if self.at < len(self.text):
-            self._fail("there is text behind the array")
+            if more and self._take("]"):
+                return
 
-    def lines(self) -> Iterator[Any]:
-        self._skip()
-        while self.at < len(self.text) or not self.ended:
-            while (end := self.text.find("\n", self.at)) < 0 and not self.ended:
-                self._more()
-            line = self.text[self.at : end if end >= 0 else None]
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                what = f"this line is no whole JSON value ({error.msg} at character {error.pos})"
-                # the commonest cause: {"data": [...]} written over many lines
-                hint = " If the records lie in an array under a key, give a file with that array alone"
-                self._fail(what + ("." + hint if self.row == 0 else ""))
-            except (RecursionError, ValueError) as error:
-                self._fail(f"this record cannot be read ({error})")
-            self.at = end + 1 if end >= 0 else len(self.text)
-            self.row += 1
-            yield value
-            self._skip()
-
-    def _value(self) -> Any:
+    def _value(self, counted: bool = True) -> Any:
         while True:
             try:
                 value, end = self.json.raw_decode(self.text, self.at)
                 # a number at the buffer's edge may go on in the next chunk
                 if end < len(self.text) or self.ended:
-                    self.at, self.row = end, self.row + 1
+                    self.at, self.row = end, self.row + counted
                     return value
             except json.JSONDecodeError as error:
                 # an open string may close in the next chunk; any other break is only mended near the buffer's
@@ -135,9 +311,31 @@ class _Parser:
                     self._fail("the file is cut off in the middle of this record")
                 if self.ended or (error.pos < len(self.text) - _EDGE and not is_open):
                     self._fail(f"{error.msg} at character {error.pos - self.at} of this record")
-            except (RecursionError, ValueError) as error:
-                self._fail(f"this record cannot be read ({error})")
+            except RecursionError:
+                what = "this record cannot be read: it is nested too deep"
+                self._step_over(what)
+                if not counted:
+                    self._fail(what)
+                self.row += 1
+                return RefusedError("not_an_object", what)
             self._more()
+
+    def _step_over(self, what: str) -> None:
+        """Go behind a value by its brackets alone."""
+        depth, ahead = 0, 0
+        while True:
+            found = _TOKEN.search(self.text, self.at + ahead)
+            if found is None or (found[0][0] == '"' and not found[1]):
+                if self.ended:
+                    self._fail(what)
+                ahead = (found.start() if found else len(self.text)) - self.at
+                self._more()
+                continue
+            ahead = found.end() - self.at
+            depth += (found[0] in "[{") - (found[0] in "]}")
+            if depth <= 0:
+                self.at += ahead
+                return
 
     def _skip(self) -> None:
         while True:
@@ -154,10 +352,7 @@ class _Parser:
 
     def _more(self) -> None:
         # at least as much as is waiting, so that one huge record costs linear time
-        try:
-            raw = self.stream.read(max(_CHUNK, len(self.text) - self.at))
-        except OSError as error:
-            raise InputError(f"{self.path}: reading stopped at row {self.row}: {error}.") from error
+        raw = _read(self.path, self.stream, max(_CHUNK, len(self.text) - self.at), self.row)
         self.read += len(raw)
         try:
             new = self.bytes_of.decode(raw, final=not raw)

@@ -87,6 +87,7 @@ def export(
     picks: Annotated[str | None, typer.Option(help="A PICKS file; without it, the whole pool.")] = None,
     format_name: Annotated[str, typer.Option("--format", help="llava, sharegpt or parquet.")] = "llava",
     embed_images: Annotated[bool, typer.Option("--embed-images", help="Put pictures into the Parquet file.")] = False,
+    pictures: Annotated[str, typer.Option(help="Beside JSON: write files, name, or auto.")] = "auto",
 ) -> None:
     """Write picks for another tool: LLaVA JSON, ShareGPT with `dataset_info.json` (LLaMA-Factory), or Parquet.
 
@@ -99,7 +100,7 @@ def export(
     reader = Pool(pool)
     if embed_images:
         reader.check_images()
-    done = work(reader, ranked_ids(picks) if picks else reader.ids(), out, format_name, embed_images)
-    console.print(f"{done.rows} rows in {out}")
+    done = work(reader, ranked_ids(picks) if picks else reader.ids(), out, format_name, embed_images, pictures)
+    console.print(f"{done.rows} rows in {out}" + (f", pictures beside it in {done.pictures}" if done.pictures else ""))
     if done.odd_marks:
         console.print(f"{done.odd_marks} rows hold a literal <image> that is no picture; LLaMA-Factory stops at them.")

@@ -5,6 +5,7 @@ Shards of Hugging Face `datasets` hold pictures as struct{bytes, path}, or as pl
 
 import re
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +29,8 @@ class ParquetArchive:
         self.file = file
         try:
             self.footer = pq.read_metadata(file.handle())
-            self.column = image_column(self.footer.schema.to_arrow_schema())
+            schema = self.footer.schema.to_arrow_schema()
+            self.column = image_column(schema) or turns_column(schema)
         except DAMAGE as error:  # what Arrow raises are OSErrors, ValueErrors and the like
             raise ImageError("image_unreadable", f"{file.path!r} is no readable Parquet file: {error}.") from error
         if self.column is None:
@@ -79,12 +81,46 @@ def image_column(schema: pa.Schema) -> str | None:
     return next((n for n in COLUMNS if n in schema.names and _holds_bytes(schema.field(n).type)), None)
 
 
+def turns_column(schema: pa.Schema) -> str | None:
+    """Return the column of turns with pictures' bytes inside."""
+    names = [n for n in ("conversations", "messages") if n in schema.names]
+    return next((n for n in names if _shows(schema.field(n).type)), None)
+
+
+def _shows(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _shows(kind.value_type)
+    if not pa.types.is_struct(kind):
+        return False
+    return {f.name for f in kind} in ({"bytes", "path"}, {"bytes"}) or any(_shows(f.type) for f in kind)
+
+
 def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = kind.value_type
     if pa.types.is_struct(kind):
         kind = next((f.type for f in kind if f.name == "bytes"), kind)
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def _are_turns(kind: pa.DataType) -> bool:
+    return not _holds_bytes(kind)
+
+
+def _inside(cell: pa.Scalar) -> Iterator[pa.Scalar]:
+    """Yield the pictures in a row's turns, in order."""
+    if not cell.is_valid:
+        return
+    if isinstance(cell, pa.StructScalar):
+        names = {f.name for f in cell.type}
+        if names in ({"bytes", "path"}, {"bytes"}):
+            yield cell
+        else:
+            for name in cell:
+                yield from _inside(cell[name])
+    elif isinstance(cell, (pa.ListScalar, pa.LargeListScalar)):
+        for one in cell.values:
+            yield from _inside(one)
 
 
 def picture_bytes(cell: pa.Scalar, number: int, name: str) -> bytes:
@@ -94,6 +130,8 @@ def picture_bytes(cell: pa.Scalar, number: int, name: str) -> bytes:
         ImageError: image_missing, image_empty, image_too_large.
     """
     pictures = cell.values if isinstance(cell, (pa.ListScalar, pa.LargeListScalar)) else [cell]
+    if _are_turns(cell.type):
+        pictures = list(_inside(cell))
     if pictures is None or number >= len(pictures):
         raise ImageError("image_missing", f"{name!r}: the row has {len(pictures or ())} pictures.")
     one = pictures[number]

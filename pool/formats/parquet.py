@@ -1,26 +1,26 @@
-"""Parquet shards of Hugging Face `datasets`: `conversations` or `messages`, and pictures' bytes or paths.
+"""Parquet shards of Hugging Face `datasets`: turns in one of the layouts of `layouts`, and pictures' bytes or paths.
 
-Pictures' bytes are not read here: a record refers to them as `FILE.parquet/ROW/K`. Columns that JSON cannot hold
-(dates, other bytes) are left out.
+Pictures' bytes are not read here: a record refers to them as `FILE.parquet/ROW/K`. What JSON cannot
+hold (dates, decimals, other bytes) is carried as text.
 """
 
-import re
+import itertools
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...store.errors import InputError
 from ...store.files import open_fs
 from ..archives.members import DAMAGE
 from ..archives.parquet import image_column
+from .cells import has_pictures, plain
 from .chat import to_llava
+from .layouts import SOURCES, TURNS, layout_of
 from .source import Format, Source, below, folder_of, shards, shards_root
+from .splits import data_set_of, of_split
 
 _ROWS = 512
-_SPLIT = re.compile(r"(.+)-\d{5}-of-\d{5}\.parquet")
 
 
 def read(source: Source) -> Iterator[Any]:
@@ -50,30 +50,52 @@ class _Shard:
 
     def __init__(self, file: pq.ParquetFile, path: str, source: Source) -> None:
         schema = file.schema_arrow
-        if not {"conversations", "messages"} & set(schema.names):
-            raise InputError(f"{path!r} has no column `conversations` or `messages`; found {schema.names}.")
-        self.file, self.pictures = file, image_column(schema)
-        self.columns = [f.name for f in schema if f.name != self.pictures and _is_plain(f.type)]
-        self.embedded = False
-        if self.pictures is None:
-            return
+        self.file, self.pictures, self.set = file, image_column(schema), data_set_of(path)
+        names = [n for n in schema.names if n != self.pictures]
+        self.make = layout_of(names, path, source.layout)
+        self.kinds = {n: schema.field(n).type for n in names}
+        idle_pictures = [n for n, k in self.kinds.items() if has_pictures(k) and (self.pictures or n not in TURNS)]
+        if idle_pictures:  # rows would be trained without them
+            raise InputError(
+                f"{path!r} has pictures in {idle_pictures}, beside {self.pictures or 'none'} in `images` or `image`: "
+                "write them into one column `images`."
+            )
         leaves = [file.schema.column(i).path for i in range(len(file.schema))]
-        mine = [leaf for leaf in leaves if leaf.split(".")[0] == self.pictures]
         # of struct{bytes, path} the paths tell how many pictures there are, at a thousandth of the bytes
-        self.columns += [leaf for leaf in mine if leaf.endswith(".path")] or mine
-        self.embedded = not _all_null(file.metadata, next(leaf for leaf in mine if not leaf.endswith(".path")))
+        idle = [n for n in leaves if n.endswith(".bytes") and f"{n[:-6]}.path" in leaves]
+        shown = [n for n in idle if self.pictures in (None, n.split(".")[0])]
+        if self.pictures is not None and not shown:
+            shown = [n for n in leaves if n.split(".")[0] == self.pictures]
+        self.columns = [n for n in leaves if n not in idle]
+        self.embedded = any(not _all_null(file.metadata, leaf) for leaf in shown)
         if self.embedded:
             self.name = below(path, source.image_root or folder_of(source.path))
 
-    def record(self, raw: dict[str, Any], row: int) -> dict[str, Any]:
-        """Return a row with its pictures as paths."""
-        if self.pictures is None:
-            return raw
-        cell = raw.pop(self.pictures)
-        cells = cell if isinstance(cell, list) else [] if cell is None else [cell]
-        if self.embedded:
-            return raw | {"images": [f"{self.name}/{row}/{k}" for k in range(len(cells))]}
-        return raw | {"images": [c.get("path") if isinstance(c, dict) else c for c in cells]}
+    def record(self, raw: dict[str, Any], row: int) -> Any:
+        """Return a row in a record's keys, with its pictures as paths."""
+        number = itertools.count()
+
+        def refer(cell: Any) -> Any:
+            k = next(number)
+            return f"{self.name}/{row}/{k}" if self.embedded and self.pictures is None else cell.get("path")
+
+        shown: list[Any] = []
+        if self.pictures is not None:
+            cell = raw.pop(self.pictures)
+            cells = cell if isinstance(cell, list) else [] if cell is None else [cell]
+            shown = [c.get("path") if isinstance(c, dict) else c for c in cells]
+            if self.embedded:
+                shown = [f"{self.name}/{row}/{k}" for k in range(len(cells))]
+        raw = {n: plain(v, self.kinds[n], refer) for n, v in raw.items()}
+        if self.pictures is not None:
+            raw.pop("image", None)  # `image` beside `images`: the path of the same picture
+            raw["images"] = shown
+        made = self.make(raw, len(shown))
+        if isinstance(made, dict) and not (isinstance(made.get("source"), str) and made["source"]):
+            told = next((made[n] for n in SOURCES if isinstance(made.get(n), str) and made[n]), None)
+            if told or self.embedded:
+                made["source"] = told or self.set
+        return made
 
 
 def _all_null(footer: pq.FileMetaData, leaf: str) -> bool:
@@ -86,38 +108,21 @@ def _all_null(footer: pq.FileMetaData, leaf: str) -> bool:
     return True
 
 
-def _is_plain(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return _is_plain(kind.value_type)
-    if pa.types.is_struct(kind):
-        return all(_is_plain(f.type) for f in kind)
-    tests = (pa.types.is_null, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
-    return any(t(kind) for t in tests) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
 def files(source: Source) -> list[str]:
     """Return the shards, of one split.
 
     Raises:
         InputError: there is none, or there are several splits and none was chosen.
     """
-    found = shards(source.path, ".parquet")
-    names = {f: (m[1] if (m := _SPLIT.fullmatch(PurePosixPath(f).name)) else "") for f in found}
-    splits = sorted(set(names.values()))
-    if source.split is None:
-        if len(splits) > 1:
-            raise InputError(f"{source.path!r} has shards of several splits, {splits}: choose one (--split).")
-        return found
-    if source.split not in splits:
-        raise InputError(f"{source.path!r} has no shard of split {source.split!r}; its splits are {splits}.")
-    return [f for f in found if names[f] == source.split]
+    return of_split(shards(source.path, ".parquet"), source, folder_of(source.path))
 
 
 PARQUET = Format(
     "parquet",
-    "a .parquet file, a folder or a pattern of them, with a column conversations or messages, and images or image",
+    "a .parquet file, a folder or a pattern of them, with conversations, messages or texts (or ScienceQA's columns, "
+    "or question and answer), and images or image",
     read,
     files,
     shards_root,
-    frozenset({"split"}),
+    frozenset({"split", "layout"}),
 )

@@ -10,7 +10,7 @@ from ...store.errors import InputError, suggest
 from ...store.files import exists, join, list_files, open_fs
 from ..json_stream import iter_records
 from .chat import is_chat
-from .llava import LLAVA, SHAREGPT
+from .llava import LLAVA, SHAREGPT, SUFFIXES, json_files
 from .parquet import PARQUET
 from .scienceqa import SCIENCEQA
 from .source import Format, Source, is_pattern, kind_of, shards
@@ -31,7 +31,9 @@ def choose(source: Source, name: str = "auto") -> Format:
         raise InputError(f"unknown format {name!r}{suggest(name, FORMATS)}")
     found = detect(source.path) if name == "auto" else FORMATS[name]
     for option in ("split", "layout"):
-        if getattr(source, option) is not None and option not in found.takes:
+        # one file of JSON has no splits
+        single = found in (LLAVA, SHAREGPT) and kind_of(source.path) == pafs.FileType.File
+        if getattr(source, option) is not None and (single or option not in found.takes):
             raise InputError(f"{option} {getattr(source, option)!r} means nothing in format {found.name!r}.")
     return found
 
@@ -45,13 +47,19 @@ def detect(path: str) -> Format:
     kind = kind_of(path)
     if is_pattern(path):
         found = [f for s in _SHARDS for f in _some(path, s)]
+        if not found and _some(path, SUFFIXES):
+            return _by_votes(json_files(path))
         if not found:
-            raise InputError(f"cannot read {path!r}: no file of that pattern ends in {' or '.join(_SHARDS)}.")
+            known = " or ".join([*_SHARDS, ".json", ".jsonl"])
+            raise InputError(f"cannot read {path!r}: no file of that pattern ends in {known}.")
         return _shards(path, found)
     if kind == pafs.FileType.Directory:
         if all(exists(join(path, n)) for n in ("problems.json", "pid_splits.json")):
             return SCIENCEQA
-        return _shards(path, list_files(path, recursive=True))
+        found = list_files(path, recursive=True)
+        if not any(f.endswith(tuple(_SHARDS)) for f in found) and _some(path, SUFFIXES, recursive=False):
+            return _by_votes(json_files(path))
+        return _shards(path, found)
     if kind != pafs.FileType.File:
         found = "there is no such file" if kind == pafs.FileType.NotFound else "it is no regular file"
         raise InputError(f"cannot read {path!r}: {found}.")
@@ -60,15 +68,23 @@ def detect(path: str) -> Format:
             return shard_format
     if ".json" not in path.lower() and _first_byte(path) not in b"[{":
         raise _unknown(path)
-    votes: list[bool] = []
-    try:
-        for record in islice(iter_records(path), _LOOKED_AT):
-            votes.append(is_chat(record))
-    except InputError:  # whoever reads on meets the break at its row, after what is sound before it
-        if not votes:
-            raise
-    # one odd record among LLaVA's own is a damaged one
-    return SHAREGPT if 2 * sum(votes) > len(votes) else LLAVA
+    return _by_votes([path])
+
+
+def _by_votes(files: list[str]) -> Format:
+    """Say which of the two formats of JSON: of several files each is asked, and one of ShareGPT's makes all so."""
+    shared = False
+    for path in files:
+        votes: list[bool] = []
+        try:
+            for record in islice(iter_records(path), _LOOKED_AT):
+                votes.append(is_chat(record))
+        except InputError:  # whoever reads on meets the break at its row, after what is sound before it
+            if not votes:
+                raise
+        # one odd record among LLaVA's own is a damaged one
+        shared = shared or 2 * sum(votes) > len(votes)
+    return SHAREGPT if shared else LLAVA
 
 
 def facts(source: Source, found: Format) -> dict[str, Any]:
@@ -81,9 +97,9 @@ def facts(source: Source, found: Format) -> dict[str, Any]:
     return many | {"size": sum(i.size or 0 for i in infos), "mtime": str(max(i.mtime for i in infos))}
 
 
-def _some(path: str, suffix: str) -> list[str]:
+def _some(path: str, suffix: str | tuple[str, ...], recursive: bool = True) -> list[str]:
     try:
-        return shards(path, suffix)
+        return shards(path, suffix, recursive)
     except InputError:  # another kind of shard may be there
         return []
 

@@ -68,7 +68,7 @@ def shards_root(source: Source) -> str:
     return folder_of(source.path)
 
 
-def shards(path: str, suffix: str) -> list[str]:
+def shards(path: str, suffix: str | tuple[str, ...], recursive: bool = True) -> list[str]:
     """Return the files of a source that end in `suffix`, sorted by name.
 
     Raises:
@@ -76,11 +76,12 @@ def shards(path: str, suffix: str) -> list[str]:
     """
     path = path if "://" in path else os.path.abspath(path)
     if is_pattern(path):
-        found = [f for f in list_files(folder_of(path), suffix, recursive=True) if _matches(f, path)]
+        found = [f for f in list_files(folder_of(path), recursive=True) if _matches(f, path)]
     elif kind_of(path) == pafs.FileType.Directory:
-        found = list_files(path, suffix, recursive=True)
+        found = list_files(path, recursive=recursive)
     else:
-        found = [path] if path.endswith(suffix) and kind_of(path) == pafs.FileType.File else []
+        found = [path] if kind_of(path) == pafs.FileType.File else []
+    found = [f for f in found if f.endswith(suffix)]
     if not found:
         raise InputError(f"cannot read {path!r}: there is no {suffix} file.")
     return found

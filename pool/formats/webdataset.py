@@ -16,7 +16,9 @@ from ..archives.members import File
 from ..archives.tar import BrokenTarError, is_plain, members
 from ..checks import IMAGE, RefusedError
 from .chat import to_llava
+from .layouts import SOURCES
 from .source import Format, Source, below, folder_of, shards, shards_root
+from .splits import data_set_of, of_split
 
 _PICTURES = ("jpg", "jpeg", "png", "webp")
 # a sample's text: more is no record
@@ -36,9 +38,16 @@ def read(source: Source) -> Iterator[Any]:
             for key, group in groupby(members(file), key=_key):
                 found = list(group)
                 if key and any(is_plain(i) for i in found):
-                    yield _record(file, name, key, found)
+                    yield _named(_record(file, name, key, found), data_set_of(path))
         except (BrokenTarError, OSError) as error:
             raise InputError(f"{path!r} cannot be read to its end: {error}.") from error
+
+
+def _named(record: Any, data_set: str) -> Any:
+    # by its pictures' paths every shard would be a source of its own
+    if not isinstance(record, dict) or record.get("source"):
+        return record
+    return record | {"source": next((record[n] for n in SOURCES if isinstance(record.get(n), str)), data_set)}
 
 
 def _key(info: TarInfo) -> str:
@@ -103,8 +112,8 @@ def _text(file: File, info: TarInfo, key: str) -> str:
 
 
 def files(source: Source) -> list[str]:
-    """Return the shards."""
-    return shards(source.path, ".tar")
+    """Return the shards, of one split."""
+    return of_split(shards(source.path, ".tar"), source, folder_of(source.path))
 
 
 WEBDATASET = Format(
@@ -113,4 +122,5 @@ WEBDATASET = Format(
     read,
     files,
     shards_root,
+    frozenset({"split"}),
 )

@@ -8,6 +8,7 @@ import tracemalloc
 
 import pytest
 from vinnow.pool import json_stream
+from vinnow.pool.checks import RefusedError
 from vinnow.pool.json_stream import iter_records
 from vinnow.store.errors import InputError
 
@@ -63,12 +64,8 @@ def test_compressed_and_without_a_newline_at_the_end(tmp_path):
         ('[{"a": 1}, {"a": 2}', ["row 2", "cut off"]),
         ('[{"a": 1},', ["row 1", "cut off"]),
         ('[{"a": 1} {"a": 2}]', ["row 1", "expected ','"]),
-        ('[{"a": 1}, {"a": 2},]', ["row 2", "Expecting value"]),
         ('[{"a": 1}] trailing', ["behind the array", "trailing"]),
         ('[{"a": 1}, {a: 2}]', ["row 1", "property name"]),
-        ('{"data": [\n{"a": 1}\n]}', ["row 0", "no whole JSON value", "under a key"]),
-        ('{"a": 1}\n{"a": 2', ["row 1", "no whole JSON value"]),
-        ('{"a": 1} {"a": 2}', ["row 0", "Extra data"]),
         ('"text"', ["JSON array", "JSONL", "'\"' at the start"]),
         ("  \n", ["an empty file"]),
         ("", ["an empty file"]),
@@ -76,13 +73,58 @@ def test_compressed_and_without_a_newline_at_the_end(tmp_path):
         (b"\xef\xbb\xbf[\xff]", ["byte 4", "UTF-8"]),
         ('[{"a": 1}]'.encode("utf-16"), ["byte 0", "UTF-8"]),
         ("[" * 200_000, ["row 0", "cannot be read"]),
-        ("[" + "9" * 5000 + "]", ["row 0", "cannot be read"]),
     ],
 )
 def test_broken_files_say_where(tmp_path, text, words):
     with pytest.raises(InputError) as error:
         list(iter_records(write(tmp_path / "r.json", text)))
     assert all(w in str(error.value) for w in ["r.json", *words]), str(error.value)
+
+
+TALK = {"conversations": [{"from": "human", "value": "[q}"}, {"from": "gpt", "value": "a"}]}
+THREE = [{"id": k} | TALK for k in "abc"]
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 20])
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({"data": THREE}),
+        json.dumps({"info": {"by": [1, {"x": 2}]}, "rows": THREE, "n": 3}, indent=2),
+        json.dumps({k["id"]: TALK for k in THREE}),
+        "\n".join(json.dumps(r, indent=2) for r in THREE),
+        " ".join(map(json.dumps, THREE)),
+        "\r".join(map(json.dumps, THREE)),
+        json.dumps(THREE[:2]) + "\n" + json.dumps(THREE[2:]),
+        json.dumps(THREE)[:-1] + ",]",
+        ",\n".join(map(json.dumps, THREE)),
+    ],
+)
+def test_records_in_other_shapes(tmp_path, monkeypatch, chunk, text):
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    assert list(iter_records(write(tmp_path / "r.json", text))) == THREE
+
+
+def test_a_line_that_is_no_json_is_one_refused_row(tmp_path):
+    lines = [json.dumps(r).encode() for r in THREE]
+    text = b"\n".join([lines[0], b'{"id": "b", "conv', lines[1], b'{"id": "\xff"}', b'{"t": "a\tb"}', lines[2], b'{"c'])
+    found = list(iter_records(write(tmp_path / "r.jsonl", text)))
+    assert [str(f)[:6] if isinstance(f, RefusedError) else f for f in found] == [
+        THREE[0], "line 2", THREE[1], "line 4", {"t": "a\tb"}, THREE[2], "line 7",
+    ]  # fmt: skip
+
+
+def test_huge_numbers_and_deep_nests_cost_one_row(tmp_path):
+    deep = '{"x": ' + "[" * 5000 + '"]"' + "]" * 5000 + "}"
+    found = list(iter_records(write(tmp_path / "r.json", f'[{{"n": {"9" * 5000}}}, {deep}, {{"a": 1}}]')))
+    assert found[0] == {"n": "9" * 5000}
+    assert isinstance(found[1], RefusedError)
+    assert found[2] == {"a": 1}
+
+
+def test_two_lists_of_records_are_not_mixed(tmp_path):
+    with pytest.raises(InputError, match="'train' and 'test'"):
+        list(iter_records(write(tmp_path / "r.json", json.dumps({"train": THREE, "test": THREE}))))
 
 
 def test_a_break_in_a_long_file_is_found_at_once(tmp_path, monkeypatch):
