@@ -1,8 +1,8 @@
 """Stretches of text between special tokens → ids, as a SentencePiece tokenizer of LLaVA's time gives them.
 
-LLaMA's tokenizers put a space in front of a text. SentencePiece always does; Hugging Face's Metaspace does not where a space
-stands there already, so such a text gets a second one here. Tokenizers saved with `legacy: false` (scheme "first") put none
-behind a special token, only at the beginning and, since LLaVA tokenises what follows a picture anew, behind a picture.
+LLaMA's tokenizers put a space in front of a text. SentencePiece always does; Hugging Face's Metaspace does not where a
+space stands there already, so such a text gets a second one here. Tokenizers saved with `legacy: false` (scheme "first")
+put none behind a special token, only at the beginning and, since LLaVA tokenises what follows a picture anew, behind one.
 Other tokenizers (byte-level ones) know no such space.
 """
 

@@ -76,7 +76,11 @@ def reference(processor, name: str, values: tuple[str, ...]) -> tuple[list[int],
     tokenizer = processor.tokenizer
     text, spans = published(name, values)
     ids = [tokenizer.bos_token_id] if MADE_FOR[name][2] else []
-    labels = [IGNORE] * len(ids)
+    labels, behind = [IGNORE] * len(ids), False
+    one = tokenizer("a", add_special_tokens=False)["input_ids"]
+    first = tokenizer(f"{tokenizer.eos_token}a", add_special_tokens=False)["input_ids"][1:] != one
+    # Metaspace leaves out the space in front where one stands already; SentencePiece puts another
+    merged = tokenizer(" a", add_special_tokens=False)["input_ids"] == one
     for found in re.finditer("\ue000(.*?)\ue001|[^\ue000]+", text):
         at, token = found.start(), found.group(1)
         if token:
@@ -84,13 +88,20 @@ def reference(processor, name: str, values: tuple[str, ...]) -> tuple[list[int],
             trained = any(a <= at < b for a, b in spans)
             ids += [tokenizer.convert_tokens_to_ids(token)] * times
             labels += [ids[-1] if trained else IGNORE] * times
+            behind = token != "<image>"
             continue
+        # behind a special token, but not behind a picture, `legacy: false` puts no space
+        lead = "\n" if first and behind else " " if merged and not behind and found.group().startswith(" ") else ""
         done = tokenizer(
-            found.group(), add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+            lead + found.group(), add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
         )
         for i, (a, b) in zip(done["input_ids"], done["offset_mapping"], strict=True):
+            if lead == "\n" and b <= 1:
+                continue
+            a, b = max(a - len(lead), 0), max(b - len(lead), 0)
             ids.append(i)
             labels.append(i if any(at + a < stop and at + max(b, a + 1) > start for start, stop in spans) else IGNORE)
+        behind = False
     return ids, labels
 
 
