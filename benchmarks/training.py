@@ -183,7 +183,7 @@ SIDES: dict[str, dict[str, Any]] = {
     "bare, realistic": CHECKPOINTING,
     "ours, realistic": CHECKPOINTING,
     "compiled, realistic": CHECKPOINTING | {"compile": True},
-    "too much": {"micro_batch": 128, "global_batch": 128, "max_steps": 1},
+    "too much": {"micro_batch": 128, "global_batch": 128, "max_steps": 1, "warmup_ratio": 0.0},
 }
 RATIOS = {
     "ours / bare": ("ours", "bare"),

@@ -79,9 +79,8 @@ def read_system(raw: dict[str, Any]) -> tuple[str, Any]:
     for key in ("system", "system_prompt"):
         if raw.get(key) not in (None, ""):
             said.append((key, raw[key]))
-    first = turns[0] if isinstance(turns, list) and turns else None
-    if isinstance(first, dict) and first.get("from") == "system":
-        said.append(("the first turn", first.get("value")))
+    if isinstance(turns, list) and turns and isinstance(turns[0], dict) and turns[0].get("from") == "system":
+        said.append(("the first turn", turns[0].get("value")))
         turns = turns[1:]
     for where, text in said:
         if not isinstance(text, str):
