@@ -91,7 +91,16 @@ def read_model(path: str, dtype: str, attn: str, more: dict[str, Any]) -> Any:
         return _model(folder, dtype, attn, more)
     except (InputError, torch.OutOfMemoryError):
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError, SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        ImportError,
+        TypeError,
+        AttributeError,
+        SafetensorError,
+    ) as error:
         raise InputError(f"{str(folder)!r} cannot be loaded: {type(error).__name__}: {error}.") from error
 
 
