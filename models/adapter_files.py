@@ -205,10 +205,12 @@ def _wrap(model: Any, config: Any, folder: Path) -> Any:
     from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PeftModel
 
     kind = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, PeftModel)
+    if next(model.parameters()).is_meta and hasattr(config, "init_lora_weights"):
+        config.init_lora_weights = True  # PiSSA and its like decompose the base's weights, and here are none
     try:
         # PEFT would put adapters of a bfloat16 base into float32, and every product with them
         return kind(model, config, autocast_adapter_dtype=False)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, re.error) as error:
         raise InputError(f"{str(folder / ADAPTER)!r} does not fit its base: {error}.") from error
 
 

@@ -138,8 +138,12 @@ def _picture_faults(config: Any, processor: Any, home: Path) -> list[str]:
     if processor.patch_size != vision.patch_size:
         faults.append(
             f"config.json has vision_config.patch_size {vision.patch_size}, processor_config.json has patch_size "
-            f"{processor.patch_size}"
+            f"{processor.patch_size!r}"
         )
+    layers = config.vision_feature_layer
+    astray = [n for n in ([layers] if isinstance(layers, int) else layers) if not _within(n, vision)]
+    if astray:
+        faults.append(f"config.json has vision_feature_layer {layers}, the tower has {vision.num_hidden_layers} layers")
     asked, told = processor.vision_feature_select_strategy, config.vision_feature_select_strategy
     # a connector with queries gives their number, whatever it is fed (family/processor.py)
     if asked != told and connector_of(config).linears() is not None:
@@ -168,6 +172,11 @@ def _count_faults(config: Any, processor: Any, home: Path) -> list[str]:
         f"processor_config.json has num_additional_image_tokens {extra}, by which a picture is {counted} tokens; the model "
         f"makes {made} of it, so it must be {extra + made - counted}"
     ]
+
+
+def _within(layer: int, vision: Any) -> bool:
+    count = getattr(vision, "num_hidden_layers", None)
+    return count is None or -count - 1 <= layer <= count
 
 
 def _sides(size: Any) -> list[int]:

@@ -23,6 +23,11 @@ def check_files(folder: Path) -> None:
             _refuse_code(folder / name, settings)
     if (folder / "config.json").is_file() and marker(folder) is None:
         refuse_foreign(folder, read_object(folder / "config.json").get("model_type"))
+        if not list(folder.glob("*.safetensors")):
+            raise InputError(
+                f"{str(folder)!r} cannot be loaded: it holds no weights in safetensors. Pickled ones (pytorch_model.bin) "
+                "are not read: load them with transformers elsewhere and save them again by save_pretrained."
+            )
     for file in sorted(folder.glob("*.safetensors")):
         header(file)
     for name in (ADAPTER_BIN, NON_LORA_BIN, "tokenizer.model"):

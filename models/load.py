@@ -91,7 +91,16 @@ def read_model(path: str, dtype: str, attn: str, more: dict[str, Any]) -> Any:
         return _model(folder, dtype, attn, more)
     except (InputError, torch.OutOfMemoryError):
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        ImportError,
+        TypeError,
+        AttributeError,
+        SafetensorError,
+    ) as error:
         raise InputError(f"{str(folder)!r} cannot be loaded: {type(error).__name__}: {error}.") from error
 
 
@@ -136,6 +145,9 @@ def _model(folder: Path, dtype: str, attn: str, more: dict[str, Any]) -> Any:
 def _whole(folder: Path, dtype: str, attn: str, more: dict[str, Any]) -> Any:
     check_library(folder)
     config = read_config(folder)
+    if more.get("device_map") != "meta" and getattr(config, "quantization_config", None) is None:
+        # headers first: a config of 7B over other weights would be drawn at random before it is refused
+        _whole(folder, dtype, attn, {"device_map": "meta"})
     with _quiet(more.get("device_map") == "meta"):
         model, info = class_of(config).from_pretrained(
             folder,
@@ -166,8 +178,8 @@ def read_config(folder: Path) -> Any:
     """
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{str(folder / 'config.json')!r} cannot be read: {error}.") from error
+    except Exception as error:  # its fields are checked by classes with errors of their own
+        raise InputError(f"{str(folder / 'config.json')!r} cannot be read: {type(error).__name__}: {error}.") from error
     refuse_foreign(folder, config.model_type)
     return config
 

@@ -78,6 +78,8 @@ DISAGREE = {
         {"image_token": "<no>", "model_specific_special_tokens": {"image_token": "<no>"}},
         "<no>",
     ),
+    "layer": (CONFIG, {"vision_feature_layer": -9}, "vision_feature_layer -9, the tower has 2 layers"),
+    "foreign_id": (CONFIG, {"image_token_index": -200}, "image_token_index -200"),
     "pad_is_image": (TOKENIZER, {"pad_token": "<image>"}, "pads would count as pictures"),
     "pad": (
         CONFIG,
