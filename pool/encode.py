@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..store.errors import InputError, suggest
 from .images import load_image
-from .long_pad import is_long, pad_and_resize
+from .long_pad import crop_and_resize, is_long, is_sliver, pad_and_resize
 from .records import Record
 from .shown import PICTURES, Pictures
 from .stretches import Stretches
@@ -28,12 +28,16 @@ Piece = tuple[list[int], np.ndarray[Any, Any]]
 
 @dataclass(frozen=True)
 class Encoded:
-    """`input_ids`, `labels` i64 [T]; the image token stands `image_tokens` times for each of `images`."""
+    """`input_ids`, `labels` i64 [T]; the image token stands `image_tokens` times for each of `images`.
+
+    `cut`: how many trained tokens lie behind `max_len`.
+    """
 
     sample_id: int
     input_ids: np.ndarray[Any, Any]
     labels: np.ndarray[Any, Any]
     images: tuple[str, ...]
+    cut: int = 0
 
 
 class EncodeError(InputError):
@@ -109,7 +113,8 @@ class Encoder:
                 raise EncodeError(
                     f"record {record.sample_id}: its last image ends at token {end}, max_len is {self.max_len}."
                 )
-        return Encoded(record.sample_id, ids_T[: self.max_len], labels_T[: self.max_len], record.images)
+        cut = int((labels_T[self.max_len :] != IGNORE).sum())
+        return Encoded(record.sample_id, ids_T[: self.max_len], labels_T[: self.max_len], record.images, cut)
 
     def prompt(self, record: Record, mark_question: bool = False) -> Encoded:
         """Encode the first question up to where its answer begins; all labels are -100.
@@ -150,6 +155,8 @@ class Encoder:
         if self.image_mode == "pad" and is_long(picture.size) and (side := self._side()):
             colour = [int(x * 255) for x in self.images.image_mean]
             return pad_and_resize(picture, side, (colour[0], colour[1], colour[2])).transpose(2, 0, 1)
+        if self.image_mode == "square" and (side := self._side()) and is_sliver(picture.size, side):
+            return crop_and_resize(picture, side).transpose(2, 0, 1)
         done = self.images.preprocess(
             picture,
             do_rescale=False,

@@ -51,6 +51,25 @@ def pad_and_resize(picture: Image.Image, side: int, colour: tuple[int, int, int]
     return out
 
 
+def is_sliver(size: tuple[int, int], side: int) -> bool:
+    """Say whether resizing the shorter side to `side` makes over four million pixels, of which a square is kept."""
+    return side * side * max(size) > 4_000_000 * min(size)
+
+
+def crop_and_resize(picture: Image.Image, side: int) -> Array:
+    """Return the middle square of an RGB picture whose shorter side is resized to `side`, uint8 [side, side, 3].
+
+    What resizing all of it and cropping then would show: PIL's box takes a part of the picture at the same scale. It may
+    take its two passes in the other order, and then rounds (and clips noise) otherwise.
+    """
+    width, height = picture.size
+    long = int(side * max(width, height) / min(width, height))
+    begin = (long - side) // 2 * max(width, height) / long
+    end = ((long - side) // 2 + side) * max(width, height) / long
+    box = (0, begin, width, end) if height > width else (begin, 0, end, height)
+    return np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC, box=box))
+
+
 def _along(pixels_RLC: Array, weights_TL: Array, rest_T: Array, ground_C: Array) -> Array:
     """Resample the second axis: exact in float64, whose whole numbers reach 2^53."""
     sums_RTC = np.einsum("rlc,tl->rtc", pixels_RLC.astype(np.float64), weights_TL, optimize=True)

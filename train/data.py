@@ -32,7 +32,7 @@ from ..store.tables import PICKS, check_unique, read_rows
 from .config import TrainConfig
 from .order import Order
 
-REFUSED = "refused"
+REFUSED, CUT = "refused", "cut"
 AHEAD = 4
 # token ids and labels, and the pictures in uint8 [3, H, W]
 Prepared = tuple[Encoded, list[np.ndarray[Any, Any]]]
@@ -94,6 +94,9 @@ class Batches:
         tokenizer = processor.tokenizer
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self.refused_file, self.refused = refused_file, set[int]()
+        # rows of whose answers a part lies behind max_len: used, and told
+        folder, name = os.path.split(refused_file)
+        self.cut_file, self.cut = os.path.join(folder, name.replace(REFUSED, CUT)), set[int]()
         self.step: int | None = None  # the optimizer step (1-based) that rows are made for, where there is one
         self._kept: dict[int, Prepared] = {}
         self._room = config.cache_mb * 1_000_000
@@ -142,6 +145,10 @@ class Batches:
                 f"record {record.sample_id}: none of its {len(encoded.labels)} tokens is trained: its answers are "
                 f"empty, or cut off at max_len {self.encoder.max_len}."
             )
+        if encoded.cut and record.sample_id not in self.cut:
+            self.cut.add(record.sample_id)
+            with open(self.cut_file, "a") as sink:
+                sink.write(json.dumps({"sample_id": record.sample_id, "tokens": encoded.cut, "step": self.step}) + "\n")
         return encoded
 
     def _pixels(self, image: str) -> np.ndarray[Any, Any]:
@@ -193,10 +200,16 @@ def refusals(out: str, prefix: str = REFUSED) -> dict[int, str]:
     return found
 
 
+def count_cut(out: str) -> int:
+    """Return how many rows lost a part of their answers at `max_len`."""
+    files = glob.glob(os.path.join(glob.escape(out), f"{CUT}-rank*.jsonl"))
+    return len({row["sample_id"] for file in files for row in _listed(file)})
+
+
 def cut_refused(out: str, rank: int, done: int) -> None:
-    """Drop a worker's refusals of steps after `done`: those steps come again, and pictures may be back."""
-    for file in glob.glob(os.path.join(glob.escape(out), f"{REFUSED}-rank{rank}*.jsonl")):
-        if not re.fullmatch(rf"{REFUSED}-rank{rank}(-loader\d+)?\.jsonl", os.path.basename(file)):
+    """Drop what a worker listed of steps after `done`: those steps come again, and pictures may be back."""
+    for file in glob.glob(os.path.join(glob.escape(out), f"*-rank{rank}*.jsonl")):
+        if not re.fullmatch(rf"({REFUSED}|{CUT})-rank{rank}(-loader\d+)?\.jsonl", os.path.basename(file)):
             continue
         kept = [row for row in _listed(file) if (row.get("step") or 0) <= done]
         with open(file, "w") as sink:

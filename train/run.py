@@ -17,7 +17,7 @@ from ..store.errors import InputError, VinnowError
 from ..store.files import exists, join, read_json, write_json
 from ..store.usage import Usage
 from .config import TrainConfig
-from .data import REFUSED, Rows, cut_refused, make_encoder, refusals, rows_digest
+from .data import REFUSED, Rows, count_cut, cut_refused, make_encoder, refusals, rows_digest
 from .loop import BEST, ENGINE, LOG, worker_loop
 from .stop import forget, plain, raise_left
 from .trackers import check_trackers
@@ -56,8 +56,8 @@ class TrainReport:
     """What a training left. `curve` holds (step, loss, lr) of every step; `seconds` are those of the steps alone.
 
     `validation`: (step, loss) of the held-out rows; `best`: the folder of the model of the lowest, `best_step` its step.
-    `refused` rows could not be used, `refused_reasons` says why. `gpu_gb`: the most memory that worker 0's tensors took on
-    its GPU, in 10⁹ bytes.
+    `refused` rows could not be used, `refused_reasons` says why; `cut_off` rows lost a part of their answers at `max_len`.
+    `gpu_gb`: the most memory that worker 0's tensors took on its GPU, in 10⁹ bytes.
     """
 
     model: str
@@ -70,6 +70,7 @@ class TrainReport:
     tokens: int
     refused: int
     refused_reasons: dict[str, int] = field(default_factory=dict)
+    cut_off: int = 0
     engine: dict[str, Any] = field(default_factory=dict)
     checkpoints: list[Kept] = field(default_factory=list)
     curve: list[tuple[int, float, float]] = field(default_factory=list)
@@ -196,6 +197,7 @@ def _collect(config: TrainConfig, out: str, wall: float) -> TrainReport:
         tokens=sum(row["tokens"] for row in log),
         refused=len(refused),
         refused_reasons=dict(Counter(refused.values())),
+        cut_off=count_cut(out),
         engine=engine,
         checkpoints=[k for k in kept if k.step in standing],
         curve=[(row["step"], row["loss"], row["lr"]) for row in log],
@@ -233,6 +235,10 @@ def _check_inputs(config: TrainConfig) -> None:
     rows = Rows(config)
     if not len(rows.ids):
         raise InputError(f"{config.picks or config.pool}: there are no rows to train on.")
+    if config.planned_steps(len(rows.ids)) == 1 and config.warmup_ratio:
+        raise InputError(
+            "a training of one step would train nothing: warm-up begins at a rate of 0. Set warmup_ratio: 0."
+        )
     if rows.has_image.any():
         check_root(config.image_root or rows.pool.image_root, f"pool {config.pool!r}")
     # the encoder itself says what a tokenizer, processor or template cannot do

@@ -176,3 +176,16 @@ def test_the_encoder_takes_no_square_and_gives_what_the_processor_gives(twin_pat
     monkeypatch.undo()
     monkeypatch.setattr(type(encoder.images), "pad_to_square", lambda *a, **k: pytest.fail("a square was made"))
     assert encoder.pixels_u8(Image.new("RGB", (200, 30_000))).shape == got.shape
+
+
+@pytest.mark.parametrize("size", [(40, 3000), (3000, 41), (9, 400), (13, 1000)])
+def test_a_sliver_is_cropped_as_if_all_of_it_had_been_resized(twin_path, monkeypatch, size):
+    encoder = Encoder(load_processor(twin_path), image_mode="square")
+    # smooth: PIL may take its passes in the other order, which clips noise otherwise
+    coarse = np.random.default_rng(2).integers(0, 256, (5, 4, 3), dtype=np.uint8)
+    picture = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+    expected = encoder.pixels_u8(picture).astype(int)
+    monkeypatch.setattr("vinnow.pool.encode.is_sliver", lambda size, side: True)
+    assert np.abs(encoder.pixels_u8(picture) - expected).max() <= 2
+    monkeypatch.undo()
+    assert encoder.pixels_u8(Image.new("RGB", (1, 200_000))).shape == expected.shape

@@ -1,6 +1,7 @@
 """A step's loss and gradient do not depend on how the step is cut; the published cut weighs tokens as LLaVA's does."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from vinnow.models.load import load
 from vinnow.store.errors import InputError
 from vinnow.train.account import Account
 from vinnow.train.config import TrainConfig
-from vinnow.train.data import Batches, Rows
+from vinnow.train.data import Batches, Rows, count_cut, cut_refused, refusals
 from vinnow.train.loss import LossModule, trained_tokens
 from vinnow.train.optimizer import lr_factor
 from vinnow.train.order import Order
+from vinnow.train.run import train
 
 SIZE = 16
 
@@ -188,3 +190,38 @@ def test_rows_whose_answers_are_cut_off_are_refused_and_listed(tiny_pool, twin_p
     text = (tmp_path / "refused").read_text()
     assert "no_trained_token" in text
     assert "cut off at max_len 30" in text
+
+
+def test_rows_that_lose_a_part_of_their_answer_are_used_and_counted(tiny_pool, twin_path, tmp_path):
+    processor = load(twin_path).processor
+    whole = Batches(config(tiny_pool, twin_path), Rows(config(tiny_pool, twin_path)), processor, str(tmp_path / "x"))
+    row = whole.make(np.array([0]))
+    first = np.flatnonzero(row["labels"][0] != -100)[0]
+    cfg = config(tiny_pool, twin_path, max_len=int(first) + 1)
+    made = Batches(cfg, Rows(cfg), processor, str(tmp_path / "refused-rank0.jsonl"))
+    batch = made.make(np.array([0, 0]))
+    assert (batch["asked"], batch["used"]) == (2, 2)
+    assert count_cut(str(tmp_path)) == 1
+    trained = int((row["labels"] != -100).sum())
+    assert json.loads((tmp_path / "cut-rank0.jsonl").read_text())["tokens"] == trained - 1
+    assert not refusals(str(tmp_path))
+
+
+def test_refusals_of_steps_that_come_again_are_forgotten(tmp_path):
+    lines = [{"sample_id": i, "reason": "image_missing", "detail": "", "step": i} for i in range(1, 7)]
+    for name in ("refused-rank0.jsonl", "refused-rank0-loader1.jsonl", "refused-rank1.jsonl", "cut-rank0.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in lines) + '{"sample_id": 9')
+    cut_refused(str(tmp_path), 0, 3)
+    counts = {p.name: p.read_text().count("\n") for p in tmp_path.iterdir()}
+    assert counts == {
+        "refused-rank0.jsonl": 3,
+        "refused-rank0-loader1.jsonl": 3,
+        "refused-rank1.jsonl": 6,
+        "cut-rank0.jsonl": 3,
+    }
+    assert refusals(str(tmp_path)) == dict.fromkeys(range(1, 7), "image_missing")
+
+
+def test_one_step_at_a_rate_of_nothing_is_refused(tiny_pool, twin_path, tmp_path):
+    with pytest.raises(InputError, match="would train nothing"):
+        train(config(tiny_pool, twin_path, max_steps=1), str(tmp_path))

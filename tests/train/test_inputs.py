@@ -40,7 +40,8 @@ def write_picks(path, ids):
 
 
 def config(pool, model, **changes):
-    return TrainConfig.parse({"model": model, "pool": pool, "global_batch": 8, "micro_batch": 8} | changes)
+    base = {"model": model, "pool": pool, "global_batch": 8, "micro_batch": 8, "warmup_ratio": 0}
+    return TrainConfig.parse(base | changes)
 
 
 def test_picks_of_another_pool_are_refused_with_their_count(tiny_pool, target_pool, twin_path, tmp_path):
