@@ -151,16 +151,20 @@ def render(report: DoctorReport) -> list[Any]:
     from rich.markup import escape
     from rich.table import Table
 
+    def shown(text: str) -> str:
+        # what data says is text: no markup, no terminal's escapes
+        return escape("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text))
+
     counts = Table("what", "rows", title="usable")
     counts.add_row("all", f"{report.rows:,}")
     counts.add_row("text-only", f"{report.text_only:,}")
     counts.add_row("turns of all", f"{report.turns:,}")
     counts.add_row("characters of the longest", f"{report.longest:,}")
     for name, n in report.by_source.items():
-        counts.add_row(f"source {name}", f"{n:,}")
+        counts.add_row(shown(f"source {name}"), f"{n:,}")
     for name, n in report.by_task.items():
         if report.by_source.get(name) != n:  # a record without a task has its source's name
-            counts.add_row(f"task {name}", f"{n:,}")
+            counts.add_row(shown(f"task {name}"), f"{n:,}")
     tables = [counts]
     if report.composition:
         known = Table("source", "records", "mix665k", "difference", title="beside mix665k")
@@ -173,6 +177,6 @@ def render(report: DoctorReport) -> list[Any]:
     ):
         wrong = Table("reason", "rows", "meaning", "for example", title=title)
         for name, n in found.items():
-            wrong.add_row(name, f"{n:,}", meanings[name], escape("\n".join(report.examples.get(name, []))))
+            wrong.add_row(name, f"{n:,}", meanings[name], shown("\n".join(report.examples.get(name, []))))
         tables.append(wrong)
     return tables

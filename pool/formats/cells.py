@@ -6,8 +6,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..refusals import RefusedError
+
 # a longer cell of bytes is told by its size alone
 _BYTES = 4096
+# how the files of the usual picture formats begin
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\x00", b"MM\x00*")
 
 
 def is_picture(kind: pa.DataType) -> bool:
@@ -29,7 +33,11 @@ def has_pictures(kind: pa.DataType) -> bool:
 
 
 def plain(value: Any, kind: pa.DataType, refer: Callable[[Any], Any]) -> Any:
-    """Return a value as JSON holds it: dates and decimals as text, bytes as base64, pictures as `refer` says."""
+    """Return a value as JSON holds it: dates and decimals as text, bytes as base64, pictures as `refer` says.
+
+    Raises:
+        RefusedError: plain bytes that are a picture's.
+    """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if is_picture(kind):
@@ -43,5 +51,9 @@ def plain(value: Any, kind: pa.DataType, refer: Callable[[Any], Any]) -> Any:
     if pa.types.is_dictionary(kind):
         return plain(value, kind.value_type, refer)
     if isinstance(value, bytes):
+        if value.startswith(_MAGIC) or (value[:4] == b"RIFF" and value[8:12] == b"WEBP"):
+            raise RefusedError(
+                "bad_image", "a column of plain bytes holds a picture, which is not read: call it `image`, or `images`."
+            )
         return base64.b64encode(value).decode() if len(value) <= _BYTES else f"{len(value)} bytes"
     return value.isoformat() if hasattr(value, "isoformat") else str(value)

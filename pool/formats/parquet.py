@@ -14,6 +14,7 @@ from ...store.errors import InputError
 from ...store.files import open_fs
 from ..archives.members import DAMAGE
 from ..archives.parquet import image_column
+from ..refusals import RefusedError
 from .cells import has_pictures, plain
 from .chat import to_llava
 from .layouts import SOURCES, TURNS, layout_of
@@ -86,7 +87,10 @@ class _Shard:
             shown = [c.get("path") if isinstance(c, dict) else c for c in cells]
             if self.embedded:
                 shown = [f"{self.name}/{row}/{k}" for k in range(len(cells))]
-        raw = {n: plain(v, self.kinds[n], refer) for n, v in raw.items()}
+        try:
+            raw = {n: plain(v, self.kinds[n], refer) for n, v in raw.items()}
+        except RefusedError as error:
+            return error
         if self.pictures is not None:
             raw.pop("image", None)  # `image` beside `images`: the path of the same picture
             raw["images"] = shown

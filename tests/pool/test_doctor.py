@@ -57,3 +57,18 @@ def test_lengths_over_a_limit(tmp_path, make_processor):
     tokens = config.model_copy(update={"tokenizer": str(tmp_path / "processor")})
     assert "tokens" in examine(tokens, max_len=3).examples["over_length"][0]
     assert "over_length" in shown(examine(config, max_len=3))
+
+
+def test_what_data_says_is_text_to_the_terminal(tmp_path):
+    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    odd = ["[/foo]", "[bold red]x", "\x1b[31mred\x1b[0m", "a\rb\x07"]
+    records = [{"source": s, "task": s + "t", "conversations": turns} for s in odd]
+    records += [{"source": s, "image": s, "conversations": [{"from": s, "value": "x"}]} for s in odd]
+    (tmp_path / "r.json").write_text(json.dumps(records))
+    console = Console(record=True, width=200)
+    for table in render(examine(IngestConfig(source=str(tmp_path / "r.json"), check_images="none"))):
+        console.print(table)
+    text = console.export_text()
+    assert "[/foo]" in text
+    assert "[bold red]x" in text
+    assert not set("\x1b\r\x07") & set(text)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from vinnow.pool.checks import RefusedError
 from vinnow.pool.examine import read_records
 from vinnow.pool.export import export
 from vinnow.pool.formats.layouts import listed
@@ -146,3 +147,15 @@ def test_pictures_in_other_columns_are_not_left_out(tmp_path, beside):
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
     with pytest.raises(InputError, match=r"pictures in \['picture'\]"):
         list(read_records(IngestConfig(source=str(tmp_path / "t.parquet"))))
+
+
+def test_a_picture_in_a_column_of_plain_bytes_is_refused_by_row(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "PNG")
+    turns = [[{"from": "human", "value": "<image>\nq"}, {"from": "gpt", "value": "a"}]] * 2
+    table = pa.table({"conversations": turns, "photo": pa.array([buffer.getvalue(), b"no picture"], pa.binary())})
+    pq.write_table(table, tmp_path / "a.parquet")
+    found = list(read_records(IngestConfig(source=str(tmp_path / "a.parquet"))))
+    assert isinstance(found[0], RefusedError)
+    assert found[0].reason == "bad_image"
+    assert isinstance(found[1], dict)
