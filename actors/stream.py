@@ -29,7 +29,7 @@ from .loader import PartLoader
 from .means import means_path, target_tasks, write_means
 from .pool import Stage, in_our_words, stream
 from .taps import optimizer_digest
-from .told import Told
+from .told import told
 
 
 class CheckpointError(InputError):
@@ -228,9 +228,9 @@ def _add_facts(extra: dict[str, Any], row: dict[str, Any]) -> None:
 
 def _stream(spec: FeatureSpec, items: list[dict[str, str]], resources: ActorResources) -> Iterator[dict[str, Any]]:
     spec = replace(spec, threads=resources.threads, device="cuda" if resources.gpus_per_actor else "cpu")
-    stages = [Stage(Told, {"kind": PartLoader, "spec": spec}, resources.loaders)] if resources.loaders else []
-    given = {"kind": FeatureActor, "spec": spec}
-    stages.append(Stage(Told, given, resources.actors, resources.cpus_per_actor, resources.gpus_per_actor))
+    stages = [Stage(told(PartLoader), {"spec": spec}, resources.loaders)] if resources.loaders else []
+    work = told(FeatureActor)
+    stages.append(Stage(work, {"spec": spec}, resources.actors, resources.cpus_per_actor, resources.gpus_per_actor))
     try:
         yield from stream(items, stages, spec.out)
     except VinnowError as error:

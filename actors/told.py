@@ -1,6 +1,6 @@
 """Ray Data's form of an actor, for its errors' sake."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from ..store.errors import VinnowError
 from .config import FeatureSpec
@@ -12,10 +12,12 @@ _AT_START = (VinnowError, OSError, RuntimeError, ValueError, TypeError, LookupEr
 class Told:
     """What an actor's start raises, its first call raises instead: from a constructor only a text reaches the driver."""
 
-    def __init__(self, kind: Any, spec: FeatureSpec) -> None:
+    kind: ClassVar[Any]
+
+    def __init__(self, spec: FeatureSpec) -> None:
         self.error: Exception | None = None
         try:
-            self.actor = kind(spec)
+            self.actor = type(self).kind(spec)
         except _AT_START as error:
             self.error = error
 
@@ -24,3 +26,8 @@ class Told:
         if self.error is not None:
             raise self.error
         return self.actor(batch)
+
+
+def told(kind: Any) -> type[Told]:
+    """Return such a class around `kind` (made from a `FeatureSpec`), under its name: dashboards and `ps` show that."""
+    return type(kind.__name__, (Told,), {"kind": kind})

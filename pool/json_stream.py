@@ -28,6 +28,8 @@ HEAD = 1 << 20
 _LINES = 16
 # keys that a record has and a wrapper around records has not
 _TURNS = ("conversations", "messages", "conversation", "texts")
+# a first line that opens an array which the next lines fill: no record that was cut
+_OPENS = re.compile(rb'"([^"\\]*)"\s*:\s*\[\s*\Z')
 _ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x00": "UTF-16 or UTF-32"}
 
 
@@ -109,6 +111,9 @@ def looks_like_lines(path: str, head: bytes, whole: bool) -> bool:
     if not text.startswith(b"{"):
         return False
     lines = text.split(b"\n", _LINES)
+    opened = _OPENS.search(lines[0])
+    if opened and opened[1].decode(errors="replace") not in _TURNS:
+        return False
     for line in lines[:_LINES] if whole or len(lines) > _LINES else lines[:-1]:
         value = parse_lines(line, 0) if line.startswith(b"{") else []
         if value and isinstance(value[0], dict):

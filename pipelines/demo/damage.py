@@ -13,7 +13,8 @@ def plant(records: list[dict[str, Any]], image_dir: str, seed: int, each: int = 
     """Insert `each` rows of every kind of damage at seeded places and return them as (row, expected reason).
 
     `records` is changed in place; each damaged row is a copy of a sound one that has a picture, a duplicate
-    stands behind its original. Truncated pictures are written to `image_dir/damaged`.
+    stands behind its original. Truncated pictures are written to `image_dir/damaged`, those outside the root to
+    `image_dir/../outside`.
     """
     rng = random.Random(seed)
     sound = [r for r in records if r.get("image")]
@@ -53,4 +54,8 @@ def _bad_role(record: dict[str, Any], image_dir: str, name: str) -> None:
 
 
 def _outside(record: dict[str, Any], image_dir: str, name: str) -> None:
-    record["image"] = f"../{Path(image_dir).name}/{record['image']}"
+    # a sound picture, so that nothing but its place can be the reason
+    path = Path(image_dir).parent / "outside" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes((Path(image_dir) / record["image"]).read_bytes())
+    record["image"] = f"../outside/{name}"

@@ -7,7 +7,7 @@ from vinnow.actors.account import LostRowsError
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.features import FeatureActor
 from vinnow.actors.stream import make_spec, run_features, run_inline
-from vinnow.actors.told import Told
+from vinnow.actors.told import told
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.reader import Pool
@@ -196,9 +196,9 @@ def test_what_a_start_raises_is_raised_by_the_first_call(tiny_pool, twin_path, t
         raise InputError("no processor here")
 
     with pytest.raises(InputError, match="no processor here"):
-        Told(broken, spec=None)({})
+        told(broken)(spec=None)({})
     spec = make_spec(tiny_pool, [CheckpointRef(1, twin_path)], LOSS, str(tmp_path))
-    assert isinstance(Told(FeatureActor, spec).actor, FeatureActor)
+    assert isinstance(told(FeatureActor)(spec).actor, FeatureActor)
 
 
 @pytest.mark.parametrize("what", ["ours", "bug"])

@@ -74,7 +74,7 @@ def damaged(tmp_path):
         "image_too_large": [shows("coco/huge.png")],
         "image_outside_root": [shows("../../etc/passwd"), shows("/etc/passwd"), shows("coco/link.jpg")],
         "image_not_a_file": [shows("coco/fifo.jpg"), shows("coco")],
-        "bad_role": [{"conversations": [{"from": "system", "value": "s"}, *talk("q", "a")]}],
+        "bad_role": [{"conversations": [*talk("q", "a"), {"from": "system", "value": "s"}]}],
         "empty_answer": [{"conversations": talk("q", "", "q", "\n")}],
         "bad_turn": [{"conversations": talk(None, "a")}],
         "no_conversations": [{"image": None, "conversations": None}, {}],
@@ -124,7 +124,7 @@ def test_each_damage_is_refused_by_its_name_and_the_rest_goes_through(damaged, t
     ("data", "words"),
     [
         (b'[{"id": 1}, {"id": "tex', ["row 1", "cut off"]),
-        (b'{"data": [\n{"id": 1}\n]}', ["row 0", "under a key"]),
+        (b'{"a": [\n{"texts": []}\n],\n"b": [{"texts": []}]}', ["'a' and 'b'", "one of them"]),
         (b'[{"id": 1}, {"id": "\xff"}]', ["byte 20", "UTF-8"]),
     ],
 )

@@ -90,6 +90,7 @@ THREE = [{"id": k} | TALK for k in "abc"]
     "text",
     [
         json.dumps({"data": THREE}),
+        '{"n": 3, "data": [\n' + ",\n".join(map(json.dumps, THREE)) + "\n]}\n",
         json.dumps({"info": {"by": [1, {"x": 2}]}, "rows": THREE, "n": 3}, indent=2),
         json.dumps({k["id"]: TALK for k in THREE}),
         "\n".join(json.dumps(r, indent=2) for r in THREE),
