@@ -14,7 +14,8 @@ import pyarrow.fs as pafs
 from ..store.errors import InputError
 from ..store.files import exists, join, open_fs, read_json, write_json
 from ..store.ids import ids_digest
-from ..store.usage import Usage
+from ..store.usage import EXPECTED, Usage
+from .draft import Refusal
 from .examine import IngestConfig, check_given_root, examine_rows, settle, source_of_config
 from .formats.registry import FORMATS, facts
 from .marks import Likeness, counted
@@ -73,6 +74,7 @@ def ingest(config: IngestConfig, out: str, progress: Callable[[int], None] | Non
     report, writer, likeness, ids = IngestReport(), PoolWriter(out), Likeness(), array("Q")
     report.image_root = absolute_root(config.image_root)
     sources, tasks, reasons, pictures = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    lost: Refusal | None = None
     for at in examine_rows(config):
         if config.strict and at.refused:
             bad = at.refused[0]
@@ -80,6 +82,7 @@ def ingest(config: IngestConfig, out: str, progress: Callable[[int], None] | Non
         for counts, name in ((sources, "source"), (tasks, "task")):
             counts.update(counted(at.table[name]))
         reasons.update(r.reason for r in at.refused)
+        lost = lost or next((r for r in at.refused if r.reason not in EXPECTED), None)
         ids.frombytes(at.table["sample_id"].to_numpy().astype("<u8").tobytes())
         likeness.add(at.table)
         writer.add(at.table, at.refused)
@@ -90,9 +93,11 @@ def ingest(config: IngestConfig, out: str, progress: Callable[[int], None] | Non
     writer.close()
     try:
         Usage(len(ids), reasons, join(out, REFUSED)).check(f"ingest of {config.source}", config.max_refused)
-    except InputError:
+    except InputError as error:
         _clear(out, but=REFUSED)  # it says what to mend; the rest would be no pool
-        raise
+        # many are often lost for one cause: the first one's words name the way out
+        first = f" First, row {lost.row}: {lost.detail}" if lost else ""
+        raise InputError(f"{error}{first}") from error
     report.digest, report.rows, report.refused = ids_digest(ids), len(ids), sum(reasons.values())
     report.by_source, report.by_task, report.reasons = dict(sources), dict(tasks), dict(reasons)
     report.duplicates, report.near_duplicates = likeness.repeats, likeness.near()

@@ -44,7 +44,7 @@ class Usage:
         total = sum(self.refused.values())
         if not total:
             return f"{self.used:,} rows used, none refused"
-        return f"{self.used:,} rows used, {total:,} refused ({self._by_reason()}; listed in {self.listed})"
+        return f"{self.used:,} rows used, {total:,} refused ({by_reason(self.refused)}; listed in {self.listed})"
 
     def check(self, stage: str, max_refused: float) -> None:
         """Refuse what is no longer the job that was given.
@@ -53,14 +53,17 @@ class Usage:
             InputError: no row was used, or more than the share `max_refused` was lost; names reasons and the list.
         """
         if not self.used:
-            why = f"{self._by_reason()}; listed in {self.listed}" if self.refused else "there were none"
+            why = f"{by_reason(self.refused)}; listed in {self.listed}" if self.refused else "there were none"
             raise InputError(f"{stage}: not one row could be used ({why}).")
         if self.lost > max_refused:
             raise InputError(
                 f"{stage}: {self.lost:.1%} of the rows were refused, over max_refused ({max_refused:.1%}): "
-                f"{self._by_reason()}; listed in {self.listed}. Mend them, or accept the loss with a larger max_refused."
+                f"{by_reason(self.refused)}; listed in {self.listed}. Mend them, or accept the loss with a larger "
+                "max_refused."
             )
 
-    def _by_reason(self) -> str:
-        ranked = sorted(self.refused.items(), key=lambda item: (-item[1], item[0]))
-        return ", ".join(f"{reason} {n:,}" for reason, n in ranked if n)
+
+def by_reason(refused: Mapping[str, int]) -> str:
+    """Return `image_missing 20, bad_role 1`: the commonest reason first."""
+    ranked = sorted(refused.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{reason} {n:,}" for reason, n in ranked if n)

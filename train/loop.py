@@ -146,7 +146,7 @@ def _build(config: TrainConfig, out: str, rank: int) -> Worker:
         with open(os.path.join(out, ENGINE), "w") as sink:
             json.dump(facts, sink)
     steps = config.planned_steps(len(rows.ids))
-    account = Account(config, len(rows.ids), steps, engine.device)
+    account = Account(config, len(rows.ids), steps, engine.device, out)
     worker = Worker(config, out, rank, engine, loaded.processor, batches, steps, account)
     if config.validation is not None:
         worker.validation = Validation(config, loaded.processor, out, (rank, engine.world_size))

@@ -157,13 +157,16 @@ def batch_of(asked, used):
     return {"asked": asked, "used": used, "labels": labels}
 
 
-def test_a_step_without_a_usable_row_and_too_many_losses_end_a_training(tiny_pool, twin_path):
+def test_a_step_without_a_usable_row_and_too_many_losses_end_a_training(tiny_pool, twin_path, tmp_path):
+    lines = [json.dumps({"sample_id": n, "reason": "image_missing", "step": 0}) + "\n" for n in range(4)]
+    (tmp_path / "refused-rank0.jsonl").write_text("".join(lines))
     cfg = config(tiny_pool, twin_path)
-    account = Account(cfg, 1000, 1000, "cpu")
+    account = Account(cfg, 1000, 1000, "cpu", str(tmp_path))
     assert account.add([batch_of(4, 4), batch_of(4, 3), batch_of(4, 4), batch_of(4, 4)]) == 30
-    with pytest.raises(InputError, match="not one of the first 16 rows could be used"):
-        Account(cfg, 1000, 1000, "cpu").add([batch_of(4, 0)] * 4)
-    account = Account(cfg, 64, 1000, "cpu")  # three of 64 are under 5 %, four are over it
+    said = r"not one of the first 16 rows could be used \(image_missing 4; listed in .*/refused-rank\*.jsonl\)"
+    with pytest.raises(InputError, match=said):
+        Account(cfg, 1000, 1000, "cpu", str(tmp_path)).add([batch_of(4, 0)] * 4)
+    account = Account(cfg, 64, 1000, "cpu", str(tmp_path))  # three of 64 are under 5 %, four are over it
     for epoch in range(3):
         for lost in (1, 0, 1, 1):
             account.add([batch_of(16, 16 - lost)])
@@ -173,8 +176,8 @@ def test_a_step_without_a_usable_row_and_too_many_losses_end_a_training(tiny_poo
     with pytest.raises(InputError, match=r"4 of the first 48 rows .* of 64 in all: more than max_refused \(5.0%\)"):
         account.add([batch_of(16, 15)])
     all_the_same = config(tiny_pool, twin_path, max_refused=1)
-    Account(all_the_same, 64, 4, "cpu").add([batch_of(16, 1)])
-    account = Account(all_the_same, 64, 4, "cpu")
+    Account(all_the_same, 64, 4, "cpu", str(tmp_path)).add([batch_of(16, 1)])
+    account = Account(all_the_same, 64, 4, "cpu", str(tmp_path))
     for _ in range(3):
         account.add([batch_of(16, 0)])
     with pytest.raises(InputError, match="not one of the first 64 rows"):
