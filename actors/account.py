@@ -49,9 +49,7 @@ def open_work(spec: FeatureSpec) -> Work:
         KeyMismatchError: the output folder holds features of another pool, model or recipe.
         InputError: it holds parts of another size; or pictures are to be read, and their root is not there.
     """
-    pool = Pool(spec.pool)
-    parts = {p.name: p for p in pool.parts(spec.config.rows_per_part)}
-    done = {key.checkpoint: parts_done(spec.out, key, spec.config.dtype) for key in spec.keys}
+    pool, parts, done = _open(spec)
     for step, have in done.items():
         other = sorted(have - parts.keys())
         if other:
@@ -68,6 +66,23 @@ def open_work(spec: FeatureSpec) -> Work:
         if spec.target_pool is not None:
             Pool(spec.target_pool).check_images(spec.config.target_image_root)
     return work
+
+
+def parts_back(spec: FeatureSpec) -> set[str]:
+    """Return the finished parts, at any checkpoint, that have rows whose pictures can be read by now.
+
+    Raises:
+        KeyMismatchError: the output folder holds features of another pool, model or recipe.
+    """
+    pool, parts, done = _open(spec)
+    back = _Back(spec, pool)
+    return {p for step, have in done.items() for p in back.parts(step, {n: parts[n] for n in have if n in parts})}
+
+
+def _open(spec: FeatureSpec) -> tuple[Pool, dict[str, PartRef], dict[int, set[str]]]:
+    pool = Pool(spec.pool)
+    parts = {p.name: p for p in pool.parts(spec.config.rows_per_part)}
+    return pool, parts, {key.checkpoint: parts_done(spec.out, key, spec.config.dtype) for key in spec.keys}
 
 
 class _Back:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import __version__
+from ..actors.account import parts_back
 from ..actors.cluster import ensure_ray
 from ..actors.config import CheckpointRef, FeatureConfig
 from ..actors.stream import make_spec, run_features
 from ..models.check import check_model
 from ..models.load import model_digest
 from ..models.tiny import build_twin
-from ..pool.ingest import IngestConfig, ingest, usage_of
+from ..pool.ingest import IngestConfig, ingest, pictures_back, usage_of
 from ..pool.reader import Pool
 from ..pool.templates import TEMPLATES
 from ..store.errors import InputError
@@ -29,6 +30,7 @@ from .picking import select_all
 from .progress import bar, console
 from .watch import training_bar
 
+_ANEW = "Picks and trainings were made without them: begin again in another `out` to use them."
 POOLS = ("pool", "captions", "target", "test")
 
 
@@ -224,6 +226,10 @@ def folder_bytes(folder: str) -> int:
     return sum(sizes)
 
 
+def _tell(what: str) -> None:
+    console.print(f"        {what}", markup=False, soft_wrap=True)
+
+
 def _ingest_one(run: Run, name: str, config: IngestConfig) -> None:
     out = run.folder(name)
 
@@ -234,7 +240,11 @@ def _ingest_one(run: Run, name: str, config: IngestConfig) -> None:
         account(record, usage_of(report, out))
         record.facts["bytes"] = folder_bytes(out)
 
-    run.stage(f"ingest-{name}", {"config": config.model_dump_json(exclude={"max_refused"})}, work)
+    stage, inputs = f"ingest-{name}", {"config": config.model_dump_json(exclude={"max_refused"})}
+    if run.manifest.changed(stage, inputs) == [] and (back := pictures_back(config, out)):
+        # what follows was made of the pool as it is
+        _tell(f"ingest-{name}: {len(back)} pictures that could not be read can be by now. {_ANEW}")
+    run.stage(stage, inputs, work)
 
 
 def _features(run: Run, config: FeatureConfig, checkpoints: list[CheckpointRef], pool: str, out: str) -> None:
@@ -250,11 +260,17 @@ def _features(run: Run, config: FeatureConfig, checkpoints: list[CheckpointRef],
         record.facts.update(rows=report.rows, tokens=report.tokens, padded=report.padded)
         account(record, report.usage)
         for note in report.notes:
-            console.print(f"        {note}", markup=False, soft_wrap=True)
+            _tell(note)
         record.facts.update(report.extra)
         record.facts["bytes"] = folder_bytes(join(run.folder(out), config.kind))
 
-    run.stage(f"{out}-{config.kind}", {"keys": " ".join(k.digest() for k in spec.keys)}, work)
+    stage, inputs = f"{out}-{config.kind}", {"keys": " ".join(k.digest() for k in spec.keys)}
+    if run.manifest.changed(stage, inputs) == [] and (parts := parts_back(spec)):
+        if run.manifest.read("select") is None:
+            run.manifest.undo(stage)
+        else:
+            _tell(f"{stage}: {len(parts)} parts have rows whose pictures can be read by now. {_ANEW}")
+    run.stage(stage, inputs, work)
 
 
 def _words(run: Run) -> list[str]:

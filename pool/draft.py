@@ -33,13 +33,14 @@ Counter = Callable[[list[str]], list[int]]
 
 @dataclass(frozen=True)
 class Refusal:
-    """A row that is in no pool, and why; `reason` is one of `checks.REASONS`."""
+    """A row that is in no pool, and why; `reason` is one of `checks.REASONS`; `image`: the picture that is to blame."""
 
     row: int
     source: str
     reason: str
     detail: str
     sample_id: int | None = None
+    image: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ numbers repeats, so that ids do not depend on how many work.
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -27,7 +27,7 @@ from .formats.registry import FORMATS, choose, facts
 from .formats.source import Source
 from .images import MAX_PIXELS, PIL_LIMIT, check_root
 from .json_stream import iter_records, open_records
-from .looks import LookConfig, Looks
+from .looks import LookConfig, Looks, look_at
 from .paths import split_root, with_links
 from .workers import Workers
 
@@ -114,6 +114,13 @@ def examine_rows(config: IngestConfig) -> Iterator[Examined]:
             raise
         while waiting:
             yield _finish(config, *waiting.popleft(), ids, looks)
+
+
+def readable_again(config: IngestConfig, pictures: Sequence[str]) -> list[str]:
+    """Return which of these pictures, refused once, can be read now; `config` is a settled one."""
+    how = LookConfig(config.image_root, config.check_images, config.max_pixels, config.threads)
+    looks = look_at(how, pictures) if pictures else []
+    return [image for image, look in zip(pictures, looks, strict=True) if look.reason is None]
 
 
 def check_given_root(config: IngestConfig) -> None:
@@ -216,9 +223,10 @@ def _finish(config: IngestConfig, first: int, made: Draft, ids: IdGiver, looks: 
     columns = [made.table[n].to_pylist() for n in ("row", "source", "images", "content")]
     for at, (row, source, images, content) in enumerate(zip(*columns)):
         seen = [looks.end(image) for image in images]
-        wrong = next((look for look in seen if look.reason is not None), None)
+        wrong = next(((image, look) for image, look in zip(images, seen, strict=True) if look.reason is not None), None)
         if wrong is not None:
-            refused.append(refusal(first + row, source, str(wrong.reason), wrong.detail))
+            image, look = wrong
+            refused.append(replace(refusal(first + row, source, str(look.reason), look.detail), image=image))
             continue
         named = zip(images, seen, strict=True)
         odd += [(kind, first + row, f"{image!r} {how}".strip()) for image, look in named for kind, how in look.odd]

@@ -16,7 +16,7 @@ from ..store.files import exists, join, open_fs, read_json, write_json
 from ..store.ids import ids_digest
 from ..store.usage import EXPECTED, Usage
 from .draft import Refusal
-from .examine import IngestConfig, check_given_root, examine_rows, settle, source_of_config
+from .examine import IngestConfig, check_given_root, examine_rows, readable_again, settle, source_of_config
 from .formats.registry import FORMATS, facts
 from .marks import Likeness, counted
 from .paths import absolute_root
@@ -26,6 +26,8 @@ from .writer import PoolWriter
 
 MANIFEST, REFUSED = "pool.json", "refused.parquet"
 _OURS = re.compile(r"(part-\d{6}\.parquet|refused\.parquet|pool\.json)(\.tmp-[0-9a-f]+)?")
+# unreadable pictures that a report names: one that is back is enough to look at all again
+_LISTED = 1000
 # of POOL as written here; a pool of another layout is made anew
 _LAYOUT = 4
 
@@ -36,7 +38,8 @@ class IngestReport:
 
     `duplicates`: rows that repeat another's content; `near_duplicates`: pictures that nearly repeat another file;
     `misnamed`: pictures of another format than their names say; `pictures`: those that are shown otherwise than PIL alone
-    would (`shown.TRAITS`). These are 0 unless pictures were decoded.
+    would (`shown.TRAITS`). These are 0 unless pictures were decoded. `unreadable`: pictures for which rows were
+    refused, at most 1,000.
     """
 
     digest: str = ""
@@ -49,6 +52,7 @@ class IngestReport:
     near_duplicates: int = 0
     misnamed: int = 0
     pictures: dict[str, int] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
     image_root: str | None = None
     seconds: float = 0.0
 
@@ -56,7 +60,8 @@ class IngestReport:
 def ingest(config: IngestConfig, out: str, progress: Callable[[int], None] | None = None) -> IngestReport:
     """Write `out/part-*.parquet`, `out/refused.parquet` and, last, `out/pool.json`.
 
-    The same ingest again does nothing; what a killed one left is replaced. `progress` is called with the rows
+    The same ingest again does nothing, unless a picture for which a row was refused can be read by now: then all is done
+    again (rows keep their ids). What a killed one left is replaced. `progress` is called with the rows
     done. Where too many rows are refused only `refused.parquet` is left.
 
     Raises:
@@ -82,6 +87,7 @@ def ingest(config: IngestConfig, out: str, progress: Callable[[int], None] | Non
         for counts, name in ((sources, "source"), (tasks, "task")):
             counts.update(counted(at.table[name]))
         reasons.update(r.reason for r in at.refused)
+        report.unreadable += [r.image for r in at.refused if r.image is not None][: _LISTED - len(report.unreadable)]
         lost = lost or next((r for r in at.refused if r.reason not in EXPECTED), None)
         ids.frombytes(at.table["sample_id"].to_numpy().astype("<u8").tobytes())
         likeness.add(at.table)
@@ -133,11 +139,18 @@ def _finished(config: IngestConfig, out: str) -> IngestReport | None:
         raise InputError(
             f"{out} holds a pool made otherwise ({'; '.join(changed)}). Use another folder, or delete this one."
         )
-    report = IngestReport(**{k: saved[k] for k in IngestReport.__dataclass_fields__})
+    report = IngestReport(**{k: saved[k] for k in IngestReport.__dataclass_fields__ if k in saved})
+    if readable_again(config, report.unreadable):
+        return None
     if config.strict and report.refused:
         raise InputError(_strict_message(config, f"{report.refused} rows were refused: {report.reasons}"))
     usage_of(report, out).check(f"ingest of {config.source}", config.max_refused)
     return report
+
+
+def pictures_back(config: IngestConfig, out: str) -> list[str]:
+    """Return the pictures that an ingest into `out` could not read and that can be read by now."""
+    return readable_again(settle(config), read_json(join(out, MANIFEST)).get("unreadable", []))
 
 
 def usage_of(report: IngestReport, out: str) -> Usage:

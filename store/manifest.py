@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from .files import digest, exists, join, read_json, write_json
+from .files import digest, exists, join, open_fs, read_json, write_json
 from .revision import code_revision
 
 
@@ -52,6 +52,11 @@ class Manifest:
         return [
             f"{n}: was {done.inputs.get(n)!r}, is {now.get(n)!r}" for n in names if done.inputs.get(n) != now.get(n)
         ]
+
+    def undo(self, name: str) -> None:
+        """Forget that a stage is done: it is to be looked at again."""
+        fs, inner = open_fs(self.path(name))
+        fs.delete_file(inner)
 
     @contextmanager
     def stage(self, name: str, inputs: dict[str, Any]) -> Iterator[StageRecord]:

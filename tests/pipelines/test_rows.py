@@ -11,7 +11,7 @@ from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_inline
 from vinnow.pipelines.cli.main import app
 from vinnow.pipelines.config import resolve
-from vinnow.pipelines.flows import account, ingest_pools, start, told
+from vinnow.pipelines.flows import account, ingest_pools, make_features, start, told
 from vinnow.pipelines.plan import make_plan
 from vinnow.pipelines.samples import look
 from vinnow.pipelines.status import status
@@ -79,6 +79,43 @@ def test_a_stage_that_lost_too_many_is_not_done_and_goes_on_under_a_larger_limit
     assert (found["ingest-pool"].state, "refused too many rows" in found["ingest-pool"].detail) == ("under way", True)
     ingest_pools(start(run_of(folder, max_refused=0.2)))
     assert status(str(folder / "run"))[0].state == "done"
+
+
+def test_pictures_that_are_back_are_used_or_told(folder, capfd):
+    lost, moved = folder / "images/pics/2.png", folder / "moved.png"
+    lost.rename(moved)
+    run = start(run_of(folder, ["test.max_refused=0.2"], max_refused=0.2))
+    ingest_pools(run)
+    assert run.manifest.read("ingest-pool").facts["reasons"] == {"bad_role": 1, "image_missing": 1}
+    capfd.readouterr()
+    ingest_pools(run)
+    assert "can be by now" not in capfd.readouterr().err
+    moved.rename(lost)
+    ingest_pools(run)
+    shown = " ".join(capfd.readouterr().err.split())
+    assert "ingest-pool: 1 pictures that could not be read can be by now. Picks and trainings were made without" in shown
+    assert run.manifest.read("ingest-pool").facts["used"] == 18
+
+
+def test_a_run_takes_its_features_up_again_until_it_has_picked(folder, ray_cluster, twin_path, capfd):
+    run = start(run_of(folder, ["features.0.max_refused=0.2"], max_refused=0.2))
+    ingest_pools(run)
+    lost, moved = folder / "images/pics/2.png", folder / "moved.png"
+    lost.rename(moved)
+    checkpoints = [CheckpointRef(0, twin_path)]
+    make_features(run, checkpoints)
+    reasons = lambda: run.manifest.read("features-loss").facts["reasons"]  # noqa: E731
+    assert reasons() == {"image_missing": 1}
+    with run.manifest.stage("select", {}):
+        pass
+    moved.rename(lost)
+    capfd.readouterr()
+    make_features(run, checkpoints)
+    assert "features-loss: 1 parts have rows whose pictures can be read by now" in " ".join(capfd.readouterr().err.split())
+    assert reasons() == {"image_missing": 1}
+    run.manifest.undo("select")
+    make_features(run, checkpoints)
+    assert (reasons(), run.manifest.read("features-loss").facts["used"]) == ({}, 19)
 
 
 def test_an_account_is_read_as_it_was_written():

@@ -222,3 +222,20 @@ def test_the_doctor_finds_what_ingest_refuses_and_writes_nothing(damaged, tmp_pa
     text = console.export_text()
     assert all(reason in text for reason in report.reasons)
     assert "source shapes" in text
+
+
+def test_a_picture_that_is_back_is_looked_at_again_and_rows_keep_their_ids(tmp_path):
+    source = write_records(tmp_path, *make_records(20))
+    config = IngestConfig(source=source, image_root=str(tmp_path / "images"), max_refused=0.2)
+    lost, moved = tmp_path / "images/pics/2.png", tmp_path / "moved.png"
+    lost.rename(moved)
+    first = ingest(config, str(tmp_path / "pool"))
+    assert (first.rows, first.reasons, first.unreadable) == (19, {"image_missing": 1}, ["pics/2.png"])
+    before = set(Pool(str(tmp_path / "pool")).ids().tolist())
+    written = (tmp_path / "pool/part-000000.parquet").stat().st_mtime_ns
+    assert ingest(config, str(tmp_path / "pool")) == first
+    assert (tmp_path / "pool/part-000000.parquet").stat().st_mtime_ns == written
+    moved.rename(lost)
+    again = ingest(config, str(tmp_path / "pool"))
+    assert (again.rows, again.reasons, again.unreadable) == (20, {}, [])
+    assert before < set(Pool(str(tmp_path / "pool")).ids().tolist())
