@@ -100,6 +100,8 @@ def _holds_bytes(kind: pa.DataType) -> bool:
         kind = kind.value_type
     if pa.types.is_struct(kind):
         kind = next((f.type for f in kind if f.name == "bytes"), kind)
+        if pa.types.is_null(kind):  # a shard all of whose pictures are paths
+            return True
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 

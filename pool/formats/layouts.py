@@ -24,6 +24,8 @@ def layout_of(names: list[str], where: str, layout: str | None) -> Callable[[Row
     Raises:
         InputError: the columns are in no layout that is known, or could be read in several ways.
     """
+    if layout is not None and not set(names) >= _SCIENCEQA:
+        raise InputError(f"{where!r} has not ScienceQA's columns, so a layout ({layout}) means nothing in it.")
     if any(n in names for n in TURNS):
         return lambda row, shown: row | {k: listed(row[k]) for k in TURNS if k in row}
     if "texts" in names:

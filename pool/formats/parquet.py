@@ -58,8 +58,8 @@ class _Shard:
         idle_pictures = [n for n, k in self.kinds.items() if has_pictures(k) and (self.pictures or n not in TURNS)]
         if idle_pictures:  # rows would be trained without them
             raise InputError(
-                f"{path!r} has pictures in {idle_pictures}, beside {self.pictures or 'none'} in `images` or `image`: "
-                "write them into one column `images`."
+                f"{path!r} has pictures, or other files, in {idle_pictures}, beside {self.pictures or 'none'} in `images` "
+                "or `image`: write pictures into one column `images`; sound and video are not read."
             )
         leaves = [file.schema.column(i).path for i in range(len(file.schema))]
         # of struct{bytes, path} the paths tell how many pictures there are, at a thousandth of the bytes
@@ -92,7 +92,8 @@ class _Shard:
         except RefusedError as error:
             return error
         if self.pictures is not None:
-            raw.pop("image", None)  # `image` beside `images`: the path of the same picture
+            if (named := raw.pop("image", None)) is not None:  # beside `images`: what the pictures were called
+                raw.setdefault("image_names", named)
             raw["images"] = shown
         made = self.make(raw, len(shown))
         if isinstance(made, dict) and not (isinstance(made.get("source"), str) and made["source"]):

@@ -93,7 +93,9 @@ def test_pictures_that_are_back_are_used_or_told(folder, capfd):
     moved.rename(lost)
     ingest_pools(run)
     shown = " ".join(capfd.readouterr().err.split())
-    assert "ingest-pool: 1 pictures that could not be read can be by now. Picks and trainings were made without" in shown
+    assert (
+        "ingest-pool: 1 pictures that could not be read can be by now. Picks and trainings were made without" in shown
+    )
     assert run.manifest.read("ingest-pool").facts["used"] == 18
 
 
@@ -111,7 +113,9 @@ def test_a_run_takes_its_features_up_again_until_it_has_picked(folder, ray_clust
     moved.rename(lost)
     capfd.readouterr()
     make_features(run, checkpoints)
-    assert "features-loss: 1 parts have rows whose pictures can be read by now" in " ".join(capfd.readouterr().err.split())
+    assert "features-loss: 1 parts have rows whose pictures can be read by now" in " ".join(
+        capfd.readouterr().err.split()
+    )
     assert reasons() == {"image_missing": 1}
     run.manifest.undo("select")
     make_features(run, checkpoints)

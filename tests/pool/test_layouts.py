@@ -145,7 +145,7 @@ def test_pictures_in_other_columns_are_not_left_out(tmp_path, beside):
     columns = {"conversations": [TALK], "picture": pa.array([shown(1)], PICTURE)}
     columns |= {"image": pa.array([shown(2)], PICTURE)} if beside else {}
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
-    with pytest.raises(InputError, match=r"pictures in \['picture'\]"):
+    with pytest.raises(InputError, match=r"pictures, or other files, in \['picture'\]"):
         list(read_records(IngestConfig(source=str(tmp_path / "t.parquet"))))
 
 
@@ -159,3 +159,29 @@ def test_a_picture_in_a_column_of_plain_bytes_is_refused_by_row(tmp_path):
     assert isinstance(found[0], RefusedError)
     assert found[0].reason == "bad_image"
     assert isinstance(found[1], dict)
+
+
+def test_names_beside_embedded_pictures_are_kept(tmp_path):
+    columns = {"conversations": [TALK], "image": ["coco/1.png"], "images": pa.array([[shown(1)]], pa.list_(PICTURE))}
+    (record,) = records(pool_of(tmp_path, columns))
+    assert (record.extra["image_names"], len(record.images)) == ("coco/1.png", 1)
+
+
+def test_a_shard_whose_pictures_are_all_paths_is_read_beside_one_with_bytes(tmp_path):
+    pool_of(tmp_path, {"conversations": [TALK], "image": pa.array([shown(1)], PICTURE)})
+    named = pa.array([{"bytes": None, "path": "away.png"}])  # as pyarrow types a column without a value: null
+    pq.write_table(
+        pa.table({"conversations": [TALK], "image": named}), tmp_path / "set/data/train-00001-of-00002.parquet"
+    )
+    report = ingest(IngestConfig(source=str(tmp_path / "set"), max_refused=0.5), str(tmp_path / "both"))
+    assert (report.rows, report.reasons) == (1, {"image_missing": 1})
+
+
+def test_files_in_other_columns_and_a_layout_that_means_nothing_are_refused(tmp_path):
+    sound = pa.array([{"bytes": b"RIFF", "path": "a.wav"}], PICTURE)
+    with pytest.raises(InputError, match=r"\['audio'\], .*sound and video are not read"):
+        pool_of(tmp_path, {"conversations": [TALK], "audio": sound})
+    pq.write_table(pa.table({"conversations": [TALK]}), tmp_path / "set/data/train-00000-of-00001.parquet")
+    config = IngestConfig(source=str(tmp_path / "set"), layout="qcm")
+    with pytest.raises(InputError, match=r"a layout \(qcm\) means nothing in it"):
+        ingest(config, str(tmp_path / "pool"))
