@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from ..models.load import base_of, load
 from ..pool.checks import ImageError, RefusedError
@@ -29,6 +29,7 @@ from .benchmarks import BENCHMARKS, reference
 from .config import EvalSpec
 
 FOOTER = "vinnow.eval"
+_OVERFLOW = "the model's logits became NaN or infinite: its weights, or this precision, cannot answer the row"
 Refusal = tuple[int, str, str, str]
 # the pictures of one row
 Pictures = list[np.ndarray[Any, Any]]
@@ -102,7 +103,10 @@ class AnswerActor:
 
         A subclass may give something else a row, which `table` reads, or a `RefusedError`, which is listed.
         """
-        return self.texts(self.generate(self.inputs(prompts, pixels)))
+        finite = _Finite()
+        texts = self.texts(self.generate(self.inputs(prompts, pixels), finite))
+        # with NaN for every word greedy decoding still "answers": with word 0
+        return [RefusedError("not_finite", _OVERFLOW) if b else t for t, b in zip(texts, finite.bad(), strict=True)]
 
     def table(self, records: list[Record], answers: list[Any]) -> pa.Table:
         """Return a part's rows, of what `answer` gave."""
@@ -126,11 +130,11 @@ class AnswerActor:
             inputs["pixel_values"] = self.encoder.normalise(u8_I3HW.to(self.spec.device)).to(self.model.dtype)
         return inputs
 
-    def generate(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the generated tokens [B, S], on the CPU; pads behind a row's end mark."""
+    def generate(self, inputs: dict[str, torch.Tensor], watch: LogitsProcessor | None = None) -> torch.Tensor:
+        """Return the generated tokens [B, S], on the CPU; pads behind a row's end mark; `watch` sees each step's logits."""
         asked = {k: v for k, v in inputs.items() if k != "labels"}
         with torch.inference_mode():
-            tokens_BT = self.model.generate(**asked)
+            tokens_BT = self.model.generate(**asked, logits_processor=LogitsProcessorList([watch] if watch else []))
         return tokens_BT[:, inputs["input_ids"].shape[1] :].cpu()
 
     def texts(self, new_BS: torch.Tensor) -> list[str]:
@@ -184,6 +188,24 @@ class AnswerActor:
             eos_token_id=self.ends or None,
             pad_token_id=self.pad_id,
         )
+
+
+class _Finite(LogitsProcessor):
+    """Lets logits through, and remembers the rows in which one became NaN or infinite."""
+
+    def __init__(self) -> None:
+        self._bad_B: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        # less than all words may be forbidden: −inf is no fault
+        bad_B = (scores.isnan() | scores.isposinf()).any(-1)
+        self._bad_B = bad_B if self._bad_B is None else self._bad_B | bad_B
+        return scores
+
+    def bad(self) -> list[bool]:
+        """Return the rows [B] that cannot be trusted."""
+        assert self._bad_B is not None
+        return self._bad_B.tolist()
 
 
 def _evals(run: str, benchmark: str, records: list[Record], answers: list[str], scores: list[float]) -> pa.Table:

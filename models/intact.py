@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..store.errors import InputError
-from .folders import ADAPTER_BIN, NON_LORA_BIN, SETTINGS, check_head, marker, read_object, refuse_foreign
-from .tensors import header
+from .folders import ADAPTER_BIN, MOMENTS, NON_LORA_BIN, SETTINGS, check_head, marker, read_object, refuse_foreign
+from .tensors import header, refuse_whole_numbers, whole_numbers
 
 
 def check_files(folder: Path) -> None:
@@ -28,8 +28,11 @@ def check_files(folder: Path) -> None:
                 f"{str(folder)!r} cannot be loaded: it holds no weights in safetensors. Pickled ones (pytorch_model.bin) "
                 "are not read: load them with transformers elsewhere and save them again by save_pretrained."
             )
+    packed = (folder / "config.json").is_file() and read_object(folder / "config.json").get("quantization_config")
     for file in sorted(folder.glob("*.safetensors")):
         header(file)
+        if not packed and file.name != MOMENTS:
+            refuse_whole_numbers(repr(str(file)), whole_numbers(file))
     for name in (ADAPTER_BIN, NON_LORA_BIN, "tokenizer.model"):
         if (folder / name).is_file():
             check_head(folder / name)

@@ -17,7 +17,7 @@ from .family.connectors import connector_of
 from .folders import NON_LORA_BIN
 from .moment_files import torch_file
 from .parts import base_of
-from .tensors import refuse_misfits, shapes_of
+from .tensors import refuse_misfits, refuse_unsound, refuse_whole_numbers, shapes_of
 
 PROJECTOR = "mm_projector.bin"
 _KEY = re.compile(r"(?:.*\.)?mm_projector\.(?:(\d+)\.)?(weight|bias)")
@@ -58,7 +58,9 @@ def put_projector(model: Any, path: str | os.PathLike[str]) -> None:
     """
     mine = dict(base_of(model).model.multi_modal_projector.named_parameters())
     theirs = read_projector(path)
-    where = f"{str(path)!r}, of a checkpoint of other parts,"
+    where = f"the projector in {str(path)!r}"
+    refuse_whole_numbers(where, [n for n, w in theirs.items() if not w.is_floating_point()])
+    refuse_unsound(where, theirs.items())
     refuse_misfits(where, shapes_of(theirs.items()), shapes_of(mine.items()))
     with torch.no_grad():
         for name, weight in theirs.items():

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, LlavaProcessor
 from transformers.utils import logging
 
@@ -33,7 +32,7 @@ from .intact import check_files
 from .mores_files import put_mores
 from .parts import base_of
 from .processor import load_processor as load_processor
-from .tensors import LEGAL_EXTRAS
+from .tensors import LEGAL_EXTRAS, refuse_unsound
 from .trained import check_base, put_trained
 
 DTYPES = {
@@ -42,6 +41,8 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+# fields of a config that change no number
+_IDLE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache")
 
 
 @dataclass
@@ -66,14 +67,15 @@ def load(
     `quantise="nf4"`: the decoder's Linears in 4 bits (bitsandbytes, double quantisation); not tower, projector or head.
 
     Raises:
-        InputError: no such folder, not a LLaVA, unknown dtype, damaged files, weights missing or unknown to the class, a
-            config and a processor that disagree.
+        InputError: no such folder, not a LLaVA, unknown dtype, damaged files, weights missing, unknown to the class or not
+            finite, a config and a processor that disagree.
     """
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}{suggest(dtype, DTYPES)}")
     for folder in chain(path):
         check_files(folder)
     model = read_model(path, dtype, attn, _placed(quantise, dtype, device))
+    refuse_unsound(f"{str(path)!r} (in {dtype})", model.named_parameters())
     model = model if quantise else model.to(device)
     processor = load_processor(path)
     check_fit(base_of(model).config, processor, path)
@@ -91,16 +93,7 @@ def read_model(path: str, dtype: str, attn: str, more: dict[str, Any]) -> Any:
         return _model(folder, dtype, attn, more)
     except (InputError, torch.OutOfMemoryError):
         raise
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        RuntimeError,
-        ImportError,
-        TypeError,
-        AttributeError,
-        SafetensorError,
-    ) as error:
+    except Exception as error:  # what its classes say to settings and weights that they cannot take is of any kind
         raise InputError(f"{str(folder)!r} cannot be loaded: {type(error).__name__}: {error}.") from error
 
 
@@ -135,6 +128,7 @@ def _model(folder: Path, dtype: str, attn: str, more: dict[str, Any]) -> Any:
     if kind == ADAPTER:
         return put_adapter(model, folder).to(DTYPES[dtype])
     if kind == TRAINED:
+        _refuse_other_config(folder, chain(folder)[-1])
         put_trained(model, folder)
     if kind == MORES:
         put_mores(model, folder)
@@ -170,6 +164,24 @@ def _whole(folder: Path, dtype: str, attn: str, more: dict[str, Any]) -> Any:
     return model
 
 
+def _refuse_other_config(folder: Path, root: Path) -> None:
+    """Refuse a folder of trained weights whose config.json is not its base's: the model is built by the base's."""
+    mine, theirs = (_leaves(read_config(f).to_dict()) for f in (folder, root))
+    names = sorted(n for n in mine.keys() | theirs.keys() if n.rsplit(".", 1)[-1] not in _IDLE)
+    other = [f"{n} is {mine.get(n)!r}, the base's {theirs.get(n)!r}" for n in names if mine.get(n) != theirs.get(n)]
+    if other:
+        raise InputError(
+            f"{str(folder / 'config.json')!r} is not that of its base {str(root)!r}: {'; '.join(other[:5])}. The model is "
+            "built by the base's: change it there, or put this one back."
+        )
+
+
+def _leaves(tree: Any, where: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {where: tree}
+    return {n: v for key, value in tree.items() for n, v in _leaves(value, f"{where}.{key}".lstrip(".")).items()}
+
+
 def read_config(folder: Path) -> Any:
     """Return a whole model's config.
 
@@ -181,6 +193,12 @@ def read_config(folder: Path) -> Any:
     except Exception as error:  # its fields are checked by classes with errors of their own
         raise InputError(f"{str(folder / 'config.json')!r} cannot be read: {type(error).__name__}: {error}.") from error
     refuse_foreign(folder, config.model_type)
+    text = config.get_text_config()
+    pad, words = getattr(text, "pad_token_id", None), getattr(text, "vocab_size", None)
+    if isinstance(pad, int) and isinstance(words, int) and not -1 <= pad < words:
+        raise InputError(
+            f"{str(folder / 'config.json')!r}: text_config.pad_token_id is {pad}, and its vocabulary has {words} entries."
+        )
     return config
 
 

@@ -8,6 +8,7 @@ from .check import check_model
 from .folders import ADAPTER, MORES, TRAINED, check_folder
 from .llava_files import put_projector
 from .load import load
+from .tensors import refuse_unsound
 
 
 def merge(path: str, out: str, projector: str | None = None, dtype: str = "float32") -> str:
@@ -36,8 +37,10 @@ def merge(path: str, out: str, projector: str | None = None, dtype: str = "float
     model = loaded.model
     if projector is not None:
         put_projector(model, projector)
+        refuse_unsound(f"the projector in {projector!r}, cast to {dtype},", model.named_parameters())
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
+    refuse_unsound(f"the merged model in {dtype}", model.named_parameters())
     with whole_folder(out) as temporary:
         model.save_pretrained(temporary)
         loaded.processor.save_pretrained(temporary)

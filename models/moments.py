@@ -220,6 +220,8 @@ def _checked(moment: Any, name: str, shape: torch.Size, where: str) -> torch.Ten
         raise InputError(f"{where}: {name} has none, so this is no Adam's state. Use mode sgd or sign.")
     if moment.shape != torch.Size(shape):
         raise InputError(f"{where}: {name} has shape {list(moment.shape)}, the model's has {list(shape)}.")
+    if not bool(moment.isfinite().all()) or (where.endswith(KINDS[1]) and bool((moment < 0).any())):
+        raise InputError(f"{where}: {name} has values that are not finite, or squares below 0: the state is damaged.")
     # a copy, so that the mapped file can be let go
     return moment.detach().to(torch.promote_types(moment.dtype, torch.float32), copy=True).contiguous()
 

@@ -41,6 +41,37 @@ def header(file: Path) -> dict[str, list[int]]:
     return shapes
 
 
+def refuse_whole_numbers(where: str, names: Iterable[str]) -> None:
+    """Refuse weights that are stored as whole numbers: without their scale the fractions are lost.
+
+    Raises:
+        InputError: `names`, those of such tensors, holds more than buffers.
+    """
+    found = [n for n in names if not n.endswith(LEGAL_EXTRAS)]
+    if found:
+        raise InputError(
+            f"{where} holds whole numbers where weights belong, and no scale for them: {_listed(found)}. Take the file "
+            "from before it was cast."
+        )
+
+
+def whole_numbers(file: Path) -> list[str]:
+    """Return the names of a safetensors file's tensors that are integers or truth values, by its header."""
+    with safe_open(str(file), "pt") as source:
+        return [n for n in source.keys() if not source.get_slice(n).get_dtype().startswith(("F", "BF"))]  # noqa: SIM118
+
+
+def refuse_unsound(where: str, named: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Refuse tensors with values that are not finite; nothing made with them would be.
+
+    Raises:
+        InputError: names them.
+    """
+    bad = [n for n, t in named if t.is_floating_point() and not t.is_meta and not bool(t.isfinite().all())]
+    if bad:
+        raise InputError(f"{where} holds NaN or infinite values in {_listed(bad)}.")
+
+
 def read_tensors(file: Path, meta: bool = False) -> dict[str, torch.Tensor]:
     """Return a file's tensors by name, on the CPU; `meta`: their shapes alone. `.safetensors`, or torch's own `.bin`.
 
@@ -57,6 +88,7 @@ def read_tensors(file: Path, meta: bool = False) -> dict[str, torch.Tensor]:
     others = [n for n, t in state.items() if not isinstance(t, torch.Tensor)]
     if others or not state:
         raise InputError(f"{str(file)!r} holds {f'{others[:5]}, which are no tensors' if others else 'no tensor'}.")
+    refuse_whole_numbers(repr(str(file)), [n for n, t in state.items() if not t.is_floating_point()])
     return {n: t.to("meta") for n, t in state.items()} if meta else state
 
 

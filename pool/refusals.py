@@ -29,7 +29,7 @@ REASONS = {
     "not_encodable": "the record does not fit the model's length or the template",
     "no_image": "the row has no picture, so there is no attention to one",
     "no_question": "the question has no text of its own beside its pictures",
-    "not_finite": "a feature became NaN or infinite",
+    "not_finite": "a feature, or what the model says, became NaN or infinite",
 }
 
 

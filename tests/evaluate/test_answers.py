@@ -17,6 +17,7 @@ from vinnow.models.load import load
 from vinnow.pool.images import load_image
 from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.reader import Pool
+from vinnow.pool.refusals import RefusedError
 from vinnow.store.errors import InputError, KeyMismatchError
 from vinnow.store.refusals import read_refused
 from vinnow.store.tables import EVALS, read_rows
@@ -61,6 +62,24 @@ def test_batched_answers_are_those_of_plain_generate(tiny_pool, twin_path, expec
         text = loaded.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
         assert expected[str(record.sample_id)] == text
     assert len(set(expected.values())) > 3  # else a constant answer would pass every test here
+
+
+def test_an_answer_of_numbers_that_are_not_finite_is_refused(tiny_pool, twin_path, tmp_path):
+    actor = AnswerActor(make_spec(config_for(tiny_pool, twin_path, precision="float32"), str(tmp_path)))
+    row = actor.parts[min(actor.parts)].start
+    records = Pool(tiny_pool).take(Pool(tiny_pool).ids()[row : row + 3])
+    prompts = [actor.encoder.prompt(r) for r in records]
+    pixels = [actor._pixels(p) for p in prompts]
+    plain = actor.answer(prompts, pixels)
+
+    def overflow(module, given, logits):
+        logits[1, -1] = float("nan")
+        return logits
+
+    actor.model.lm_head.register_forward_hook(overflow)
+    found = actor.answer(prompts, pixels)
+    assert (found[0], found[2]) == (plain[0], plain[2])
+    assert (type(found[1]), found[1].reason) == (RefusedError, "not_finite")
 
 
 def test_two_pictures_a_question_in_a_batch(twin_path, tmp_path):
