@@ -5,8 +5,11 @@ from dataclasses import dataclass
 
 from ..pool.images import load_image
 from ..pool.reader import PartRef, Pool
+from ..store.cut import FOLDER as CUT
+from ..store.cut import count_cut
 from ..store.errors import InputError
 from ..store.features import parts_done
+from ..store.files import join
 from ..store.refusals import listing, refused_at, refused_tasks, to_try_again, usage_of
 from ..store.usage import Usage
 from .config import FeatureReport, FeatureSpec
@@ -127,6 +130,12 @@ def settle(report: FeatureReport, spec: FeatureSpec) -> None:
     pool = Pool(spec.pool)
     report.usage = usage_of(spec.out, [kind], pool.ids(), steps)
     report.refused = sum(report.usage.refused.values())
+    cut = count_cut(spec.out, kind, {p.name for p in pool.parts(spec.config.rows_per_part)})
+    if cut:
+        listed = join(spec.out, CUT, kind)
+        report.notes.append(
+            f"{cut:,} rows lost a part of their answers at max_len {spec.config.max_len} (listed in {listed})"
+        )
     by_step = refused_at(spec.out, kind, steps)
     if len({frozenset(rows) for rows in by_step.values()}) > 1:
         counts = ", ".join(f"{len(rows):,} at step {step}" for step, rows in by_step.items())

@@ -16,6 +16,7 @@ import torch
 from ..models.load import load
 from ..models.taps.forward import on_device, tower_features
 from ..pool.collate import collate, stack
+from ..store.cut import write_cut
 from ..store.errors import InputError
 from ..store.features import FeatureBatch, drop_part, write_part
 from ..store.keys import FeatureKey
@@ -92,6 +93,7 @@ class FeatureActor:
             return {"part": name, "rows": 0, "steps": 0, "seconds": 0.0} | _counts() | self._failures()
         part = self.loader.load(name) if payload is None else unpack(payload)
         counts = _counts()
+        write_cut(self.spec.out, self.spec.config.kind, name, {e.sample_id: e.cut for e in part.encoded if e.cut})
         for step, (vec_ND, norm_N) in self._vectors(part, steps, counts).items():
             self._write(name, part, self.keys[step], (vec_ND, norm_N), counts)
         self._count_small(steps, counts)

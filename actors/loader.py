@@ -21,6 +21,7 @@ _SCHEMA = pa.schema(
         ("input_ids", pa.list_(pa.int32())),
         ("labels", pa.list_(pa.int32())),
         ("pixels", pa.list_(pa.large_binary())),
+        ("cut", pa.int32()),
     ]
 )
 
@@ -95,6 +96,7 @@ def pack(part: LoadedPart) -> bytes:
         [e.input_ids for e in part.encoded],
         [e.labels for e in part.encoded],
         [[p.tobytes() for p in row] for row in part.pixels],
+        [e.cut for e in part.encoded],
     ]
     meta = {"shape": ",".join(map(str, shape)), "refused": json.dumps(part.refused)}
     table = pa.table([pa.array(c, f.type) for c, f in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA)
@@ -111,8 +113,8 @@ def unpack(payload: bytes) -> LoadedPart:
     shape = tuple(int(s) for s in meta[b"shape"].decode().split(","))
     rows = table.to_pydict()
     encoded = [
-        Encoded(i, np.array(ids, np.int64), np.array(labels, np.int64), ())
-        for i, ids, labels in zip(rows["sample_id"], rows["input_ids"], rows["labels"], strict=True)
+        Encoded(i, np.array(ids, np.int64), np.array(labels, np.int64), (), cut)
+        for i, ids, labels, cut in zip(rows["sample_id"], rows["input_ids"], rows["labels"], rows["cut"], strict=True)
     ]
     pixels = [[np.frombuffer(p, np.uint8).reshape(shape) for p in row] for row in rows["pixels"]]
     return LoadedPart(encoded, rows["task"], pixels, [tuple(r) for r in json.loads(meta[b"refused"])])

@@ -14,6 +14,7 @@ from ..evaluate.config import EvalConfig
 from ..models.tiny import TwinConfig
 from ..pool.ingest import IngestConfig
 from ..select import registry
+from ..select.run import budget_rows, refuse_repeats
 from ..select.view import feature_kinds
 from ..store.config import Config
 from ..store.errors import InputError, suggest
@@ -98,6 +99,8 @@ class RunConfig(Config):
 
 # fields of a stage that change no number: what may be missing, and where the pictures of a pool that is there lie now
 PLACES = ("max_refused", "image_root", "target_image_root")
+# rows of a pool that no budget in rows exceeds: whether one fits is seen when the pool is there
+_ANY_POOL = 10**12
 # fields that the run fills in; a recipe that sets one of them would be overruled silently
 TRAIN_FILLED = ("model", "pool", "picks", "seed")
 EVAL_FILLED = ("model", "pool", "run")
@@ -206,6 +209,9 @@ def _check_selectors(run: RunConfig) -> None:
     for name in names:
         if names.count(name) > 1:  # files and trials are called after the selector
             raise InputError(f"selector {name!r} is listed twice; give each its own run.")
+    refuse_repeats(run.budgets)
+    for budget in run.budgets:
+        budget_rows(budget, _ANY_POOL)
     kinds = {f.kind for f in run.features}
     if "influence" in kinds and run.target is None:
         raise InputError("influence features are measured against targets, but the run has no `target` section.")

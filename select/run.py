@@ -31,11 +31,32 @@ def budget_rows(budget: int | str, rows: int) -> int:
     """
     text = str(budget).strip()
     try:
-        wanted = int(rows * Fraction(text[:-1].strip()) / 100) if text.endswith("%") else int(text)
+        share = Fraction(text[:-1].strip()) / 100 if text.endswith("%") else None
+        wanted = int(text) if share is None else int(rows * share)
     except (ValueError, ZeroDivisionError):
         raise InputError(f"a budget is a number of rows or a share like 10%, not {budget!r}.") from None
+    if share is not None and share > 1:
+        raise InputError(f"a budget of {budget} is more than the whole pool.")
     check_budget(wanted, rows)
     return wanted
+
+
+def refuse_repeats(budgets: Sequence[int | str]) -> None:
+    """Refuse budgets that are one, written twice: 10% and 10.0%.
+
+    Raises:
+        InputError: names them.
+    """
+    seen: dict[tuple[Fraction, bool], int | str] = {}
+    for budget in budgets:
+        text = str(budget).strip()
+        try:
+            value = Fraction(text.rstrip("%").strip()), text.endswith("%")
+        except (ValueError, ZeroDivisionError):
+            continue  # no budget at all: `budget_rows` says so
+        if value in seen:
+            raise InputError(f"budget {budget} is given twice (as {seen[value]}).")
+        seen[value] = budget
 
 
 def label(budget: int | str) -> str:
@@ -56,6 +77,7 @@ def select(
     """
     selector = registry.make(name, config)
     rows = {str(b): budget_rows(b, len(view.ids)) for b in budgets}
+    refuse_repeats(budgets)
     scores = load_scores(view, selector, seed, out)
     paths = {}
     for budget, wanted in rows.items():

@@ -62,6 +62,12 @@ class Rows:
         self.has_image = self.pool.has_image()[at]
         self.n_chars = self.pool.column("n_chars")[at]
 
+    def leave_out(self, ids: np.ndarray[Any, Any]) -> int:
+        """Drop the rows of these ids; return how many there were."""
+        keep = ~np.isin(self.ids, ids)
+        self.ids, self.has_image, self.n_chars = self.ids[keep], self.has_image[keep], self.n_chars[keep]
+        return int((~keep).sum())
+
 
 def rows_digest(config: TrainConfig) -> str:
     """Name the rows to train on by their ids, so that other picks at the same path are seen."""

@@ -22,7 +22,7 @@ from .loop import BEST, ENGINE, LOG, worker_loop
 from .stop import forget, plain, raise_left
 from .trackers import check_trackers
 from .validation import LOG as VALIDATION
-from .validation import held_out
+from .validation import count_rows, held_out
 
 REPORT, CONFIG = "train.json", "config.json"
 # beside the config's own fields in what is saved: the digest of the ids
@@ -55,7 +55,8 @@ class Kept:
 class TrainReport:
     """What a training left. `curve` holds (step, loss, lr) of every step; `seconds` are those of the steps alone.
 
-    `validation`: (step, loss) of the held-out rows; `best`: the folder of the model of the lowest, `best_step` its step.
+    `validation`: (step, loss) of the held-out rows, `held_out` what became of them (rows, those left out because they are
+    trained on, refusals by reason); `best`: the folder of the model of the lowest, `best_step` its step.
     `refused` rows could not be used, `refused_reasons` says why; `cut_off` rows lost a part of their answers at `max_len`.
     `gpu_gb`: the most memory that worker 0's tensors took on its GPU, in 10⁹ bytes.
     """
@@ -75,9 +76,27 @@ class TrainReport:
     checkpoints: list[Kept] = field(default_factory=list)
     curve: list[tuple[int, float, float]] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
+    held_out: dict[str, Any] = field(default_factory=dict)
     best: str | None = None
     best_step: int | None = None
     gpu_gb: float | None = None
+
+    def lines(self, max_len: int) -> list[str]:
+        """Return what became of all rows, for the terminal."""
+        said = [self.usage.line()]
+        if self.cut_off:
+            said.append(f"{self.cut_off:,} rows lost a part of their answers at max_len {max_len}")
+        if self.held_out and self.validation:
+            lost = sum(self.held_out["refused"].values())
+            listed = join(os.path.dirname(self.model), f"validation-{REFUSED}-rank*.jsonl")
+            step, loss = min(self.validation, key=lambda v: v[1])
+            line = Usage(self.held_out["rows"] - lost, self.held_out["refused"], listed).line()
+            said.append(f"held out: {line}; loss {loss:.4f} at best, after step {step}")
+            if self.held_out["trained_on"]:
+                said.append(
+                    f"{self.held_out['trained_on']:,} rows of the validation pool are trained on, so left out of it"
+                )
+        return said
 
     @property
     def usage(self) -> Usage:
@@ -202,10 +221,19 @@ def _collect(config: TrainConfig, out: str, wall: float) -> TrainReport:
         checkpoints=[k for k in kept if k.step in standing],
         curve=[(row["step"], row["loss"], row["lr"]) for row in log],
         validation=[(row["step"], row["loss"]) for row in held],
+        held_out=_held_out(config, out),
         best=join(out, BEST) if best else None,
         best_step=best["step"] if best else None,
         gpu_gb=max((row["gpu_gb"] for row in log if "gpu_gb" in row), default=None),
     )
+
+
+def _held_out(config: TrainConfig, out: str) -> dict[str, Any]:
+    if config.validation is None:
+        return {}
+    _, rows, left_out = held_out(config)
+    lost = refusals(out, f"validation-{REFUSED}")
+    return {"rows": count_rows(config, rows), "trained_on": left_out, "refused": dict(Counter(lost.values()))}
 
 
 def _lines(path: str) -> list[dict[str, Any]]:

@@ -20,11 +20,11 @@ from .loss import trained_tokens
 LOG = "validation.jsonl"
 
 
-def held_out(config: TrainConfig) -> tuple[TrainConfig, Rows]:
-    """Return the held-out rows, and the config by which they are read.
+def held_out(config: TrainConfig) -> tuple[TrainConfig, Rows, int]:
+    """Return the config by which held-out rows are read, the rows, and how many were left out: they are trained on.
 
     Raises:
-        InputError: there are none.
+        InputError: there are none, or all are trained on.
     """
     assert config.validation is not None
     spec = config.validation
@@ -32,8 +32,17 @@ def held_out(config: TrainConfig) -> tuple[TrainConfig, Rows]:
     rows = Rows(found)
     if not len(rows.ids):
         raise InputError(f"validation.pool {spec.pool!r}: there are no rows in it.")
+    left_out = rows.leave_out(Rows(config).ids)
+    if not len(rows.ids):
+        raise InputError(f"validation.pool {spec.pool!r}: all its {left_out} rows are trained on, so none is held out.")
     rows.pool.check_images(spec.image_root)
-    return found, rows
+    return found, rows, left_out
+
+
+def count_rows(config: TrainConfig, rows: Rows) -> int:
+    """Return how many of the held-out rows are used."""
+    assert config.validation is not None
+    return min(config.validation.max_rows or len(rows.ids), len(rows.ids))
 
 
 class Validation:
@@ -43,9 +52,8 @@ class Validation:
         self.rank, self.world = ranks
         self.micro, self.path = config.micro_batch, os.path.join(out, LOG)
         self.max_refused = config.max_refused
-        other, rows = held_out(config)
-        assert config.validation is not None
-        count = min(config.validation.max_rows or len(rows.ids), len(rows.ids))
+        other, rows, _ = held_out(config)
+        count = count_rows(config, rows)
         # evenly over the ids, which are hashes; then rows of like length together, pictures apart from text
         chosen = np.arange(count) * len(rows.ids) // count
         self.positions = chosen[np.lexsort((rows.n_chars[chosen], rows.has_image[chosen]))]

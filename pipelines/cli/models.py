@@ -36,9 +36,8 @@ def train(
     with training_bar(os.path.basename(out), out):
         report = work(parsed, out)
     console.print(f"{report.model}: {report.steps} steps, loss {report.loss:.4f}, {report.seconds:.1f} s")
-    console.print(report.usage.line(), markup=False, soft_wrap=True)
-    if report.cut_off:
-        console.print(f"{report.cut_off:,} rows lost a part of their answers at max_len {parsed.max_len}")
+    for line in report.lines(parsed.max_len):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 @app.command()

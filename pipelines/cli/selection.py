@@ -93,6 +93,7 @@ def select(
     Rows that the feature stage refused cannot be chosen; shares count the others.
     """
     from ...select import registry
+    from ...select.run import budget_rows
     from ...select.run import select as work
     from ..config import settings
     from ..picking import export_picks, make_view, told
@@ -103,7 +104,8 @@ def select(
     for line in told(pool, features, view):
         console.print(line, markup=False, soft_wrap=True)
     for label, path in work(view, selector, config, list(budget), seed, out).items():
-        console.print(f"{selector} {label}: {path} and {export_picks(pool, path)}")
+        rows = budget_rows(label, len(view.ids))
+        console.print(f"{selector} {label}: {rows:,} rows, {path} and {export_picks(pool, path)}", soft_wrap=True)
 
 
 @app.command()

@@ -6,6 +6,7 @@ from vinnow.actors import account, features
 from vinnow.actors.account import LostRowsError
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.features import FeatureActor
+from vinnow.actors.loader import PartLoader, pack, unpack
 from vinnow.actors.stream import make_spec, run_features, run_inline
 from vinnow.actors.told import told
 from vinnow.models.projections.config import ProjectionConfig
@@ -189,6 +190,22 @@ def test_influence_names_the_target_task_that_it_lost(targets, twin_path, tiny_p
     assert not list((tmp_path / "b").rglob("*.safetensors"))
     report = run_inline(spec("b", max_len=2048, target_image_root=str(targets / "moved")))
     assert report.usage.used == 60
+
+
+def test_rows_whose_answers_are_cut_are_counted(pool, twin_path):
+    spec = spec_of(pool, twin_path)
+    loader = PartLoader(spec)
+    encoded = [e for name in loader.parts for e in loader.load(name).encoded]
+    assert unpack(pack(loader.load(min(loader.parts)))).encoded[0].cut == 0
+    lengths = sorted(len(e.input_ids) for e in encoded)
+    short = lengths[-1] - 1
+    count = sum(n > short for n in lengths)
+    assert 0 < count < len(lengths)
+    report = run_inline(spec_of(pool, twin_path, max_len=short))
+    assert report.notes == [
+        f"{count} rows lost a part of their answers at max_len {short} (listed in {pool}/out/cut/loss)"
+    ]
+    assert run_inline(spec_of(pool, twin_path, max_len=short)).notes == report.notes  # nothing was left to do
 
 
 def test_what_a_start_raises_is_raised_by_the_first_call(tiny_pool, twin_path, tmp_path):

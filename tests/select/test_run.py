@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from vinnow.select import registry
 from vinnow.select.rows import read_notes
-from vinnow.select.run import budget_rows, load_scores, select
+from vinnow.select.run import budget_rows, load_scores, refuse_repeats, select
 from vinnow.store.errors import DuplicateRowsError, InputError
 from vinnow.store.tables import PICKS, SCORES, read_rows
 
@@ -170,3 +170,12 @@ def test_scores_that_are_not_finite_or_of_other_rows_are_stopped(world, written,
     monkeypatch.setattr(type(registry.make("random")), "score", score)
     with pytest.raises(InputError, match=message):
         select(world.view(written, ()), "random", {}, [1], 0, str(tmp_path))
+
+
+def test_a_share_over_all_and_a_budget_given_twice_are_refused():
+    with pytest.raises(InputError, match="101% is more than the whole pool"):
+        budget_rows("101%", 32)  # 101 % of 32 rows is 32, rounded down
+    for twice in (["10%", "10.0%"], [5, "5"], ["010%", "10%"]):
+        with pytest.raises(InputError, match="is given twice"):
+            refuse_repeats(twice)
+    refuse_repeats(["10%", 10, "20%"])

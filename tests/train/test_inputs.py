@@ -17,6 +17,7 @@ from vinnow.train import run as training
 from vinnow.train.config import TrainConfig
 from vinnow.train.data import Rows, rows_digest
 from vinnow.train.run import CONFIG, REPORT, TrainReport, train
+from vinnow.train.validation import held_out
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +91,11 @@ def test_numbers_may_be_mended_before_the_first_step_and_speed_at_any_time(tiny_
 def test_held_out_rows_and_trackers_are_looked_at_before_ray_starts(tiny_pool, twin_path, tmp_path):
     with pytest.raises(InputError, match="no finished pool"):
         train(config(tiny_pool, twin_path, validation={"pool": str(tmp_path)}), str(tmp_path / "out"))
+    with pytest.raises(InputError, match=r"all its 60 rows are trained on, so none is held out"):
+        train(config(tiny_pool, twin_path, validation={"pool": tiny_pool}), str(tmp_path / "out"))
+    picks = write_picks(tmp_path / "p.parquet", Pool(tiny_pool).ids()[:20])
+    _, rows, left_out = held_out(config(tiny_pool, twin_path, picks=picks, validation={"pool": tiny_pool}))
+    assert (left_out, sorted(rows.ids.tolist())) == (20, sorted(Pool(tiny_pool).ids()[20:].tolist()))
     with pytest.raises(InputError, match=r"mlflow needs the package 'mlflow': `pip install mlflow`"):
         train(config(tiny_pool, twin_path, trackers=["mlflow"]), str(tmp_path / "out"))
 

@@ -113,6 +113,16 @@ def test_the_curve_is_that_of_torch_alone(undisturbed, long):
 def test_the_best_model_on_held_out_rows_is_kept(undisturbed, long, target_pool):
     report, out = undisturbed
     assert [s for s, _ in report.validation] == [12, 24, 36, 40]
+    held = report.held_out
+    assert held["rows"] > 0
+    assert held["refused"] == {}
+    said = report.lines(2048)
+    assert said[1].startswith(f"held out: {held['rows']} rows used, none refused; loss ")
+    assert said[2:] == (
+        [f"{held['trained_on']} rows of the validation pool are trained on, so left out of it"]
+        if held["trained_on"]
+        else []
+    )
     assert report.best_step == min(report.validation, key=lambda v: v[1])[0]
     assert dict(report.validation)[report.best_step] < report.validation[0][1]
     # the loss of the model that was kept, over all trained tokens of the held-out rows at once

@@ -1,0 +1,24 @@
+"""Rows that lost a part of their answers at `max_len`, and are used: `ROOT/cut/KIND/PART.json`."""
+
+import os
+from collections.abc import Collection, Mapping
+
+from .files import exists, join, list_files, open_fs, read_json, write_json
+
+FOLDER = "cut"
+
+
+def write_cut(root: str | os.PathLike[str], kind: str, part: str, tokens: Mapping[int, int]) -> None:
+    """Write how many trained tokens each row of a part lost, by sample_id; call it before the part itself appears."""
+    path = join(root, FOLDER, kind, f"{part}.json")
+    if tokens:
+        write_json(path, {str(i): n for i, n in tokens.items()})
+    elif exists(path):
+        fs, inner = open_fs(path)
+        fs.delete_file(inner)
+
+
+def count_cut(root: str | os.PathLike[str], kind: str, parts: Collection[str]) -> int:
+    """Return how many rows of these parts are listed."""
+    files = list_files(join(root, FOLDER, kind), ".json")
+    return sum(len(read_json(f)) for f in files if f.rsplit("/", 1)[1].removesuffix(".json") in parts)
