@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from .media import read_media
+from .media import read_media, refuse_unheard
 from .paths import below_root
 from .refusals import IMAGE, REASONS, ImageError, RefusedError
 
@@ -33,13 +33,13 @@ class Checked:
 def check_record(raw: Any, root: str | None = None) -> Checked:
     """Normalise one record as LLaVA's trainer reads it (spec: LLaVA §1.1).
 
-    A leading gpt turn is dropped; every `<image>` of a human turn becomes one `<image>` line in front; a
-    record with a picture but without `<image>` gets one in its first turn (LLaVA would drop the picture); a
-    literal `<image>` without a picture, or in an answer, stays text. With several pictures (`image` or `images`
-    is a list) each needs a mark of its own, which stays where it stands in the text; without any mark they
-    come first, a line each. Other spellings of pictures are read first (`media.py`); an absolute image path under the image
-    root `root` becomes a relative one. A system prompt of the record's own ends in `extra["system"]`; `extra` keeps every
-    other key, `id`, `source` and `task` included.
+    A leading gpt turn is left out (`extra["answer_left_out"]` keeps it); every `<image>` of a human turn becomes one
+    `<image>` line in front; a record with a picture but without `<image>` gets one in its first turn (LLaVA would drop the
+    picture); a literal `<image>` without a picture, or in an answer, stays text. With several pictures (`image` or `images`
+    is a list) each needs a mark of its own, which stays where it stands in the text; without any mark they come first, a
+    line each. Other spellings of pictures are read first (`media.py`); an absolute image path under the image root `root`
+    becomes a relative one. A system prompt of the record's own ends in `extra["system"]`; `extra` keeps every other key,
+    `id`, `source` and `task` included.
 
     Raises:
         RefusedError: with the reason.
@@ -51,10 +51,13 @@ def check_record(raw: Any, root: str | None = None) -> Checked:
     raw = read_media(raw)
     images = tuple(below_root(image, root) for image in _images(raw))
     system, turns = read_system(raw)
+    left_out = _leading_answer(turns)
     turns = _turns(turns)
     if images:
         turns = _place_image(turns) if len(images) == 1 else _place_images(turns, len(images))
     extra = {k: v for k, v in raw.items() if k not in _KEYS} | ({"system": system} if system else {})
+    if left_out is not None:
+        extra["answer_left_out"] = left_out
     source = _label(raw, "source") or infer_source(images[0] if images else None)
     checked = Checked(source, _label(raw, "task") or source, images, turns, extra)
     text = "".join([source, checked.task, system, *images, *[t["value"] for t in turns]])
@@ -152,6 +155,12 @@ def _turns(value: Any) -> list[dict[str, str]]:
     return value
 
 
+def _leading_answer(turns: Any) -> Any:
+    """Return what an answer to nothing says; None without one."""
+    first = turns[0] if isinstance(turns, list) and turns else None
+    return first.get("value") if isinstance(first, dict) and first.get("from") == "gpt" else None
+
+
 def _is_plain(turns: list[Any]) -> bool:
     """Say whether there is nothing to mend or to refuse; nearly every record is so, and this costs a sixth."""
     if len(turns) % 2 or set(map(type, turns)) != {dict} or set(map(len, turns)) != {2}:
@@ -169,6 +178,7 @@ def _mended(value: list[Any]) -> list[dict[str, str]]:
             raise RefusedError("bad_turn", f"turn {i} is {turn!r:.80}")
         if turn["from"] not in _ROLES:
             raise RefusedError("bad_role", f"turn {i} is from {turn['from']!r:.80}")
+        refuse_unheard(turn, f"turn {i}")
     turns = [{"from": t["from"], "value": t["value"]} for t in value]
     if turns[0]["from"] == "gpt":
         turns = turns[1:]

@@ -21,6 +21,7 @@ WARNINGS = {
     "mark_in_answer": "an answer holds a literal <image>; it stays text",
     "mark_without_picture": "a question holds <image>, but the record has no picture; it stays text",
     "empty_answer_among": "one answer is empty, others are not; it is not trained",
+    "answer_left_out": "the first turn is an answer to nothing; it is left out, as LLaVA's trainer does",
     "system_prompt": "the record has a system prompt of its own; it stands where the template's would",
     "over_length": "longer than the given limit",
     "misnamed_image": "the picture's bytes are of another format than its name says",
@@ -126,8 +127,9 @@ def _oddities(at: Examined, report: DoctorReport, max_len: int | None) -> Iterat
     }
     for name, rows in found.items():
         yield from ((name, int(row), "") for row in np.unique(rows))
-    told_N = _mask(pc.match_substring(table["extra"], '"system": "'))
-    yield from (("system_prompt", int(row), "") for row in at.at[told_N])
+    for name, key in (("system_prompt", "system"), ("answer_left_out", "answer_left_out")):
+        told_N = _mask(pc.match_substring(table["extra"], f'"{key}": "'))
+        yield from ((name, int(row), "") for row in at.at[told_N])
     yield from at.odd
     if max_len is not None and len(values):
         unit, length_N = "tokens", table["n_tokens"].to_numpy()

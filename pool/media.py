@@ -62,6 +62,32 @@ def read_media(raw: dict[str, Any]) -> dict[str, Any]:
     return rest | ({"image": images[0]} if len(images) == 1 else {"images": images})
 
 
+# what a turn may say of itself: it is not to be trained on
+_UNTRAINED = ("weight", "loss", "loss_weight", "train", "training", "trainable")
+_CALLS = ("tool_calls", "function_call")
+_ASKS = ("human", "user", "system")
+
+
+def refuse_unheard(turn: dict[str, Any], where: str) -> None:
+    """Refuse a turn with more to it than its text: a medium of its own, a call, or a mark that it is not to be trained on.
+
+    Raises:
+        RefusedError: names the key.
+    """
+    for key, value in turn.items():
+        if key in PICTURE_KEYS and value:
+            raise RefusedError("bad_image", f"{where} names a picture ({key!r}: {value!r:.60}): name it in the record.")
+        if key in OTHER_MEDIA and value:
+            raise RefusedError("unsupported_media", f"{where} has {key!r}: {value!r:.60}; only pictures are read")
+        if key in _CALLS and value:
+            raise RefusedError("bad_turn", f"{where} has {key!r}: {value!r:.60}; calls are not trained on")
+        asks = turn.get("from", turn.get("role")) in _ASKS  # and is not trained on anyway
+        if key in _UNTRAINED and not asks and not value and value is not None:
+            raise RefusedError(
+                "bad_turn", f"{where} is not to be trained on ({key!r}: {value!r}); all answers are: take the turn out."
+            )
+
+
 def picture_name(value: Any, where: str) -> str:
     """Return the path of one picture: a text, or an object that names one (`path`, `url`, `image_url: {url}`, …).
 

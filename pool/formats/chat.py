@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..media import OTHER_MEDIA, PICTURE_KEYS, picture_name
+from ..media import OTHER_MEDIA, PICTURE_KEYS, picture_name, refuse_unheard
 from ..refusals import IMAGE, RefusedError
 
 _TEXTS, _PICTURES = (
@@ -29,6 +29,9 @@ def to_llava(raw: Any) -> Any:
         return rest | {"conversations": turns}
     named: list[str] = []
     try:
+        for number, turn in enumerate(turns):
+            if isinstance(turn, dict):
+                refuse_unheard(turn, f"turn {number}")
         found = [_turn(t, named) for t in turns]
     except RefusedError as error:
         return error

@@ -1,6 +1,7 @@
 """No picture, film, sound or system prompt of a record is dropped without a word, however it is spelled."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -216,6 +217,38 @@ def test_it_survives_export(tmp_path, form):
     export(pool, pool.ids(), str(path), form)
     ingest(IngestConfig(source=str(path)), str(tmp_path / "again"))
     assert np.array_equal(np.sort(Pool(str(tmp_path / "again")).ids()), np.sort(pool.ids()))
+
+
+UNHEARD = [
+    ("bad_image", 0, {"image": "a.jpg"}, "names a picture ('image': 'a.jpg')"),
+    ("unsupported_media", 0, {"video": "a.mp4"}, "only pictures are read"),
+    ("bad_turn", 1, {"weight": 0}, "not to be trained on ('weight': 0)"),
+    ("bad_turn", 1, {"loss": False}, "not to be trained on ('loss': False)"),
+    ("bad_turn", 1, {"tool_calls": [{"name": "f"}]}, "calls are not trained on"),
+]
+
+
+@pytest.mark.parametrize(("reason", "at", "more", "said"), UNHEARD)
+def test_what_a_turn_says_of_itself_is_not_passed_over(reason, at, more, said):
+    turns = asks("What?")
+    turns[at] |= more
+    chat = [{"role": {"human": "user", "gpt": "assistant"}[t["from"]], "content": t["value"]} for t in turns]
+    chat[at] |= more
+    for raw in ({"conversations": turns}, {"messages": chat}):
+        found = to_llava(raw) if "messages" in raw else raw
+        with pytest.raises(RefusedError, match=re.escape(said)) as error:
+            check_record(found)
+        assert error.value.reason == reason
+    idle = [asks("What?")[0] | {"train": False, "image": None}, asks()[1] | {"weight": 1, "video": []}]
+    assert check_record({"conversations": idle}).conversations == asks("What?")
+
+
+def test_an_answer_to_nothing_is_left_out_and_kept_beside(tmp_path):
+    turns = [{"from": "gpt", "value": "Hello."}, *asks("What?")]
+    checked = check_record({"conversations": turns})
+    assert (checked.conversations, checked.extra) == (asks("What?"), {"answer_left_out": "Hello."})
+    (tmp_path / "r.json").write_text(json.dumps([{"conversations": turns}, {"conversations": asks("Else?")}]))
+    assert examine(IngestConfig(source=str(tmp_path / "r.json"))).warnings == {"answer_left_out": 1}
 
 
 def test_doctor_counts_all_of_these(tmp_path):
