@@ -1,6 +1,6 @@
-"""README's measured tables, made from the rows in benchmarks/results: `python benchmarks/_tables.py` rewrites them.
+"""docs/benchmarks.md's tables, made from the rows in benchmarks/results: `python benchmarks/_tables.py` rewrites them.
 
-A table stands between `<!-- table NAME -->` and `<!-- end -->`; tests/house/test_readme.py holds README to these rows.
+A table stands between `<!-- table NAME -->` and `<!-- end -->`; tests/house/test_readme.py holds the page to these rows.
 """
 
 import json
@@ -201,5 +201,5 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
-    page = ROOT / "README.md"
+    page = ROOT / "docs" / "benchmarks.md"
     page.write_text(filled(page.read_text()))

@@ -129,6 +129,6 @@ def test_measured_tables_are_those_of_the_results():
     assert spec.loader is not None
     tables = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tables)
-    page = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs/benchmarks.md").read_text()
     assert {m[2] for m in tables.BLOCK.finditer(page)} == tables.TABLES.keys()
     assert tables.filled(page) == page, "run: python benchmarks/_tables.py"
