@@ -1,14 +1,14 @@
 """What a feature run has to do, and what became of its rows: parts that are missing, parts to try again, the account."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..pool.images import load_image
 from ..pool.reader import PartRef, Pool
 from ..store.cut import FOLDER as CUT
 from ..store.cut import count_cut
 from ..store.errors import InputError
-from ..store.features import parts_done
+from ..store.features import drop_damaged, parts_done
 from ..store.files import join
 from ..store.refusals import listing, refused_at, refused_tasks, to_try_again, usage_of
 from ..store.usage import Usage
@@ -30,10 +30,14 @@ class LostRowsError(InputError):
 
 @dataclass(frozen=True)
 class Work:
-    """The parts of a run by name, and those that count as done by step: of them nothing is to be tried again."""
+    """The parts of a run by name, and those that count as done by step: of them nothing is to be tried again.
+
+    `damaged`: parts by step that were there, and were not as they had been written.
+    """
 
     names: list[str]
     done: dict[int, set[str]]
+    damaged: dict[int, list[str]] = field(default_factory=dict)
 
     def items(self, spec: FeatureSpec) -> list[dict[str, str]]:
         """Return what an actor is to do at the checkpoints of `spec`: rows of (part, todo)."""
@@ -52,6 +56,7 @@ def open_work(spec: FeatureSpec) -> Work:
         KeyMismatchError: the output folder holds features of another pool, model or recipe.
         InputError: it holds parts of another size; or pictures are to be read, and their root is not there.
     """
+    damaged = {key.checkpoint: drop_damaged(spec.out, key.kind, key.checkpoint) for key in spec.keys}
     pool, parts, done = _open(spec)
     for step, have in done.items():
         other = sorted(have - parts.keys())
@@ -63,7 +68,7 @@ def open_work(spec: FeatureSpec) -> Work:
     back = _Back(spec, pool)
     for step, have in done.items():
         have -= back.parts(step, {n: parts[n] for n in have})
-    work = Work(list(parts), done)
+    work = Work(list(parts), done, {step: names for step, names in damaged.items() if names})
     if work.items(spec):
         pool.check_images(spec.config.image_root)
         if spec.target_pool is not None:
@@ -118,6 +123,11 @@ class _Back:
         except InputError:  # still not
             return False
         return True
+
+
+def damage_notes(work: Work) -> list[str]:
+    """Return lines for the user on parts that are computed anew because they were damaged."""
+    return [f"step {s}: damaged parts are computed anew: {', '.join(names)}" for s, names in work.damaged.items()]
 
 
 def settle(report: FeatureReport, spec: FeatureSpec) -> None:

@@ -22,7 +22,7 @@ from ..pool.paths import absolute_root
 from ..pool.reader import Pool
 from ..store.errors import InputError, VinnowError
 from ..store.keys import FeatureKey
-from .account import open_work, settle
+from .account import damage_notes, open_work, settle
 from .config import ActorResources, CheckpointRef, FeatureConfig, FeatureReport, FeatureSpec
 from .features import FeatureActor
 from .loader import PartLoader
@@ -133,6 +133,7 @@ def run_features(
     """
     resources = resources or ActorResources()
     start, work, report = time.perf_counter(), open_work(spec), _new_report(spec)
+    report.notes += damage_notes(work)
     report.skipped_parts = sum(len(d) for d in work.done.values())
     total = len(work.names) * len(spec.keys)
     tell = progress or (lambda done, total: None)
@@ -153,6 +154,7 @@ def run_features(
 def run_inline(spec: FeatureSpec) -> FeatureReport:
     """The same without Ray, in this process: for tests and for looking at one part in a debugger."""
     work, report = open_work(spec), _new_report(spec)
+    report.notes += damage_notes(work)
     report.skipped_parts = sum(len(d) for d in work.done.values())
     items = work.items(spec)
     if items and spec.target_pool is not None:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,13 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..store.errors import DuplicateRowsError, InputError, MissingRowsError, suggest
-from ..store.files import exists, join, list_files, open_fs, read_json
+from ..store.errors import DamagedError, DuplicateRowsError, InputError, MissingRowsError, suggest
+from ..store.files import exists, join, list_files, read_json, reading_parquet
 from ..store.ids import ids_digest
 from ..store.tables import POOL
 from .images import check_root
 from .records import Record
 
+_ANEW = "Delete the pool, and ingest it again."
 _PART = re.compile(r".*/part-\d{6}\.parquet")
 
 
@@ -141,6 +143,11 @@ class Pool:
     @cached_property
     def _ids(self) -> np.ndarray[Any, Any]:
         ids = self.column("sample_id")
+        if ids_digest(ids) != self.digest:
+            raise DamagedError(
+                f"pool {self.root!r} holds other rows than its pool.json says: two ingests wrote into it, or files were "
+                f"exchanged. {_ANEW}"
+            )
         ids.flags.writeable = False
         return ids
 
@@ -210,19 +217,13 @@ class Pool:
             self._held = {groups: table}
         return table
 
-    def _open(self, number: int, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
+    @contextmanager
+    def _open(self, number: int, footer: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
         path = self._files[number]
-        fs, inner = open_fs(path)
-        try:
-            file = pq.ParquetFile(inner, filesystem=fs, metadata=footer, pre_buffer=True)
-        except pa.ArrowInvalid as error:
-            raise InputError(f"{path!r} is not a readable Parquet file: {error}. Ingest the pool again.") from error
-        if missing := set(POOL.names) - set(file.schema_arrow.names):
-            file.close()
-            raise InputError(
-                f"{path!r} has no column {sorted(missing)}: an older vinnow made it. Ingest the pool again."
-            )
-        return file
+        with reading_parquet(path, _ANEW, metadata=footer, pre_buffer=True) as file:
+            if missing := set(POOL.names) - set(file.schema_arrow.names):
+                raise InputError(f"{path!r} has no column {sorted(missing)}: an older vinnow made it. {_ANEW}")
+            yield file
 
     def _check_rows(self, found: int) -> None:
         if found != self.rows:

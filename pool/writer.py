@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..store.files import join, write_bytes
+from ..store.files import CHECKED, join, write_bytes
 from ..store.tables import POOL, REFUSED, conform, write_rows
 from .draft import Refusal
 
@@ -49,7 +49,8 @@ class PoolWriter:
         # one chunk: how the rows came in must not show in the file
         table = conform(held.slice(0, rows).combine_chunks(), POOL, path)
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", row_group_size=GROUP_ROWS, use_dictionary=_REPEATING)
+        options = CHECKED | {"compression": "zstd", "use_dictionary": _REPEATING}
+        pq.write_table(table, sink, row_group_size=GROUP_ROWS, **options)
         write_bytes(path, sink.getvalue())
         left = held.slice(rows)
         self._rows, self._waiting, self.parts = [left] if left.num_rows else [], left.num_rows, self.parts + 1

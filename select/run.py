@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from .. import __version__
-from ..store.errors import InputError
-from ..store.files import digest, exists, join, open_fs, write_parquet
+from ..store.errors import DamagedError, InputError
+from ..store.files import digest, exists, join, reading_parquet, write_parquet
 from ..store.tables import PICKS, SCORES, check_unique, conform, write_rows
 from . import registry
 from .pickers import check_budget
@@ -112,16 +111,14 @@ def load_scores(view: View, selector: Selector, seed: int, out: str) -> pa.Table
 
 
 def _read_if(path: str, key: bytes) -> pa.Table | None:
-    """Read SCORES if they were written under this key; else only their footer is read."""
-    fs, inner = open_fs(path)
+    """Read SCORES if they were written under this key and are as they were written; else only their footer is read."""
     try:
-        with fs.open_input_file(inner) as source:
-            file = pq.ParquetFile(source)
+        with reading_parquet(path, "") as file:
             if (file.schema_arrow.metadata or {}).get(FOOTER) != key:
                 return None
             return conform(file.read(), SCORES, path)
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path!r} is not a readable Parquet file: {error}. Delete it and run again.") from error
+    except DamagedError:  # scored anew
+        return None
 
 
 def _suffix(seed: int) -> str:

@@ -13,14 +13,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from .ahead import ahead
 from .batches import FeatureBatch, joined, read_footer, to_batch, to_table
-from .errors import DuplicateRowsError, InputError, KeyMismatchError, MissingRowsError
-from .files import exists, join, list_files, open_fs, write_parquet
+from .errors import DamagedError, DuplicateRowsError, InputError, KeyMismatchError, MissingRowsError
+from .files import exists, join, list_files, open_fs, reading_parquet, write_parquet
 from .keys import FeatureKey
 from .quantise import FLOATS
 
@@ -28,6 +27,7 @@ from .quantise import FLOATS
 READERS = 2
 # bytes of one row group's vectors in float32: what `scan` holds is a few of them
 _GROUP_BYTES = 1 << 25
+_ANEW = "Run `vinnow features` again: it looks at every part, and computes damaged ones anew."
 _STEP = re.compile(r"step=(\d+)/[^/]+\.parquet$")
 
 
@@ -59,13 +59,39 @@ def parts_done(root: str | os.PathLike[str], key: FeatureKey, stored: str | None
 
     Raises:
         KeyMismatchError: the folder holds features of another key or storage; lists what differs.
+        DamagedError: a part's footer cannot be read.
     """
     done = set()
     for path in list_files(step_folder(root, key.kind, key.checkpoint), ".parquet"):
         found = _read_footer(path)
         _refuse_other(path, found, (key, stored or found[1]))
-        done.add(path.rsplit("/", 1)[1].removesuffix(".parquet"))
+        done.add(_name(path))
     return done
+
+
+def drop_damaged(root: str | os.PathLike[str], kind: str, step: int) -> list[str]:
+    """Read every part of a checkpoint, and delete those that are not as they were written; return their names."""
+    paths = list_files(step_folder(root, kind, step), ".parquet")
+    with ThreadPoolExecutor(READERS, thread_name_prefix="features") as threads:
+        damaged = [path for path, sound in zip(paths, threads.map(_is_sound, paths), strict=True) if not sound]
+    for path in damaged:
+        fs, inner = open_fs(path)
+        fs.delete_file(inner)
+    return [_name(path) for path in damaged]
+
+
+def _is_sound(path: str) -> bool:
+    try:
+        with reading_parquet(path, _ANEW, pre_buffer=False) as file:
+            for group in range(file.num_row_groups):
+                file.read_row_group(group, use_threads=False)
+    except DamagedError:
+        return False
+    return True
+
+
+def _name(path: str) -> str:
+    return path.rsplit("/", 1)[1].removesuffix(".parquet")
 
 
 def drop_part(root: str | os.PathLike[str], key: FeatureKey, name: str) -> None:
@@ -140,9 +166,8 @@ class FeatureSet:
         """Return the ids of one checkpoint, in part order, without reading vectors."""
         found = []
         for path in self._of(step):
-            fs, inner = open_fs(path)
-            with fs.open_input_file(inner) as source:
-                found.append(pq.ParquetFile(source).read(columns=["sample_id"])["sample_id"].to_numpy())
+            with reading_parquet(path, _ANEW) as file:
+                found.append(file.read(columns=["sample_id"])["sample_id"].to_numpy())
         return np.concatenate(found)
 
     def _of(self, step: int) -> Sequence[str]:
@@ -177,10 +202,8 @@ def _read_group(
     path: str, wanted: tuple[FeatureKey, str], footer: pq.FileMetaData | None = None, group: int = 0
 ) -> tuple[str, pq.FileMetaData, FeatureBatch]:
     """Read one row group of a part that must have the wanted (key, storage); returns the part's footer too."""
-    fs, inner = open_fs(path)
-    with fs.open_input_file(inner) as source:
-        # several small columns: buffering them first and a thread for each cost more than they save (measured)
-        file = pq.ParquetFile(source, metadata=footer, pre_buffer=False)
+    # several small columns: buffering them first and a thread for each cost more than they save (measured)
+    with reading_parquet(path, _ANEW, metadata=footer, pre_buffer=False) as file:
         if footer is None:
             _refuse_other(path, read_footer(file.schema_arrow, path), wanted)
         names = [n for n in file.schema_arrow.names if n != "step"]
@@ -189,12 +212,8 @@ def _read_group(
 
 
 def _read_footer(path: str) -> tuple[FeatureKey, str]:
-    fs, inner = open_fs(path)
-    try:
-        with fs.open_input_file(inner) as source:
-            return read_footer(pq.read_schema(source), path)
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path!r} is not a readable Parquet file: {error}. Delete it and run again.") from error
+    with reading_parquet(path, _ANEW) as file:
+        return read_footer(file.schema_arrow, path)
 
 
 def _refuse_other(path: str, found: tuple[FeatureKey, str], wanted: tuple[FeatureKey, str]) -> None:

@@ -14,7 +14,10 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from .errors import InputError, WriteError
+from .errors import DamagedError, InputError, VinnowError, WriteError
+
+# of every Parquet file of ours: a checksum a page, without which a flipped bit reads as another number
+CHECKED = {"write_page_checksum": True}
 
 
 def open_fs(path: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
@@ -44,9 +47,16 @@ def exists(path: str | os.PathLike[str]) -> bool:
 
 
 def list_files(folder: str | os.PathLike[str], suffix: str = "", recursive: bool = False) -> list[str]:
-    """List the files of a folder that end in `suffix`, sorted; a missing folder is empty."""
+    """List the files of a folder that end in `suffix`, sorted; a missing folder is empty.
+
+    Raises:
+        InputError: it is a file, or may not be read.
+    """
     fs, inner = open_fs(folder)
-    infos = fs.get_file_info(pafs.FileSelector(inner, allow_not_found=True, recursive=recursive))
+    try:
+        infos = fs.get_file_info(pafs.FileSelector(inner, allow_not_found=True, recursive=recursive))
+    except OSError as error:
+        raise InputError(f"cannot list the folder {os.fspath(folder)!r}: {error}.") from error
     root = os.fspath(folder).rstrip("/") if "://" in os.fspath(folder) else inner.rstrip("/")
     found = [join(root, i.path[len(inner.rstrip("/")) + 1 :]) for i in infos if i.type == pafs.FileType.File]
     return sorted(f for f in found if f.endswith(suffix) and ".tmp-" not in PurePosixPath(f).name)
@@ -64,7 +74,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     try:
         with fs.open_output_stream(temporary) as sink:
             sink.write(data)
-        fs.move(temporary, inner)
+        _put(fs, temporary, inner)
     except OSError as error:
         _discard(fs, temporary)
         raise _unwritten(path, error) from error
@@ -127,18 +137,38 @@ def write_parquet(
     fs, inner = open_fs(path)
     fs.create_dir(str(PurePosixPath(inner).parent), recursive=True)
     temporary = f"{inner}.tmp-{uuid.uuid4().hex[:12]}"
-    options: dict[str, Any] = {"compression": "zstd", "use_dictionary": dictionary and not split_columns}
+    options: dict[str, Any] = CHECKED | {"compression": "zstd", "use_dictionary": dictionary and not split_columns}
     if split_columns:
         options["use_byte_stream_split"] = list(split_columns)
     try:
         pq.write_table(table, temporary, filesystem=fs, row_group_size=row_group_size, **options)
-        fs.move(temporary, inner)
+        _put(fs, temporary, inner)
     except OSError as error:
         _discard(fs, temporary)
         raise _unwritten(path, error) from error
     except BaseException:
         _discard(fs, temporary)
         raise
+
+
+@contextmanager
+def reading_parquet(path: str | os.PathLike[str], way_out: str, **options: Any) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file of ours; the checksums of the pages that are read are verified.
+
+    Raises:
+        DamagedError: it is no Parquet, cut off, or has other bytes than were written; `way_out` says what to do.
+        InputError: there is no such file.
+    """
+    fs, inner = open_fs(path)
+    try:
+        with fs.open_input_file(inner) as source:
+            yield pq.ParquetFile(source, page_checksum_verification=True, **options)
+    except FileNotFoundError as error:
+        raise InputError(f"no such table: {os.fspath(path)!r}.") from error
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, VinnowError):
+            raise
+        raise DamagedError(f"{os.fspath(path)!r} is damaged, or no Parquet file: {error}. {way_out}") from error
 
 
 def digest(*parts: bytes | str, size: int = 8) -> str:
@@ -149,6 +179,24 @@ def digest(*parts: bytes | str, size: int = 8) -> str:
         h.update(len(data).to_bytes(8, "little"))
         h.update(data)
     return h.hexdigest()
+
+
+def _put(fs: pafs.FileSystem, temporary: str, inner: str) -> None:
+    """Move a file to its place, once the disk has it: after a power cut there is the old one or the new one, whole."""
+    local = isinstance(fs, pafs.LocalFileSystem)
+    if local:
+        _sync(temporary)
+    fs.move(temporary, inner)
+    if local:
+        _sync(os.path.dirname(inner))
+
+
+def _sync(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _unwritten(path: str | os.PathLike[str], error: OSError) -> WriteError:

@@ -9,10 +9,9 @@ same content. `image_hash`: difference hash of the (first) picture, 64 bits; nul
 import os
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from .errors import DamagedError, DuplicateRowsError, InputError
-from .files import open_fs, write_parquet
+from .errors import DuplicateRowsError, InputError
+from .files import reading_parquet, write_parquet
 from .quantise import CODES, code_width
 
 TURN = pa.struct([pa.field("from", pa.string(), nullable=False), pa.field("value", pa.string(), nullable=False)])
@@ -124,6 +123,9 @@ def write_rows(path: str | os.PathLike[str], table: pa.Table, schema: pa.Schema)
     write_parquet(path, conform(table, schema, os.fspath(path)))
 
 
+_ANEW = "Delete it, and run the stage that made it again."
+
+
 def read_rows(path: str | os.PathLike[str], schema: pa.Schema) -> pa.Table:
     """Read one Parquet file and check it against its schema.
 
@@ -131,15 +133,9 @@ def read_rows(path: str | os.PathLike[str], schema: pa.Schema) -> pa.Table:
         DamagedError: it is no Parquet, or cannot be read to its end.
         InputError: there is no such file, or it does not fit.
     """
-    fs, inner = open_fs(path)
-    try:
-        # ParquetFile, not read_table: the dataset reader would add hive columns from folder names like "step=1"
-        with fs.open_input_file(inner) as source:
-            table = pq.ParquetFile(source).read()
-    except FileNotFoundError as error:
-        raise InputError(f"no such table: {os.fspath(path)!r}.") from error
-    except (pa.ArrowException, OSError) as error:
-        raise DamagedError(f"{os.fspath(path)!r} is not a readable Parquet file: {error}.") from error
+    # ParquetFile, not read_table: the dataset reader would add hive columns from folder names like "step=1"
+    with reading_parquet(path, _ANEW) as file:
+        table = file.read()
     return conform(table, schema, os.fspath(path))
 
 

@@ -208,6 +208,17 @@ def test_rows_whose_answers_are_cut_are_counted(pool, twin_path):
     assert run_inline(spec_of(pool, twin_path, max_len=short)).notes == report.notes  # nothing was left to do
 
 
+def test_a_damaged_part_is_computed_anew_and_told(pool, twin_path):
+    spec = spec_of(pool, twin_path)
+    run_inline(spec)
+    before = FeatureSet(pool / "out", "loss").load(1)
+    path = sorted((pool / "out/loss").rglob("part-*.parquet"))[1]
+    path.write_bytes(path.read_bytes()[:-40])
+    report = run_inline(spec)
+    assert (report.parts, report.notes) == (1, [f"step 1: damaged parts are computed anew: {path.stem}"])
+    assert FeatureSet(pool / "out", "loss").load(1).vec.tolist() == before.vec.tolist()
+
+
 def test_what_a_start_raises_is_raised_by_the_first_call(tiny_pool, twin_path, tmp_path):
     def broken(spec):
         raise InputError("no processor here")
@@ -234,6 +245,7 @@ def test_rays_wrapping_does_not_reach_the_terminal(pool, twin_path, ray_cluster,
         (pool / "out/loss").mkdir()
         (pool / f"out/loss/step={1:08d}").write_text("a file where a folder should be")
         monkeypatch.setattr(account, "parts_done", lambda *args: set())
+        monkeypatch.setattr(account, "drop_damaged", lambda *args: [])
         with pytest.raises(VinnowError) as caught:
             run_features(spec)
     said = str(caught.value)

@@ -116,11 +116,14 @@ def test_scores_follow_the_methods_code(world, written, tmp_path, monkeypatch):
     assert path.stat().st_mtime_ns > made
 
 
-def test_an_unreadable_score_file_is_named(world, written, tmp_path):
-    (tmp_path / "scores").mkdir()
-    (tmp_path / "scores" / "random.parquet").write_bytes(b"PAR1 cut short")
-    with pytest.raises(InputError, match=r"random\.parquet.*Delete it"):
-        select(world.view(written, ()), "random", {}, [3], 0, str(tmp_path))
+def test_a_damaged_score_file_is_made_anew(world, written, tmp_path):
+    view, path = world.view(written, ()), tmp_path / "scores" / "random.parquet"
+    whole = load_scores(view, registry.make("random"), 0, str(tmp_path))
+    sound = path.read_bytes()
+    for damaged in (b"PAR1 cut short", sound[:100] + bytes([sound[100] ^ 4]) + sound[101:]):
+        path.write_bytes(damaged)
+        assert load_scores(view, registry.make("random"), 0, str(tmp_path)).equals(whole)
+        assert path.read_bytes() == sound
 
 
 def broken(picks, how, pool):
