@@ -20,7 +20,9 @@ from ..models.taps.forward import pooled_width
 from ..pool.encode import Encoder
 from ..pool.paths import absolute_root
 from ..pool.reader import Pool
+from ..store.claim import claim
 from ..store.errors import InputError, VinnowError
+from ..store.files import join
 from ..store.keys import FeatureKey
 from .account import damage_notes, open_work, settle
 from .config import ActorResources, CheckpointRef, FeatureConfig, FeatureReport, FeatureSpec
@@ -126,12 +128,22 @@ def run_features(
     Ray is needed, if it is.
 
     Raises:
+        BusyError: another process writes this kind into the output folder.
         KeyMismatchError: the output folder holds features of another pool, model or recipe.
         CheckpointError: some checkpoints could not be loaded; it names them. Parts of all others are written.
         LostRowsError: more than `max_refused` of the rows were refused. All parts are written.
         VinnowError: an actor failed; names a file that has the whole trace.
     """
-    resources = resources or ActorResources()
+    with claim(join(spec.out, spec.config.kind), f"features {spec.config.kind}", r"step=\d+"):
+        return _run(spec, resources or ActorResources(), progress, connect)
+
+
+def _run(
+    spec: FeatureSpec,
+    resources: ActorResources,
+    progress: Progress | None,
+    connect: Callable[[], None] | None,
+) -> FeatureReport:
     start, work, report = time.perf_counter(), open_work(spec), _new_report(spec)
     report.notes += damage_notes(work)
     report.skipped_parts = sum(len(d) for d in work.done.values())

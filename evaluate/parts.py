@@ -6,6 +6,7 @@ table or under `OUT/refused/FOLDER` with a reason.
 
 import json
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import pyarrow as pa
 from ..actors.pool import Stage, stream
 from ..models.check import checked_digest
 from ..pool.reader import Pool
+from ..store.claim import check_out, claim
 from ..store.errors import DamagedError, InputError, KeyMismatchError, MissingRowsError
 from ..store.files import exists, join, list_files, read_json, write_json
 from ..store.refusals import read_refused, refused_parts
@@ -42,14 +44,31 @@ def carry_out(
 
     Raises:
         KeyMismatchError: `out` holds another evaluation; lists what differs.
+        BusyError: another process writes into it.
         MissingRowsError: a row of the pool is in neither table.
         InputError: every row is refused, or more than `max_refused` allows.
     """
     start, (table, report) = time.perf_counter(), names
+    check_out(spec.out, [spec.config.model, spec.config.pool])
     path, saved = join(spec.out, table), finished(spec, report)
     if saved is not None and not TRY_AGAIN & saved.get("reasons", {}).keys():
         return saved | {"path": path}
     Pool(spec.config.pool).check_images(spec.config.image_root)
+    known = "|".join(map(re.escape, (actor.FOLDER, table, report)))
+    with claim(spec.out, f"evaluate {actor.FOLDER}", known):
+        return _carried_out(spec, actor, names, progress, found, start)
+
+
+def _carried_out(
+    spec: EvalSpec,
+    actor: type[AnswerActor],
+    names: tuple[str, str],
+    progress: Progress | None,
+    found: Callable[[pa.Table, EvalSpec], dict[str, Any]],
+    start: float,
+) -> dict[str, Any]:
+    table, report = names
+    path = join(spec.out, table)
     parts, skipped = compute_parts(spec, actor, progress)
     rows, refused = join_parts(spec, actor, parts, table)
     reasons = dict(Counter(refused["reason"].to_pylist()))

@@ -2,6 +2,7 @@
 
 import time
 
+from ..store.claim import claim
 from ..store.manifest import StageRecord
 from ..train.run import TrainReport
 from .config import RunConfig
@@ -15,9 +16,15 @@ def whole_run(config: RunConfig, report: bool = True) -> str | None:
     """Do every stage that is not done; returns the report's path.
 
     Raises:
+        BusyError: another process does this run.
         InputError: the run's folder was made by another config, or an input is missing.
         VinnowError: a trial of the sweep failed; the rest is kept.
     """
+    with claim(config.out, "run", r"run\.json"):
+        return _whole_run(config, report)
+
+
+def _whole_run(config: RunConfig, report: bool) -> str | None:
     begin = time.perf_counter()
     run = start(config)
     ingest_pools(run)

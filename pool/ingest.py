@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
+from ..store.claim import check_out, claim
 from ..store.errors import InputError
 from ..store.files import exists, join, open_fs, read_json, write_json
 from ..store.ids import ids_digest
@@ -65,14 +66,24 @@ def ingest(config: IngestConfig, out: str, progress: Callable[[int], None] | Non
     done. Where too many rows are refused only `refused.parquet` is left.
 
     Raises:
-        InputError: the source cannot be read, the image root is not there, `strict` met a bad row, no row is usable or more
-            than `max_refused` are not, or `out` holds a pool of another source or config.
+        BusyError: another ingest is writing into `out`.
+        InputError: the source cannot be read, or lies in `out`; the image root is not there, `strict` met a bad row, no row
+            is usable or more than `max_refused` are not; `out` holds a pool of another source or config, or what no ingest
+            made.
         VinnowError: a worker process died.
     """
+    check_out(out, [config.source])
     given, config = config, settle(config)
     before = _finished(config, out)
     if before is not None:
         return before
+    with claim(out, "ingest", re.escape(MANIFEST)):
+        return _ingest(given, config, out, progress)
+
+
+def _ingest(
+    given: IngestConfig, config: IngestConfig, out: str, progress: Callable[[int], None] | None
+) -> IngestReport:
     check_given_root(given)
     start, stamp = time.perf_counter(), _identity(config)
     _clear(out)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from .. import __version__
+from ..store.claim import claim
 from ..store.errors import DamagedError, InputError
 from ..store.files import digest, exists, join, reading_parquet, write_parquet
 from ..store.tables import PICKS, SCORES, check_unique, conform, write_rows
@@ -77,6 +78,12 @@ def select(
     selector = registry.make(name, config)
     rows = {str(b): budget_rows(b, len(view.ids)) for b in budgets}
     refuse_repeats(budgets)
+    with claim(join(out, "picks"), "select", r".*\.(parquet|json)"):
+        return _picked(view, selector, rows, seed, out)
+
+
+def _picked(view: View, selector: Selector, rows: dict[str, int], seed: int, out: str) -> dict[str, str]:
+    name = selector.name
     scores = load_scores(view, selector, seed, out)
     paths = {}
     for budget, wanted in rows.items():

@@ -27,6 +27,8 @@ def open_fs(path: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
         InputError: the URI's scheme is unknown to `pyarrow.fs`.
     """
     text = os.fspath(path)
+    if not text.strip():  # it would be the current folder, and a file in it one of the root
+        raise InputError("a path is empty. Was a variable not set?")
     if "://" not in text:
         return pafs.LocalFileSystem(), os.path.abspath(text)
     try:
@@ -36,7 +38,9 @@ def open_fs(path: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
 
 
 def join(root: str | os.PathLike[str], *names: str) -> str:
-    """Join path parts; works for URIs too."""
+    """Join path parts; works for URIs too. An empty root is an `InputError`."""
+    if not os.fspath(root).strip():
+        raise InputError("a path is empty. Was a variable not set?")
     return "/".join([os.fspath(root).rstrip("/"), *names])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 import traceback
 from collections import Counter
@@ -13,6 +14,7 @@ from ..models.check import check_model
 from ..models.folders import ADAPTER, MORES, adapter_base, check_folder
 from ..models.load import load_processor
 from ..pool.images import check_root
+from ..store.claim import check_out, claim
 from ..store.errors import InputError, VinnowError
 from ..store.files import exists, join, read_json, write_json
 from ..store.usage import Usage
@@ -120,15 +122,28 @@ def train(config: TrainConfig, out: str, callbacks: Sequence[Any] = ()) -> Train
     """Train and return the report; `out` must be a folder that all workers reach (a shared one on several nodes).
 
     Raises:
-        InputError: `out` holds another training; model, pool or picks are missing or do not fit each other; no rows.
+        BusyError: another process trains into `out`.
+        InputError: `out` holds another training, what no training made, or a model or pool that is to be read; model, pool
+            or picks are missing or do not fit each other; no rows.
         InputError: more rows than `max_refused` could not be used, or none; found while training.
         VinnowError: the workers failed more often than `max_failures`.
     """
+    check_out(out, _given(config))
     out = os.path.abspath(out)
     if exists(join(out, REPORT)):
         _refuse_other(config, out)
         return TrainReport.read(out)
     _check_inputs(config)
+    with claim(out, "train", re.escape(CONFIG)):
+        return _train(config, out, callbacks)
+
+
+def _given(config: TrainConfig) -> list[str | None]:
+    held = config.validation.pool if config.validation else None
+    return [config.model, config.pool, config.picks, held]
+
+
+def _train(config: TrainConfig, out: str, callbacks: Sequence[Any]) -> TrainReport:
     # before the first step there is nothing to mix with: numbers that did not fit a GPU may be mended
     if exists(join(out, CONFIG)) and exists(join(out, LOG)):
         _refuse_other(config, out)
@@ -146,6 +161,7 @@ def train(config: TrainConfig, out: str, callbacks: Sequence[Any] = ()) -> Train
 
 def refuse_early(config: TrainConfig, out: str) -> None:
     """Refuse what `train` would refuse before its first step: for callers that start Ray themselves. Errors: as there."""
+    check_out(out, _given(config))
     out = os.path.abspath(out)
     if exists(join(out, REPORT)):
         _refuse_other(config, out)

@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from ...store.claim import claim
 from ...store.errors import InputError, VinnowError
 from ...store.tables import REFUSED, read_rows
 from ..config import RunConfig, apply_set, read_yaml, resolve
@@ -28,9 +29,9 @@ def run_demo(out: str, sets: list[str], gpus: str = "auto") -> str:
     for entry in sets:
         apply_set(values, entry)
     data_config = DemoDataConfig.parse(values.pop("data", {}), "data")
-    data = build(os.path.join(out, "data"), data_config)
-    config = demo_config(out, values, data)
-    path = whole_run(config)
+    with claim(out, "run", r"run\.json|data"):
+        data = build(os.path.join(out, "data"), data_config)
+        path = whole_run(demo_config(out, values, data))
     check_damage(out, data)
     console.print(f"report: [bold]{path}[/]")
     return str(path)

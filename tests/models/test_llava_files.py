@@ -64,7 +64,7 @@ def test_files_that_do_not_fit_are_refused(twin_path, tmp_path):
     torch.save({"model.mm_projector.0.weight": torch.zeros(2, 2)}, tmp_path / "small.bin")
     with pytest.raises(
         InputError,
-        match=r"other parts, does not fit.*Missing tensors: linear_1\.bias.*shape: linear_1\.weight \[2, 2\] for",
+        match=r"the projector in .* does not fit.*Missing tensors: linear_1\.bias.*shape: linear_1\.weight \[2, 2\] for",
     ):
         put_projector(load(twin_path).model, tmp_path / "small.bin")
 

@@ -80,7 +80,7 @@ def test_selecting_writes_picks_and_llava_records(tiny_pool, features, tmp_path)
     [
         (["--selector", "random", "--budget", "0"], "picks nothing"),
         (["--selector", "random", "--budget", "61"], "above the pool's 60"),
-        (["--selector", "random", "--budget", "200%"], "above the pool's 60"),
+        (["--selector", "random", "--budget", "200%"], "more than the whole pool"),
         (["--selector", "random", "--budget", "many"], "number of rows or a share"),
         (["--selector", "stratified", "--budget", "5", "--set", "colum=task"], "did you mean 'column'"),
         (["--selector", "less", "--budget", "5"], "--features"),
