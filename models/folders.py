@@ -11,6 +11,8 @@ from typing import Any
 from ..store.errors import InputError
 from ..store.files import read_json
 
+# how every folder is loaded by Hugging Face's classes: from the disk alone, and without running code that it brings
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 ADAPTER, TRAINED, MORES = "adapter_config.json", "trained.json", "mores.json"
 ADAPTER_WEIGHTS, ADAPTER_BIN = "adapter_model.safetensors", "adapter_model.bin"
 # what a LoRA training changed besides its adapters (the projector), by canonical name; LLaVA's own is a .bin

@@ -24,8 +24,8 @@ from .digest import model_digest as model_digest
 from .family.llava import class_of
 from .fit import check_fit, check_library
 from .folders import ADAPTER as ADAPTER
+from .folders import LOCAL, MORES, TRAINED, base_folder, chain, check_folder, marker, refuse_foreign
 from .folders import MOMENTS as MOMENTS
-from .folders import MORES, TRAINED, base_folder, chain, check_folder, marker, refuse_foreign
 from .folders import NON_LORA as NON_LORA
 from .folders import adapter_base as adapter_base
 from .intact import check_files
@@ -147,7 +147,7 @@ def _whole(folder: Path, dtype: str, attn: str, more: dict[str, Any]) -> Any:
             folder,
             dtype=DTYPES[dtype],
             attn_implementation=attn,
-            local_files_only=True,
+            **LOCAL,
             use_safetensors=True,
             output_loading_info=True,
             # they are refused below, by name; its own error names none
@@ -189,7 +189,7 @@ def read_config(folder: Path) -> Any:
         InputError: it cannot be read, or is not a LLaVA's.
     """
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, **LOCAL)
     except Exception as error:  # its fields are checked by classes with errors of their own
         raise InputError(f"{str(folder / 'config.json')!r} cannot be read: {type(error).__name__}: {error}.") from error
     refuse_foreign(folder, config.model_type)

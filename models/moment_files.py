@@ -37,21 +37,34 @@ class Found:
     sizes: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
+def refuse_classes(file: Path) -> list[str]:
+    """Return the classes whose objects a file of `torch.save` carries, all of DeepSpeed's checkpoints, without loading it.
+
+    Raises:
+        InputError: it is no such file, or carries others: loading would run what they say.
+    """
+    check_head(file)
+    if not zipfile.is_zipfile(file):
+        raise InputError(f"{str(file)!r} is no file of torch.save (or a torch before 1.6 wrote it). Save it again.")
+    try:
+        classes = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
+    except Exception as error:  # a pickle of another kind than torch's
+        raise InputError(f"{str(file)!r} cannot be read: {type(error).__name__}: {error}.") from error
+    foreign = [c for c in classes if not (c.startswith("deepspeed.") and c.rsplit(".", 1)[-1] in _DEEPSPEED)]
+    if foreign:
+        raise InputError(
+            f"{str(file)!r} carries objects of {foreign}, which loading would run. Save its tensors and plain values alone."
+        )
+    return classes
+
+
 def torch_file(file: Path) -> dict[str, Any]:
     """Map a file of `torch.save` into memory; of classes, only those of DeepSpeed's checkpoints are let in.
 
     Raises:
         InputError: it is no such file, or carries other classes.
     """
-    check_head(file)
-    if not zipfile.is_zipfile(file):
-        raise InputError(f"{str(file)!r} is no file of torch.save (or a torch before 1.6 wrote it). Save it again.")
-    classes = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
-    foreign = [c for c in classes if not (c.startswith("deepspeed.") and c.rsplit(".", 1)[-1] in _DEEPSPEED)]
-    if foreign:
-        raise InputError(
-            f"{str(file)!r} carries objects of {foreign}, which loading would run. Save its tensors and plain values alone."
-        )
+    classes = refuse_classes(file)
     with torch.serialization.safe_globals(_deepspeed_classes()) if classes else nullcontext():
         values = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     if not isinstance(values, dict):

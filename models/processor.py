@@ -4,7 +4,7 @@ from transformers import AutoTokenizer, LlavaProcessor
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from ..store.errors import InputError
-from .folders import processor_folder, read_object
+from .folders import LOCAL, processor_folder, read_object
 
 _KNOWN = ("patch_size", "vision_feature_select_strategy", "num_additional_image_tokens", "image_token")
 
@@ -19,8 +19,8 @@ def load_processor(path: str) -> LlavaProcessor:
     file = folder / "processor_config.json"
     settings = read_object(file) if file.is_file() else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        images = LlavaImageProcessorPil.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
+        images = LlavaImageProcessorPil.from_pretrained(folder, **LOCAL)
     except Exception as error:  # the tokenizers library raises bare ones on a damaged file
         raise InputError(
             f"{str(folder)!r} has no usable tokenizer or image processor: {type(error).__name__}: {error}."

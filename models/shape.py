@@ -16,6 +16,7 @@ from transformers import AutoConfig, LlavaConfig
 from ..store.errors import InputError
 from ..store.files import read_json
 from .family.connectors import connector_of
+from .folders import LOCAL
 from .load import ADAPTER, adapter_base, check_folder
 from .parts import LORA_TARGETS, asked, part_of
 
@@ -190,7 +191,7 @@ def hidden_size(path: str) -> int:
 
 def _config(folder: Path) -> Any:
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        return AutoConfig.from_pretrained(folder, **LOCAL)
     except (OSError, ValueError) as error:
         raise InputError(f"{str(folder / 'config.json')!r} cannot be read: {error}.") from error
 

@@ -12,7 +12,7 @@ import torch
 
 from ..models.folders import NON_LORA, NON_LORA_NAMES
 from ..models.load import model_digest
-from ..models.moment_files import KINDS
+from ..models.moment_files import KINDS, refuse_classes
 from ..models.moments import MOMENTS, save_moments
 from ..models.mores import mores_of
 from ..models.mores_files import save_mores
@@ -31,7 +31,13 @@ def save_state(engine: Any, folder: str, step: int, rank: int) -> None:
 
 
 def load_state(engine: Any, folder: str) -> int:
-    """Restore weights and optimizer of this rank; return the optimizer steps already done."""
+    """Restore weights and optimizer of this rank; return the optimizer steps already done.
+
+    Raises:
+        InputError: a file carries objects of other classes than DeepSpeed's: DeepSpeed would load, and so run, them.
+    """
+    for file in sorted(Path(folder, STATE).glob("**/*.pt")):
+        refuse_classes(file)
     path, _ = engine.load_checkpoint(folder, tag=STATE)
     if path is None:
         raise RuntimeError(f"DeepSpeed found no state in {folder}")

@@ -22,14 +22,13 @@ from ...pool.encode import count_image_tokens
 from ...store.config import Config
 from ...store.errors import InputError
 from ...store.files import read_json, whole_folder
+from ..folders import LOCAL
 from ..load import ADAPTER, adapter_base, check_folder, load_processor
 from .connectors import ConnectorSpec, make_connector
 from .llava import class_of, feature_width
 from .llms import fitting_template
 from .processor import image_processor, make_processor
 from .towers import RGB, Tower, tower_of
-
-_LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 
 class BuildConfig(Config):
@@ -175,7 +174,7 @@ def _tokenizer(folder: str) -> tuple[Any, list[str]]:
     """Return the language model's tokenizer with `<image>` and a pad token, and which of them are new."""
     _check(folder, "language model")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **_LOCAL)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{folder!r} has no usable tokenizer: {error}.") from error
     if not getattr(tokenizer, "is_fast", False):
@@ -218,7 +217,7 @@ def _loaded(kind: Any, folder: str, dtype: str, towers: bool = False) -> Any:
             dtype=getattr(torch, dtype),
             use_safetensors=True,
             output_loading_info=True,
-            **_LOCAL,
+            **LOCAL,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder!r} cannot be loaded: {type(error).__name__}: {error}.") from error
@@ -233,7 +232,7 @@ def _loaded(kind: Any, folder: str, dtype: str, towers: bool = False) -> Any:
 
 def _read_config(folder: str) -> Any:
     try:
-        return AutoConfig.from_pretrained(folder, **_LOCAL)
+        return AutoConfig.from_pretrained(folder, **LOCAL)
     except (OSError, ValueError) as error:
         raise InputError(f"{folder!r}: its config.json cannot be read: {error}.") from error
 

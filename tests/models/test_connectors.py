@@ -229,7 +229,7 @@ def test_llava_s_files_of_other_stacks(folders, tmp_path, kind):
     put_projector(again, tmp_path / "mm_projector.bin")
     assert torch.equal(logits(again), logits(model))
     for other in ("mlp2x_gelu", "resampler"):
-        with pytest.raises(InputError, match="the projector in .* does not fit its model"):
+        with pytest.raises(InputError, match=r"the projector in .* does not fit its model"):
             put_projector(load(folders[other]).model, tmp_path / "mm_projector.bin")
     with pytest.raises(InputError, match="connector is qformer"):
         write_projector(load(folders["qformer"]).model, tmp_path / "x.bin")

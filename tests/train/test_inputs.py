@@ -1,6 +1,8 @@
 """What a training is refused for before Ray starts, and how it knows its rows again."""
 
 import json
+import os
+import pickle
 import shutil
 from dataclasses import asdict
 
@@ -14,6 +16,7 @@ from vinnow.store.files import read_json, write_json
 from vinnow.store.tables import PICKS, write_rows
 from vinnow.train import memory, stop
 from vinnow.train import run as training
+from vinnow.train.checkpoint import load_state
 from vinnow.train.config import TrainConfig
 from vinnow.train.data import Rows, rows_digest
 from vinnow.train.run import CONFIG, REPORT, TrainReport, train
@@ -171,3 +174,25 @@ def test_lora_on_an_adapter_is_refused_with_its_base(tiny_pool, twin_path, tmp_p
     cfg = config(tiny_pool, str(tmp_path), parts=["lora"], lora={"r": 4, "alpha": 8})
     with pytest.raises(InputError, match=f"is a LoRA adapter already.*{twin_path}.*merge"):
         train(cfg, str(tmp_path / "out"))
+
+
+class Planted:
+    def __reduce__(self):
+        return os.system, ("touch ran",)
+
+
+def test_a_planted_object_in_a_training_s_state_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "state").mkdir()
+    torch.save({"module": torch.ones(2), "lr_scheduler": Planted()}, tmp_path / "state/mp_rank_00_model_states.pt")
+
+    class Engine:
+        def load_checkpoint(self, folder, tag):
+            raise AssertionError("it was loaded")
+
+    with pytest.raises(InputError, match=r"carries objects of \['(os|posix)\.system'\], which loading would run"):
+        load_state(Engine(), str(tmp_path))
+    (tmp_path / "state/mp_rank_00_model_states.pt").write_bytes(pickle.dumps(Planted()))
+    with pytest.raises(InputError, match="is no file of torch"):
+        load_state(Engine(), str(tmp_path))
+    assert not (tmp_path / "ran").exists()
