@@ -24,8 +24,8 @@ class FeatureConfig(Config):
     `embedding`: means of what the model makes of the text, the picture, or both (`pooling`).
 
     `image_root`: where the pool's pictures lie now, if not where ingest found them; `target_image_root`: those of the
-    target pool. `max_refused`: the share of rows that may be refused before that is an error. None of the three changes
-    a number.
+    target pool. `max_refused`: the share of rows that may be refused before that is an error. `max_part_retries`: how often
+    a part may end its actor's process before the run ends and names it. None of the four changes a number.
     """
 
     kind: Literal["gradient", "influence", "trajectory", "loss", "embedding"] = "gradient"
@@ -55,6 +55,7 @@ class FeatureConfig(Config):
     image_root: str | None = None
     target_image_root: str | None = None
     max_refused: float = Field(MAX_REFUSED, ge=0, le=1)
+    max_part_retries: int = Field(3, ge=1)
 
     @model_validator(mode="after")
     def _fits(self) -> "FeatureConfig":

@@ -22,6 +22,7 @@ from ..store.features import FeatureBatch, drop_part, write_part
 from ..store.keys import FeatureKey
 from ..store.quantise import error, row_norms
 from ..store.refusals import write_refused
+from ..store.tries import begin, end
 from .batching import token_batches
 from .config import FeatureSpec
 from .loader import LoadedPart, PartLoader, unpack
@@ -91,6 +92,18 @@ class FeatureActor:
         steps = [s for s in steps if s in self.models]
         if not steps:
             return {"part": name, "rows": 0, "steps": 0, "seconds": 0.0} | _counts() | self._failures()
+        begin(self.spec.out, self.spec.config.kind, name, self.spec.config.max_part_retries, self._rows_of(name))
+        try:
+            return self._computed(name, steps, payload, start)
+        finally:
+            end(self.spec.out, self.spec.config.kind, name)
+
+    def _rows_of(self, name: str) -> str:
+        part = self.loader.parts[name]
+        ids = self.loader.pool.ids()[part.start : part.start + part.rows]
+        return f"rows {part.start} to {part.start + part.rows - 1} of the pool, sample_id {ids[0]} to {ids[-1]}"
+
+    def _computed(self, name: str, steps: list[int], payload: bytes | None, start: float) -> dict[str, Any]:
         part = self.loader.load(name) if payload is None else unpack(payload)
         counts = _counts()
         write_cut(self.spec.out, self.spec.config.kind, name, {e.sample_id: e.cut for e in part.encoded if e.cut})

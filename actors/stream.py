@@ -24,6 +24,7 @@ from ..store.claim import claim
 from ..store.errors import InputError, VinnowError
 from ..store.files import join
 from ..store.keys import FeatureKey
+from ..store.tries import forget
 from .account import damage_notes, open_work, settle
 from .config import ActorResources, CheckpointRef, FeatureConfig, FeatureReport, FeatureSpec
 from .features import FeatureActor
@@ -145,6 +146,7 @@ def _run(
     connect: Callable[[], None] | None,
 ) -> FeatureReport:
     start, work, report = time.perf_counter(), open_work(spec), _new_report(spec)
+    forget(spec.out, spec.config.kind)
     report.notes += damage_notes(work)
     report.skipped_parts = sum(len(d) for d in work.done.values())
     total = len(work.names) * len(spec.keys)
@@ -166,6 +168,7 @@ def _run(
 def run_inline(spec: FeatureSpec) -> FeatureReport:
     """The same without Ray, in this process: for tests and for looking at one part in a debugger."""
     work, report = open_work(spec), _new_report(spec)
+    forget(spec.out, spec.config.kind)
     report.notes += damage_notes(work)
     report.skipped_parts = sum(len(d) for d in work.done.values())
     items = work.items(spec)

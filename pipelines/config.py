@@ -98,7 +98,7 @@ class RunConfig(Config):
 
 
 # fields of a stage that change no number: what may be missing, and where the pictures of a pool that is there lie now
-PLACES = ("max_refused", "image_root", "target_image_root")
+PLACES = ("max_refused", "max_part_retries", "image_root", "target_image_root")
 # rows of a pool that no budget in rows exceeds: whether one fits is seen when the pool is there
 _ANY_POOL = 10**12
 # fields that the run fills in; a recipe that sets one of them would be overruled silently

@@ -214,7 +214,7 @@ def differences(before: Any, now: Any, where: str = "") -> list[str]:
 def _free(where: str) -> bool:
     """Say whether a field changes no result: what `RunConfig.digest` leaves out."""
     section, _, name = where.rpartition(".")
-    return name == "max_refused" or (name in PLACES and section not in POOLS)
+    return name in ("max_refused", "max_part_retries") or (name in PLACES and section not in POOLS)
 
 
 def folder_bytes(folder: str) -> int:

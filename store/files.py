@@ -38,9 +38,7 @@ def open_fs(path: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
 
 
 def join(root: str | os.PathLike[str], *names: str) -> str:
-    """Join path parts; works for URIs too. An empty root is an `InputError`."""
-    if not os.fspath(root).strip():
-        raise InputError("a path is empty. Was a variable not set?")
+    """Join path parts; works for URIs too."""
     return "/".join([os.fspath(root).rstrip("/"), *names])
 
 

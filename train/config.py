@@ -1,6 +1,7 @@
 """What a training is: data, parts, optimizer, DeepSpeed, checkpoints. One source for every number."""
 
 import math
+import os
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -8,6 +9,7 @@ from pydantic import Field, model_validator
 from ..models.adapters import AdapterSpec
 from ..models.mores import MoresSpec
 from ..models.parts import PARTS, LoraSpec
+from ..pool.paths import absolute_root
 from ..pool.shown import Pictures
 from ..pool.templates import TEMPLATES
 from ..store.config import Config
@@ -169,6 +171,15 @@ class TrainConfig(Config):
         """Micro-batches a worker adds up in one optimizer step."""
         return self.global_batch // (self.micro_batch * self.workers)
 
+    def absolute(self) -> "TrainConfig":
+        """Return the config with paths that workers understand, whose folder is another one."""
+        held = self.validation
+        if held is not None:
+            places = {"pool": _absolute(held.pool), "image_root": absolute_root(held.image_root)}
+            held = held.model_copy(update=places)
+        places = {n: _absolute(getattr(self, n)) for n in ("model", "pool", "picks")}
+        return self.model_copy(update=places | {"image_root": absolute_root(self.image_root), "validation": held})
+
     def planned_steps(self, rows: int) -> int:
         """Return the optimizer steps for so many rows."""
         return self.max_steps or math.ceil(self.epochs * math.ceil(rows / self.global_batch))
@@ -185,3 +196,7 @@ class TrainConfig(Config):
         """Return the steps whose proxy checkpoints stand when `done` of all steps are done (without it, all of them)."""
         made = [s for s in self.planned_checkpoints(steps) if done is None or s <= done]
         return made[-self.checkpoint_limit :] if self.checkpoint_limit else made
+
+
+def _absolute(path: str | None) -> str | None:
+    return path if path is None or "://" in path else os.path.abspath(path)

@@ -129,7 +129,7 @@ def train(config: TrainConfig, out: str, callbacks: Sequence[Any] = ()) -> Train
         VinnowError: the workers failed more often than `max_failures`.
     """
     check_out(out, _given(config))
-    out = os.path.abspath(out)
+    out, config = os.path.abspath(out), config.absolute()
     if exists(join(out, REPORT)):
         _refuse_other(config, out)
         return TrainReport.read(out)
@@ -162,7 +162,7 @@ def _train(config: TrainConfig, out: str, callbacks: Sequence[Any]) -> TrainRepo
 def refuse_early(config: TrainConfig, out: str) -> None:
     """Refuse what `train` would refuse before its first step: for callers that start Ray themselves. Errors: as there."""
     check_out(out, _given(config))
-    out = os.path.abspath(out)
+    out, config = os.path.abspath(out), config.absolute()
     if exists(join(out, REPORT)):
         _refuse_other(config, out)
     else:

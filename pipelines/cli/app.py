@@ -17,6 +17,24 @@ cheap query, and a **sweep** fine-tunes and evaluates each choice beside random 
 Start with `vinnow demo` (CPU, minutes), then `vinnow plan RUN.yaml` for your own data.""",
 )
 
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from ... import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    pass
+
+
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Override one config field: a.b=c (repeatable).")]
 Out = Annotated[str, typer.Option(help="Output folder.")]
 RunFile = Annotated[str, typer.Argument(help="The run's YAML, or the name of a recipe of the package.")]

@@ -15,6 +15,7 @@ from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError, VinnowError
 from vinnow.store.features import FeatureSet
 from vinnow.store.refusals import read_refused, refused_ids
+from vinnow.store.tries import PoisonError
 
 LOSS = FeatureConfig(kind="loss", rows_per_part=5)
 
@@ -217,6 +218,27 @@ def test_a_damaged_part_is_computed_anew_and_told(pool, twin_path):
     report = run_inline(spec)
     assert (report.parts, report.notes) == (1, [f"step 1: damaged parts are computed anew: {path.stem}"])
     assert FeatureSet(pool / "out", "loss").load(1).vec.tolist() == before.vec.tolist()
+
+
+def test_a_part_that_kills_its_actor_ends_the_run_by_name(pool, twin_path, monkeypatch):
+    spec = spec_of(pool, twin_path)
+    actor = FeatureActor(spec)
+    name = sorted(actor.loader.parts)[2]
+    part = actor.loader.parts[name]
+
+    def die(*args):
+        raise KeyboardInterrupt  # as far as a process can play it: nothing is cleaned up
+
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "end", lambda *args: None)
+        patch.setattr(actor, "_computed", die)
+        for _ in range(3):
+            with pytest.raises(KeyboardInterrupt):
+                actor.compute(name, [1])
+    said = rf"computed loss of {name} \(rows {part.start} to {part.start + part.rows - 1} of the pool.* died 3 times"
+    with pytest.raises(PoisonError, match=said):
+        actor.compute(name, [1])
+    run_inline(spec)  # a new run counts anew
 
 
 def test_what_a_start_raises_is_raised_by_the_first_call(tiny_pool, twin_path, tmp_path):

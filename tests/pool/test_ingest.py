@@ -174,7 +174,7 @@ def test_killed_and_run_again(tmp_path):
     config, out = IngestConfig(source=str(tmp_path / "r.json")), tmp_path / "pool"
     killed = subprocess.run([sys.executable, "-c", KILLED, config.source, str(out)], capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    assert sorted(p.name for p in out.iterdir()) == ["part-000000.parquet", "part-000001.parquet"]
+    assert sorted(p.name for p in out.glob("[!.]*")) == ["part-000000.parquet", "part-000001.parquet"]
     with pytest.raises(InputError, match="no finished pool"):
         Pool(str(out))
     (out / "part-000007.parquet").write_bytes(b"left by a run over a longer source")
@@ -184,7 +184,9 @@ def test_killed_and_run_again(tmp_path):
     whole = ingest(config, str(tmp_path / "undisturbed"))
     assert report.digest == whole.digest
     parts = [f"part-{i:06d}.parquet" for i in range(3)]
-    assert sorted(p.name for p in out.iterdir()) == sorted(["notes.parquet", "pool.json", "refused.parquet", *parts])
+    assert sorted(p.name for p in out.glob("[!.]*")) == sorted(
+        ["notes.parquet", "pool.json", "refused.parquet", *parts]
+    )
     for name in [*parts, "refused.parquet"]:
         assert (out / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
 

@@ -37,7 +37,7 @@ def test_a_root_that_is_there_but_wrong_is_no_pool_either(config, tmp_path):
     ):
         ingest(wrong, str(out))
     # what to mend is there to read, and nothing that looks like a pool
-    assert [p.name for p in out.iterdir()] == ["refused.parquet"]
+    assert [p.name for p in out.glob("[!.]*")] == ["refused.parquet"]
     assert set(read_rows(out / "refused.parquet", REFUSED)["reason"].to_pylist()) == {"image_missing"}
     with pytest.raises(InputError, match="no finished pool"):
         Pool(str(out))

@@ -1,0 +1,51 @@
+"""How often a part was begun and not ended: one that kills its actor (out of memory, a crash in a library) is named.
+
+`ROOT/tries/KIND/PART.json`, written when an actor begins the part and removed when it ends it, in whichever way; only a
+process that died leaves it behind. Ray starts such an actor, and its task, again without end.
+"""
+
+import os
+from contextlib import suppress
+
+from .errors import VinnowError
+from .files import exists, join, open_fs, read_json, write_json
+
+FOLDER = "tries"
+
+
+class PoisonError(VinnowError):
+    """A part's computation ended its process again and again."""
+
+
+def begin(root: str | os.PathLike[str], kind: str, part: str, most: int, rows: str) -> None:
+    """Note that a part is begun; `rows` says which they are.
+
+    Raises:
+        PoisonError: it was begun `most` times before and never ended.
+    """
+    path = _path(root, kind, part)
+    before = int(read_json(path)["tries"]) if exists(path) else 0
+    if before >= most:
+        raise PoisonError(
+            f"the process that computed {kind} of {part} ({rows}) died {before} times. Was its memory not enough? Give "
+            "it more, or a smaller token_budget; or leave those rows out."
+        )
+    write_json(path, {"tries": before + 1})
+
+
+def end(root: str | os.PathLike[str], kind: str, part: str) -> None:
+    """Note that a part's computation ended, well or with an error of its own."""
+    fs, inner = open_fs(_path(root, kind, part))
+    with suppress(FileNotFoundError):
+        fs.delete_file(inner)
+
+
+def forget(root: str | os.PathLike[str], kind: str) -> None:
+    """Begin to count anew: a run that was stopped from outside left the parts that were under way."""
+    fs, inner = open_fs(join(root, FOLDER, kind))
+    if exists(join(root, FOLDER, kind)):
+        fs.delete_dir(inner)
+
+
+def _path(root: str | os.PathLike[str], kind: str, part: str) -> str:
+    return join(root, FOLDER, kind, f"{part}.json")
