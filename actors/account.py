@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from ..pool.images import load_image
 from ..pool.reader import PartRef, Pool
+from ..pool.records import Record
 from ..store.cut import FOLDER as CUT
 from ..store.cut import count_cut
 from ..store.errors import InputError
@@ -112,14 +113,12 @@ class _Back:
         if not ids:
             return
         with ThreadPoolExecutor(_LOOKERS) as threads:
-            self._seen |= dict(
-                zip(ids, threads.map(self._readable, [r.images for r in self.pool.take(ids)]), strict=True)
-            )
+            self._seen |= dict(zip(ids, threads.map(self._readable, self.pool.take(ids)), strict=True))
 
-    def _readable(self, images: tuple[str, ...]) -> bool:
+    def _readable(self, record: Record) -> bool:
         try:
-            for image in images:
-                load_image(self.root, image)
+            for image in record.images:
+                load_image(self.root, image, seen=record.seen(image))
         except InputError:  # still not
             return False
         return True

@@ -79,7 +79,7 @@ class PartLoader:
                     [],
                     ("no_trained_token", "no answer token carries loss: the gradient is undefined"),
                 )
-            return encoded, [self.encoder.load(self.root, i) for i in encoded.images], ("", "")
+            return encoded, [self.encoder.load(self.root, i, record.seen(i)) for i in encoded.images], ("", "")
         except InputError as error:
             return None, [], (getattr(error, "reason", "not_encodable"), str(error))
 

@@ -149,7 +149,7 @@ class AnswerActor:
         with ThreadPoolExecutor(config.threads) as threads:
 
             def decode(batch: list[int]) -> list[Future[Pictures]]:
-                return [threads.submit(self._pixels, prompts[i]) for i in batch]
+                return [threads.submit(self._pixels, prompts[i], records[i]) for i in batch]
 
             waiting = decode(batches[0]) if batches else []
             for number, batch in enumerate(batches):
@@ -171,8 +171,8 @@ class AnswerActor:
                         answers[i] = answer
         return answers
 
-    def _pixels(self, prompt: Encoded) -> Pictures:
-        return [self.encoder.load(self.root, i) for i in prompt.images]
+    def _pixels(self, prompt: Encoded, record: Record) -> Pictures:
+        return [self.encoder.load(self.root, i, record.seen(i)) for i in prompt.images]
 
     def _set_greedy(self) -> None:
         """Replace what the checkpoint says about sampling: its own settings would be merged into ours."""

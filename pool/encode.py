@@ -142,9 +142,9 @@ class Encoder:
             )
         return Encoded(record.sample_id, ids_T, labels_T, record.images)
 
-    def load(self, root: str | None, image: str) -> np.ndarray[Any, Any]:
-        """Return a picture of an image root as `pixels_u8`; raises what `load_image` does."""
-        return self.pixels_u8(load_image(root, image, pictures=self.pictures))
+    def load(self, root: str | None, image: str, seen: int | None = None) -> np.ndarray[Any, Any]:
+        """Return a picture of an image root as `pixels_u8`; `seen`: `Record.seen`; raises what `load_image` does."""
+        return self.pixels_u8(load_image(root, image, pictures=self.pictures, seen=seen))
 
     def pixels(self, picture: Image.Image) -> np.ndarray[Any, Any]:
         """Return the normalised picture, float32 [3, H, W]."""

@@ -22,10 +22,13 @@ from ..store.files import join, open_fs
 from .archives.folder import find_member, is_known, is_packed, looks_like_archive
 from .archives.members import Read, check_size
 from .checks import ImageError
+from .marks import difference_hash
 from .paths import below_root, near, split_root, why_outside
 from .shown import Pictures, is_deep, show, traits
 
 # PIL warns above this (a 3-byte-pixel picture of 1/4 GiB) and refuses to open above twice as much
+# bits of 64 by which two decoders may differ on one picture; two pictures differ by some 32
+_SAME = 8
 MAX_PIXELS = 89_478_485
 PIL_LIMIT = 2 * MAX_PIXELS
 # what PIL's plugins raised on 16,500 truncated and bit-flipped files of eleven formats; none of them is ours
@@ -72,11 +75,18 @@ class _Root:
 
 
 def load_image(
-    root: str | None, relative: str, max_pixels: int = MAX_PIXELS, glance: bool = False, pictures: Pictures = "white"
+    root: str | None,
+    relative: str,
+    max_pixels: int = MAX_PIXELS,
+    glance: bool = False,
+    pictures: Pictures = "white",
+    seen: int | None = None,
 ) -> Image.Image:
     """Decode a picture to RGB; `root` is a folder or an archive, also as a URI of `pyarrow.fs` (s3://…).
 
     `pictures`: as it shows, on a white or black ground, or as the published code reads it (`shown.py`).
+
+    `seen`: the `difference_hash` of this file when it was looked at (`glance`) before: it must still be that picture.
 
     `glance`: not to show, only to see that it decodes: all of the file is, but a JPEG without its colours (a third
     less time, and the same verdict on each of 30,000 damaged files), and the usual modes are left as they are.
@@ -84,7 +94,7 @@ def load_image(
 
     Raises:
         ImageError: as `resolve`, or image_too_large (read from the header), image_truncated,
-            image_unreadable.
+            image_unreadable, image_changed.
     """
     found = resolve(root, relative)
     try:
@@ -97,6 +107,11 @@ def load_image(
             picture.load()  # decodes all of it, so that a cut one is found
             odd = traits(picture) if glance else ()
             picture.load()  # looking for more frames has gone back to an unread first one
+            if seen is not None and _far(difference_hash(picture), seen):
+                # a JPEG's colours, or transparent parts, may move bits of a flat picture: looked at as it was then
+                again = load_image(root, relative, max_pixels, glance=True)
+                if _far(difference_hash(again), seen):
+                    raise ImageError("image_changed", f"{relative!r} is another picture than at ingest.")
             usual = glance and (picture.mode in _USUAL or is_deep(picture))
             rgb = picture if usual else show(picture, pictures)
             rgb.info[TRAITS_KEY] = odd
@@ -113,6 +128,10 @@ def load_image(
         text = str(error)
         cut = any(w in text.lower() for w in _CUT)
         raise ImageError("image_truncated" if cut else "image_unreadable", f"{relative!r}: {text}") from error
+
+
+def _far(first: int, second: int) -> bool:
+    return (first ^ second).bit_count() > _SAME
 
 
 @lru_cache(1)

@@ -241,4 +241,5 @@ def _record(row: dict[str, Any]) -> Record:
         tuple(row["images"]),
         row["conversations"],
         json.loads(row["extra"]),
+        row["image_hash"],
     )

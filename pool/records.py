@@ -6,7 +6,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Record:
-    """One POOL row. `conversations` alternate human/gpt; `images` are relative to the image root."""
+    """One POOL row. `conversations` alternate human/gpt; `images` are relative to the image root.
+
+    `image_hash`: `difference_hash` of the first picture as ingest saw it; None where it looked at none.
+    """
 
     sample_id: int
     source: str
@@ -14,6 +17,11 @@ class Record:
     images: tuple[str, ...]
     conversations: list[dict[str, str]]
     extra: dict[str, Any] = field(default_factory=dict)
+    image_hash: int | None = None
+
+    def seen(self, image: str) -> int | None:
+        """Return the hash that ingest took of a picture; None where it took none."""
+        return self.image_hash if self.images and image == self.images[0] else None
 
     @property
     def system(self) -> str:

@@ -25,6 +25,7 @@ REASONS = {
     "image_too_large": "the image has more pixels or bytes than allowed",
     "image_truncated": "the image file is cut off",
     "image_unreadable": "the image cannot be decoded",
+    "image_changed": "the image is another one than when the pool was made",
     "no_trained_token": "no answer token carries loss",
     "not_encodable": "the record does not fit the model's length or the template",
     "no_image": "the row has no picture, so there is no attention to one",

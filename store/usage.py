@@ -19,6 +19,7 @@ TRY_AGAIN = frozenset(
         "image_empty",
         "image_truncated",
         "image_unreadable",
+        "image_changed",
         "image_too_large",
         "image_outside_root",
     }

@@ -130,7 +130,7 @@ class Batches:
         made: dict[int, Prepared] = {}
         wanted = [i for i in dict.fromkeys(ids.tolist()) if i not in self._kept]
         records = list(self.rows.pool.take(np.array(wanted, np.uint64))) if wanted else []
-        shown = [[self._threads.submit(self._pixels, i) for i in record.images] for record in records]
+        shown = [[self._threads.submit(self._pixels, i, r.seen(i)) for i in r.images] for r in records]
         for record, futures in zip(records, shown, strict=True):
             try:
                 made[record.sample_id] = (self._encoded(record), [f.result() for f in futures])
@@ -157,8 +157,8 @@ class Batches:
                 sink.write(json.dumps({"sample_id": record.sample_id, "tokens": encoded.cut, "step": self.step}) + "\n")
         return encoded
 
-    def _pixels(self, image: str) -> np.ndarray[Any, Any]:
-        return self.encoder.load(self.root, image)
+    def _pixels(self, image: str, seen: int | None) -> np.ndarray[Any, Any]:
+        return self.encoder.load(self.root, image, seen)
 
     def _refuse(self, sample_id: int, error: EncodeError | ImageError) -> None:
         if sample_id in self.refused:

@@ -69,7 +69,7 @@ def test_an_answer_of_numbers_that_are_not_finite_is_refused(tiny_pool, twin_pat
     row = actor.parts[min(actor.parts)].start
     records = Pool(tiny_pool).take(Pool(tiny_pool).ids()[row : row + 3])
     prompts = [actor.encoder.prompt(r) for r in records]
-    pixels = [actor._pixels(p) for p in prompts]
+    pixels = [actor._pixels(p, r) for p, r in zip(prompts, records, strict=True)]
     plain = actor.answer(prompts, pixels)
 
     def overflow(module, given, logits):

@@ -62,7 +62,7 @@ def rows_of(tiny_pool, n=5):
 
 def asked(actor, records):
     prompts = [actor.prompt(r) for r in records]
-    return prompts, [actor._pixels(p) for p in prompts]
+    return prompts, [actor._pixels(p, r) for p, r in zip(prompts, records, strict=True)]
 
 
 def end_early(actor, records):
