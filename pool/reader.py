@@ -57,6 +57,8 @@ class Pool:
         if not exists(manifest):
             raise InputError(f"no finished pool in {os.fspath(root)!r}. Make one with `vinnow ingest`.")
         facts = read_json(manifest)
+        if not isinstance(facts, dict) or not facts.keys() >= {"digest", "rows", "image_root"}:
+            raise DamagedError(f"{manifest!r} is no pool's: something else was written in its place. {_ANEW}")
         self.root, self.digest, self.rows = os.fspath(root), str(facts["digest"]), int(facts["rows"])
         self.image_root: str | None = facts["image_root"]
         self.facts = facts

@@ -50,17 +50,19 @@ def check_out(out: str, inputs: Iterable[str | None] = ()) -> None:
             )
 
 
-def check_file(path: str) -> None:
-    """See that `path` can be an output file: not empty, and no folder, device or pipe.
+def check_new_file(path: str) -> None:
+    """See that `path` can be a new output file: not empty, and nothing is there that would be overwritten.
 
     Raises:
-        InputError: it is.
+        InputError: something is.
     """
     if not path.strip():
         raise InputError("the output file is an empty path. Was a variable not set?")
     fs, inner = open_fs(path)
     kind = fs.get_file_info(inner).type
-    if kind not in (pafs.FileType.NotFound, pafs.FileType.File):
+    if kind == pafs.FileType.File:
+        raise InputError(f"{path!r} is there already. Delete it, or name another file.")
+    if kind != pafs.FileType.NotFound:
         raise InputError(f"the output {path!r} is there, and is no regular file. Name another one.")
 
 

@@ -95,8 +95,10 @@ def export(
     """
     from ...pool.export import export as work
     from ...pool.reader import Pool
+    from ...store.claim import check_new_file
     from ..picking import ranked_ids
 
+    check_new_file(out)
     reader = Pool(pool)
     if embed_images:
         reader.check_images()

@@ -92,6 +92,8 @@ def export_projector(
     """
     from ...models.llava_files import write_projector
     from ...models.load import load
+    from ...store.claim import check_new_file
 
+    check_new_file(out)
     write_projector(load(model).model, out)
     console.print(out)

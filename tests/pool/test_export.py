@@ -148,4 +148,9 @@ def test_the_command_line_exports_picks_in_rank_order(pool, tmp_path):
     assert done.exit_code == 0, done.output
     expected = [r.conversations for r in pool.take(ids[[1, 2, 0]])]
     assert [r["conversations"] for r in json.loads((tmp_path / "o.json").read_text())] == expected
+    before = (tmp_path / "o.json").read_bytes()
+    with pytest.raises(InputError, match="is there already"):
+        CliRunner().invoke(app, base, catch_exceptions=False)
+    assert (tmp_path / "o.json").read_bytes() == before
+    base[-1] = str(tmp_path / "whole.json")
     assert "30 rows" in CliRunner().invoke(app, base).output

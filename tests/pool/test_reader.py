@@ -9,7 +9,7 @@ from vinnow.pool import export, writer
 from vinnow.pool.export import write_llava_json
 from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.reader import Pool
-from vinnow.store.errors import InputError, MissingRowsError
+from vinnow.store.errors import DamagedError, InputError, MissingRowsError
 
 N = 700
 
@@ -168,3 +168,10 @@ def test_export_is_whole_or_not_at_all(pool, tmp_path, monkeypatch):
 def test_an_empty_choice_is_an_empty_list(pool, tmp_path):
     assert write_llava_json(pool, pool.ids()[:0], str(tmp_path / "none.json")) == 0
     assert json.loads((tmp_path / "none.json").read_text()) == []
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"digest": "x"}'])
+def test_a_manifest_that_is_something_else_is_named(tmp_path, text):
+    (tmp_path / "pool.json").write_text(text)
+    with pytest.raises(DamagedError, match=r"pool\.json' is no pool's"):
+        Pool(str(tmp_path))

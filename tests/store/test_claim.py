@@ -8,7 +8,7 @@ import time
 
 import pytest
 from vinnow.store import claim as claims
-from vinnow.store.claim import LOCK, MARK, BusyError, check_out, claim
+from vinnow.store.claim import LOCK, MARK, BusyError, check_new_file, check_out, claim
 from vinnow.store.errors import InputError
 
 
@@ -43,6 +43,14 @@ def test_what_is_no_folder_is_refused(tmp_path, out):
     with pytest.raises(InputError, match=r"empty path|is no folder"):
         check_out(str(tmp_path / out) if out == "FILE" else out)
     assert (tmp_path / "FILE").read_text() == "x"
+
+
+def test_an_output_file_is_new(tmp_path):
+    (tmp_path / "train.json").write_text("theirs")
+    check_new_file(str(tmp_path / "new.json"))
+    for path in ("", "/dev/full", str(tmp_path), str(tmp_path / "train.json")):
+        with pytest.raises(InputError, match=r"empty path|no regular file|is there already"):
+            check_new_file(path)
 
 
 def test_what_is_read_does_not_lie_in_the_output(tmp_path):
