@@ -20,7 +20,7 @@ from ..models.tiny import build_twin
 from ..pool.ingest import IngestConfig, ingest, pictures_back, usage_of
 from ..pool.reader import Pool
 from ..pool.templates import TEMPLATES
-from ..store.errors import InputError
+from ..store.errors import DamagedError, InputError
 from ..store.files import exists, join, list_files, open_fs, read_json, write_json
 from ..store.manifest import Manifest, StageRecord
 from ..store.usage import Usage
@@ -193,7 +193,13 @@ def pick(run: Run, weights: dict[int, float] | None) -> dict[tuple[str, str, int
     made: dict[tuple[str, str, int], str] = {}
 
     def work(record: StageRecord) -> None:
-        made.update(select_all(run.config, run.out, weights))
+        try:
+            made.update(select_all(run.config, run.out, weights))
+        except DamagedError as error:
+            for config in run.config.features:  # its parts are looked at again, and the damaged ones made anew
+                for out in ("features", "targets"):
+                    run.manifest.undo(f"{out}-{config.kind}")
+            raise DamagedError(f"{error} In a run: run it again.") from error
         record.facts.update(
             rows=Pool(run.folder("pool")).rows, picks={"|".join(map(str, k)): v for k, v in made.items()}
         )

@@ -55,8 +55,9 @@ class Manifest:
 
     def undo(self, name: str) -> None:
         """Forget that a stage is done: it is to be looked at again."""
-        fs, inner = open_fs(self.path(name))
-        fs.delete_file(inner)
+        if exists(self.path(name)):
+            fs, inner = open_fs(self.path(name))
+            fs.delete_file(inner)
 
     @contextmanager
     def stage(self, name: str, inputs: dict[str, Any]) -> Iterator[StageRecord]:

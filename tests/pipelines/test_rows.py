@@ -9,15 +9,17 @@ from pictures import make_records, write_records
 from typer.testing import CliRunner
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_inline
+from vinnow.pipelines import flows
 from vinnow.pipelines.cli.main import app
 from vinnow.pipelines.config import resolve
-from vinnow.pipelines.flows import account, ingest_pools, make_features, start, told
+from vinnow.pipelines.flows import account, ingest_pools, make_features, pick, start, told
 from vinnow.pipelines.plan import make_plan
 from vinnow.pipelines.samples import look
 from vinnow.pipelines.status import status
 from vinnow.pipelines.sweep import refused_lines
 from vinnow.pool.ingest import IngestConfig, ingest
-from vinnow.store.errors import InputError
+from vinnow.store.errors import DamagedError, InputError
+from vinnow.store.features import FeatureSet
 from vinnow.store.manifest import StageRecord
 from vinnow.store.usage import Usage
 
@@ -120,6 +122,26 @@ def test_a_run_takes_its_features_up_again_until_it_has_picked(folder, ray_clust
     run.manifest.undo("select")
     make_features(run, checkpoints)
     assert (reasons(), run.manifest.read("features-loss").facts["used"]) == ({}, 19)
+
+
+def test_damaged_features_are_made_anew_by_the_run_s_next_try(folder, ray_cluster, twin_path, monkeypatch):
+    run = start(run_of(folder, max_refused=0.2))
+    ingest_pools(run)
+    make_features(run, [CheckpointRef(0, twin_path)])
+    (part,) = (folder / "run/features/loss").rglob("part-*.parquet")
+    sound = part.read_bytes()
+    part.write_bytes(sound[:-40])
+
+    def reads(config, out, weights):
+        FeatureSet(f"{out}/features", "loss").load(0)
+        return {}
+
+    monkeypatch.setattr(flows, "select_all", reads)
+    with pytest.raises(DamagedError, match=r"part-.*is damaged.*In a run: run it again"):
+        pick(run, None)
+    make_features(run, [CheckpointRef(0, twin_path)])
+    pick(run, None)
+    assert FeatureSet(folder / "run/features", "loss").load(0).vec.shape == (19, 1)
 
 
 def test_an_account_is_read_as_it_was_written():
