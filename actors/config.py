@@ -6,9 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ..models.projections.config import ProjectionConfig
-from ..models.taps.attention import Reading
-from ..models.taps.forward import Pooling
-from ..models.taps.modes import Mode
+from ..models.specs import Mode, Pooling, Reading
 from ..pool.shown import Pictures
 from ..store.config import Config
 from ..store.keys import FeatureKey, recipe_text

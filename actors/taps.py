@@ -5,8 +5,9 @@ from typing import Any
 import torch
 
 from ..models.moments import load_moments, state_digest
-from ..models.parts import PARTS, canonical, parameters_of, part_of, pick_linears
+from ..models.parts import canonical, parameters_of, part_of, pick_linears
 from ..models.projections.targets import Targets
+from ..models.specs import PARTS
 from ..models.taps.attention import AttentionTap
 from ..models.taps.forward import EmbeddingTap, LossTap
 from ..models.taps.gradients import GradientTap

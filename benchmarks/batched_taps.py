@@ -18,8 +18,9 @@ import transformers
 from vinnow.models.load import load
 from vinnow.models.parts import pick_linears
 from vinnow.models.projections.config import ProjectionConfig
+from vinnow.models.specs import TwinConfig
 from vinnow.models.taps.gradients import GradientTap
-from vinnow.models.tiny import TwinConfig, build_twin
+from vinnow.models.tiny import build_twin
 from vinnow.pool.collate import collate
 from vinnow.pool.encode import Encoded
 from vinnow.pool.templates import TEMPLATES

@@ -26,7 +26,8 @@ from vinnow.actors.stream import make_spec, run_features
 from vinnow.models.load import load_processor
 from vinnow.models.parts import LORA_TARGETS
 from vinnow.models.projections.config import ProjectionConfig
-from vinnow.models.tiny import TwinConfig, build_twin
+from vinnow.models.specs import TwinConfig
+from vinnow.models.tiny import build_twin
 
 
 def write_pool(folder: Path, rows: int) -> str:

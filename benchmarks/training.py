@@ -29,7 +29,8 @@ from _rows import PICTURES, WORDS, ingested, write_pictures, write_random
 from vinnow.actors.cluster import RayConfig, ensure_ray
 from vinnow.models.load import DTYPES, load_processor
 from vinnow.models.parts import LORA_TARGETS
-from vinnow.models.tiny import TwinConfig, build_twin
+from vinnow.models.specs import TwinConfig
+from vinnow.models.tiny import build_twin
 from vinnow.pool.templates import TEMPLATES
 from vinnow.store.errors import VinnowError
 from vinnow.train.config import TrainConfig

@@ -8,85 +8,22 @@ image tokens but the labels beside them: its parameters are in the published cou
 Axes: B rows, T tokens, D the language model's width, M steered tokens of the batch, r the rank.
 """
 
-import re
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 from torch import nn
 
-from ..store.config import Config
 from ..store.errors import InputError
 from .parts import base_of
-
-_POLICY = re.compile(r"f(\d+)\+l(\d+)|uniform(\d+)|ratio(\d*\.?\d+)")
-_RANGE = re.compile(r"(\d*):(\d*)")
-
-
-class MoresSpec(Config):
-    """What is steered, and how; defaults are the shipped run's (r=4, f4+l5, all layers; spec: MoReS §1.3, §1.5).
-
-    `layers`: "all", a list of numbers, or a range "8:16" (the end not included). `positions` among the row's image tokens,
-    counted over all its pictures: "f4+l5" the first 4 and last 5 (all, where there are fewer than 9), "uniform9" nine, from
-    the first one on at a whole distance of (n - 1) // 8, as published, "ratio0.1" a tenth of them, evenly spaced.
-    `share: false`: the lower half of the layers steers the first tokens, the upper half the last ones. `orthogonal: false`
-    uses the D×r parameter itself as R. `dropout` acts on what is added. `start`: "published" (R orthogonal, W and b as in
-    `nn.Linear`) or "identity" (W = Rᵀ, b = 0: no change yet).
-    """
-
-    rank: int = Field(4, ge=1)
-    layers: str | list[int] = "all"
-    positions: str = "f4+l5"
-    share: bool = True
-    orthogonal: bool = True
-    dropout: float = Field(0.05, ge=0, lt=1)
-    start: Literal["published", "identity"] = "published"
-
-    @model_validator(mode="after")
-    def _fits(self) -> "MoresSpec":
-        found = _POLICY.fullmatch(self.positions)
-        if found is None:
-            raise ValueError(f"positions are f4+l5, uniform9 or ratio0.1 (any numbers), not {self.positions!r}")
-        if not any(float(n) for n in found.groups() if n is not None):
-            raise ValueError(f"positions {self.positions!r} steer no token")
-        if found[4] is not None and float(found[4]) > 1:
-            raise ValueError(f"positions {self.positions!r}: a ratio is at most 1")
-        if not self.share and (found[1] is None or not int(found[1]) or not int(found[2])):
-            raise ValueError("share: false divides the layers between first and last tokens: positions must be f4+l5")
-        if isinstance(self.layers, str) and self.layers != "all" and not _RANGE.fullmatch(self.layers):
-            raise ValueError(f"layers are all, a range 8:16 or a list of numbers, not {self.layers!r}")
-        return self
-
-    def chosen_layers(self, count: int) -> list[int]:
-        """Return the steered layers of a decoder with `count` of them, ascending.
-
-        Raises:
-            InputError: a layer that the decoder does not have, one twice, or none at all.
-        """
-        if isinstance(self.layers, list):
-            chosen = sorted(self.layers)
-            if len(set(chosen)) != len(chosen) or any(not 0 <= i < count for i in chosen):
-                raise InputError(f"mores.layers {self.layers}: give each of 0 to {count - 1} at most once.")
-        else:
-            found = _RANGE.fullmatch(self.layers)
-            chosen = list(range(count))[
-                slice(*(int(n) if n else None for n in found.groups())) if found else slice(None)
-            ]
-        if not chosen:
-            raise InputError(f"mores.layers {self.layers!r} names none of the {count} layers.")
-        return chosen
-
-    def parameters(self, layers: int, width: int) -> int:
-        """Return the number of trained elements, L·(2·D·r + r) (spec: MoReS §1.4)."""
-        return len(self.chosen_layers(layers)) * (2 * width * self.rank + self.rank)
+from .specs import POLICY, MoresSpec
 
 
 def steered_BT(image_BT: torch.Tensor, policy: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Return which tokens a policy takes, as two masks [B, T]: the first ones (or all that it takes), and the last ones."""
     rank_BT = image_BT.long().cumsum(1) - 1
     count_B1 = image_BT.long().sum(1, keepdim=True)
-    found = _POLICY.fullmatch(policy)
+    found = POLICY.fullmatch(policy)
     assert found is not None
     if found[1] is not None:
         first, last = int(found[1]), int(found[2])

@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from ..store.errors import InputError
 from ..store.files import write_json
 from .folders import MORES, facts_of
-from .mores import MoresSpec, add_mores, mores_of
+from .mores import add_mores, mores_of
 from .parts import base_of, part_of
+from .specs import MoresSpec
 from .tensors import read_tensors, refuse_misfits, shapes_of
 from .trained import name_base, plain_weights
 

@@ -6,16 +6,14 @@ Names are the in-memory ones of transformers 5 (`model.vision_tower.…`, `model
 
 import re
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
 from torch import nn
 
-from ..store.config import Config
 from ..store.errors import InputError, suggest
 from .family.llms import lora_names
+from .specs import PARTS, LoraSpec
 
-PARTS = ("vision_tower", "projector", "language_model", "lora", "mores")
 _PATTERNS = {
     "vision_tower": re.compile(r"(^|\.)vision_tower\."),
     "projector": re.compile(r"(^|\.)multi_modal_projector\."),
@@ -27,20 +25,6 @@ _PATTERNS = {
 # LLaMA-like decoders'; a regex, not "all-linear": that would reach vision tower and projector in Hugging Face's class
 LORA_TARGETS = r".*language_model\.layers\..*\.(q|k|v|o|gate|up|down)_proj"
 _IN_LAYERS = re.compile(r"(^|\.)language_model\.layers\.")
-
-
-class LoraSpec(Config):
-    """LoRA on the language model's Linear layers; defaults are LLaVA-1.5's (r=128, alpha=256, dropout 0.05).
-
-    `targets`: a regex for whole module names, of Linears in the decoder's layers alone; by default all that the language
-    model's entry names (`family/llms.py`).
-    """
-
-    r: int = Field(128, ge=1)
-    alpha: int = Field(256, ge=1)
-    dropout: float = Field(0.05, ge=0, lt=1)
-    targets: str | None = None
-    init: Literal["zero_b", "gaussian"] = "zero_b"
 
 
 def part_of(name: str) -> str:

@@ -11,53 +11,19 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field, model_validator
 from transformers import CONFIG_MAPPING, LlavaConfig, PreTrainedTokenizerFast
 
 from ..pool.templates import TEMPLATES
-from ..store.config import Config
-from ..store.errors import suggest
-from .family.connectors import ConnectorSpec
 from .family.llava import class_of
 from .family.llms import LLMS
 from .family.processor import image_processor, make_processor
 from .family.towers import TOWERS
+from .specs import TwinConfig
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SPECIALS = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
-
-
-class TwinConfig(Config):
-    """Parts and sizes of the twin. `image` and `patch` in pixels; (image / patch)² image tokens.
-
-    `llm` is a key of `family.llms.LLMS`, `tower` one of `family.towers.TOWERS`.
-    """
-
-    llm: str = "llama"
-    tower: str = "clip"
-    connector: ConnectorSpec = ConnectorSpec()
-    image: int = Field(64, ge=8)
-    patch: int = Field(16, ge=2)
-    vision_hidden: int = 64
-    vision_layers: int = Field(2, ge=1)
-    hidden: int = 64
-    layers: int = Field(2, ge=1)
-    heads: int = 4
-    ffn: int = 128
-    vocab: int = Field(1000, ge=300)
-    max_len: int = 512
-    feature_layer: int = -2
-    init_std: float = Field(0.02, gt=0)
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _known(self) -> "TwinConfig":
-        for name, table in ((self.llm, LLMS), (self.tower, TOWERS)):
-            if name not in table:
-                raise ValueError(f"unknown part {name!r}{suggest(name, table)}")
-        return self
 
 
 def build_twin(out: str, texts: Iterable[str], config: TwinConfig) -> str:

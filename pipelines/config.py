@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from ..actors.cluster import RayConfig
 from ..actors.config import ActorResources, FeatureConfig
 from ..evaluate.config import EvalConfig
-from ..models.tiny import TwinConfig
+from ..models.specs import TwinConfig
 from ..pool.ingest import IngestConfig
 from ..select import registry
 from ..select.run import budget_rows, refuse_repeats
@@ -97,6 +97,8 @@ class RunConfig(Config):
         return digest(json.dumps(kept, sort_keys=True))
 
 
+# the sections that name a data set; each is ingested into the folder of its name
+POOLS = ("pool", "captions", "target", "test")
 # fields of a stage that change no number: what may be missing, and where the pictures of a pool that is there lie now
 PLACES = ("max_refused", "max_part_retries", "image_root", "target_image_root")
 # rows of a pool that no budget in rows exceeds: whether one fits is seen when the pool is there

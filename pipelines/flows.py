@@ -21,17 +21,15 @@ from ..pool.ingest import IngestConfig, ingest, pictures_back, usage_of
 from ..pool.reader import Pool
 from ..pool.templates import TEMPLATES
 from ..store.errors import DamagedError, InputError
-from ..store.files import exists, join, list_files, open_fs, read_json, write_json
+from ..store.files import exists, folder_bytes, join, read_json, write_json
 from ..store.manifest import Manifest, StageRecord
-from ..store.usage import Usage
 from ..train.run import TrainReport, refuse_early, train
-from .config import PLACES, RunConfig, StageSection, train_config
+from .config import PLACES, POOLS, RunConfig, StageSection, train_config
 from .picking import select_all
 from .progress import bar, console
 from .watch import training_bar
 
 _ANEW = "Picks and trainings were made without them: begin again in another `out` to use them."
-POOLS = ("pool", "captions", "target", "test")
 
 
 @dataclass
@@ -68,23 +66,10 @@ class Run:
         done = self.manifest.read(name)
         assert done is not None
         console.print(f"[dim]{'done   ' if changed is None else 'already'}[/] {name:<22} {done.seconds:8.1f} s")
-        usage = told(done)
+        usage = done.usage()
         if usage is not None and (usage.refused or changed is None):
             console.print(f"        {usage.line()}", markup=False, soft_wrap=True)
         return done
-
-
-def account(record: StageRecord, usage: Usage) -> None:
-    """Write into a stage's facts what became of its rows; `told` reads it again."""
-    record.facts.update(
-        used=usage.used, refused=sum(usage.refused.values()), reasons=dict(usage.refused), listed=usage.listed
-    )
-
-
-def told(record: StageRecord) -> Usage | None:
-    """Return what became of a stage's rows; None where it has none, or another vinnow did it."""
-    facts = record.facts
-    return Usage(facts["used"], facts["reasons"], facts["listed"]) if "used" in facts else None
 
 
 def start(config: RunConfig) -> Run:
@@ -165,7 +150,7 @@ def train_stage(run: Run, name: str, section: StageSection, model: str) -> Train
         with training_bar(name, out):
             report = train(config, out)
         record.facts.update(rows=report.rows, loss=report.loss, steps=report.steps)
-        account(record, report.usage)
+        record.account(report.usage)
         record.facts["bytes"] = folder_bytes(out)
 
     run.stage(
@@ -223,15 +208,6 @@ def _free(where: str) -> bool:
     return name in ("max_refused", "max_part_retries") or (name in PLACES and section not in POOLS)
 
 
-def folder_bytes(folder: str) -> int:
-    """Return the size of all files under a folder, in bytes."""
-    sizes = []
-    for path in list_files(folder, recursive=True):
-        fs, inner = open_fs(path)
-        sizes.append(fs.get_file_info(inner).size or 0)
-    return sum(sizes)
-
-
 def _tell(what: str) -> None:
     console.print(f"        {what}", markup=False, soft_wrap=True)
 
@@ -243,7 +219,7 @@ def _ingest_one(run: Run, name: str, config: IngestConfig) -> None:
         with bar(f"ingest {name}", "rows") as tell:
             report = ingest(config, out, progress=lambda rows: tell(rows, 0))
         record.facts["rows"] = report.rows
-        account(record, usage_of(report, out))
+        record.account(usage_of(report, out))
         record.facts["bytes"] = folder_bytes(out)
 
     stage, inputs = f"ingest-{name}", {"config": config.model_dump_json(exclude={"max_refused"})}
@@ -264,7 +240,7 @@ def _features(run: Run, config: FeatureConfig, checkpoints: list[CheckpointRef],
         with bar(f"{out} {config.kind}", "parts") as tell:
             report = run_features(spec, run.config.actors, tell, lambda: ensure_ray(run.config.ray))
         record.facts.update(rows=report.rows, tokens=report.tokens, padded=report.padded)
-        account(record, report.usage)
+        record.account(report.usage)
         for note in report.notes:
             _tell(note)
         record.facts.update(report.extra)

@@ -11,8 +11,9 @@ from ..models.cost import Cost, Sketch, activation_bytes_per_token, elements, fl
 from ..models.load import load_processor
 from ..models.parts import LORA_TARGETS
 from ..models.shape import Shape, UnknownShapeError, read_shape, shape_of
+from ..models.specs import TwinConfig
 from ..models.taps.forward import pooled_width
-from ..models.tiny import SPECIALS, TwinConfig, twin_config
+from ..models.tiny import SPECIALS, twin_config
 from ..pool.encode import Encoder
 from ..store.files import exists, join
 from ..train.config import TrainConfig

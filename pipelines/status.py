@@ -12,10 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..store.errors import InputError
-from ..store.files import exists, join, list_files, open_fs, read_json
+from ..store.files import exists, folder_bytes, join, list_files, open_fs, read_json
 from ..store.manifest import StageRecord
-from .config import RunConfig
-from .flows import POOLS, folder_bytes, told
+from .config import POOLS, RunConfig
 
 State = Literal["done", "under way", "waiting"]
 
@@ -83,7 +82,7 @@ def _one(run_dir: str, name: str, config: RunConfig) -> StageStatus:
     if exists(path):
         done = StageRecord(**read_json(path))
         facts = {k: done.facts.get(k) for k in ("rows", "refused", "bytes")}
-        usage = told(done)
+        usage = done.usage()
         detail = usage.line() if usage is not None and usage.refused else ""
         return StageStatus(name, "done", seconds=done.seconds, detail=detail, **facts)
     kind, _, rest = name.partition("-")

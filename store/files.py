@@ -64,6 +64,15 @@ def list_files(folder: str | os.PathLike[str], suffix: str = "", recursive: bool
     return sorted(f for f in found if f.endswith(suffix) and ".tmp-" not in PurePosixPath(f).name)
 
 
+def folder_bytes(folder: str | os.PathLike[str]) -> int:
+    """Return the size of all files under a folder, in bytes."""
+    sizes = []
+    for path in list_files(folder, recursive=True):
+        fs, inner = open_fs(path)
+        sizes.append(fs.get_file_info(inner).size or 0)
+    return sum(sizes)
+
+
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file so that it appears whole or not at all.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from .files import digest, exists, join, open_fs, read_json, write_json
 from .revision import code_revision
+from .usage import Usage
 
 
 @dataclass
@@ -25,6 +26,16 @@ class StageRecord:
     code: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+
+    def account(self, usage: Usage) -> None:
+        """Put into the facts what became of the stage's rows; `usage` reads it again."""
+        lost = sum(usage.refused.values())
+        self.facts.update(used=usage.used, refused=lost, reasons=dict(usage.refused), listed=usage.listed)
+
+    def usage(self) -> Usage | None:
+        """Return what became of the stage's rows; None where it has none, or another vinnow did it."""
+        facts = self.facts
+        return Usage(facts["used"], facts["reasons"], facts["listed"]) if "used" in facts else None
 
 
 class Manifest:

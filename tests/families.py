@@ -6,7 +6,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedTokenizerFast
 from vinnow.models.family.llava import class_of
 from vinnow.models.family.llms import LLMS
-from vinnow.models.tiny import TwinConfig, text_config, twin_config, vision_config
+from vinnow.models.specs import TwinConfig
+from vinnow.models.tiny import text_config, twin_config, vision_config
 from vinnow.pool.templates import TEMPLATES
 
 TEXTS = ["USER: what color is the square? ASSISTANT: it is red", "<start_of_turn>user what is this"] * 20

@@ -6,7 +6,8 @@ import sys
 import torch
 from batches import make_batch
 from vinnow.models.load import load
-from vinnow.models.parts import LoraSpec, add_lora, canonical, part_of, set_trainable
+from vinnow.models.parts import add_lora, canonical, part_of, set_trainable
+from vinnow.models.specs import LoraSpec
 from vinnow.train.config import TrainConfig
 from vinnow.train.loss import LossModule
 from vinnow.train.optimizer import make_optimizer

@@ -6,9 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ..models.adapters import AdapterSpec
-from ..models.mores import MoresSpec
-from ..models.parts import PARTS, LoraSpec
+from ..models.specs import PARTS, AdapterSpec, LoraSpec, MoresSpec
 from ..pool.paths import absolute_root
 from ..pool.shown import Pictures
 from ..pool.templates import TEMPLATES

@@ -24,7 +24,8 @@ from ...store.errors import InputError
 from ...store.files import read_json, whole_folder
 from ..folders import LOCAL
 from ..load import ADAPTER, adapter_base, check_folder, load_processor
-from .connectors import ConnectorSpec, make_connector
+from ..specs import ConnectorSpec
+from .connectors import make_connector
 from .llava import class_of, feature_width
 from .llms import fitting_template
 from .processor import image_processor, make_processor

@@ -6,66 +6,15 @@ Axes: I pictures, S tower tokens, V tower width, Q queries, W the connector's ow
 S or Q.
 """
 
-import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 from torch import nn
 from torch.nn import functional
 
-from ...store.config import Config
-from ...store.errors import InputError, suggest
-
-DEFAULT = "mlp2x_gelu"
-_MLP = re.compile(r"mlp([1-9])x_gelu")
-# layers and heads where a connector has them (TinyLLaVA: a resampler of 3 layers, a q-former of BERT-base's size)
-_SIZES = {"resampler": (3, 8), "qformer": (12, 12)}
-
-
-class ConnectorSpec(Config):
-    """`kind`: linear, mlp1x_gelu to mlp9x_gelu, identity, resampler or qformer.
-
-    The last two give `queries` tokens a picture (default 128); `width`, `layers` and `heads` are theirs too (768; resampler
-    3 layers of 8 heads, q-former 12 of 12). The others have none of these and give one token a patch.
-    """
-
-    kind: str = DEFAULT
-    queries: int | None = Field(None, ge=1)
-    width: int | None = Field(None, ge=1)
-    layers: int | None = Field(None, ge=1)
-    heads: int | None = Field(None, ge=1)
-
-    @model_validator(mode="after")
-    def _fits(self) -> "ConnectorSpec":
-        if self.kind not in CONNECTORS and not _MLP.fullmatch(self.kind):
-            raise ValueError(f"unknown connector {self.kind!r}{suggest(self.kind, [*CONNECTORS, DEFAULT])}")
-        given = [n for n in ("queries", "width", "layers", "heads") if getattr(self, n) is not None]
-        if given and self.kind not in _SIZES:
-            raise ValueError(f"{self.kind} has no {given[0]}; remove it")
-        if self.kind in _SIZES and self.sizes()[0] % self.sizes()[2]:
-            raise ValueError(f"width {self.sizes()[0]} is no multiple of heads {self.sizes()[2]}")
-        return self
-
-    @property
-    def plain(self) -> bool:
-        """Say whether Hugging Face's own class holds it."""
-        return self.kind == DEFAULT
-
-    def tokens(self, patches: int) -> int:
-        """Return how many tokens a picture of so many tower tokens becomes."""
-        return (self.queries or 128) if self.kind in _SIZES else patches
-
-    def sizes(self) -> tuple[int, int, int]:
-        """Return width, layers and heads as they will be used."""
-        layers, heads = _SIZES[self.kind]
-        return self.width or 768, self.layers or layers, self.heads or heads
-
-    def linears(self) -> int | None:
-        """Return the number of Linears of a stack of them; None for other kinds."""
-        found = _MLP.fullmatch(self.kind)
-        return int(found[1]) if found else (1 if self.kind == "linear" else None)
+from ...store.errors import InputError
+from ..specs import MLP, ConnectorSpec
 
 
 class Stack(nn.Module):
@@ -197,7 +146,7 @@ def make_connector(spec: ConnectorSpec, inputs: int, outputs: int, std: float = 
     Raises:
         InputError: identity between widths that differ.
     """
-    count = _MLP.fullmatch(spec.kind)
+    count = MLP.fullmatch(spec.kind)
     made = Stack(int(count[1]), inputs, outputs) if count else CONNECTORS[spec.kind](spec, inputs, outputs)
     for name, parameter in made.named_parameters():
         if parameter.ndim > 1:

@@ -7,8 +7,6 @@ Any decoder that `AutoModelForCausalLM` knows, that takes `inputs_embeds` and ke
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from ...pool.templates import TEMPLATES
 
 _SEPARATE = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -56,6 +54,8 @@ def llm_of(config: Any) -> Llm:
 
 def lora_names(language_model: Any) -> list[str]:
     """Return the leaf names of the Linears in a decoder's blocks, where adapters go by default."""
+    from torch import nn
+
     there = {n.rsplit(".", 1)[-1] for n, m in language_model.layers.named_modules() if isinstance(m, nn.Linear)}
     known = llm_of(language_model.config).linears
     return [n for n in known if n in there] or sorted(there)

@@ -5,7 +5,7 @@ from typing import Any
 from transformers import LlavaProcessor
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-from .connectors import ConnectorSpec
+from ..specs import ConnectorSpec
 from .towers import RGB, Tower
 
 

@@ -10,7 +10,7 @@ Axes: B samples, L tokens, R text rows after the image, C image columns, W width
 """
 
 import sys
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +18,11 @@ from torch import nn
 
 from ...store.errors import InputError
 from ..load import base_of
+from ..specs import Reading
 from .forward import embed, on_device, run_language_model, wide
 from .published import OFFSETS, Offsets, Sketch, as_released, elementwise, fixed_places
 from .singular import exact, gram, iterated
 
-Reading = Literal["flat", "heads", "xmas"]
 # heads whose scores exist at one time
 HEADS = 8
 

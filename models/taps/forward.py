@@ -4,7 +4,7 @@ Axes: B rows (samples), I images, T tokens, L label positions, H hidden, V vocab
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ from ...store.errors import InputError
 from ..load import base_of
 from ..mores import steer
 from ..projections.sink import sums_dtype
+from ..specs import Pooling
 
-Pooling = Literal["text", "image", "both"]
 # label positions whose logits exist at one time: 2 GB of float32 at 32,000 words
 CHUNK = 16_384
 

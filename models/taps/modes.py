@@ -11,8 +11,7 @@ import torch
 
 from ...store.errors import InputError
 from ..moments import Moments
-
-Mode = Literal["sgd", "sign", "less_adam", "adam"]
+from ..specs import Mode
 
 # LESS's constants, whatever the checkpoint's optimizer used
 LESS_BETAS, LESS_EPS = (0.9, 0.999), 1e-8

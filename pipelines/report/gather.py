@@ -18,13 +18,13 @@ from ...store.features import FeatureSet, exists_any, match_rows
 from ...store.files import exists, join, list_files, open_fs, read_json
 from ...store.manifest import StageRecord
 from ...store.tables import EVALS, PICKS, REFUSED, SCORES, read_rows
+from ..config import POOLS
 from .composition import compose
 from .data import Gallery, Picked, ReportData, Shown, Similarity, Stage, Trajectories, Trial
 
 Array = np.ndarray[Any, Any]
 CARDS = 8
 ORDER = ("ingest", "twin", "warmup", "proxy", "features", "targets", "select", "sweep")
-POOLS = ("pool", "captions", "target", "test")
 
 
 def gather(run_dir: str, title: str = "vinnow") -> ReportData:

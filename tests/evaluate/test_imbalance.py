@@ -15,8 +15,9 @@ from vinnow.evaluate.imbalance import ImbalanceActor, curve_of, generated, measu
 from vinnow.evaluate.parts import join_parts, make_spec
 from vinnow.evaluate.statistics import mean_intervals, paired_bootstrap
 from vinnow.models.load import load
-from vinnow.models.mores import MoresSpec, add_mores
-from vinnow.models.parts import LoraSpec, add_lora, base_of
+from vinnow.models.mores import add_mores
+from vinnow.models.parts import add_lora, base_of
+from vinnow.models.specs import LoraSpec, MoresSpec
 from vinnow.models.taps.modality import ModalityTap
 from vinnow.pool.encode import IGNORE
 from vinnow.pool.images import load_image

@@ -11,13 +11,13 @@ import pytest
 import torch
 from batches import make_batch
 from safetensors.torch import load_file, save_file
-from vinnow.models.adapters import METHODS
 from vinnow.models.check import check_model
 from vinnow.models.llava_files import put_projector, write_projector
 from vinnow.models.load import load, model_digest
 from vinnow.models.merge import merge
 from vinnow.models.moments import load_moments, save_moments
-from vinnow.models.parts import LoraSpec, add_lora, base_of, canonical
+from vinnow.models.parts import add_lora, base_of, canonical
+from vinnow.models.specs import METHODS, LoraSpec
 from vinnow.store.errors import InputError
 
 HOW = ("extra", "missing", "half", "shape", "empty", "nothing", "pointer", "cut")
@@ -229,7 +229,8 @@ def test_what_old_files_hold_besides_is_legal(twin_path, tmp_path):
 
 
 def test_tied_weights_are_legal_absences(tmp_path):
-    from vinnow.models.tiny import TwinConfig, build_twin
+    from vinnow.models.specs import TwinConfig
+    from vinnow.models.tiny import build_twin
 
     twin = build_twin(str(tmp_path / "tied"), ["USER: what is this? ASSISTANT: red"] * 9, TwinConfig(llm="gemma"))
     assert not any("lm_head" in n for n in load_file(f"{twin}/model.safetensors"))

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from batches import make_batch
-from vinnow.models.adapters import METHODS, AdapterSpec, add_adapter, target_regex
+from vinnow.models.adapters import add_adapter, target_regex
 from vinnow.models.load import load
 from vinnow.models.parts import canonical, part_of, pick_linears, set_trainable
 from vinnow.models.shape import read_shape
+from vinnow.models.specs import METHODS, AdapterSpec
 from vinnow.store.errors import InputError
 from vinnow.train.checkpoint import _write_adapter
 from vinnow.train.loss import LossModule

@@ -14,15 +14,16 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from vinnow.evaluate.answers import AnswerActor
 from vinnow.evaluate.config import EvalConfig
 from vinnow.evaluate.run import make_spec
-from vinnow.models.adapters import AdapterSpec, add_adapter
-from vinnow.models.family.connectors import ConnectorSpec, make_connector
+from vinnow.models.adapters import add_adapter
+from vinnow.models.family.connectors import make_connector
 from vinnow.models.llava_files import put_projector, write_projector
 from vinnow.models.load import load, load_processor, model_digest
 from vinnow.models.merge import merge
-from vinnow.models.mores import MoresSpec, add_mores
+from vinnow.models.mores import add_mores
 from vinnow.models.mores_files import save_mores
 from vinnow.models.parts import part_of, set_trainable
 from vinnow.models.projections.config import ProjectionConfig
+from vinnow.models.specs import AdapterSpec, ConnectorSpec, MoresSpec
 from vinnow.models.taps.forward import EmbeddingTap
 from vinnow.models.taps.gradients import GradientTap
 from vinnow.models.tiny import build_twin

@@ -19,19 +19,20 @@ from transformers import (
     LlavaForConditionalGeneration,
     MambaConfig,
 )
-from vinnow.models.adapters import AdapterSpec, add_adapter
+from vinnow.models.adapters import add_adapter
 from vinnow.models.family.build import BuildConfig, build, default_template
 from vinnow.models.family.llava import class_of
 from vinnow.models.family.llms import LLMS, OTHER, fitting_template, llm_of
 from vinnow.models.family.towers import TOWERS
 from vinnow.models.load import load
-from vinnow.models.parts import LoraSpec, add_lora, part_of, pick_linears
+from vinnow.models.parts import add_lora, part_of, pick_linears
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.models.shape import DECODERS, UnknownShapeError, shape_of
+from vinnow.models.specs import AdapterSpec, LoraSpec, TwinConfig
 from vinnow.models.taps.attention import AttentionTap
 from vinnow.models.taps.forward import last_hidden, on_device, sample_losses
 from vinnow.models.taps.gradients import GradientTap
-from vinnow.models.tiny import TwinConfig, twin_config
+from vinnow.models.tiny import twin_config
 from vinnow.pipelines.cli import main as cli
 from vinnow.pipelines.prices import twin_shape
 from vinnow.pool.encode import Encoder, count_image_tokens

@@ -6,9 +6,10 @@ import torch
 from batches import LENGTHS, make_batch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from vinnow.models.load import load
-from vinnow.models.parts import LoraSpec, add_lora, canonical, part_of, pick_linears, set_trainable
+from vinnow.models.parts import add_lora, canonical, part_of, pick_linears, set_trainable
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.models.projections.signs import rademacher_signs
+from vinnow.models.specs import LoraSpec
 from vinnow.models.taps.forward import LossTap, last_hidden, on_device, sample_losses
 from vinnow.models.taps.gradients import GradientTap
 from vinnow.store.errors import InputError

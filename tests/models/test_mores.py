@@ -9,13 +9,14 @@ from batches import make_batch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, LlamaConfig, LlavaConfig
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
-from vinnow.models.adapters import AdapterSpec, add_adapter
+from vinnow.models.adapters import add_adapter
 from vinnow.models.folders import MORES
 from vinnow.models.load import NON_LORA, load, load_processor, model_digest
-from vinnow.models.mores import MoresSpec, add_mores, steer, steered_BT
+from vinnow.models.mores import add_mores, steer, steered_BT
 from vinnow.models.mores_files import WEIGHTS, save_mores
 from vinnow.models.parts import part_of, set_trainable
 from vinnow.models.shape import shape_of
+from vinnow.models.specs import AdapterSpec, MoresSpec
 from vinnow.models.taps.attention import AttentionTap
 from vinnow.models.taps.forward import LossTap
 from vinnow.models.taps.gradients import GradientTap

@@ -9,8 +9,9 @@ import torch
 from batches import make_batch
 from torch import nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-from vinnow.models.parts import LoraSpec, add_lora
+from vinnow.models.parts import add_lora
 from vinnow.models.projections.config import ProjectionConfig
+from vinnow.models.specs import LoraSpec
 from vinnow.models.taps.attention import AttentionTap
 from vinnow.models.taps.forward import EmbeddingTap, LossTap
 from vinnow.models.taps.gradients import GradientTap

@@ -14,7 +14,8 @@ from vinnow.models.llava_files import write_projector
 from vinnow.models.load import load
 from vinnow.models.merge import merge
 from vinnow.models.moments import load_moments, save_moments
-from vinnow.models.parts import LoraSpec, add_lora, canonical
+from vinnow.models.parts import add_lora, canonical
+from vinnow.models.specs import LoraSpec
 from vinnow.store.errors import InputError
 
 

@@ -6,7 +6,8 @@ from itertools import pairwise
 import pytest
 from pictures import make_records, write_records
 from vinnow.actors.config import FeatureConfig
-from vinnow.models.tiny import TwinConfig, build_twin
+from vinnow.models.specs import TwinConfig
+from vinnow.models.tiny import build_twin
 from vinnow.pipelines.config import resolve
 from vinnow.pipelines.plan import make_plan, print_plan
 from vinnow.pipelines.prices import Prices

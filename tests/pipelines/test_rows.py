@@ -12,7 +12,7 @@ from vinnow.actors.stream import make_spec, run_inline
 from vinnow.pipelines import flows
 from vinnow.pipelines.cli.main import app
 from vinnow.pipelines.config import resolve
-from vinnow.pipelines.flows import account, ingest_pools, make_features, pick, start, told
+from vinnow.pipelines.flows import ingest_pools, make_features, pick, start
 from vinnow.pipelines.plan import make_plan
 from vinnow.pipelines.samples import look
 from vinnow.pipelines.status import status
@@ -146,10 +146,10 @@ def test_damaged_features_are_made_anew_by_the_run_s_next_try(folder, ray_cluste
 
 def test_an_account_is_read_as_it_was_written():
     record = StageRecord("proxy", "", {})
-    assert told(record) is None
+    assert record.usage() is None
     usage = Usage(380, {"image_missing": 20}, "OUT/refused-rank*.jsonl")
-    account(record, usage)
-    assert told(record) == usage
+    record.account(usage)
+    assert record.usage() == usage
     assert record.facts["refused"] == 20
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pictures import make_records, write_records
 from vinnow.models.load import load
-from vinnow.models.parts import LoraSpec
+from vinnow.models.specs import LoraSpec
 from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-from vinnow.models.mores import MoresSpec
-from vinnow.models.parts import LoraSpec
+from vinnow.models.specs import LoraSpec, MoresSpec
 from vinnow.pipelines.config import apply_set, read_yaml
 from vinnow.store.errors import InputError
 from vinnow.train import config as module
