@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...evaluate.metrics import Majority
+from ...select.protocol import ScoreMeans
 
 Array = np.ndarray[Any, Any]
 RANDOM, FULL = "random", "full"
@@ -89,12 +90,18 @@ class Shown:
 
 @dataclass(frozen=True)
 class Gallery:
-    """What a selector took first and what it passed over last, at one budget."""
+    """What a selector took first and what it passed over last, at one budget.
+
+    `means`: how its scores are to be read; "worth" has `picked` by score, the best first, the others as they were picked.
+    `text_left_out`: of a pool with rows of both kinds, those with a picture are shown.
+    """
 
     selector: str
     budget: str
     picked: list[Shown]
     passed: list[Shown]
+    means: ScoreMeans = "order"
+    text_left_out: bool = False
 
 
 @dataclass(frozen=True)

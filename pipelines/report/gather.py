@@ -13,6 +13,7 @@ import pyarrow.fs as pafs
 from ...evaluate.metrics import majority_baseline
 from ...pool.reader import Pool
 from ...select import registry
+from ...select.protocol import ScoreMeans
 from ...select.view import feature_kinds
 from ...store.features import FeatureSet, exists_any, match_rows
 from ...store.files import exists, join, list_files, open_fs, read_json
@@ -59,7 +60,8 @@ def _add_selector(run_dir: str, data: ReportData, pool: Pool, selector: str, pic
     if not paths:
         return
     scores = read_rows(paths[0], SCORES)
-    needs = registry.make(selector, _selector_config(run_dir, selector)).needs
+    method = registry.make(selector, _selector_config(run_dir, selector))
+    needs = method.needs
     if "trajectory" in needs:
         data.trajectories = _trajectories(run_dir, pool, scores, picks)
     elif feature_kinds(needs):
@@ -71,7 +73,7 @@ def _add_selector(run_dir: str, data: ReportData, pool: Pool, selector: str, pic
         }
         data.similarity.append(Similarity(selector, best, lowest))
     budget = next(iter(picks))
-    data.galleries.append(_gallery(pool, selector, budget, picks[budget], scores))
+    data.galleries.append(gallery_of(pool, (selector, budget), picks[budget], scores, registry.score_means(method)))
 
 
 def _selector_config(run_dir: str, selector: str) -> dict[str, Any]:
@@ -86,11 +88,15 @@ def _best(scores: pa.Table) -> tuple[Array, Array]:
     return best["sample_id"].to_numpy(), best["score_max"].to_numpy()
 
 
-def _gallery(pool: Pool, selector: str, budget: str, picks: pa.Table, scores: pa.Table) -> Gallery:
-    """Return the best taken and the worst passed over; rows with a picture where there are any."""
+def gallery_of(pool: Pool, choice: tuple[str, str], picks: pa.Table, scores: pa.Table, means: ScoreMeans) -> Gallery:
+    """Return the first taken and the worst passed over of a (selector, budget); rows with a picture where there are any."""
     taken = picks.sort_by("rank")
     seen = pool.ids()[pool.has_image()]
     first_ids, first_score = taken["sample_id"].to_numpy(), taken["score"].to_numpy()
+    if means == "worth":
+        # equal scores stay as the method ranked them: by id, or by what settled a vote
+        order = np.argsort(-first_score, kind="stable")
+        first_ids, first_score = first_ids[order], first_score[order]
     ids, score = _best(scores)
     ids, score = (x[~np.isin(ids, first_ids)] for x in (ids, score))
     last = np.lexsort((ids, score))
@@ -99,7 +105,7 @@ def _gallery(pool: Pool, selector: str, budget: str, picks: pa.Table, scores: pa
         pictured = np.isin(row_ids, seen)
         keep = np.flatnonzero(pictured if pictured.any() else ~pictured)[:CARDS]
         shown.append(_shown(pool, row_ids[keep], row_scores[keep]))
-    return Gallery(selector, budget, shown[0], shown[1])
+    return Gallery(*choice, shown[0], shown[1], means, text_left_out=0 < len(seen) < pool.rows)
 
 
 def _shown(pool: Pool, ids: Array, scores: Array) -> list[Shown]:

@@ -13,15 +13,16 @@ SIDE = 112
 TURNS, LETTERS = 3, 160
 
 
-def card(record: Shown) -> Html:
-    """Return one record as a list item."""
+def card(record: Shown, scored: bool = True) -> Html:
+    """Return one record as a list item; `scored` says whether its score tells anything."""
     turns = []
     for question, answer in zip(record.turns[: 2 * TURNS : 2], record.turns[1 : 2 * TURNS : 2]):
         turns.append(tag("dt", _cut(question["value"].replace("<image>", "").strip())))
         turns.append(tag("dd", _cut(answer["value"])))
     if len(record.turns) > 2 * TURNS:
         turns.append(tag("dd", f"… and {len(record.turns) // 2 - TURNS} more"))
-    facts = tag("p", tag("b", record.task), f" · score {record.score:.4g}", class_="facts")
+    score = f" · score {record.score:.4g}" if scored else ""
+    facts = tag("p", tag("b", record.task), score, class_="facts")
     return tag("li", thumbnail(record), tag("div", facts, tag("dl", *turns)), class_="card")
 
 

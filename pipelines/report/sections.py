@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ...select.protocol import ScoreMeans
 from .composition import composition_section
 from .data import FULL, RANDOM, Gallery, ReportData, Trajectories
 from .headline import Row, findings, percent, signed
@@ -14,6 +15,12 @@ from .svg import COLORS, Frame, Point, Series, bar_chart, histogram, line_chart,
 
 BINS, CLUSTERS, REFUSED_ROWS, SOURCES = 60, 12, 40, 6
 GREY = COLORS - 1
+# how a gallery's two lists may be called, by what the selector's scores say
+TITLES: dict[ScoreMeans, tuple[str, str]] = {
+    "worth": ("Taken, best first", "Passed over, lowest score first"),
+    "order": ("Taken, in the order of picking", "Passed over, lowest score first"),
+    "chance": ("Taken (a sample, as drawn)", "Passed over (a sample, as drawn)"),
+}
 
 
 def colors(names: list[str]) -> dict[str, int]:
@@ -272,12 +279,14 @@ def _accuracy_point(row: Row, budgets: list[str]) -> Point:
 
 def _gallery(one: Gallery) -> Html:
     parts: list[Html] = [tag("h3", f"{one.selector} at {one.budget}")]
-    for title, records in (
-        ("Taken, best first", one.picked),
-        ("Passed over, lowest score first", one.passed),
-    ):
-        cards = tag("ul", *(card(r) for r in records), class_="cards") if records else tag("p", "None.")
-        parts += [tag("h4", title), cards]
+    for title, records in zip(TITLES[one.means], (one.picked, one.passed), strict=True):
+        if records:
+            cards = (card(r, scored=one.means != "chance") for r in records)
+            parts += [tag("h4", title), tag("ul", *cards, class_="cards")]
+    if one.text_left_out:
+        parts.insert(1, tag("p", "Of rows with a picture; text-only ones are not shown.", class_="note"))
+    if not one.passed:
+        parts.append(absent("No row was passed over."))
     return tag("article", *parts)
 
 
