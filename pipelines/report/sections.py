@@ -11,10 +11,12 @@ from .data import FULL, RANDOM, Gallery, ReportData, Trajectories
 from .headline import Row, findings, percent, signed
 from .markup import Html, esc, figure, join, table, tag
 from .pictures import card
-from .svg import COLORS, Frame, Point, Series, bar_chart, histogram, line_chart, mini_line
+from .svg import COLORS, Frame, Point, Series, bar_chart, fit, histogram, line_chart, mini_line
 
 BINS, CLUSTERS, REFUSED_ROWS, SOURCES = 60, 12, 40, 6
 GREY = COLORS - 1
+# units for the names of reference lines, beside the plot
+NAMES = 140.0
 # how a gallery's two lists may be called, by what the selector's scores say
 TITLES: dict[ScoreMeans, tuple[str, str]] = {
     "worth": ("Taken, best first", "Passed over, lowest score first"),
@@ -101,7 +103,10 @@ def accuracy_section(data: ReportData, rows: list[Row]) -> Html | None:
         for name in names
     ]
     lines = [
-        (f"{r.name.replace(FULL, 'whole pool', 1)} {percent(r.accuracy.estimate)}", 100 * r.accuracy.estimate)
+        (
+            f"{fit(r.name.replace(FULL, 'whole pool', 1), NAMES)} {percent(r.accuracy.estimate)}",
+            100 * r.accuracy.estimate,
+        )
         for r in rows
         if r.selector == FULL
     ]
@@ -112,10 +117,11 @@ def accuracy_section(data: ReportData, rows: list[Row]) -> Html | None:
     frame = Frame(
         "Accuracy by budget",
         "; ".join(f"{r.name} {r.budget}: {percent(r.accuracy.estimate)} %" for r in chosen),
-        "budget · accuracy in %",
+        "budget (share of the pool, or rows)",
+        "accuracy (% of the questions)",
         max(0.0, min(heights) - pad),
         min(100.0, max(heights) + pad),
-        right=172.0,
+        right=NAMES + 50.0,
     )
     labels = [f"{b} ({next(r.rows for r in chosen if r.budget == b):,} rows)" for b in budgets]
     caption = "Whiskers: 95 % interval of each accuracy."
@@ -145,7 +151,8 @@ def picked_section(data: ReportData, rows: list[Row]) -> Html | None:
             lines.append([name, f"{total:,}", *(f"{v:.1f}" for v in values)])
         top = max(p.y for s in series for p in s.points)
         words = "; ".join(f"{line[0]}: " + ", ".join(f"{t} {v} %" for t, v in zip(tasks, line[2:])) for line in lines)
-        frame = Frame(f"Picks by task at {budget}", words, "task · share of the rows in %", 0.0, top * 1.05 or 1.0)
+        axes = ("task (name)", "share of the rows (%)")
+        frame = Frame(f"Picks by task at {budget}", words, *axes, 0.0, top * 1.05 or 1.0)
         parts.append(figure(bar_chart(frame, tasks, series), f"Share of each task among the rows taken at {budget}."))
         numeric = set(range(1, len(tasks) + 2))
         parts.append(table(f"Share of each task in % at {budget}", ["selector", "rows", *tasks], lines, numeric))
@@ -159,14 +166,17 @@ def trajectories_section(data: ReportData, rows: list[Row]) -> Html | None:
         return None
     order = np.argsort(-found.sizes, kind="stable")[:CLUSTERS]
     span = (float(found.low_CT[order].min()), float(found.high_CT[order].max()))
-    ends = (f"step {found.steps[0]}", f"step {found.steps[-1]}")
+    ends = (f"{found.steps[0]:,}", f"{found.steps[-1]:,}")
+    axes = ("training of the proxy (steps)", "sum of singular values (no unit)")
     charts = []
     for c in order:
         title = f"cluster {c}: {int(found.sizes[c]):,} rows"
         lines = [row.astype(float).tolist() for row in (found.median_CT[c], found.low_CT[c], found.high_CT[c])]
         taken = ", ".join(f"{b}: {int(counts[c])}" for b, counts in found.picked.items())
         caption = tag("figcaption", f"taken {taken}") if taken else ""
-        charts.append(tag("figure", mini_line(title, lines[0], (lines[1], lines[2]), span, ends), caption))
+        words = "median by checkpoint: " + ", ".join(f"{v:.4g}" for v in lines[0])
+        frame = Frame(title, words, *axes, *span)
+        charts.append(tag("figure", mini_line(frame, lines[0], (lines[1], lines[2]), ends), caption))
     note = (
         "Sum of the largest singular values of a record's cross-modal attention by checkpoint of the proxy: "
         f"median and quartiles of the {len(order)} largest of {len(found.sizes)} clusters, on one scale "
@@ -184,7 +194,8 @@ def _sizes(sizes: np.ndarray[Any, Any]) -> Html:
     words = (
         f"{len(filled):,} clusters of {filled.min():,} to {filled.max():,} rows, median {middle:,.0f}; {empty:,} empty"
     )
-    frame = Frame("Cluster sizes", words, "rows in a cluster · clusters", 0.0, float(counts.max()) * 1.3)
+    axes = ("size of a cluster (rows)", "clusters (number)")
+    frame = Frame("Cluster sizes", words, *axes, 0.0, float(counts.max()) * 1.3)
     picture = histogram(frame, edges.tolist(), counts.tolist(), [(f"median {middle:,.0f}", middle)])
     return figure(picture, f"Cluster sizes: {words}.")
 
@@ -219,7 +230,8 @@ def similarity_section(data: ReportData, rows: list[Row]) -> Html | None:
         frame = Frame(
             f"Scores of {one.selector}",
             words,
-            f"score of {one.selector} · rows",
+            "score (no unit)",
+            "pool (rows)",
             0.0,
             float(counts.max()) * 1.3,
         )
