@@ -9,7 +9,8 @@ from ...pool.images import ImageError, load_image
 from .data import Shown
 from .markup import Html, esc, tag
 
-SIDE = 112
+# pixels of the longer side: of what is embedded at most, of what is shown always
+SIDE = 192
 TURNS, LETTERS = 3, 160
 
 
@@ -27,7 +28,7 @@ def card(record: Shown, scored: bool = True) -> Html:
 
 
 def thumbnail(record: Shown) -> Html:
-    """Return a small picture as a data URI; a text-only or lost one is said in words."""
+    """Return a picture, large enough to see, as a data URI; a text-only or lost one is said in words."""
     if record.image is None:
         return tag("span", "text only", class_="nopic")
     try:
@@ -37,7 +38,8 @@ def thumbnail(record: Shown) -> Html:
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     # drawn shapes compress far better as PNG, photographs as JPEG: take the smaller one
     uri = min((_encode(picture, kind) for kind in ("png", "jpeg")), key=len)
-    return tag("img", src=uri, alt=f"picture {record.image}", width=picture.width, height=picture.height)
+    width, height = (max(1, round(side * SIDE / max(picture.size))) for side in picture.size)
+    return tag("img", src=uri, alt=f"picture {record.image}", width=width, height=height)
 
 
 def _encode(picture: Image.Image, kind: str) -> str:
