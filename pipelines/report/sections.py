@@ -9,7 +9,7 @@ from ...select.protocol import ScoreMeans
 from .composition import composition_section
 from .data import FULL, RANDOM, Gallery, ReportData, Trajectories
 from .headline import Row, findings, percent, signed
-from .markup import Html, esc, figure, join, table, tag
+from .markup import Html, figure, join, table, tag
 from .pictures import card
 from .svg import COLORS, Frame, Point, Series, bar_chart, fit, histogram, line_chart, mini_line
 
@@ -81,10 +81,10 @@ def headline_section(data: ReportData, rows: list[Row]) -> Html | None:
         f"signs). {compared} comparisons, each at 95 %: by chance alone one in twenty would stand out. The intervals "
         "speak of other questions of this kind; what another training seed changes takes several seeds to see."
     )
-    said = tag("ul", *(tag("li", s) for s in findings(rows, data)), class_="findings")
+    said = [tag("li", s) for s in findings(rows, data)]
     return join(
         [
-            said,
+            tag("ul", *said, class_="findings") if said else "",
             table("Every choice, and what it reached", head, lines, numeric),
             tag("p", note, class_="note"),
         ]
@@ -298,13 +298,8 @@ def _gallery(one: Gallery) -> Html:
     if one.text_left_out:
         parts.insert(1, tag("p", "Of rows with a picture; text-only ones are not shown.", class_="note"))
     if not one.passed:
-        parts.append(absent("No row was passed over."))
+        parts.append(tag("p", "No row was passed over.", class_="absent"))
     return tag("article", *parts)
-
-
-def absent(why: str) -> Html:
-    """Say why a section is empty."""
-    return tag("p", esc(why), class_="absent")
 
 
 Section = tuple[str, str, Callable[[ReportData, list[Row]], Html | None], str]
@@ -324,3 +319,9 @@ SECTIONS: tuple[Section, ...] = (
     ("refused", "Refused rows", refused_section, "No list of refused rows was found."),
     ("stages", "Time", stages_section, "No stage has finished yet."),
 )
+
+
+def absent_section(data: ReportData, missing: list[str]) -> Html:
+    """Say why each of the `missing` sections is not there, in a sentence."""
+    said = [(title, data.absent.get(name, why)) for name, title, _, why in SECTIONS if name in missing]
+    return tag("ul", *(tag("li", f"{title}: ", tag("span", why, class_="absent")) for title, why in said))

@@ -55,8 +55,9 @@ def test_it_is_well_formed_and_loads_nothing(markup):
     assert "url(" not in style
     assert "@import" not in style
     assert ("meta", "http-equiv", "Content-Security-Policy") in seen.attributes
-    for _, target, _, _ in SECTIONS:
-        assert callable(target) or target in markup
+    for name, title, _, _ in SECTIONS:
+        assert f'<a href="#{name}">{title}</a>' in markup
+        assert f'<section id="{name}">' in markup
 
 
 def test_it_holds_the_numbers(markup):

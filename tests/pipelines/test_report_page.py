@@ -5,9 +5,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from reports import VOID, full_data
+from reports import VOID, full_data, trial
 from vinnow.pipelines.report import build
 from vinnow.pipelines.report.build import page
+from vinnow.pipelines.report.data import Gallery, ReportData
+from vinnow.pipelines.report.sections import SECTIONS
 
 STYLE = re.sub(r"/\*.*?\*/", "", (Path(build.__file__).parent / "report.css").read_text(), flags=re.DOTALL)
 # the narrowest phone, less the page's margins, in rem of 16 pixels
@@ -74,3 +76,42 @@ def test_nothing_is_wider_than_a_phone_but_what_scrolls_by_itself(tree):
         assert any("scroll" in a["attrs"].get("class", "").split() for a in one["above"]), one
     for one in tree.all("img"):
         assert float(one["attrs"]["width"]) <= ROOM * 16
+
+
+PARTS = (
+    "header",
+    "nav",
+    "main",
+    "section",
+    "article",
+    "ul",
+    "li",
+    "dl",
+    "dd",
+    "tbody",
+    "tr",
+    "figure",
+    "details",
+    "figcaption",
+)
+
+
+def test_no_part_of_a_page_is_empty(tree):
+    nothing = Tree(page(ReportData()))
+    # random alone, once: nothing to compare, nothing to find
+    alone = Tree(page(ReportData(trials=[trial("random", "10%", 9, 0.5)], galleries=[Gallery("any", "9", [], [])])))
+    for one in (tree, nothing, alone):
+        for part in one.all(*PARTS):
+            assert part["words"].strip(), part
+        # what a heading stands over is not another heading of its kind, or the end
+        order = [e for e in one.elements if re.fullmatch("h[1-6]|p|div|ul|dl|figure|article|section", e["name"])]
+        for here, after in zip(order, [*order[1:], None], strict=True):
+            if here["name"][0] == "h":
+                assert after is not None
+                assert after["name"] > here["name"] or after["name"][0] != "h", here
+        sections = [e["attrs"]["id"] for e in one.all("section")]
+        assert [e["attrs"]["href"][1:] for e in one.all("a")] == sections
+    assert [e["attrs"]["id"] for e in nothing.all("section")] == ["absent"]
+    assert len(nothing.all("li")) == 1 + len(SECTIONS)
+    assert {"headline", "accuracy", "pictures", "absent"} == {e["attrs"]["id"] for e in alone.all("section")}
+    assert "absent" not in [e["attrs"]["id"] for e in tree.all("section")]
