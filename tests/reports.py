@@ -8,6 +8,7 @@ from pictures import make_records, write_records
 from vinnow.evaluate.metrics import majority_baseline
 from vinnow.pipelines.report.composition import MOST
 from vinnow.pipelines.report.data import (
+    About,
     Composition,
     Gallery,
     Picked,
@@ -18,6 +19,7 @@ from vinnow.pipelines.report.data import (
     Trajectories,
     Trial,
 )
+from vinnow.pipelines.report.hours import Held
 from vinnow.store.tables import EVALS, REFUSED
 
 HOSTILE = '</style><script src="http://evil.example/x.js">alert(1)</script><img src=x onerror="a()">&\x00'
@@ -125,5 +127,10 @@ def full_data(folder):
         similarity=[Similarity("less", rng.normal(size=5000), {"10%": 1.2816, "30%": 0.5244})],
         galleries=[Gallery("less", "10%", shown, [lost])],
         refused={"pool": pa.Table.from_pylist(refused, schema=REFUSED), "test": REFUSED.empty_table()},
-        stages=[Stage("ingest-pool", 2.0, 14051, 3_000_000), Stage("sweep", 98.0), Stage(HOSTILE, 0.0, 5)],
+        stages=[
+            Stage("ingest-pool", 2.0, 14051, 3_000_000),
+            Stage("sweep", 98.0, held=Held(1.25, 40.0)),
+            Stage(HOSTILE, 0.0, 5, held=Held(0.0, 0.001)),
+        ],
+        about=About({"out": HOSTILE, "proxy": {"lr": 1e-5}}, {HOSTILE: f"vinnow run {HOSTILE}"}),
     )

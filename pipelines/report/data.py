@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ...evaluate.metrics import Majority
 from ...select.protocol import ScoreMeans
+from .hours import Held
 
 Array = np.ndarray[Any, Any]
 RANDOM, FULL = "random", "full"
@@ -106,12 +107,21 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage's wall-clock seconds, and rows and bytes where it has them."""
+    """A stage's wall-clock seconds, and rows, bytes and what it held of devices where it has them."""
 
     name: str
     seconds: float
     rows: int | None = None
     size: int | None = None
+    held: Held | None = None
+
+
+@dataclass(frozen=True)
+class About:
+    """A run's resolved config, and shell commands by what they do."""
+
+    config: dict[str, Any]
+    commands: dict[str, str]
 
 
 @dataclass
@@ -130,4 +140,5 @@ class ReportData:
     galleries: list[Gallery] = field(default_factory=list)
     refused: dict[str, pa.Table] = field(default_factory=dict)
     stages: list[Stage] = field(default_factory=list)
+    about: About | None = None
     absent: dict[str, str] = field(default_factory=dict)

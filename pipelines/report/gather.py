@@ -19,8 +19,10 @@ from ...store.features import FeatureSet, exists_any, match_rows
 from ...store.files import exists, join, list_files, open_fs, read_json
 from ...store.manifest import StageRecord
 from ...store.tables import EVALS, PICKS, REFUSED, SCORES, read_rows
+from .about import about, run_facts
 from .composition import compose
 from .data import Gallery, Picked, ReportData, Shown, Similarity, Stage, Trajectories, Trial
+from .hours import held
 
 Array = np.ndarray[Any, Any]
 CARDS = 8
@@ -30,7 +32,8 @@ POOLS = ("pool", "captions", "target", "test")
 
 def gather(run_dir: str, title: str = "vinnow") -> ReportData:
     """Read what a run has left so far; what is not there yet stays empty, and the report says so."""
-    data = ReportData(title=title, stages=_stages(run_dir), refused=_refused(run_dir), trials=_trials(run_dir))
+    data = ReportData(title=title, refused=_refused(run_dir), trials=_trials(run_dir))
+    _add_run(run_dir, data)
     if data.trials:
         data.majority = majority_baseline(data.trials[0].evals)
     if not exists(join(run_dir, "pool", "pool.json")):
@@ -38,7 +41,7 @@ def gather(run_dir: str, title: str = "vinnow") -> ReportData:
     pool = Pool(join(run_dir, "pool"))
     ids, tasks = pool.ids(), pool.column("task")
     data.pool_tasks = _count(tasks)
-    data.facts = _facts(run_dir, pool)
+    data.facts |= {"rows in the pool": f"{pool.rows:,}", "pool digest": pool.digest}
     picks = _picks(run_dir)
     chosen: dict[str, Array] = {}
     for (selector, budget), table in picks.items():
@@ -210,22 +213,19 @@ def _refused(run_dir: str) -> dict[str, pa.Table]:
     return found
 
 
-def _stages(run_dir: str) -> list[Stage]:
-    found = []
-    for path in list_files(join(run_dir, "stages"), ".json"):
-        record = StageRecord(**read_json(path))
-        rows, size = record.facts.get("rows"), record.facts.get("bytes")
-        found.append(Stage(record.name, record.seconds, rows, size))
+def _add_run(run_dir: str, data: ReportData) -> None:
+    """Add the stages and, where the run saved its config, what is said of the run itself."""
+    path = join(run_dir, "run.json")
+    run = read_json(path) if exists(path) else None
+    records = [StageRecord(**read_json(p)) for p in list_files(join(run_dir, "stages"), ".json")]
     ranks = {name: i for i, name in enumerate(ORDER)}
-    return sorted(found, key=lambda s: (ranks.get(s.name.split("-")[0], len(ranks)), s.name))
-
-
-def _facts(run_dir: str, pool: Pool) -> dict[str, str]:
-    facts = {"rows in the pool": f"{pool.rows:,}", "pool digest": pool.digest}
-    if exists(path := join(run_dir, "run.json")):
-        run = read_json(path)
-        facts |= {"run digest": str(run["digest"]), "vinnow": str(run["version"])}
-    return facts
+    records.sort(key=lambda r: (ranks.get(r.name.split("-")[0], len(ranks)), r.name))
+    results = _results(run_dir)
+    for r in records:
+        spent = held(run["config"], r, results) if run else None
+        data.stages.append(Stage(r.name, r.seconds, r.facts.get("rows"), r.facts.get("bytes"), spent))
+    if run:
+        data.about, data.facts = about(run_dir, run), run_facts(run, records, data.stages)
 
 
 def _count(tasks: Array) -> dict[str, int]:

@@ -6,15 +6,21 @@ from typing import Any
 import numpy as np
 
 from ...select.protocol import ScoreMeans
+from .about import about_section, hours
 from .composition import composition_section
 from .data import FULL, RANDOM, Gallery, ReportData, Trajectories
 from .headline import Row, findings, percent, signed
+from .hours import Held
 from .markup import Html, figure, join, table, tag
 from .pictures import card
 from .svg import COLORS, Frame, Point, Series, bar_chart, fit, histogram, line_chart, mini_line
 
 BINS, CLUSTERS, REFUSED_ROWS, SOURCES = 60, 12, 40, 6
 GREY = COLORS - 1
+HOURS = (
+    "Hours: seconds × the GPUs (or the cores) that Ray kept for trainings, features and evaluations; at most, since actors "
+    "may be fewer. What an attempt that was cut off had used before is not in them."
+)
 # units for the names of reference lines, beside the plot
 NAMES = 140.0
 # how a gallery's two lists may be called, by what the selector's scores say
@@ -269,19 +275,26 @@ def refused_section(data: ReportData, rows: list[Row]) -> Html | None:
 
 
 def stages_section(data: ReportData, rows: list[Row]) -> Html | None:
-    """Seconds, rows, rows a second and bytes of every stage."""
+    """Seconds, rows, rows a second, bytes and GPU- or CPU-hours of every stage."""
     if not data.stages:
         return None
     total = sum(s.seconds for s in data.stages) or 1.0
+    spent = Held.total(s.held for s in data.stages if s.held is not None)
+    kinds = [name for name in ("gpu", "cpu") if getattr(spent, name)]
     lines = []
     for s in data.stages:
         share = tag("span", class_="share", style=f"width:{100 * s.seconds / total:.1f}%")
         speed = f"{s.rows / s.seconds:,.1f}" if s.rows and s.seconds else "–"
         size = "–" if s.size is None else f"{s.size / 1e6:,.1f}"
-        lines.append([s.name, f"{s.seconds:,.1f}", "–" if s.rows is None else f"{s.rows:,}", speed, size, share])
-    lines.append([tag("b", "all"), tag("b", f"{total:,.1f}"), "", "", "", ""])
-    head = ["stage", "seconds", "rows", "rows/s", "MB written", "share of the time"]
-    return table("What each stage took, by the wall clock", head, lines, {1, 2, 3, 4})
+        used = [hours(getattr(s.held, kind, None)) for kind in kinds]
+        rows_done = "–" if s.rows is None else f"{s.rows:,}"
+        lines.append([s.name, f"{s.seconds:,.1f}", rows_done, speed, size, *used, share])
+    whole = (tag("b", hours(getattr(spent, kind))) for kind in kinds)
+    lines.append([tag("b", "all"), tag("b", f"{total:,.1f}"), "", "", "", *whole, ""])
+    names = [f"{kind.upper()}-hours" for kind in kinds]
+    head = ["stage", "seconds", "rows", "rows/s", "MB written", *names, "share of the time"]
+    found = table("What each stage took, by the wall clock", head, lines, set(range(1, 5 + len(kinds))))
+    return join([found, tag("p", HOURS, class_="note")]) if kinds else found
 
 
 def _accuracy_point(row: Row, budgets: list[str]) -> Point:
@@ -318,6 +331,7 @@ SECTIONS: tuple[Section, ...] = (
     ("pictures", "Records taken and passed over", pictures_section, "No picks have been made yet."),
     ("refused", "Refused rows", refused_section, "No list of refused rows was found."),
     ("stages", "Time", stages_section, "No stage has finished yet."),
+    ("about", "About this run", about_section, "There is no run.json, in which a run saves its config."),
 )
 
 
