@@ -19,7 +19,7 @@ BINS, CLUSTERS, REFUSED_ROWS, SOURCES = 60, 12, 40, 6
 GREY = COLORS - 1
 HOURS = (
     "Hours: seconds × the GPUs (or the cores) that Ray kept for trainings, features and evaluations; at most, since actors "
-    "may be fewer. What an attempt that was cut off had used before is not in them."
+    "may be fewer. What an attempt that was cut off had used may be missing."
 )
 # units for the names of reference lines, beside the plot
 NAMES = 140.0

@@ -153,7 +153,7 @@ def mini_line(
     frame: Frame, values: Sequence[float], bands: tuple[Sequence[float], Sequence[float]], ends: tuple[str, str]
 ) -> Html:
     """Draw one small line with its band over equal steps named at both `ends`, on the scale that its neighbours share."""
-    width, height, top, bottom, left, right = 240.0, 170.0, 44.0, 40.0, 46.0, 12.0
+    width, height, top, bottom, left, right = 240.0, 170.0, 44.0, 40.0, 54.0, 12.0
 
     def place(i: int, value: float) -> str:
         x = left + i * (width - left - right) / max(len(values) - 1, 1)
