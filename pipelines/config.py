@@ -18,7 +18,7 @@ from ..select.run import budget_rows, refuse_repeats
 from ..select.view import feature_kinds
 from ..store.config import Config
 from ..store.errors import InputError, suggest
-from ..store.files import digest
+from ..store.files import digest, read_json
 from ..train.config import TrainConfig
 from .rates import PlanConfig
 
@@ -130,12 +130,14 @@ def eval_config(section: dict[str, Any], **filled: Any) -> EvalConfig:
 
 
 def load_run(path: str, sets: list[str] | None = None, **overrides: Any) -> RunConfig:
-    """Read a run's YAML, apply `--set a.b=c`, and check every section.
+    """Read a run's YAML, or the `run.json` that a run saved; apply `--set a.b=c`, and check every section.
 
     Raises:
         InputError: no such file, no YAML, an unknown or wrong field (with its path and the nearest right one).
     """
-    return resolve(read_yaml(path) | overrides, sets)
+    values = read_json(path) if path.endswith(".json") else read_yaml(path)
+    saved = isinstance(values, dict) and {"config", "digest"} <= set(values)
+    return resolve((values["config"] if saved else values) | overrides, sets)
 
 
 def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:

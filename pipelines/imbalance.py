@@ -70,9 +70,14 @@ def page(measured: list[Measured]) -> list[Html]:
     """Return the page's body."""
     names = _distinct([m.name for m in measured])
     charts = [
-        figure(_chart(measured, names, "lmar", "LMAR by layer"), "Band: 95 % of bootstraps over rows. 1: balanced."),
         figure(
-            _chart(measured, names, "mass", "Visual attention mass by layer"),
+            _chart(measured, names, "lmar", ("LMAR by layer", "LMAR (ratio)")),
+            "Band: 95 % of bootstraps over rows. 1: balanced.",
+        ),
+        figure(
+            _chart(
+                measured, names, "mass", ("Visual attention mass by layer", "attention on the picture (share of 1)")
+            ),
             "The share of attention that falls on image tokens, of 1.",
         ),
     ]
@@ -91,7 +96,8 @@ def page(measured: list[Measured]) -> list[Html]:
     ]
 
 
-def _chart(measured: list[Measured], names: list[str], what: str, title: str) -> Html:
+def _chart(measured: list[Measured], names: list[str], what: str, called: tuple[str, str]) -> Html:
+    """Draw one of the curves; `called`: its title, and its name with its unit."""
     series = []
     for number, (name, m) in enumerate(zip(names, measured, strict=True)):
         curve = m.found["curve"]
@@ -101,7 +107,8 @@ def _chart(measured: list[Measured], names: list[str], what: str, title: str) ->
     lines = [("balanced", 1.0)] if what == "lmar" else []
     high = 1.08 * max(top, 1.0 if lines else 0.0)
     words = "; ".join(f"{one.name}: " + ", ".join(f"{p.y:.3g}" for p in one.points) for one in series)
-    frame = Frame(title, words, "layer", 0.0, high, right=76.0 if lines else 16.0)
+    title, label = called
+    frame = Frame(title, words, "layer of the decoder (number)", label, 0.0, high, right=76.0 if lines else 16.0)
     return band_chart(frame, max(len(one.points) for one in series), series, lines)
 
 

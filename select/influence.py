@@ -17,6 +17,7 @@ from ..store.config import Config
 from ..store.errors import InputError, suggest
 from ..store.usage import Usage
 from .pickers import top_k, votes
+from .protocol import ScoreMeans
 from .rows import columns_of, matrix_of, matrix_scores_table, picks_table, scores_table
 from .view import View, ViewBatch
 
@@ -49,6 +50,7 @@ class Influence(ABC):
     # the feature kind that is streamed
     kind: ClassVar[str]
     seeded: ClassVar[bool] = False
+    score_means: ClassVar[ScoreMeans] = "worth"
     Config = Aggregation
 
     def __init__(self, config: Aggregation) -> None:

@@ -1,11 +1,16 @@
 """The selector protocol: heavy, budget-free `score`, and `pick` in seconds on the driver."""
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import pyarrow as pa
 
 from ..store import config
 from .view import View
+
+# worth: of any two rows the better one scores higher, and picks are the best ones. order: a row's place among the picks
+# hangs on more than its score, or the score is that place. chance: the score is drawn, and picks are a sample.
+ScoreMeans = Literal["worth", "order", "chance"]
+MEANINGS: tuple[ScoreMeans, ...] = ("worth", "order", "chance")
 
 
 class Selector(Protocol):
@@ -13,13 +18,15 @@ class Selector(Protocol):
 
     `needs` names the feature kinds that it reads, "targets" if it reads targets, and "extra:FIELD" for a field
     of the source records; the View refuses all else. `seeded` says whether its scores depend on the seed: if
-    not, one file of scores serves all seeds.
+    not, one file of scores serves all seeds. `score_means` says how its scores are to be read; a class may leave it
+    out, which is "order".
     Higher scores are better; ties go to the smaller sample_id.
     """
 
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]]
     seeded: ClassVar[bool]
+    score_means: ClassVar[ScoreMeans]
     Config: ClassVar[type[config.Config]]
     config: Any
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..store.errors import InputError, suggest
 from ..store.files import digest
-from .protocol import Selector
+from .protocol import MEANINGS, ScoreMeans, Selector
 
 HERE = Path(__file__).parent / "methods"
 VARIABLE = "VINNOW_METHODS"
@@ -38,6 +38,11 @@ def make(name: str, config: dict[str, Any] | None = None) -> Selector:
         raise InputError(f"unknown selector {name!r}{suggest(name, found)}")
     kind = found[name]
     return kind(kind.Config.parse(config or {}, f"selector {name}"))
+
+
+def score_means(selector: Selector) -> ScoreMeans:
+    """Return how a selector's scores are to be read; one that does not say promises no more than an order of picking."""
+    return getattr(selector, "score_means", "order")
 
 
 def source_digest(selector: Selector) -> str:
@@ -90,4 +95,6 @@ def _selector_of(module: ModuleType, file: Path) -> type[Selector]:
     # the name becomes part of file names
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", kind.name):
         raise InputError(f"{file}: a selector's name is of a-z, 0-9, - and _, not {kind.name!r}.")
+    if (means := getattr(kind, "score_means", "order")) not in MEANINGS:
+        raise InputError(f"{file}: score_means is one of {', '.join(MEANINGS)}, not {means!r}.")
     return kind

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from .files import digest, exists, join, open_fs, read_json, write_json
@@ -16,7 +17,7 @@ from .usage import Usage
 class StageRecord:
     """One stage of a run. `fingerprint` is the digest of its inputs and config; `facts` are counts and measures.
 
-    `version`, `code`: which vinnow did it; other code does not make a stage undone.
+    `version`, `code`: which vinnow did it; other code does not make a stage undone. `finished`: when, as `utc_now` has it.
     """
 
     name: str
@@ -26,6 +27,12 @@ class StageRecord:
     code: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    finished: str = ""
+
+
+def utc_now() -> str:
+    """Return the time by ISO 8601, to the second: 2026-05-04T10:20:30Z."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
     def account(self, usage: Usage) -> None:
         """Put into the facts what became of the stage's rows; `usage` reads it again."""
@@ -78,6 +85,7 @@ class Manifest:
         start = time.perf_counter()
         yield record
         record.seconds = round(time.perf_counter() - start, 3)
+        record.finished = utc_now()
         write_json(self.path(name), vars(record))
 
 

@@ -37,7 +37,7 @@ def _options(
 
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Override one config field: a.b=c (repeatable).")]
 Out = Annotated[str, typer.Option(help="Output folder.")]
-RunFile = Annotated[str, typer.Argument(help="The run's YAML, or the name of a recipe of the package.")]
+RunFile = Annotated[str, typer.Argument(help="The run's YAML, a run.json that a run saved, or a recipe's name.")]
 Format = Annotated[str, typer.Option("--format", help="auto, llava, sharegpt, scienceqa, parquet or webdataset.")]
 Split = Annotated[str | None, typer.Option(help="The split, where a source has several (ScienceQA, Parquet shards).")]
 PoolDir = Annotated[str, typer.Option(help="A POOL folder, made by `vinnow ingest`.")]

@@ -6,8 +6,8 @@ from ...store.files import join as join_path
 from ...store.files import write_bytes
 from .data import ReportData
 from .headline import headline
-from .markup import Html, tag
-from .sections import SECTIONS, absent
+from .markup import Html, facts, tag
+from .sections import SECTIONS, absent_section
 
 NAME = "report.html"
 # a second lock besides escaping: even injected markup could not fetch or run anything
@@ -28,13 +28,13 @@ def build_report(run_dir: str, data: ReportData) -> str:
 def page(data: ReportData) -> Html:
     """Return the whole page."""
     rows = headline(data.trials)
-    sections = [
-        tag("section", tag("h2", title), show(data, rows) or absent(data.absent.get(name, why)), id=name)
-        for name, title, show, why in SECTIONS
-    ]
-    facts = [tag("div", tag("dt", name), tag("dd", value)) for name, value in data.facts.items()]
-    links = [tag("li", tag("a", title, href=f"#{name}")) for name, title, _, _ in SECTIONS]
-    header = tag("header", tag("h1", data.title), tag("dl", *facts, class_="facts"))
+    shown = [(name, title, show(data, rows)) for name, title, show, _ in SECTIONS]
+    present = [(name, title, inside) for name, title, inside in shown if inside]
+    if missing := [name for name, _, inside in shown if not inside]:
+        present.append(("absent", "Not in this report", absent_section(data, missing)))
+    sections = [tag("section", tag("h2", title), inside, id=name) for name, title, inside in present]
+    links = [tag("li", tag("a", title, href=f"#{name}")) for name, title, _ in present]
+    header = tag("header", tag("h1", data.title), facts(data.facts) if data.facts else "")
     nav = tag("nav", tag("ul", *links), aria_label="Sections")
     return document(data.title, [header, nav, tag("main", *sections)])
 

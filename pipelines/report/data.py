@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from ...evaluate.metrics import Majority
+from ...select.protocol import ScoreMeans
+from .hours import Held
 
 Array = np.ndarray[Any, Any]
 RANDOM, FULL = "random", "full"
@@ -89,22 +91,37 @@ class Shown:
 
 @dataclass(frozen=True)
 class Gallery:
-    """What a selector took first and what it passed over last, at one budget."""
+    """What a selector took first and what it passed over last, at one budget.
+
+    `means`: how its scores are to be read; "worth" has `picked` by score, the best first, the others as they were picked.
+    `text_left_out`: of a pool with rows of both kinds, those with a picture are shown.
+    """
 
     selector: str
     budget: str
     picked: list[Shown]
     passed: list[Shown]
+    means: ScoreMeans = "order"
+    text_left_out: bool = False
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage's wall-clock seconds, and rows and bytes where it has them."""
+    """A stage's wall-clock seconds, and rows, bytes and what it held of devices where it has them."""
 
     name: str
     seconds: float
     rows: int | None = None
     size: int | None = None
+    held: Held | None = None
+
+
+@dataclass(frozen=True)
+class About:
+    """A run's resolved config, and shell commands by what they do."""
+
+    config: dict[str, Any]
+    commands: dict[str, str]
 
 
 @dataclass
@@ -123,4 +140,5 @@ class ReportData:
     galleries: list[Gallery] = field(default_factory=list)
     refused: dict[str, pa.Table] = field(default_factory=dict)
     stages: list[Stage] = field(default_factory=list)
+    about: About | None = None
     absent: dict[str, str] = field(default_factory=dict)

@@ -13,14 +13,17 @@ import pyarrow.fs as pafs
 from ...evaluate.metrics import majority_baseline
 from ...pool.reader import Pool
 from ...select import registry
+from ...select.protocol import ScoreMeans
 from ...select.view import feature_kinds
 from ...store.features import FeatureSet, exists_any, match_rows
 from ...store.files import exists, join, list_files, open_fs, read_json
 from ...store.manifest import StageRecord
 from ...store.tables import EVALS, PICKS, REFUSED, SCORES, read_rows
 from ..config import POOLS
+from .about import about, run_facts
 from .composition import compose
 from .data import Gallery, Picked, ReportData, Shown, Similarity, Stage, Trajectories, Trial
+from .hours import held
 
 Array = np.ndarray[Any, Any]
 CARDS = 8
@@ -29,7 +32,8 @@ ORDER = ("ingest", "twin", "warmup", "proxy", "features", "targets", "select", "
 
 def gather(run_dir: str, title: str = "vinnow") -> ReportData:
     """Read what a run has left so far; what is not there yet stays empty, and the report says so."""
-    data = ReportData(title=title, stages=_stages(run_dir), refused=_refused(run_dir), trials=_trials(run_dir))
+    data = ReportData(title=title, refused=_refused(run_dir), trials=_trials(run_dir))
+    _add_run(run_dir, data)
     if data.trials:
         data.majority = majority_baseline(data.trials[0].evals)
     if not exists(join(run_dir, "pool", "pool.json")):
@@ -37,7 +41,7 @@ def gather(run_dir: str, title: str = "vinnow") -> ReportData:
     pool = Pool(join(run_dir, "pool"))
     ids, tasks = pool.ids(), pool.column("task")
     data.pool_tasks = _count(tasks)
-    data.facts = _facts(run_dir, pool)
+    data.facts |= {"rows in the pool": f"{pool.rows:,}", "pool digest": pool.digest}
     picks = _picks(run_dir)
     chosen: dict[str, Array] = {}
     for (selector, budget), table in picks.items():
@@ -59,7 +63,8 @@ def _add_selector(run_dir: str, data: ReportData, pool: Pool, selector: str, pic
     if not paths:
         return
     scores = read_rows(paths[0], SCORES)
-    needs = registry.make(selector, _selector_config(run_dir, selector)).needs
+    method = registry.make(selector, _selector_config(run_dir, selector))
+    needs = method.needs
     if "trajectory" in needs:
         data.trajectories = _trajectories(run_dir, pool, scores, picks)
     elif feature_kinds(needs):
@@ -71,7 +76,7 @@ def _add_selector(run_dir: str, data: ReportData, pool: Pool, selector: str, pic
         }
         data.similarity.append(Similarity(selector, best, lowest))
     budget = next(iter(picks))
-    data.galleries.append(_gallery(pool, selector, budget, picks[budget], scores))
+    data.galleries.append(gallery_of(pool, (selector, budget), picks[budget], scores, registry.score_means(method)))
 
 
 def _selector_config(run_dir: str, selector: str) -> dict[str, Any]:
@@ -86,11 +91,15 @@ def _best(scores: pa.Table) -> tuple[Array, Array]:
     return best["sample_id"].to_numpy(), best["score_max"].to_numpy()
 
 
-def _gallery(pool: Pool, selector: str, budget: str, picks: pa.Table, scores: pa.Table) -> Gallery:
-    """Return the best taken and the worst passed over; rows with a picture where there are any."""
+def gallery_of(pool: Pool, choice: tuple[str, str], picks: pa.Table, scores: pa.Table, means: ScoreMeans) -> Gallery:
+    """Return the first taken and the worst passed over of a (selector, budget); rows with a picture where there are any."""
     taken = picks.sort_by("rank")
     seen = pool.ids()[pool.has_image()]
     first_ids, first_score = taken["sample_id"].to_numpy(), taken["score"].to_numpy()
+    if means == "worth":
+        # equal scores stay as the method ranked them: by id, or by what settled a vote
+        order = np.argsort(-first_score, kind="stable")
+        first_ids, first_score = first_ids[order], first_score[order]
     ids, score = _best(scores)
     ids, score = (x[~np.isin(ids, first_ids)] for x in (ids, score))
     last = np.lexsort((ids, score))
@@ -99,7 +108,7 @@ def _gallery(pool: Pool, selector: str, budget: str, picks: pa.Table, scores: pa
         pictured = np.isin(row_ids, seen)
         keep = np.flatnonzero(pictured if pictured.any() else ~pictured)[:CARDS]
         shown.append(_shown(pool, row_ids[keep], row_scores[keep]))
-    return Gallery(selector, budget, shown[0], shown[1])
+    return Gallery(*choice, shown[0], shown[1], means, text_left_out=0 < len(seen) < pool.rows)
 
 
 def _shown(pool: Pool, ids: Array, scores: Array) -> list[Shown]:
@@ -204,22 +213,19 @@ def _refused(run_dir: str) -> dict[str, pa.Table]:
     return found
 
 
-def _stages(run_dir: str) -> list[Stage]:
-    found = []
-    for path in list_files(join(run_dir, "stages"), ".json"):
-        record = StageRecord(**read_json(path))
-        rows, size = record.facts.get("rows"), record.facts.get("bytes")
-        found.append(Stage(record.name, record.seconds, rows, size))
+def _add_run(run_dir: str, data: ReportData) -> None:
+    """Add the stages and, where the run saved its config, what is said of the run itself."""
+    path = join(run_dir, "run.json")
+    run = read_json(path) if exists(path) else None
+    records = [StageRecord(**read_json(p)) for p in list_files(join(run_dir, "stages"), ".json")]
     ranks = {name: i for i, name in enumerate(ORDER)}
-    return sorted(found, key=lambda s: (ranks.get(s.name.split("-")[0], len(ranks)), s.name))
-
-
-def _facts(run_dir: str, pool: Pool) -> dict[str, str]:
-    facts = {"rows in the pool": f"{pool.rows:,}", "pool digest": pool.digest}
-    if exists(path := join(run_dir, "run.json")):
-        run = read_json(path)
-        facts |= {"run digest": str(run["digest"]), "vinnow": str(run["version"])}
-    return facts
+    records.sort(key=lambda r: (ranks.get(r.name.split("-")[0], len(ranks)), r.name))
+    results = _results(run_dir)
+    for r in records:
+        spent = held(run["config"], r, results) if run else None
+        data.stages.append(Stage(r.name, r.seconds, r.facts.get("rows"), r.facts.get("bytes"), spent))
+    if run:
+        data.about, data.facts = about(run_dir, run), run_facts(run, records, data.stages)
 
 
 def _count(tasks: Array) -> dict[str, int]:

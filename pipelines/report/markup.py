@@ -55,6 +55,11 @@ def table(caption: str, head: list[str], rows: list[list[Any]], numeric: set[int
     return tag("div", inside, class_="scroll", tabindex="0", role="region", aria_label=caption)
 
 
+def facts(named: dict[str, str]) -> Html:
+    """Return names with what they stand for, side by side."""
+    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in named.items()), class_="facts")
+
+
 def figure(picture: Html, caption: str) -> Html:
     """Return a picture with its caption."""
     return tag("figure", tag("div", picture, class_="scroll"), tag("figcaption", caption))

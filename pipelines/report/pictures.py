@@ -9,24 +9,26 @@ from ...pool.images import ImageError, load_image
 from .data import Shown
 from .markup import Html, esc, tag
 
-SIDE = 112
+# pixels of the longer side: of what is embedded at most, of what is shown always
+SIDE = 192
 TURNS, LETTERS = 3, 160
 
 
-def card(record: Shown) -> Html:
-    """Return one record as a list item."""
+def card(record: Shown, scored: bool = True) -> Html:
+    """Return one record as a list item; `scored` says whether its score tells anything."""
     turns = []
     for question, answer in zip(record.turns[: 2 * TURNS : 2], record.turns[1 : 2 * TURNS : 2]):
         turns.append(tag("dt", _cut(question["value"].replace("<image>", "").strip())))
         turns.append(tag("dd", _cut(answer["value"])))
     if len(record.turns) > 2 * TURNS:
         turns.append(tag("dd", f"… and {len(record.turns) // 2 - TURNS} more"))
-    facts = tag("p", tag("b", record.task), f" · score {record.score:.4g}", class_="facts")
+    score = f" · score {record.score:.4g}" if scored else ""
+    facts = tag("p", tag("b", record.task), score, class_="facts")
     return tag("li", thumbnail(record), tag("div", facts, tag("dl", *turns)), class_="card")
 
 
 def thumbnail(record: Shown) -> Html:
-    """Return a small picture as a data URI; a text-only or lost one is said in words."""
+    """Return a picture, large enough to see, as a data URI; a text-only or lost one is said in words."""
     if record.image is None:
         return tag("span", "text only", class_="nopic")
     try:
@@ -36,7 +38,8 @@ def thumbnail(record: Shown) -> Html:
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     # drawn shapes compress far better as PNG, photographs as JPEG: take the smaller one
     uri = min((_encode(picture, kind) for kind in ("png", "jpeg")), key=len)
-    return tag("img", src=uri, alt=f"picture {record.image}", width=picture.width, height=picture.height)
+    width, height = (max(1, round(side * SIDE / max(picture.size))) for side in picture.size)
+    return tag("img", src=uri, alt=f"picture {record.image}", width=width, height=height)
 
 
 def _encode(picture: Image.Image, kind: str) -> str:

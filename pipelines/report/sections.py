@@ -5,15 +5,30 @@ from typing import Any
 
 import numpy as np
 
+from ...select.protocol import ScoreMeans
+from .about import about_section, hours
 from .composition import composition_section
 from .data import FULL, RANDOM, Gallery, ReportData, Trajectories
 from .headline import Row, findings, percent, signed
-from .markup import Html, esc, figure, join, table, tag
+from .hours import Held
+from .markup import Html, figure, join, table, tag
 from .pictures import card
-from .svg import COLORS, Frame, Point, Series, bar_chart, histogram, line_chart, mini_line
+from .svg import COLORS, Frame, Point, Series, bar_chart, fit, histogram, line_chart, mini_line
 
 BINS, CLUSTERS, REFUSED_ROWS, SOURCES = 60, 12, 40, 6
 GREY = COLORS - 1
+HOURS = (
+    "Hours: seconds × the GPUs (or the cores) that Ray kept for trainings, features and evaluations; at most, since actors "
+    "may be fewer. What an attempt that was cut off had used may be missing."
+)
+# units for the names of reference lines, beside the plot
+NAMES = 140.0
+# how a gallery's two lists may be called, by what the selector's scores say
+TITLES: dict[ScoreMeans, tuple[str, str]] = {
+    "worth": ("Taken, best first", "Passed over, lowest score first"),
+    "order": ("Taken, in the order of picking", "Passed over, lowest score first"),
+    "chance": ("Taken (a sample, as drawn)", "Passed over (a sample, as drawn)"),
+}
 
 
 def colors(names: list[str]) -> dict[str, int]:
@@ -72,10 +87,10 @@ def headline_section(data: ReportData, rows: list[Row]) -> Html | None:
         f"signs). {compared} comparisons, each at 95 %: by chance alone one in twenty would stand out. The intervals "
         "speak of other questions of this kind; what another training seed changes takes several seeds to see."
     )
-    said = tag("ul", *(tag("li", s) for s in findings(rows, data)), class_="findings")
+    said = [tag("li", s) for s in findings(rows, data)]
     return join(
         [
-            said,
+            tag("ul", *said, class_="findings") if said else "",
             table("Every choice, and what it reached", head, lines, numeric),
             tag("p", note, class_="note"),
         ]
@@ -94,7 +109,10 @@ def accuracy_section(data: ReportData, rows: list[Row]) -> Html | None:
         for name in names
     ]
     lines = [
-        (f"{r.name.replace(FULL, 'whole pool', 1)} {percent(r.accuracy.estimate)}", 100 * r.accuracy.estimate)
+        (
+            f"{fit(r.name.replace(FULL, 'whole pool', 1), NAMES)} {percent(r.accuracy.estimate)}",
+            100 * r.accuracy.estimate,
+        )
         for r in rows
         if r.selector == FULL
     ]
@@ -105,10 +123,11 @@ def accuracy_section(data: ReportData, rows: list[Row]) -> Html | None:
     frame = Frame(
         "Accuracy by budget",
         "; ".join(f"{r.name} {r.budget}: {percent(r.accuracy.estimate)} %" for r in chosen),
-        "budget · accuracy in %",
+        "budget (share of the pool, or rows)",
+        "accuracy (% of the questions)",
         max(0.0, min(heights) - pad),
         min(100.0, max(heights) + pad),
-        right=172.0,
+        right=NAMES + 50.0,
     )
     labels = [f"{b} ({next(r.rows for r in chosen if r.budget == b):,} rows)" for b in budgets]
     caption = "Whiskers: 95 % interval of each accuracy."
@@ -138,7 +157,8 @@ def picked_section(data: ReportData, rows: list[Row]) -> Html | None:
             lines.append([name, f"{total:,}", *(f"{v:.1f}" for v in values)])
         top = max(p.y for s in series for p in s.points)
         words = "; ".join(f"{line[0]}: " + ", ".join(f"{t} {v} %" for t, v in zip(tasks, line[2:])) for line in lines)
-        frame = Frame(f"Picks by task at {budget}", words, "task · share of the rows in %", 0.0, top * 1.05 or 1.0)
+        axes = ("task (name)", "share of the rows (%)")
+        frame = Frame(f"Picks by task at {budget}", words, *axes, 0.0, top * 1.05 or 1.0)
         parts.append(figure(bar_chart(frame, tasks, series), f"Share of each task among the rows taken at {budget}."))
         numeric = set(range(1, len(tasks) + 2))
         parts.append(table(f"Share of each task in % at {budget}", ["selector", "rows", *tasks], lines, numeric))
@@ -152,14 +172,17 @@ def trajectories_section(data: ReportData, rows: list[Row]) -> Html | None:
         return None
     order = np.argsort(-found.sizes, kind="stable")[:CLUSTERS]
     span = (float(found.low_CT[order].min()), float(found.high_CT[order].max()))
-    ends = (f"step {found.steps[0]}", f"step {found.steps[-1]}")
+    ends = (f"{found.steps[0]:,}", f"{found.steps[-1]:,}")
+    axes = ("training of the proxy (steps)", "sum of singular values (no unit)")
     charts = []
     for c in order:
         title = f"cluster {c}: {int(found.sizes[c]):,} rows"
         lines = [row.astype(float).tolist() for row in (found.median_CT[c], found.low_CT[c], found.high_CT[c])]
         taken = ", ".join(f"{b}: {int(counts[c])}" for b, counts in found.picked.items())
         caption = tag("figcaption", f"taken {taken}") if taken else ""
-        charts.append(tag("figure", mini_line(title, lines[0], (lines[1], lines[2]), span, ends), caption))
+        words = "median by checkpoint: " + ", ".join(f"{v:.4g}" for v in lines[0])
+        frame = Frame(title, words, *axes, *span)
+        charts.append(tag("figure", mini_line(frame, lines[0], (lines[1], lines[2]), ends), caption))
     note = (
         "Sum of the largest singular values of a record's cross-modal attention by checkpoint of the proxy: "
         f"median and quartiles of the {len(order)} largest of {len(found.sizes)} clusters, on one scale "
@@ -177,7 +200,8 @@ def _sizes(sizes: np.ndarray[Any, Any]) -> Html:
     words = (
         f"{len(filled):,} clusters of {filled.min():,} to {filled.max():,} rows, median {middle:,.0f}; {empty:,} empty"
     )
-    frame = Frame("Cluster sizes", words, "rows in a cluster · clusters", 0.0, float(counts.max()) * 1.3)
+    axes = ("size of a cluster (rows)", "clusters (number)")
+    frame = Frame("Cluster sizes", words, *axes, 0.0, float(counts.max()) * 1.3)
     picture = histogram(frame, edges.tolist(), counts.tolist(), [(f"median {middle:,.0f}", middle)])
     return figure(picture, f"Cluster sizes: {words}.")
 
@@ -212,7 +236,8 @@ def similarity_section(data: ReportData, rows: list[Row]) -> Html | None:
         frame = Frame(
             f"Scores of {one.selector}",
             words,
-            f"score of {one.selector} · rows",
+            "score (no unit)",
+            "pool (rows)",
             0.0,
             float(counts.max()) * 1.3,
         )
@@ -250,19 +275,26 @@ def refused_section(data: ReportData, rows: list[Row]) -> Html | None:
 
 
 def stages_section(data: ReportData, rows: list[Row]) -> Html | None:
-    """Seconds, rows, rows a second and bytes of every stage."""
+    """Seconds, rows, rows a second, bytes and GPU- or CPU-hours of every stage."""
     if not data.stages:
         return None
     total = sum(s.seconds for s in data.stages) or 1.0
+    spent = Held.total(s.held for s in data.stages if s.held is not None)
+    kinds = [name for name in ("gpu", "cpu") if getattr(spent, name)]
     lines = []
     for s in data.stages:
         share = tag("span", class_="share", style=f"width:{100 * s.seconds / total:.1f}%")
         speed = f"{s.rows / s.seconds:,.1f}" if s.rows and s.seconds else "–"
         size = "–" if s.size is None else f"{s.size / 1e6:,.1f}"
-        lines.append([s.name, f"{s.seconds:,.1f}", "–" if s.rows is None else f"{s.rows:,}", speed, size, share])
-    lines.append([tag("b", "all"), tag("b", f"{total:,.1f}"), "", "", "", ""])
-    head = ["stage", "seconds", "rows", "rows/s", "MB written", "share of the time"]
-    return table("What each stage took, by the wall clock", head, lines, {1, 2, 3, 4})
+        used = [hours(getattr(s.held, kind, None)) for kind in kinds]
+        rows_done = "–" if s.rows is None else f"{s.rows:,}"
+        lines.append([s.name, f"{s.seconds:,.1f}", rows_done, speed, size, *used, share])
+    whole = (tag("b", hours(getattr(spent, kind))) for kind in kinds)
+    lines.append([tag("b", "all"), tag("b", f"{total:,.1f}"), "", "", "", *whole, ""])
+    names = [f"{kind.upper()}-hours" for kind in kinds]
+    head = ["stage", "seconds", "rows", "rows/s", "MB written", *names, "share of the time"]
+    found = table("What each stage took, by the wall clock", head, lines, set(range(1, 5 + len(kinds))))
+    return join([found, tag("p", HOURS, class_="note")]) if kinds else found
 
 
 def _accuracy_point(row: Row, budgets: list[str]) -> Point:
@@ -272,18 +304,15 @@ def _accuracy_point(row: Row, budgets: list[str]) -> Point:
 
 def _gallery(one: Gallery) -> Html:
     parts: list[Html] = [tag("h3", f"{one.selector} at {one.budget}")]
-    for title, records in (
-        ("Taken, best first", one.picked),
-        ("Passed over, lowest score first", one.passed),
-    ):
-        cards = tag("ul", *(card(r) for r in records), class_="cards") if records else tag("p", "None.")
-        parts += [tag("h4", title), cards]
+    for title, records in zip(TITLES[one.means], (one.picked, one.passed), strict=True):
+        if records:
+            cards = (card(r, scored=one.means != "chance") for r in records)
+            parts += [tag("h4", title), tag("ul", *cards, class_="cards")]
+    if one.text_left_out:
+        parts.insert(1, tag("p", "Of rows with a picture; text-only ones are not shown.", class_="note"))
+    if not one.passed:
+        parts.append(tag("p", "No row was passed over.", class_="absent"))
     return tag("article", *parts)
-
-
-def absent(why: str) -> Html:
-    """Say why a section is empty."""
-    return tag("p", esc(why), class_="absent")
 
 
 Section = tuple[str, str, Callable[[ReportData, list[Row]], Html | None], str]
@@ -302,4 +331,11 @@ SECTIONS: tuple[Section, ...] = (
     ("pictures", "Records taken and passed over", pictures_section, "No picks have been made yet."),
     ("refused", "Refused rows", refused_section, "No list of refused rows was found."),
     ("stages", "Time", stages_section, "No stage has finished yet."),
+    ("about", "About this run", about_section, "There is no run.json, in which a run saves its config."),
 )
+
+
+def absent_section(data: ReportData, missing: list[str]) -> Html:
+    """Say why each of the `missing` sections is not there, in a sentence."""
+    said = [(title, data.absent.get(name, why)) for name, title, _, why in SECTIONS if name in missing]
+    return tag("ul", *(tag("li", f"{title}: ", tag("span", why, class_="absent")) for title, why in said))

@@ -1,6 +1,7 @@
 """Small charts as inline SVG: colours are classes (`s0`…, light and dark), shapes tell series apart too.
 
-Coordinates are user units of the viewBox; y grows downwards. Every chart has a title and a description.
+Coordinates are user units of the viewBox; y grows downwards. Every chart has a title, a name and a unit on both axes,
+and a description for who cannot see it. Texts that do not fit are cut with "…", since what leaves the viewBox is not seen.
 """
 
 import math
@@ -9,9 +10,11 @@ from dataclasses import dataclass
 
 from .markup import Html, esc, join, tag
 
-WIDTH, HEIGHT = 720.0, 340.0
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 16.0, 14.0, 46.0
+WIDTH, HEIGHT = 720.0, 370.0
+LEFT, RIGHT, TOP, BOTTOM = 68.0, 16.0, 50.0, 46.0
 COLORS = 7
+# about the width of a letter: of text, and of titles
+LETTER, BOLD = 6.6, 8.0
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,11 @@ class Series:
 
 @dataclass(frozen=True)
 class Frame:
-    """What every chart says of itself, its vertical range and its margin on the right."""
+    """What every chart says of itself (labels with their units), its vertical range and its margin on the right."""
 
     title: str
     description: str
+    x_label: str
     y_label: str
     low: float
     high: float
@@ -67,7 +71,7 @@ def line_chart(
         drawn.append(tag("line", x1=LEFT, x2=frame.end, y1=y, y2=y, class_="reference"))
         # names of lines that lie close together are moved apart
         free = max(y + 4, free + 15)
-        drawn.append(_text(name, frame.end + 6, free, "start"))
+        drawn.append(_text(fit(name, frame.right - 6), frame.end + 6, free, "start"))
     for number, one in enumerate(series):
         # series stand side by side, so that their whiskers do not hide each other
         shift = (number - (len(series) - 1) / 2) * min(16.0, slot / (len(series) + 1))
@@ -84,9 +88,7 @@ def line_chart(
 def band_chart(frame: Frame, steps: int, series: Sequence[Series], lines: Sequence[tuple[str, float]]) -> Html:
     """Draw series over `steps` numbered places (layers), each with the band of its intervals, and reference `lines`."""
     slot = (frame.end - LEFT) / max(steps, 1)
-    # as many numbers as there is room for
-    every = max(1, math.ceil(steps * 24 / (frame.end - LEFT)))
-    drawn = [_axes(frame, [str(i) if i % every == 0 else "" for i in range(steps)])]
+    drawn = [_axes(frame, [str(i) for i in range(steps)])]
     for name, value in lines:
         y = frame.y(value)
         drawn += [tag("line", x1=LEFT, x2=frame.end, y1=y, y2=y, class_="reference")]
@@ -139,46 +141,45 @@ def histogram(frame: Frame, edges: Sequence[float], counts: Sequence[int], lines
         if edges[0] <= value <= edges[-1]:
             drawn.append(_text(_short(value), x_of(value), HEIGHT - BOTTOM + 18, "middle"))
     for number, (name, value) in enumerate(lines):
-        # names point away from the lines on their right
-        x, right = x_of(value), x_of(value) > WIDTH * 0.7 or value < max(v for _, v in lines)
+        x, room = x_of(value), LETTER * len(name) + 5
+        # names point away from the lines on their right, where there is room
+        left = x > room and (x > WIDTH * 0.7 or value < max(v for _, v in lines) or x + room > WIDTH)
         drawn.append(tag("line", x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM, class_="threshold"))
-        drawn.append(_text(name, x + (-5 if right else 5), TOP + 12 + 16 * number, "end" if right else "start"))
+        drawn.append(_text(name, x + (-5 if left else 5), TOP + 12 + 16 * number, "end" if left else "start"))
     return _svg(frame, drawn)
 
 
 def mini_line(
-    title: str,
-    values: Sequence[float],
-    bands: tuple[Sequence[float], Sequence[float]],
-    span: tuple[float, float],
-    labels: tuple[str, str],
+    frame: Frame, values: Sequence[float], bands: tuple[Sequence[float], Sequence[float]], ends: tuple[str, str]
 ) -> Html:
-    """Draw one small line with its band over equal steps, on the scale `span` that its neighbours share."""
-    width, height, pad = 200.0, 110.0, 18.0
+    """Draw one small line with its band over equal steps named at both `ends`, on the scale that its neighbours share."""
+    width, height, top, bottom, left, right = 240.0, 170.0, 44.0, 40.0, 54.0, 12.0
 
     def place(i: int, value: float) -> str:
-        x = pad + i * (width - 2 * pad) / max(len(values) - 1, 1)
-        share = (value - span[0]) / ((span[1] - span[0]) or 1.0)
-        return f"{x:.1f},{height - pad - min(max(share, 0.0), 1.0) * (height - 2 * pad - 6):.1f}"
+        x = left + i * (width - left - right) / max(len(values) - 1, 1)
+        share = (value - frame.low) / ((frame.high - frame.low) or 1.0)
+        return f"{x:.1f},{height - bottom - min(max(share, 0.0), 1.0) * (height - top - bottom):.1f}"
 
     low, high = bands
     band = [place(i, v) for i, v in enumerate(low)] + [place(i, high[i]) for i in reversed(range(len(high)))]
-    words = "median by checkpoint: " + ", ".join(_short(v) for v in values)
-    return tag(
-        "svg",
-        tag("title", title),
-        tag("desc", words),
-        tag("line", x1=pad, x2=width - pad, y1=height - pad, y2=height - pad, class_="axis"),
+    base = height - bottom
+    drawn = [
+        tag("line", x1=left, x2=width - right, y1=base, y2=base, class_="axis"),
+        tag("line", x1=left, x2=left, y1=top, y2=base, class_="axis"),
         tag("polygon", points=" ".join(band), class_="band"),
         tag("polyline", points=" ".join(place(i, v) for i, v in enumerate(values)), class_="path"),
-        _text(title, pad, 12, "start", "tick strong"),
-        _text(labels[0], pad, height - 4, "start"),
-        _text(labels[1], width - pad, height - 4, "end"),
-        viewBox=f"0 0 {width:g} {height:g}",
-        role="img",
-        class_="mini s0",
-        aria_label=f"{title}; {words}",
-    )
+        _text(_short(frame.high), left - 5, top + 8, "end"),
+        _text(_short(frame.low), left - 5, base, "end"),
+        _text(ends[0], left, base + 14, "start"),
+        _text(ends[1], width - right, base + 14, "end"),
+    ]
+    return _svg(frame, drawn, (width, height), "mini s0")
+
+
+def fit(text: str, room: float, letter: float = LETTER) -> str:
+    """Return a text, or what fits of it into `room` units, with "…" at its end."""
+    most = max(1, int(room / letter))
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
 def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
@@ -191,15 +192,20 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def _svg(frame: Frame, drawn: list[Html]) -> Html:
+def _svg(frame: Frame, drawn: list[Html], size: tuple[float, float] = (WIDTH, HEIGHT), kind: str = "chart") -> Html:
+    """Return the drawing under its title, with the axes' names: the vertical one's above it, the other's below."""
+    width, height = size
     return tag(
         "svg",
         tag("title", frame.title),
         tag("desc", frame.description),
         *drawn,
-        viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}",
+        _text(fit(frame.title, width, BOLD), 0, 15, "start", "heading"),
+        _text(fit(frame.y_label, width), 0, 34, "start", "label y"),
+        _text(fit(frame.x_label, width), width / 2, height - 8, "middle", "label x"),
+        viewBox=f"0 0 {width:g} {height:g}",
         role="img",
-        class_="chart",
+        class_=kind,
         aria_label=f"{frame.title}. {frame.description}",
     )
 
@@ -212,11 +218,14 @@ def _axes(frame: Frame, labels: Sequence[str]) -> Html:
             parts.append(tag("line", x1=LEFT, x2=frame.end, y1=y, y2=y, class_="grid"))
             parts.append(_text(_short(value), LEFT - 8, y + 4, "end"))
     slot = (frame.end - LEFT) / max(len(labels), 1)
+    # where even four letters do not fit, not every place has its name
+    every = math.ceil(4 * LETTER / slot)
     for i, label in enumerate(labels):
-        parts.append(_text(label, LEFT + slot * (i + 0.5), HEIGHT - BOTTOM + 18, "middle"))
+        if i % every == 0:
+            shown = _text(fit(label, slot * every), LEFT + slot * (i + 0.5), HEIGHT - BOTTOM + 18, "middle")
+            parts.append(shown)
     base = HEIGHT - BOTTOM
     parts.append(tag("line", x1=LEFT, x2=frame.end, y1=base, y2=base, class_="axis"))
-    parts.append(_text(frame.y_label, LEFT, HEIGHT - 6, "start"))
     return join(parts)
 
 

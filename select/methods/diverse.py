@@ -39,6 +39,7 @@ class Diverse:
     name = "diverse"
     needs = ("embedding",)
     seeded = True
+    score_means = "order"
 
     class Config(Config):
         """How rows are compared, and how many are put in order.

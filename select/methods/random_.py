@@ -15,6 +15,7 @@ class Random:
     name = "random"
     needs = ()
     seeded = True
+    score_means = "chance"
 
     class Config(Config):
         """Nothing to set."""

@@ -33,6 +33,7 @@ class ScienceQAPrune:
     name = "scienceqa_prune"
     needs = tuple(f"extra:{n}" for n in ("subject", "topic", "skill", "grade", "choices", "solution"))
     seeded = False
+    score_means = "order"
 
     class Config(Config):
         """The three principles.

@@ -15,6 +15,7 @@ class Stratified:
     name = "stratified"
     needs = ()
     seeded = True
+    score_means = "chance"
 
     class Config(Config):
         """`column`: a pool column (source, task, has_image)."""

@@ -30,6 +30,7 @@ class Xmas:
     name = "xmas"
     needs = ("trajectory",)
     seeded = True
+    score_means = "order"
 
     class Config(Config):
         """How trajectories become clusters, and what is done with text-only rows.

@@ -57,6 +57,7 @@ def test_a_checkpoint_is_measured_and_drawn_beside_others(parts, tiny_pool, targ
     lmar, mass = shapes(page)
     for chart, lines in ((lmar, 1), (mass, 0)):
         kinds = [kind for kind, _ in chart]
+        assert [kinds.count(k) for k in ("heading", "label x", "label y")] == [1, 1, 1]
         assert (kinds.count("path"), kinds.count("band"), kinds.count("reference")) == (2, 2, lines)
         assert kinds.count("mark") == 2 * 2  # two models of two layers
     # the line at 1 stands where 1 is on the axis of the curves: above what is less, below what is more

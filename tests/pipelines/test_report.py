@@ -7,13 +7,13 @@ import re
 import shutil
 from collections import Counter
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from pictures import make_records, write_records
+from pictures import make_records
 from PIL import Image
+from reports import answers, full_data, read, trial
 from rich.console import Console
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_inline
@@ -22,19 +22,10 @@ from vinnow.models.projections.config import ProjectionConfig
 from vinnow.pipelines.picking import make_view
 from vinnow.pipelines.report.build import build_report, page
 from vinnow.pipelines.report.composition import MOST
-from vinnow.pipelines.report.data import (
-    Composition,
-    Gallery,
-    Picked,
-    ReportData,
-    Shown,
-    Similarity,
-    Stage,
-    Trajectories,
-    Trial,
-)
+from vinnow.pipelines.report.data import ReportData, Trial
 from vinnow.pipelines.report.gather import by_source, gather
 from vinnow.pipelines.report.headline import headline
+from vinnow.pipelines.report.hours import Held
 from vinnow.pipelines.report.markup import Html, tag
 from vinnow.pipelines.report.sections import SECTIONS
 from vinnow.pipelines.report.svg import nice_ticks
@@ -43,115 +34,9 @@ from vinnow.pool.reader import Pool
 from vinnow.select.run import select
 from vinnow.store.errors import InputError
 from vinnow.store.manifest import Manifest
-from vinnow.store.tables import EVALS, REFUSED, SCORES, read_rows, write_rows
+from vinnow.store.tables import EVALS, SCORES, read_rows, write_rows
 
-HOSTILE = '</style><script src="http://evil.example/x.js">alert(1)</script><img src=x onerror="a()">&\x00'
-VOID = {"img", "meta"}
-
-
-class Reader(HTMLParser):
-    """Checks that tags nest, and keeps what was seen."""
-
-    def __init__(self):
-        super().__init__(convert_charrefs=True)
-        self.open, self.tags, self.attributes, self.text = [], [], [], []
-
-    def handle_starttag(self, name, attrs):
-        self.tags.append(name)
-        self.attributes += [(name, k, v or "") for k, v in attrs]
-        if name not in VOID:
-            self.open.append(name)
-
-    def handle_endtag(self, name):
-        assert self.open.pop() == name
-
-    def handle_data(self, data):
-        if self.open[-1:] != ["style"]:
-            self.text.append(data)
-
-
-def read(markup):
-    reader = Reader()
-    reader.feed(markup)
-    reader.close()
-    assert reader.open == []
-    return reader
-
-
-def answers(run, share, n=400, shift=0):
-    """EVALS of one run: the first `share` of two interleaved tasks is right; `shift` rotates the samples."""
-    rows = []
-    for i in range(n):
-        right = (i - shift) % n < round(share * n)
-        reference = ("red", "blue")[i % 4 == 0] if i % 2 == 0 else ("yes", "no")[i % 3 == 0]
-        rows.append(
-            {
-                "run": run,
-                "benchmark": "exact_match",
-                "task": ("color", "is_color")[i % 2],
-                "sample": str(i),
-                "correct": right,
-                "score": float(right),
-                "answer": reference if right else "?",
-                "reference": reference,
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=EVALS)
-
-
-def trial(selector, budget, rows, share, seed=0, shift=0):
-    return Trial(selector, budget, seed, rows, 12.5, answers(f"{selector}{budget}{seed}", share, shift=shift))
-
-
-def full_data(folder):
-    records, pictures = make_records(5)
-    write_records(folder, records, pictures)
-    shown = [Shown(r["conversations"], r["task"], 0.25, r.get("image"), str(folder / "images")) for r in records]
-    lost = Shown(records[0]["conversations"], HOSTILE, 0.5, "pics/none.png", str(folder / "images"))
-    rng = np.random.default_rng(0)
-    curves = np.cumsum(rng.random((3, 4)), axis=1)
-    trials = [
-        trial("random", "10%", 1400, 0.40),
-        trial("less", "10%", 1400, 0.55),
-        trial("xmas", "10%", 1400, 0.402),
-        trial(HOSTILE, "10%", 1400, 0.30),
-        trial("random", "30%", 4200, 0.60),
-        trial("less", "30%", 4200, 0.61),
-        trial("full", "100%", 14000, 0.75),
-    ]
-    refused = [
-        {"sample_id": None, "source": "", "row": 7917, "reason": "image_truncated", "detail": HOSTILE},
-        {"sample_id": 3, "source": "", "row": -1, "reason": "duplicate", "detail": "occurrence 2"},
-    ]
-    return ReportData(
-        title="vinnow demo " + HOSTILE,
-        facts={"rows": "14,041", "note": HOSTILE},
-        trials=trials,
-        majority=majority_baseline(trials[0].evals),
-        pool_tasks={"color": 3148, "is_color": 3987},
-        picked=[
-            Picked("random", "10%", {"color": 600, "is_color": 800}),
-            Picked("less", "10%", {"color": 1399, "is_color": 1}),
-            Picked(HOSTILE, "10%", {"color": 1400}),
-        ],
-        composition=[
-            Composition("skill", {f"s{i} {HOSTILE}": 900 - i for i in range(MOST + 1)}, {"less 10%": {"s0 x": 3}}),
-            Composition("image", {"with a picture": 6123, "text only": 7918}, {"less 10%": {"with a picture": 1377}}),
-        ],
-        trajectories=Trajectories(
-            [10, 20, 30, 40],
-            curves,
-            curves - 0.1,
-            curves + 0.1,
-            np.array([123, 4567, 89]),
-            {"10%": np.array([5, 6, 7])},
-            {"coco": np.array([100, 4000, 0]), HOSTILE: np.array([23, 567, 89])},
-        ),
-        similarity=[Similarity("less", rng.normal(size=5000), {"10%": 1.2816, "30%": 0.5244})],
-        galleries=[Gallery("less", "10%", shown, [lost])],
-        refused={"pool": pa.Table.from_pylist(refused, schema=REFUSED), "test": REFUSED.empty_table()},
-        stages=[Stage("ingest-pool", 2.0, 14051, 3_000_000), Stage("sweep", 98.0), Stage(HOSTILE, 0.0, 5)],
-    )
+UTC = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 
 
 @pytest.fixture(scope="module")
@@ -173,8 +58,9 @@ def test_it_is_well_formed_and_loads_nothing(markup):
     assert "url(" not in style
     assert "@import" not in style
     assert ("meta", "http-equiv", "Content-Security-Policy") in seen.attributes
-    for _, target, _, _ in SECTIONS:
-        assert callable(target) or target in markup
+    for name, title, _, _ in SECTIONS:
+        assert f'<a href="#{name}">{title}</a>' in markup
+        assert f'<section id="{name}">' in markup
 
 
 def test_it_holds_the_numbers(markup):
@@ -229,7 +115,7 @@ def test_an_empty_report_says_why_each_part_is_missing():
     seen = read(page(data))
     text = " ".join(seen.text)
     assert "The pictures were <b>lost</b>." in text
-    assert [why in text for name, _, _, why in SECTIONS if name != "pictures"] == [True] * 8
+    assert [why in text for name, _, _, why in SECTIONS if name != "pictures"] == [True] * (len(SECTIONS) - 1)
 
 
 def test_intervals_and_differences_are_those_of_the_statistics():
@@ -336,12 +222,19 @@ def make_run(folder, pool, target, twin):
             "budget": "10%",
             "seed": 0,
             "rows": rows,
-            "train_seconds": 3.0,
+            "train_seconds": 900.0,
+            "eval_seconds": 360.0,
             "run": name,
         }
         (folder / "sweep" / name / "result.json").write_text(json.dumps(result))
         tables.append(answers(name, share))
     write_rows(folder / "evals.parquet", pa.concat_tables(tables), EVALS)
+    sections = [{"name": "xmas", "config": {"clusters": 3}}]
+    config = {"model": {"path": twin}, "selectors": sections, "actors": {"actors": 2}, "finetune": {"workers": 4}}
+    (folder / "run.json").write_text(json.dumps({"digest": "0123456789abcdef", "version": "0.1.0", "config": config}))
+    for name in ("features-gradient", "sweep"):
+        with Manifest(str(folder), "0").stage(name, {}):
+            pass
     with Manifest(str(folder), "0").stage("ingest-pool", {}) as record:
         record.facts.update(rows=60, bytes=1000)
 
@@ -388,7 +281,7 @@ def test_a_run_folder_is_gathered(tmp_path, tiny_pool, twin_path, target_pool):
     assert (less.scores_N >= less.thresholds["10%"]).sum() == 6
     assert (less.scores_N >= less.thresholds["20 rows"]).sum() == 20
     galleries = {g.selector: g for g in data.galleries}
-    assert set(galleries) == {"random", "less", "xmas"}
+    assert {name: g.means for name, g in galleries.items()} == {"random": "chance", "less": "worth", "xmas": "order"}
     assert min(s.score for s in galleries["less"].picked) > max(s.score for s in galleries["less"].passed)
     for gallery in data.galleries:
         assert gallery.picked
@@ -396,5 +289,10 @@ def test_a_run_folder_is_gathered(tmp_path, tiny_pool, twin_path, target_pool):
         assert all(s.image is not None for s in gallery.picked + gallery.passed)
     assert data.facts["pool digest"] == Pool(tiny_pool).digest
     assert data.stages[0].rows == 60
+    assert data.facts["model"] == twin_path
+    assert re.fullmatch(UTC, data.facts["last stage finished (UTC)"])
+    # two trials: a quarter of an hour on four workers and six minutes of one actor each
+    assert data.stages[-1].held == Held(0, pytest.approx(2.2))
+    assert data.facts["CPU-hours"] == "2.20 (no GPU was used)"
     read(page(data))
     assert [name for name, _, show, _ in SECTIONS if show(data, headline(data.trials)) is None] == ["composition"]

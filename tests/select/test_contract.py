@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from vinnow.select import registry
 from vinnow.select.run import select
@@ -106,6 +107,20 @@ def test_ties_go_to_the_smaller_id_in_any_order_of_scores(world, written, name, 
         mine = ids[groups == group]
         candidates = np.sort(tied["sample_id"].to_numpy()[tied["group"].to_numpy() == group])
         assert np.array_equal(np.sort(mine), candidates[: len(mine)])
+
+
+@case
+def test_scores_mean_what_the_method_says(world, written, name, config):
+    selector = registry.make(name, config)
+    scores = selector.score(world.view(written, selector.needs), 0)
+    picks = selector.pick(scores, 45, 0)
+    means, score = registry.score_means(selector), picks["score"].to_numpy()
+    if means == "worth":  # the picks are the best, the best first
+        assert (np.diff(score) <= 0).all()
+        if config.get("aggregate") != "vote":  # those picks carry votes
+            passed = scores.filter(pc.invert(pc.is_in(scores["sample_id"], picks["sample_id"])))
+            assert score.min() >= pc.max(passed["score"]).as_py()
+    assert selector.seeded or means != "chance"
 
 
 @case

@@ -47,6 +47,8 @@ def test_a_new_selector_is_one_file(methods, world, written, tmp_path):
     (methods / "middle.py").write_text(MIDDLE.format(name="middle"))
     assert "middle" in registry.names()
     assert {"random", "less"} <= set(registry.names())
+    # it does not say what its scores mean
+    assert registry.score_means(registry.make("middle")) == "order"
     view = world.view(written, registry.make("middle").needs)
     picks = read_rows(select(view, "middle", {"at": 2.5}, [9], 0, str(tmp_path))["9"], PICKS)
     loss = dict(zip(world.ids.tolist(), world.pool["loss"][30][:, 0].tolist(), strict=True))
@@ -91,6 +93,7 @@ def test_two_folders_may_use_one_file_name(methods, tmp_path, monkeypatch):
         ("x = 1", "SELECTOR = ItsClass"),
         ("class Half:\n    name = 'half'\nSELECTOR = Half", "Half lacks needs, seeded, Config, score, pick"),
         (MIDDLE.format(name="a/b"), "'a/b'"),
+        (MIDDLE.format(name="odd").replace("    class", "    score_means = 'luck'\n    class"), "worth, order, chance"),
     ],
 )
 def test_a_file_that_is_no_selector_is_named(methods, code, message):
