@@ -23,6 +23,7 @@ from ..pool.templates import TEMPLATES
 from ..store.errors import DamagedError, InputError
 from ..store.files import exists, join, list_files, open_fs, read_json, write_json
 from ..store.manifest import Manifest, StageRecord
+from ..store.names import place_in
 from ..store.usage import Usage
 from ..train.run import TrainReport, refuse_early, train
 from .config import PLACES, RunConfig, StageSection, train_config
@@ -205,7 +206,9 @@ def pick(run: Run, weights: dict[int, float] | None) -> dict[tuple[str, str, int
         )
 
     done = run.stage("select", inputs, work)
-    keys = {tuple(k.split("|")): v for k, v in done.facts["picks"].items()}
+    # a run's folder may have been moved; its manifest must not lead out of it
+    folder, manifest = os.path.abspath(run.folder("picks")), run.manifest.path("select")
+    keys = {tuple(k.split("|")): place_in(folder, v, manifest) for k, v in done.facts["picks"].items()}
     return {(name, budget, int(seed)): path for (name, budget, seed), path in keys.items()}
 
 
