@@ -1,6 +1,8 @@
-"""Connecting to Ray: the cluster that is there, or a small local one."""
+"""Connecting to Ray: the cluster that is there, or a small local one, which listens on loopback and asks for a token."""
 
 import os
+import stat
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -23,10 +25,10 @@ class RayConfig(Config):
 
 
 def ensure_ray(config: RayConfig) -> None:
-    """Connect once; later calls in the same process do nothing. The dashboard binds to loopback.
+    """Connect once; later calls in the same process do nothing. A named cluster takes the caller's own token settings.
 
     Raises:
-        InputError: the named cluster cannot be reached.
+        InputError: the named cluster cannot be reached, or the local one's token cannot be written.
     """
     import ray
 
@@ -45,7 +47,12 @@ def ensure_ray(config: RayConfig) -> None:
                 f"no Ray cluster at {address!r}: {error}. Start one, or leave ray.address empty."
             ) from error
         return
+    _keep_to_loopback()
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() == "token":
+        keep_token(Path.home() / ".ray" / "auth_token")
     ray.init(
+        # without it Ray would join whatever cluster a file in /tmp names
+        address="local",
         num_cpus=config.num_cpus,
         num_gpus=config.num_gpus,
         object_store_memory=config.object_store_mb * 1_000_000,
@@ -54,6 +61,51 @@ def ensure_ray(config: RayConfig) -> None:
         dashboard_host="127.0.0.1",
         **options,
     )
+
+
+def _keep_to_loopback() -> None:
+    """Have a local Ray take 127.0.0.1 as its address: else all of its ports but the dashboard's are open to the net.
+
+    Ray replaces a `_node_ip_address` of 127.0.0.1 by the outer one; this is its own switch, on by default where it has no
+    multi-node clusters.
+    """
+    from ray._private import ray_constants
+
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def keep_token(path: Path) -> None:
+    """Make the token that Ray reads from `path` if there is none, and have nobody else read it: Ray would write it for all.
+
+    A token that the environment names (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH) is left to whoever made it.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    from ray._private.authentication.authentication_token_generator import generate_new_authentication_token
+
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    own = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            with open(os.open(own, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as sink:
+                sink.write(generate_new_authentication_token())
+            try:
+                os.link(own, path)  # whole, and only if no other run was first
+            except FileExistsError:
+                pass
+            finally:
+                own.unlink()
+        found = path.stat()
+        if found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) & 0o077:
+            path.chmod(0o600)
+    except OSError as error:
+        raise InputError(
+            f"Ray's token cannot be kept in {str(path)!r}: {error}. Set RAY_AUTH_TOKEN_PATH to a file that only you read."
+        ) from error
 
 
 def quiet() -> None:

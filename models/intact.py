@@ -6,7 +6,8 @@ Headers alone are read, so that a driver can look at a model of any size.
 from pathlib import Path
 from typing import Any
 
-from ..store.errors import InputError
+from ..store.errors import DamagedError, InputError
+from ..store.names import is_name
 from .folders import ADAPTER_BIN, MOMENTS, NON_LORA_BIN, SETTINGS, check_head, marker, read_object, refuse_foreign
 from .tensors import header, refuse_whole_numbers, whole_numbers
 
@@ -57,7 +58,9 @@ def _check_index(index: Path) -> None:
         raise InputError(
             f"{str(index.parent)!r} holds {single.name} and an index of other files; remove what is stale."
         )
-    for shard in sorted(set(named.values())):
+    for shard in sorted(set(named.values()), key=str):
+        if not is_name(shard):
+            raise DamagedError(f"{str(index)!r} names {shard!r:.200} as a file of its folder. Fetch or save it again.")
         if not (index.parent / shard).is_file():
             count = sum(v == shard for v in named.values())
             raise InputError(f"{str(index)!r} names {shard!r} with {count} tensors, and there is no such file.")

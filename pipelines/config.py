@@ -19,6 +19,7 @@ from ..select.view import feature_kinds
 from ..store.config import Config
 from ..store.errors import InputError, suggest
 from ..store.files import digest, read_json
+from ..store.names import Name, path_part
 from ..train.config import TrainConfig
 from .rates import PlanConfig
 
@@ -39,7 +40,7 @@ class ModelSection(Config):
 class StageSection(Config):
     """A training before the proxy (LLaVA's stage 1, say): which data, and TrainConfig's fields but model and pool."""
 
-    name: str
+    name: Name
     data: Literal["pool", "captions"] = "captions"
     train: dict[str, Any] = {}
 
@@ -47,7 +48,7 @@ class StageSection(Config):
 class SelectorSection(Config):
     """One selector of the sweep and its own config."""
 
-    name: str
+    name: Name
     config: dict[str, Any] = {}
 
 
@@ -145,6 +146,7 @@ def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
     for entry in sets or []:
         apply_set(values, entry)
     run = _with_recipes(RunConfig.parse(values))
+    _refuse_twins(run)
     for stage in run.warmup:
         train_config(stage.train, f"warmup.{stage.name}")
         if stage.data == "captions" and run.captions is None:
@@ -183,6 +185,15 @@ def where_of(variant: str) -> str:
     return f"finetune.variants.{variant}" if variant else "finetune"
 
 
+def _refuse_twins(run: RunConfig) -> None:
+    names = [s.name.lower() for s in run.warmup]  # some file systems tell no case apart
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(
+                f"warmup: {name!r} is there twice; folders are called after it, so give each its own name."
+            )
+
+
 def _with_recipes(run: RunConfig) -> RunConfig:
     """Return the run with numbers in place of recipe names, so that what is saved, printed and hashed holds them all."""
     warmup = [s.model_copy(update={"train": with_recipe(s.train, f"warmup.{s.name}")}) for s in run.warmup]
@@ -199,6 +210,7 @@ def _finetune(section: dict[str, Any]) -> dict[str, Any]:
     for name in given:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)):  # folders are called after it, and `--set` counts dots
             raise InputError(f"finetune.variants: {name!r} is no name; take letters, digits, _ and -")
+        path_part(str(name), "finetune.variants")
     return {"variants": {str(n): with_recipe(_over(common, own), where_of(str(n))) for n, own in given.items()}}
 
 

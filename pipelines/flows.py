@@ -23,6 +23,7 @@ from ..pool.templates import TEMPLATES
 from ..store.errors import DamagedError, InputError
 from ..store.files import exists, folder_bytes, join, read_json, write_json
 from ..store.manifest import Manifest, StageRecord
+from ..store.names import place_in
 from ..train.run import TrainReport, refuse_early, train
 from .config import PLACES, POOLS, RunConfig, StageSection, train_config
 from .picking import select_all
@@ -190,7 +191,9 @@ def pick(run: Run, weights: dict[int, float] | None) -> dict[tuple[str, str, int
         )
 
     done = run.stage("select", inputs, work)
-    keys = {tuple(k.split("|")): v for k, v in done.facts["picks"].items()}
+    # a run's folder may have been moved; its manifest must not lead out of it
+    folder, manifest = os.path.abspath(run.folder("picks")), run.manifest.path("select")
+    keys = {tuple(k.split("|")): place_in(folder, v, manifest) for k, v in done.facts["picks"].items()}
     return {(name, budget, int(seed)): path for (name, budget, seed), path in keys.items()}
 
 

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .json_stream import HEAD, JSON, Given, iter_rest, looks_like_lines, parse_lines
+from .json_source import Given
+from .json_stream import HEAD, JSON, iter_rest, looks_like_lines, parse_lines
+from .limits import RECORD_BYTES
 
 BLOCK = 2 << 20
 # a block that finds no cut within this is left to the one parser, which holds no more than a record
-_LIMIT = 64 << 20
+_LIMIT = RECORD_BYTES
 _SPACE = b" \t\r\n"
 _HEAD = re.compile(rb'\s*\{\s*"([A-Za-z_][\w-]*)"')
 _GAP = re.compile(r"[ \t\r\n]*")

@@ -26,7 +26,9 @@ from .formats.llava import LLAVA
 from .formats.registry import FORMATS, choose, facts
 from .formats.source import Source
 from .images import MAX_PIXELS, PIL_LIMIT, check_root
-from .json_stream import iter_records, open_records
+from .json_source import open_records
+from .json_stream import iter_records
+from .limits import ROW_BYTES, text_size
 from .looks import LookConfig, Looks, look_at
 from .paths import split_root, with_links
 from .workers import Workers
@@ -204,12 +206,14 @@ def _blocks(source: str, workers: Workers) -> Iterator[tuple[int, Draft]]:
 def _read_on(records: Iterable[object], row: int, workers: Workers) -> Iterator[tuple[int, Draft]]:
     """Draft parsed records in this process; those before an error come first."""
     held: list[object] = []
+    size = 0
     try:
         for raw in records:
             held.append(raw)
-            if len(held) == _BATCH:
+            size += text_size(raw)
+            if len(held) == _BATCH or size > ROW_BYTES:
                 yield row, workers.draft(held)
-                row, held = row + len(held), []
+                row, held, size = row + len(held), [], 0
     except InputError:
         yield row, workers.draft(held)
         raise

@@ -20,8 +20,9 @@ from PIL import Image, UnidentifiedImageError
 from ..store.errors import InputError
 from ..store.files import join, open_fs
 from .archives.folder import find_member, is_known, is_packed, looks_like_archive
-from .archives.members import Read, check_size
+from .archives.members import MAX_BYTES, Read, check_size
 from .checks import ImageError
+from .hidden import PIXEL_BYTES, TILE_BYTES, tile_bytes
 from .marks import difference_hash
 from .paths import below_root, near, split_root, why_outside
 from .shown import Pictures, is_deep, show, traits
@@ -98,10 +99,16 @@ def load_image(
     """
     found = resolve(root, relative)
     try:
-        with Image.open(found if isinstance(found, Path) else io.BytesIO(found.read()), formats=_formats()) as picture:
+        with Image.open(
+            found if isinstance(found, Path) else io.BytesIO(found.read()), formats=known_formats()
+        ) as picture:
             width, height = picture.size
             if width * height > max_pixels:
                 raise ImageError("image_too_large", f"{relative!r} has {width}×{height} pixels, over {max_pixels}.")
+            if (tile := tile_bytes(picture)) > max(TILE_BYTES, PIXEL_BYTES * max_pixels):
+                raise ImageError(
+                    "image_too_large", f"{relative!r} is cut in tiles of {tile} bytes, for {width}×{height}."
+                )
             if glance:
                 picture.draft("L", None)
             picture.load()  # decodes all of it, so that a cut one is found
@@ -135,7 +142,8 @@ def _far(first: int, second: int) -> bool:
 
 
 @lru_cache(1)
-def _formats() -> tuple[str, ...]:
+def known_formats() -> tuple[str, ...]:
+    """Return those of `FORMATS` that this PIL can read."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)  # PIL may be built without one
 
@@ -304,4 +312,6 @@ def _remote_size(fs: pafs.FileSystem, path: str, relative: str) -> int | None:
 
 def _fetch(fs: pafs.FileSystem, path: str) -> bytes:
     with fs.open_input_stream(path, compression=None) as source:
-        return source.read()
+        data = source.read(MAX_BYTES + 1)  # it may have grown since its size was asked for
+    check_size(len(data), repr(path))
+    return data

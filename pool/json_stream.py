@@ -12,17 +12,20 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-import pyarrow.fs as pafs
-
 from ..store.errors import InputError
-from ..store.files import open_fs
-from .checks import RefusedError
+from .json_source import Given, open_records, read
+from .limits import RECORD_BYTES
+from .refusals import RefusedError
 
 _CHUNK = 1 << 20
 _SPACE = " \t\r\n"
 # an escape or a keyword cut by the buffer's end is reported at most this far before it
 _EDGE = 64
-_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*("?)|[\[\]{}]', re.DOTALL)
+# where a value that is stepped over goes on: outside of a text, in a number; and what a text holds up to its end
+_MARK, _BARE = re.compile(r'["\[\]{}]'), re.compile(r"[,\]}\s]")
+_TEXT = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
+# what a small value takes beside its characters
+_HELD = 16
 _BOM = b"\xef\xbb\xbf"
 HEAD = 1 << 20
 _LINES = 16
@@ -52,7 +55,7 @@ def iter_records(path: str) -> Iterator[Any]:
     """
     with open_records(path) as stream:
         head = b""
-        while len(head) < HEAD and (more := _read(path, stream, HEAD - len(head), 0)):
+        while len(head) < HEAD and (more := read(path, stream, HEAD - len(head), 0)):
             head += more
         if looks_like_lines(path, head, len(head) < HEAD):
             yield from iter_lines(path, Given([head], stream))
@@ -66,17 +69,35 @@ def iter_lines(path: str, stream: Any, before: int = 0, row: int = 0) -> Iterato
     Raises:
         InputError: reading stops.
     """
-    held, number = bytearray(), before
-    while data := _read(path, stream, max(_CHUNK, len(held)), row):
+    held, number, over = bytearray(), before, 0
+    while data := read(path, stream, max(_CHUNK, len(held)), row):
         held += data
-        end = held.rfind(b"\n", len(held) - len(data)) + 1
+        if over:  # behind the start of a line that no memory should hold
+            end = held.find(b"\n") + 1
+            over += end or len(held)
+            del held[: end or len(held)]
+            if not end:
+                continue
+            number, row = number + 1, row + 1
+            yield _too_large(number, over)
+            over = 0
+        end = held.rfind(b"\n") + 1
         if end:
             for value in parse_lines(bytes(memoryview(held)[:end]), number):
                 row += 1
                 yield value
             number += held.count(b"\n", 0, end)
             del held[:end]
+        if len(held) > RECORD_BYTES:
+            over = len(held)
+            held.clear()
+    if over:
+        yield _too_large(number + 1, over)
     yield from parse_lines(bytes(held), number)
+
+
+def _too_large(number: int, size: int) -> RefusedError:
+    return RefusedError("record_too_large", f"line {number} has {size} bytes, over {RECORD_BYTES}")
 
 
 def parse_lines(data: bytes, before: int) -> list[Any]:
@@ -85,6 +106,9 @@ def parse_lines(data: bytes, before: int) -> list[Any]:
     for number, line in enumerate(data.split(b"\n"), before + 1):
         line = line.removeprefix(_BOM).strip(b" \t\r")
         if not line or (line == b"," and values):
+            continue
+        if len(line) > RECORD_BYTES:
+            values.append(_too_large(number, len(line)))
             continue
         try:
             values.append(JSON.decode(line.removesuffix(b",").decode()))
@@ -137,50 +161,6 @@ def is_record(value: Any) -> bool:
     return isinstance(value, dict) and any(k in value for k in _TURNS)
 
 
-def _read(path: str, stream: Any, size: int, row: int) -> bytes:
-    try:
-        return stream.read(size)
-    except OSError as error:
-        raise InputError(f"{path}: reading stopped at row {row}: {error}.") from error
-
-
-class Given:
-    """A stream that first gives bytes back."""
-
-    def __init__(self, given: list[bytes], stream: Any, error: OSError | None = None) -> None:
-        self.given, self.stream, self.error = [g for g in given if g], stream, error
-
-    def read(self, size: int) -> bytes:
-        if self.given:
-            head = self.given.pop(0)
-            if len(head) > size:
-                self.given.insert(0, head[size:])
-            return head[:size]
-        if self.error:
-            raise self.error
-        return self.stream.read(size)
-
-
-def open_records(path: str) -> Any:
-    """Open a source's bytes, decompressed.
-
-    Raises:
-        InputError: there is no such file, or it cannot be read.
-    """
-    fs, inner = open_fs(path)
-    try:
-        kind = fs.get_file_info(inner).type
-        if kind != pafs.FileType.File:
-            found = {
-                pafs.FileType.NotFound: "there is no such file",
-                pafs.FileType.Directory: "it is a folder",
-            }
-            raise InputError(f"cannot read {path!r}: {found.get(kind, 'it is no regular file')}.")
-        return fs.open_input_stream(inner)
-    except OSError as error:
-        raise InputError(f"cannot read {path!r}: {error}.") from error
-
-
 def iter_rest(path: str, stream: Any, row: int, read: int, lines: bool) -> Iterator[Any]:
     """Go on behind `read` bytes (of JSONL: lines) and `row` records: `stream` stands where the next, or `]`, is due.
 
@@ -204,6 +184,7 @@ class _Parser:
         self.bytes_of = codecs.getincrementaldecoder(encoding)()
         self.json = JSON
         self.text, self.at, self.ended, self.row, self.read = "", 0, False, 0, 0
+        self.kept = 0  # characters of what is held although it is no record
 
     def items(self) -> Iterator[Any]:
         self._skip()
@@ -243,8 +224,11 @@ class _Parser:
                 listed = yield from self._listed(key, wrapped)
                 wrapped, pairs = (key, pairs) if listed is None else (wrapped, pairs | {key: listed})
             else:
-                value = self._value(counted=False)
-                if not has_turns and is_record(value):
+                value = self._value(counted=False, is_row=wrapped == "{}")
+                if isinstance(value, RefusedError):
+                    self.row += 1
+                    yield value
+                elif not has_turns and is_record(value):
                     if wrapped not in (None, "{}"):
                         self._fail(f"records under {wrapped!r} and {key!r}: give a file with one of them")
                     wrapped = "{}"
@@ -269,7 +253,7 @@ class _Parser:
         more = not self._take("]")
         shown = False
         while more:
-            value = self._value(counted=False)
+            value = self._value(counted=False, is_row=shown)
             if not found and not shown and is_record(value):
                 shown = True
                 if wrapped is not None:
@@ -300,12 +284,17 @@ class _Parser:
             if more and self._take("]"):
                 return
 
-    def _value(self, counted: bool = True) -> Any:
+    def _value(self, counted: bool = True, is_row: bool | None = None) -> Any:
+        """Return the next value; one that is a row (as every counted one is) and cannot be held is a `RefusedError`."""
+        is_row = counted if is_row is None else is_row
         while True:
             try:
                 value, end = self.json.raw_decode(self.text, self.at)
                 # a number at the buffer's edge may go on in the next chunk
                 if end < len(self.text) or self.ended:
+                    self.kept += 0 if is_row or is_record(value) else end - self.at + _HELD
+                    if self.kept > RECORD_BYTES:
+                        self._fail(f"more than {RECORD_BYTES} bytes of values that are no records")
                     self.at, self.row = end, self.row + counted
                     return value
             except json.JSONDecodeError as error:
@@ -317,30 +306,50 @@ class _Parser:
                 if self.ended or (error.pos < len(self.text) - _EDGE and not is_open):
                     self._fail(f"{error.msg} at character {error.pos - self.at} of this record")
             except RecursionError:
-                what = "this record cannot be read: it is nested too deep"
-                self._step_over(what)
-                if not counted:
-                    self._fail(what)
-                self.row += 1
-                return RefusedError("not_an_object", what)
+                return self._refused(
+                    "not_an_object", "this record cannot be read: it is nested too deep", is_row, counted
+                )
+            if len(self.text) - self.at > RECORD_BYTES:
+                what = f"this record has more than {RECORD_BYTES} characters"
+                return self._refused("record_too_large", what, is_row, counted)
             self._more()
 
+    def _refused(self, reason: str, what: str, is_row: bool, counted: bool) -> RefusedError:
+        if not is_row:
+            self._fail(what)
+        self._step_over(what)
+        self.row += counted
+        return RefusedError(reason, what)
+
     def _step_over(self, what: str) -> None:
-        """Go behind a value by its brackets alone."""
-        depth, ahead = 0, 0
+        """Go behind a value by its brackets alone; no more than a chunk of it is held."""
+        depth, bare = 0, self.text[self.at] not in '{["'
         while True:
-            found = _TOKEN.search(self.text, self.at + ahead)
-            if found is None or (found[0][0] == '"' and not found[1]):
-                if self.ended:
-                    self._fail(what)
-                ahead = (found.start() if found else len(self.text)) - self.at
-                self._more()
+            found = (_BARE if bare else _MARK).search(self.text, self.at)
+            if found is None:
+                self.at = len(self.text)
+                self._more_of(what)
                 continue
-            ahead = found.end() - self.at
+            self.at = found.start() if bare else found.end()
+            if found[0] == '"':
+                self._step_over_text(what)
             depth += (found[0] in "[{") - (found[0] in "]}")
             if depth <= 0:
-                self.at += ahead
                 return
+
+    def _step_over_text(self, what: str) -> None:
+        while True:
+            inside = _TEXT.match(self.text, self.at)
+            assert inside is not None
+            self.at = inside.end()
+            if self._take('"'):
+                return
+            self._more_of(what)
+
+    def _more_of(self, what: str) -> None:
+        if self.ended:
+            self._fail(what)
+        self._more()
 
     def _skip(self) -> None:
         while True:
@@ -357,7 +366,7 @@ class _Parser:
 
     def _more(self) -> None:
         # at least as much as is waiting, so that one huge record costs linear time
-        raw = _read(self.path, self.stream, max(_CHUNK, len(self.text) - self.at), self.row)
+        raw = read(self.path, self.stream, min(max(_CHUNK, len(self.text) - self.at), RECORD_BYTES), self.row)
         self.read += len(raw)
         try:
             new = self.bytes_of.decode(raw, final=not raw)

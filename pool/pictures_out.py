@@ -12,7 +12,7 @@ from ..store.errors import InputError
 from ..store.files import exists, join, write_bytes
 from .archives.folder import looks_like_archive
 from .checks import ImageError
-from .images import read_image
+from .images import known_formats, read_image
 from .records import Record
 
 _ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
@@ -47,9 +47,9 @@ class PictureFiles:
     def _put(self, record: Record, image: str) -> str:
         try:
             data = read_image(self.root, image)
-            with Image.open(io.BytesIO(data)) as picture:
+            with Image.open(io.BytesIO(data), formats=known_formats()) as picture:
                 kind = picture.format or ""
-        except (ImageError, UnidentifiedImageError) as error:
+        except (ImageError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise InputError(f"record {record.sample_id}: {image!r}: {error} Mend it, or export other rows.") from error
         digest = hashlib.blake2b(data, digest_size=16).hexdigest()
         place = f"{self.name}/{digest[:2]}/{digest}.{_ENDINGS.get(kind, kind.lower())}"

@@ -5,6 +5,7 @@ from ..store.errors import InputError
 IMAGE = "<image>"
 REASONS = {
     "not_an_object": "the record is no JSON object",
+    "record_too_large": "the record's text has more bytes than any record (16 MiB of JSON, 64 MiB of a table)",
     "no_conversations": "`conversations` is missing, empty or no list",
     "bad_turn": "a turn is no object with a text in `from` and `value`",
     "bad_role": "a turn is from neither human nor gpt",

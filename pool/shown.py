@@ -4,6 +4,7 @@ PIL's `convert("RGB")` alone, which the published code does, clips 16 bits at 25
 under it shows) and leaves a phone's photograph on its side; `pictures: published` is that.
 """
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,8 @@ TRAITS = {
 }
 _DEEP = ("I", "F")
 _FULL = {"white": 255, "black": 0}
+# pixels that are converted at a time: on the way to RGB a pixel takes up to 40 bytes
+_STRIP = 1 << 22
 # what a damaged EXIF block raises; the picture itself may be sound
 _NO_EXIF = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError)
 
@@ -46,9 +49,7 @@ def show(picture: Image.Image, pictures: Pictures = "white") -> Image.Image:
     if is_deep(picture):
         return _from_deep(picture, _FULL[pictures])
     if picture.has_transparency_data:
-        seen = picture.convert("RGBA")
-        ground = Image.new("RGBA", seen.size, (_FULL[pictures],) * 3 + (255,))
-        return Image.alpha_composite(ground, seen).convert("RGB")
+        return _on_ground(picture, _FULL[pictures])
     return picture.convert("RGB")
 
 
@@ -84,27 +85,56 @@ def _has_frames(picture: Image.Image) -> bool:
         return False
 
 
+def _strips(picture: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Yield a picture in strips of whole rows, each with the number of its first row; a small one as it is."""
+    width, height = picture.size
+    rows = max(1, _STRIP // max(1, width))
+    if rows >= height:
+        yield 0, picture
+        return
+    for top in range(0, height, rows):
+        yield top, picture.crop((0, top, width, min(top + rows, height)))
+
+
 def _lowest_alpha(picture: Image.Image) -> int:
-    low: Any = picture.convert("RGBA").getchannel("A").getextrema()
-    return int(low[0])
+    lows: list[Any] = [strip.convert("RGBA").getchannel("A").getextrema() for _, strip in _strips(picture)]
+    return min(int(low[0]) for low in lows)
+
+
+def _on_ground(picture: Image.Image, value: int) -> Image.Image:
+    rgb = Image.new("RGB", picture.size)
+    for top, strip in _strips(picture):
+        seen = strip.convert("RGBA")
+        ground = Image.new("RGBA", seen.size, (value,) * 3 + (255,))
+        rgb.paste(Image.alpha_composite(ground, seen).convert("RGB"), (0, top))
+    return rgb
 
 
 def _from_deep(picture: Image.Image, ground: int) -> Image.Image:
-    values_HW = np.asarray(picture).astype(np.float64)
-    if not np.isfinite(values_HW).all():
-        raise UnshownError("a float picture with NaN or infinite values has no brightness to show")
-    low, high = _span(picture.mode, values_HW)
-    u8_HW = np.rint((values_HW - low) * (255 / (high - low or 1))).clip(0, 255).astype(np.uint8)
+    low, high = _span(picture)
     clear = picture.info.get("transparency")
-    if isinstance(clear, int):
-        u8_HW[values_HW == clear] = ground
-    return Image.fromarray(u8_HW).convert("RGB")
+    grey = Image.new("L", picture.size)
+    for top, strip in _strips(picture):
+        values_HW = np.asarray(strip).astype(np.float64)
+        u8_HW = np.rint((values_HW - low) * (255 / (high - low or 1))).clip(0, 255).astype(np.uint8)
+        if isinstance(clear, int):
+            u8_HW[values_HW == clear] = ground
+        grey.paste(Image.fromarray(u8_HW), (0, top))
+    return grey.convert("RGB")
 
 
-def _span(mode: str, values_HW: np.ndarray[Any, Any]) -> tuple[float, float]:
-    low, high = (float(values_HW.min()), float(values_HW.max())) if values_HW.size else (0.0, 1.0)
-    if mode == "F":
+def _span(picture: Image.Image) -> tuple[float, float]:
+    """Return which values are black and white."""
+    low, high = 0.0, 1.0
+    for top, strip in _strips(picture):
+        values_HW = np.asarray(strip)
+        if not np.isfinite(values_HW).all():
+            raise UnshownError("a float picture with NaN or infinite values has no brightness to show")
+        if values_HW.size:
+            least, most = float(values_HW.min()), float(values_HW.max())
+            low, high = (min(low, least), max(high, most)) if top else (least, most)
+    if picture.mode == "F":
         return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
-    if mode != "I" or (low >= 0 and 255 < high <= 65535):
+    if picture.mode != "I" or (low >= 0 and 255 < high <= 65535):
         return 0.0, 65535.0
     return (0.0, 255.0) if low >= 0 and high <= 255 else (low, high)

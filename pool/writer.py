@@ -2,7 +2,9 @@
 
 from dataclasses import asdict
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..store.files import CHECKED, join, write_bytes
@@ -12,6 +14,8 @@ from .draft import Refusal
 PART_ROWS = 8192
 # a random row costs its row group: 256 rows decode in some 3 ms, a whole part in 60
 GROUP_ROWS = 256
+# characters of a part, and of a row group: fewer rows are in one where each is long
+PART_CHARS, GROUP_CHARS = 256 << 20, 64 << 20
 # columns of few values; a dictionary of texts costs time and holds nothing twice
 _REPEATING = ["source", "task", "conversations.list.element.from"]
 
@@ -22,7 +26,7 @@ class PoolWriter:
     def __init__(self, out: str) -> None:
         self.out, self.parts = out, 0
         self._rows: list[pa.Table] = []
-        self._waiting = 0
+        self._waiting = self._chars = 0
         self._refused: list[pa.Table] = []
 
     def add(self, rows: pa.Table, refused: list[Refusal]) -> None:
@@ -30,8 +34,11 @@ class PoolWriter:
         if rows.num_rows:
             self._rows.append(rows)
             self._waiting += rows.num_rows
-        while self._waiting >= PART_ROWS:
-            self._flush(PART_ROWS)
+            self._chars += int(_chars(rows).sum())
+        while self._waiting >= PART_ROWS or self._chars >= PART_CHARS:
+            # by rows alone, so that how they came in does not show
+            ends = np.cumsum(np.concatenate([_chars(some) for some in self._rows])[:PART_ROWS])
+            self._flush(min(PART_ROWS, len(ends), int(np.searchsorted(ends, PART_CHARS)) + 1))
         if refused:
             # Arrow holds a refusal in a tenth of a dict's memory, should every row be one
             self._refused.append(pa.Table.from_pylist([asdict(r) for r in refused], schema=REFUSED))
@@ -50,7 +57,15 @@ class PoolWriter:
         table = conform(held.slice(0, rows).combine_chunks(), POOL, path)
         sink = pa.BufferOutputStream()
         options = CHECKED | {"compression": "zstd", "use_dictionary": _REPEATING}
-        pq.write_table(table, sink, row_group_size=GROUP_ROWS, **options)
+        chars = int(_chars(table).sum())
+        group = max(1, min(GROUP_ROWS, GROUP_CHARS * rows // max(1, chars)))
+        pq.write_table(table, sink, row_group_size=group, **options)
         write_bytes(path, sink.getvalue())
         left = held.slice(rows)
         self._rows, self._waiting, self.parts = [left] if left.num_rows else [], left.num_rows, self.parts + 1
+        self._chars -= chars
+
+
+def _chars(rows: pa.Table) -> np.ndarray:
+    extra = pc.binary_length(rows["extra"]).to_numpy()
+    return rows["n_chars"].to_numpy() + extra

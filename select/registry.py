@@ -15,6 +15,7 @@ from typing import Any
 
 from ..store.errors import InputError, suggest
 from ..store.files import digest
+from ..store.names import is_name
 from .protocol import MEANINGS, ScoreMeans, Selector
 
 HERE = Path(__file__).parent / "methods"
@@ -93,7 +94,7 @@ def _selector_of(module: ModuleType, file: Path) -> type[Selector]:
     if lacking:
         raise InputError(f"{file}: {kind.__name__} lacks {', '.join(lacking)} (see select/protocol.py).")
     # the name becomes part of file names
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", kind.name):
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", kind.name) or not is_name(kind.name):
         raise InputError(f"{file}: a selector's name is of a-z, 0-9, - and _, not {kind.name!r}.")
     if (means := getattr(kind, "score_means", "order")) not in MEANINGS:
         raise InputError(f"{file}: score_means is one of {', '.join(MEANINGS)}, not {means!r}.")

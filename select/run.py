@@ -12,6 +12,7 @@ from .. import __version__
 from ..store.claim import claim
 from ..store.errors import DamagedError, InputError
 from ..store.files import digest, exists, join, reading_parquet, write_parquet
+from ..store.names import is_name
 from ..store.tables import PICKS, SCORES, check_unique, conform, write_rows
 from . import registry
 from .pickers import check_budget
@@ -37,6 +38,8 @@ def budget_rows(budget: int | str, rows: int) -> int:
         raise InputError(f"a budget is a number of rows or a share like 10%, not {budget!r}.") from None
     if share is not None and share > 1:
         raise InputError(f"a budget of {budget} is more than the whole pool.")
+    if not is_name(label(text)):  # 1/3% is a fraction too, and files are called after a budget
+        raise InputError(f"a budget is a number of rows or a share like 10%, in plain digits, not {budget!r}.")
     check_budget(wanted, rows)
     return wanted
 

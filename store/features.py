@@ -21,6 +21,7 @@ from .batches import FeatureBatch, joined, read_footer, to_batch, to_table
 from .errors import DamagedError, DuplicateRowsError, InputError, KeyMismatchError, MissingRowsError
 from .files import exists, join, list_files, open_fs, reading_parquet, write_parquet
 from .keys import FeatureKey
+from .names import path_part
 from .quantise import FLOATS
 
 # threads that read a store while its reader computes, and how many row groups they are ahead at most
@@ -33,7 +34,7 @@ _STEP = re.compile(r"step=(\d+)/[^/]+\.parquet$")
 
 def step_folder(root: str | os.PathLike[str], kind: str, step: int) -> str:
     """Return the folder of one kind at one checkpoint."""
-    return join(root, kind, f"step={step:08d}")
+    return join(root, path_part(kind, "kind"), f"step={step:08d}")
 
 
 def write_part(
@@ -45,7 +46,7 @@ def write_part(
         NotFiniteError: a value is NaN or infinite after the cast to `dtype`; names the first row.
         InputError: the vectors' width is not `key.dim`, or the dtype is unknown.
     """
-    path = join(step_folder(root, key.kind, key.checkpoint), f"{name}.parquet")
+    path = join(step_folder(root, key.kind, key.checkpoint), f"{path_part(name, 'part')}.parquet")
     table = to_table(key, batch, dtype, name)
     # only leaf columns can be split by byte stream; the vector's leaf is vec.list.element
     split = ("vec.list.element",) if dtype in FLOATS else ()

@@ -29,11 +29,6 @@ class StageRecord:
     seconds: float = 0.0
     finished: str = ""
 
-
-def utc_now() -> str:
-    """Return the time by ISO 8601, to the second: 2026-05-04T10:20:30Z."""
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
     def account(self, usage: Usage) -> None:
         """Put into the facts what became of the stage's rows; `usage` reads it again."""
         lost = sum(usage.refused.values())
@@ -43,6 +38,11 @@ def utc_now() -> str:
         """Return what became of the stage's rows; None where it has none, or another vinnow did it."""
         facts = self.facts
         return Usage(facts["used"], facts["reasons"], facts["listed"]) if "used" in facts else None
+
+
+def utc_now() -> str:
+    """Return the time by ISO 8601, to the second: 2026-05-04T10:20:30Z."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 class Manifest:

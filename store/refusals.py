@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from .files import exists, join, list_files, open_fs
+from .names import path_part
 from .tables import REFUSED, read_rows, write_rows
 from .usage import TRY_AGAIN, Usage
 
@@ -33,6 +34,7 @@ def write_refused(
     Without rows, what an earlier try of this part refused is taken back (its picture has been mended since). `tasks`: of
     a target set's rows, by sample_id.
     """
+    kind, part = path_part(kind, "kind"), path_part(part, "part")
     path = join(root, FOLDER, kind, f"step={step:08d}", f"{part}.parquet")
     if not rows:
         if exists(path):

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from .errors import VinnowError
 from .files import exists, join, open_fs, read_json, write_json
+from .names import path_part
 
 FOLDER = "tries"
 
@@ -48,4 +49,4 @@ def forget(root: str | os.PathLike[str], kind: str) -> None:
 
 
 def _path(root: str | os.PathLike[str], kind: str, part: str) -> str:
-    return join(root, FOLDER, kind, f"{part}.json")
+    return join(root, FOLDER, path_part(kind, "kind"), f"{path_part(part, 'part')}.json")

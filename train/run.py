@@ -17,6 +17,7 @@ from ..pool.images import check_root
 from ..store.claim import check_out, claim
 from ..store.errors import InputError, VinnowError
 from ..store.files import exists, join, read_json, write_json
+from ..store.names import place_in
 from ..store.usage import Usage
 from .config import TrainConfig
 from .data import REFUSED, Rows, count_cut, cut_refused, make_encoder, refusals, rows_digest
@@ -113,9 +114,13 @@ class TrainReport:
 
         Raises:
             InputError: it is not finished.
+            DamagedError: it names a model or checkpoint that is not in `out`.
         """
-        values = read_json(join(out, REPORT))
-        return cls(**(values | {"checkpoints": [Kept(**k) for k in values["checkpoints"]]}))
+        path, out = join(out, REPORT), os.path.abspath(out)
+        values = read_json(path)
+        kept = [Kept(k["step"], place_in(out, k["path"], path), k["lr"]) for k in values["checkpoints"]]
+        places = {n: place_in(out, values[n], path) for n in ("model", "best") if values.get(n) is not None}
+        return cls(**(values | places | {"checkpoints": kept}))
 
 
 def train(config: TrainConfig, out: str, callbacks: Sequence[Any] = ()) -> TrainReport:

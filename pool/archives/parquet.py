@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from ..checks import ImageError
 from .members import DAMAGE, File, Read, check_size
+from .pages import OversizeError, check_chunk
 
 COLUMNS = ("images", "image")
 # a row group is read whole; of nested columns Arrow reads no more than this
@@ -53,10 +54,14 @@ class ParquetArchive:
 
         return read
 
+    def _leaves(self, group: int) -> list[int]:
+        facts = self.footer.row_group(group)
+        names = (facts.column(i).path_in_schema for i in range(facts.num_columns))
+        return [i for i, name in enumerate(names) if name.split(".")[0] == self.column]
+
     def _check_group(self, group: int) -> None:
         facts = self.footer.row_group(group)
-        chunks = map(facts.column, range(facts.num_columns))
-        size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] == self.column)
+        size = sum(facts.column(i).total_uncompressed_size for i in self._leaves(group))
         if size > _GROUP_BYTES:
             raise ImageError(
                 "image_too_large", f"row group {group} holds {size} bytes of pictures; write smaller ones."
@@ -67,13 +72,33 @@ class ParquetArchive:
             held = ParquetArchive._held
             if held is None or held[0] is not self or held[1] != group:
                 ParquetArchive._held = None  # two groups at a time would be twice the memory
-                try:
-                    file = pq.ParquetFile(self.file.handle(), metadata=self.footer)
-                    column = file.read_row_group(group, columns=[self.column])[self.column]
-                except DAMAGE as error:
-                    raise ImageError("image_unreadable", f"row group {group} cannot be read: {error}.") from error
-                held = ParquetArchive._held = (self, group, column)
+                held = ParquetArchive._held = (self, group, self._read(group))
             return held[2]
+
+    def _read(self, group: int) -> pa.ChunkedArray:
+        """Read a row group's pictures, each as often as it is stored: of one that stands in a thousand rows there is one.
+
+        Raises:
+            ImageError: image_too_large, image_unreadable.
+        """
+        try:
+            chunks = [check_chunk(self.file, self.footer, group, i, inside=False) for i in self._leaves(group)]
+            grown = sum(c.prefixes for c in chunks)
+            if (size := sum(c.unpacked for c in chunks) + grown) > _GROUP_BYTES:
+                raise OversizeError(f"row group {group} may unpack to {size} bytes; write smaller ones")
+            texts = {self.footer.schema.column(i).path for i in self._leaves(group) if _is_text(self.footer, i)}
+            # Arrow has no dictionary of values that share their beginnings
+            stored_once = sorted(texts - {c.name for c in chunks if c.prefixed})
+            file = pq.ParquetFile(self.file.handle(), metadata=self.footer, read_dictionary=stored_once)
+            return file.read_row_group(group, columns=[self.column])[self.column]
+        except OversizeError as error:
+            raise ImageError("image_too_large", f"{error}.") from error
+        except DAMAGE as error:
+            raise ImageError("image_unreadable", f"row group {group} cannot be read: {error}.") from error
+
+
+def _is_text(footer: pq.FileMetaData, number: int) -> bool:
+    return footer.schema.column(number).physical_type == "BYTE_ARRAY"
 
 
 def image_column(schema: pa.Schema) -> str | None:
@@ -102,6 +127,8 @@ def _holds_bytes(kind: pa.DataType) -> bool:
         kind = next((f.type for f in kind if f.name == "bytes"), kind)
         if pa.types.is_null(kind):  # a shard all of whose pictures are paths
             return True
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
@@ -139,6 +166,8 @@ def picture_bytes(cell: pa.Scalar, number: int, name: str) -> bytes:
     one = pictures[number]
     if isinstance(one, pa.StructScalar) and one.is_valid:
         one = one["bytes"]
+    if isinstance(one, pa.DictionaryScalar):
+        one = one.value
     if not one.is_valid:
         raise ImageError("image_missing", f"{name!r} has no bytes, at most a path.")
     check_size(one.as_buffer().size, repr(name))

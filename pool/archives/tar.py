@@ -9,7 +9,8 @@ from .members import DAMAGE, File, Index, Read, check_size
 
 # links, devices, FIFOs, folders and sparse files: their bytes are not in one piece
 NO_FILE = -1
-_HEADER = 16 << 20
+# bytes of one member's headers, and of all global ones: parsed they take twenty times as much
+_HEADER = 1 << 20
 
 
 class BrokenTarError(ValueError):
@@ -61,10 +62,14 @@ def members(file: File) -> Iterator[tarfile.TarInfo]:
     """
     source = file.fs.open_input_file(file.path)
     try:
-        with tarfile.open(fileobj=_Headers(source), mode="r:") as tar:  # pyright: ignore
+        headers = _Headers(source)
+        with tarfile.open(fileobj=headers, mode="r:") as tar:  # pyright: ignore
             at = -1
             while (info := tar.next()) is not None:
                 tar.members.clear()  # tarfile keeps every member it met
+                headers.taken = 0
+                if sum(map(len, tar.pax_headers.values())) + len(tar.pax_headers) > _HEADER:
+                    raise BrokenTarError("global headers of more than a megabyte")
                 if tar.offset <= at:
                     raise BrokenTarError("a header of negative size")
                 at = tar.offset
@@ -86,8 +91,10 @@ class _Headers:
 
     def __init__(self, source: Any) -> None:
         self.source, self.seek, self.tell, self.close = source, source.seek, source.tell, source.close
+        self.taken = 0  # since the last member: a sparse file's map is as long as it says
 
     def read(self, size: int) -> bytes:
-        if size > _HEADER:
-            raise BrokenTarError(f"a header of {size} bytes")
+        self.taken += size
+        if self.taken > _HEADER:
+            raise BrokenTarError(f"a header of {self.taken} bytes or more")
         return self.source.read(size)

@@ -11,6 +11,10 @@ from .members import DAMAGE, File, Index, Read, check_size
 _LOCAL = struct.Struct("<4s22xHH")  # the header in front of a member: signature, lengths of its name and extra field
 _PLAIN, _DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 _NO_FILE, _LOCKED = -1, -2
+# the directory's end: its size is at byte 12; where that is all ones, a record of its own says it at byte 40
+_END, _TAIL, _ONES = b"PK\5\6", 22 + 65_535 + 20, 0xFFFFFFFF
+# of a directory, which Python holds in up to fourteen times as much
+_DIRECTORY = 256 << 20
 
 
 class ZipArchive:
@@ -20,10 +24,14 @@ class ZipArchive:
         self.file = file
         index = Index(5)
         try:
+            if (size := _directory_bytes(file)) > _DIRECTORY:
+                raise ImageError("image_too_large", f"{file.path!r}: its directory has {size} bytes: split the zip.")
             with file.fs.open_input_file(file.path) as source, zipfile.ZipFile(source) as directory:
                 for info in directory.infolist():
                     numbers = (info.header_offset, info.compress_size, info.file_size, _method(info), info.CRC)
                     index.add(info.filename.removeprefix("./").removesuffix("/"), *numbers)
+        except ImageError:
+            raise
         except (zipfile.BadZipFile, struct.error, *DAMAGE) as error:
             raise ImageError("image_unreadable", f"{file.path!r} is no readable zip: {error}.") from error
         self.index = index.close()
@@ -59,6 +67,22 @@ class ZipArchive:
         if len(data) < size:
             raise ImageError("image_truncated", f"member {name!r} has {len(data)} of {size} bytes.")
         return data
+
+
+def _directory_bytes(file: File) -> int:
+    """Return how large a zip says that its directory is; 0 where it does not."""
+    length = file.handle().size()
+    start = max(0, length - _TAIL)
+    tail = file.read_at(_TAIL, start)
+    end = tail.rfind(_END)
+    if end < 0 or len(tail) < end + 16:
+        return 0
+    size = int.from_bytes(tail[end + 12 : end + 16], "little")
+    locator = tail[max(0, end - 20) : end]
+    if size == _ONES and locator.startswith(b"PK\6\7"):
+        record = file.read_at(56, int.from_bytes(locator[8:16], "little"))
+        size = int.from_bytes(record[40:48], "little") if record.startswith(b"PK\6\6") else size
+    return size
 
 
 def _method(info: zipfile.ZipInfo) -> int:

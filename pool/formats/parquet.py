@@ -12,23 +12,24 @@ import pyarrow.parquet as pq
 
 from ...store.errors import InputError
 from ...store.files import open_fs
-from ..archives.members import DAMAGE
+from ..archives.members import DAMAGE, File
+from ..archives.pages import OversizeError
 from ..archives.parquet import image_column
 from ..refusals import RefusedError
+from .bounded import rows_of
 from .cells import has_pictures, plain
 from .chat import to_llava
 from .layouts import SOURCES, TURNS, layout_of
 from .source import Format, Source, below, folder_of, shards, shards_root
 from .splits import data_set_of, of_split
 
-_ROWS = 512
-
 
 def read(source: Source) -> Iterator[Any]:
-    """Yield the rows of all shards, a few hundred in memory at a time.
+    """Yield the rows of all shards, a few hundred in memory at a time; one of too many bytes is a `RefusedError`.
 
     Raises:
-        InputError: a shard cannot be read, has no turns, or lies outside the image root that was given.
+        InputError: a shard cannot be read (names the column that would unpack to too much), has no turns, or lies outside
+            the image root that was given.
     """
     for path in files(source):
         fs, inner = open_fs(path)
@@ -36,12 +37,13 @@ def read(source: Source) -> Iterator[Any]:
         try:
             with fs.open_input_file(inner) as handle:
                 shard = _Shard(pq.ParquetFile(handle), path, source)
-                for batch in shard.file.iter_batches(_ROWS, columns=shard.columns):
-                    for raw in batch.to_pylist():
-                        yield to_llava(shard.record(raw, row))
-                        row += 1
+                for raw in rows_of(File(fs, inner), shard.file.metadata, shard.columns):
+                    yield raw if isinstance(raw, RefusedError) else to_llava(shard.record(raw, row))
+                    row += 1
         except InputError:
             raise
+        except OversizeError as error:
+            raise InputError(f"{path!r}: {error}: no table of records does. It is not read.") from error
         except DAMAGE as error:
             raise InputError(f"{path!r} cannot be read at row {row} or soon after: {error}.") from error
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ...store.errors import InputError, suggest
-from ...store.files import exists, join, read_json
+from ...store.files import exists, join, open_fs, read_json
 from ..checks import IMAGE, ImageError, RefusedError
 from ..images import resolve
 from .source import Format, Source
@@ -15,6 +15,8 @@ from .source import Format, Source
 LETTERS = "ABCDE"
 _KEPT = ("subject", "topic", "category", "grade", "skill", "choices", "answer", "solution")
 _FILES = ("problems.json", "pid_splits.json")
+# twice what all of ScienceQA takes
+_MOST = 64 << 20
 
 
 def qcm(problem: dict[str, Any]) -> tuple[str, str]:
@@ -46,7 +48,7 @@ def read(source: Source) -> Iterator[Any]:
     Raises:
         InputError: a file is missing or not what it should be, or there is no such split.
     """
-    problems, splits = (read_json(join(source.path, name)) for name in _FILES)
+    problems, splits = (_whole(join(source.path, name)) for name in _FILES)
     if not isinstance(problems, dict) or not isinstance(splits, dict):
         raise InputError(f"{source.path!r}: problems.json and pid_splits.json each hold one JSON object.")
     if source.split not in splits:
@@ -56,6 +58,14 @@ def read(source: Source) -> Iterator[Any]:
     folder = _folder(source, problems, splits[source.split])
     for pid in splits[source.split]:
         yield _record(str(pid), problems.get(str(pid)), source, folder)
+
+
+def _whole(path: str) -> Any:
+    fs, inner = open_fs(path)
+    size = fs.get_file_info(inner).size or 0
+    if size > _MOST:
+        raise InputError(f"{path!r} has {size} bytes; ScienceQA's is read whole, up to {_MOST}.")
+    return read_json(path)
 
 
 def _record(pid: str, problem: Any, source: Source, folder: str) -> dict[str, Any] | RefusedError:

@@ -5,7 +5,7 @@ The record is the `.json`, or a caption in `.txt`; pictures are referred to as `
 
 import json
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import PurePosixPath
 from tarfile import TarInfo
 from typing import Any
@@ -15,14 +15,15 @@ from ...store.files import open_fs
 from ..archives.members import File
 from ..archives.tar import BrokenTarError, is_plain, members
 from ..checks import IMAGE, RefusedError
+from ..limits import RECORD_BYTES
 from .chat import to_llava
 from .layouts import SOURCES
 from .source import Format, Source, below, folder_of, shards, shards_root
 from .splits import data_set_of, of_split
 
 _PICTURES = ("jpg", "jpeg", "png", "webp")
-# a sample's text: more is no record
-_TEXT_BYTES = 64 << 20
+# files of one sample: more are held by nobody
+_FILES = 1000
 
 
 def read(source: Source) -> Iterator[Any]:
@@ -36,8 +37,10 @@ def read(source: Source) -> Iterator[Any]:
         file, name = File(fs, inner), below(path, source.image_root or folder_of(source.path))
         try:
             for key, group in groupby(members(file), key=_key):
-                found = list(group)
-                if key and any(is_plain(i) for i in found):
+                found = list(islice(group, _FILES + 1))
+                if len(found) > _FILES:
+                    yield RefusedError("record_too_large", f"sample {key!r:.200} has more than {_FILES} files")
+                elif key and any(is_plain(i) for i in found):
                     yield _named(_record(file, name, key, found), data_set_of(path))
         except (BrokenTarError, OSError) as error:
             raise InputError(f"{path!r} cannot be read to its end: {error}.") from error
@@ -86,8 +89,9 @@ def _order(raw: dict[str, Any], shown: list[str], shard: str) -> list[str]:
 
 
 def _json(file: File, info: TarInfo, key: str) -> dict[str, Any]:
+    text = _text(file, info, key)
     try:
-        value = json.loads(_text(file, info, key))
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise RefusedError("not_an_object", f"sample {key!r}: its .json is not JSON ({error})") from error
     if not isinstance(value, dict):
@@ -103,8 +107,10 @@ def _caption(file: File, info: TarInfo | None, raw: dict[str, Any], shown: bool,
 
 
 def _text(file: File, info: TarInfo, key: str) -> str:
-    if info.size > _TEXT_BYTES:
-        raise RefusedError("not_an_object", f"sample {key!r}: {info.name!r} has {info.size} bytes")
+    if info.size > RECORD_BYTES:
+        raise RefusedError(
+            "record_too_large", f"sample {key!r}: {info.name!r} has {info.size} bytes, over {RECORD_BYTES}"
+        )
     try:
         return file.read_at(info.size, info.offset_data).decode("utf-8-sig")
     except UnicodeDecodeError as error:

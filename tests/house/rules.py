@@ -47,6 +47,9 @@ MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 6
 # files that may catch everything without raising it there, and why; a process edge would be another
 SWALLOWERS: dict[str, str] = {}
 PICKLERS = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}
+# what renders a chat template, in transformers' sandbox but without a limit of time; and the files that bound it
+RENDERERS = {"apply_chat_template", "render_jinja_template", "compile_jinja_template"}
+RENDERING: set[str] = set()
 IMPORTERS = {"import_module", "__import__"}
 # the one place that imports by a name found on disk
 SCANNERS = {"select/registry.py"}
@@ -271,6 +274,17 @@ def unsafe_loading(source: Source) -> list[str]:
     return found
 
 
+def open_templates(source: Source) -> list[str]:
+    """Jinja outside of its sandbox, and templates rendered where no one bounds them: a checkpoint brings its own."""
+    names = [(line, n.split(".")) for line, n in imports(source)]
+    lines = {line for line, n in names if n[0] == "jinja2" and n[:2] != ["jinja2", "sandbox"]}
+    found = [f"{source.path}:{line}: renders what a checkpoint brings; take jinja2.sandbox" for line in sorted(lines)]
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Call) and _called(node) in RENDERERS and source.path not in RENDERING:
+            found.append(f"{source.path}:{node.lineno}: {_called(node)} renders a template that may never end")
+    return found
+
+
 def _is(node: ast.expr | None, value: bool) -> bool:
     return isinstance(node, ast.Constant) and node.value is value
 
@@ -332,5 +346,6 @@ FILE_RULES = (
     wide_functions,
     broad_excepts,
     unsafe_loading,
+    open_templates,
 )
 TREE_RULES = (unknown_rooms, room_inits, utils_anywhere, package_list)

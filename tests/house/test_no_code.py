@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 from house.rules import ROOMS
 
 ROOT = Path(__file__).parents[2]
@@ -28,3 +29,16 @@ def test_no_file_is_unpickled():
         ), f
         for m in re.finditer(r"torch\.load\([^)]*\)", text):
             assert "weights_only=True" in m[0], f
+
+
+def test_chat_templates_are_rendered_in_a_sandbox_by_the_library_too():
+    """Nothing of ours renders one (`rules.open_templates`); who will, does it by this, and bounds it."""
+    from jinja2.exceptions import SecurityError
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    turns = [{"role": "user", "content": "hello"}]
+    assert render_jinja_template([turns], chat_template="{{ messages[0].content }}")[0] == ["hello"]
+    climbing = ("{{ messages.__class__.__mro__[1].__subclasses__() }}", "{{ messages.append(1) }}")
+    for template in (*climbing, "{% for i in range(10 ** 9) %}{% endfor %}"):
+        with pytest.raises((SecurityError, OverflowError)):
+            render_jinja_template([turns], chat_template=template)

@@ -129,6 +129,9 @@ BITES = [
     (rules.unsafe_loading, "models/x.py", "AutoModel.from_pretrained(p, trust_remote_code=True)"),
     (rules.unsafe_loading, "models/x.py", "AutoModel.from_pretrained(p, trust_remote_code=flag)"),
     (rules.unsafe_loading, "models/x.py", "np.load(p, allow_pickle=True)"),
+    (rules.open_templates, "pool/x.py", "import jinja2"),
+    (rules.open_templates, "pool/x.py", "from jinja2 import Environment"),
+    (rules.open_templates, "models/x.py", "tokenizer.apply_chat_template(turns)"),
 ]
 
 
@@ -159,6 +162,7 @@ FINE = [
     (rules.broad_excepts, "train/x.py", "try: f()\nexcept Exception as e:\n    raise InputError('…') from e"),
     (rules.broad_excepts, "train/x.py", "try: f()\nexcept OSError: pass"),
     (rules.unsafe_loading, "models/x.py", "torch.load(p, weights_only=True)\njson.load(f)"),
+    (rules.open_templates, "models/x.py", "from jinja2.sandbox import ImmutableSandboxedEnvironment"),
 ]
 
 

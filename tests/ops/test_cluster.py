@@ -63,6 +63,7 @@ def test_the_dashboard_listens_on_loopback_alone(config):
 def test_the_cluster_wants_a_token_and_the_file_holds_none(config):
     assert any("RAY_AUTH_MODE=token" in c for c in config["setup_commands"])
     assert config["file_mounts"]["/home/ubuntu/.ray/auth_token"] == "~/.ray/auth_token"
+    assert "chmod 600 ~/.ray/auth_token" in config["setup_commands"][0]
     text = (ROOT / "cluster.yaml").read_text()
     assert not re.search(r"AKIA[0-9A-Z]{16}|aws_secret|BEGIN [A-Z ]*PRIVATE KEY|RAY_AUTH_TOKEN=", text)
 
@@ -81,7 +82,9 @@ def test_resources_are_those_of_the_instances(config):
 
 def test_all_nodes_start_from_one_image(config):
     nodes = [n["node_config"] for n in config["available_node_types"].values()]
-    assert len({n["ImageId"] for n in nodes}) == 1
+    (image,) = {n["ImageId"] for n in nodes}
+    # an image's id, or one version of a parameter: neither becomes another image by itself
+    assert re.fullmatch(r"ami-[0-9a-f]{8,17}|resolve:ssm:/[\w/-]+:[1-9]\d*", image)
     assert all(n["MetadataOptions"]["HttpTokens"] == "required" for n in nodes)
 
 
@@ -89,3 +92,35 @@ def test_setup_installs_the_synced_folder_with_its_pins(config):
     (folder,) = [k for k, v in config["file_mounts"].items() if v == "."]
     assert any(c.startswith(f"cd {folder.replace('/home/ubuntu', '~')} && make venv") for c in config["setup_commands"])
     assert {".venv", "runs", ".git"} <= set(config["rsync_exclude"])
+
+
+def shown_commands() -> list[str]:
+    """Return all commands, those in comments too, a line each."""
+    text = (ROOT / "cluster.yaml").read_text()
+    bare = re.sub(r"^(\s*)# (- |  )", r"\1\2", text, flags=re.M)
+    steps = re.split(r"^\s*- ", bare.split("initialization_commands:")[1], flags=re.M)
+    return [" ".join(step.split()) for step in steps]
+
+
+def test_packages_are_those_of_one_day_and_of_the_pins():
+    installs = [c for c in shown_commands() if "apt-get" in c]
+    assert len(installs) == 4
+    days = [re.findall(r"APT::Snapshot=(\d{8}T\d{6}Z)", c) for c in installs]
+    assert len({day for found in days for day in found}) == 1
+    assert all(len(found) == c.count("apt-get ") for found, c in zip(days, installs, strict=True))
+    clones = [c for c in shown_commands() if "git clone" in c]
+    assert all(re.search(r"--branch v\d+\.\d+\.\d+ ", c) for c in clones)
+    pins = (ROOT / "constraints.txt").read_text().split()
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
+    lines = re.findall(r"^\t\$\(PIP\) install.*$", (ROOT / "Makefile").read_text(), flags=re.M)
+    assert len(lines) == 3
+    assert all("-c constraints.txt" in line for line in lines)
+
+
+def test_the_mount_that_is_shown_encrypts_on_the_way():
+    mounts = [c for c in shown_commands() if re.search(r"\bmount -t ", c)]
+    assert mounts
+    assert all(re.search(r"mount -t efs -o (\w+,)*tls(,\w+)* ", c) for c in mounts)
+    page = (ROOT / "docs/cluster.md").read_text()
+    assert "-o tls" in page
+    assert "latest/ami-id" not in (ROOT / "cluster.yaml").read_text()
