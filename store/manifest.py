@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from .files import digest, exists, join, open_fs, read_json, write_json
+from .facts import read_as
+from .files import digest, exists, join, open_fs, write_json
 from .revision import code_revision
 
 
@@ -27,6 +28,19 @@ class StageRecord:
     seconds: float = 0.0
 
 
+# what a stage has left besides may be whole
+_ANEW = "Delete it and run again: the stage then looks at what it has left, and goes on."
+
+
+def read_stage(path: str) -> StageRecord:
+    """Return the stage of one manifest's file.
+
+    Raises:
+        DamagedError: it holds something else.
+    """
+    return read_as(path, StageRecord, "stage's manifest", _ANEW)
+
+
 class Manifest:
     """The manifests of one run folder: `RUN/stages/NAME.json`, each written once, when its stage is done."""
 
@@ -39,8 +53,12 @@ class Manifest:
         return join(self.run, "stages", f"{name}.json")
 
     def read(self, name: str) -> StageRecord | None:
-        """Return a finished stage, or None."""
-        return StageRecord(**read_json(self.path(name))) if exists(self.path(name)) else None
+        """Return a finished stage, or None.
+
+        Raises:
+            DamagedError: something else lies in its manifest's place.
+        """
+        return read_stage(self.path(name)) if exists(self.path(name)) else None
 
     def changed(self, name: str, inputs: dict[str, Any]) -> list[str] | None:
         """Return None when the stage has not run, else the inputs that differ now (empty: it is done)."""
