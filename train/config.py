@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ..models.adapters import AdapterSpec
+from ..models.folders import local_model
 from ..models.mores import MoresSpec
 from ..models.parts import PARTS, LoraSpec
 from ..pool.paths import absolute_root
@@ -177,7 +178,7 @@ class TrainConfig(Config):
         if held is not None:
             places = {"pool": _absolute(held.pool), "image_root": absolute_root(held.image_root)}
             held = held.model_copy(update=places)
-        places = {n: _absolute(getattr(self, n)) for n in ("model", "pool", "picks")}
+        places = {n: _absolute(getattr(self, n)) for n in ("pool", "picks")} | {"model": local_model(self.model)}
         return self.model_copy(update=places | {"image_root": absolute_root(self.image_root), "validation": held})
 
     def planned_steps(self, rows: int) -> int:
