@@ -181,6 +181,12 @@ def open_records(path: str) -> Any:
         raise InputError(f"cannot read {path!r}: {error}.") from error
 
 
+def read_fields(path: str) -> dict[str, Any]:
+    """Return the object that a file holds; a value that cannot be read is a `RefusedError`. Raises: as `iter_records`."""
+    with open_records(path) as stream:
+        return _Parser(path, stream).fields()
+
+
 def iter_rest(path: str, stream: Any, row: int, read: int, lines: bool) -> Iterator[Any]:
     """Go on behind `read` bytes (of JSONL: lines) and `row` records: `stream` stands where the next, or `]`, is due.
 
@@ -230,6 +236,7 @@ class _Parser:
         """Yield an object, or the records in it: those of an array under a key, or the values of `{id: record}`."""
         pairs: dict[str, Any] = {}
         wrapped: str | None = None
+        unread: RefusedError | None = None
         self._skip()
         more = not self._take("}")
         while more:
@@ -244,12 +251,16 @@ class _Parser:
                 wrapped, pairs = (key, pairs) if listed is None else (wrapped, pairs | {key: listed})
             else:
                 value = self._value(counted=False)
-                if not has_turns and is_record(value):
+                if isinstance(value, RefusedError) and wrapped != "{}":
+                    # one of `{id: record}`, or a field of the only record: what comes next tells
+                    unread, value = value, None
+                if not has_turns and (is_record(value) or isinstance(value, RefusedError)):
                     if wrapped not in (None, "{}"):
                         self._fail(f"records under {wrapped!r} and {key!r}: give a file with one of them")
                     wrapped = "{}"
-                    self.row += 1
-                    yield {"id": key} | value
+                    found = [r for r in (unread, value) if r is not None]
+                    self.row, unread = self.row + len(found), None
+                    yield from (r if isinstance(r, RefusedError) else {"id": key} | r for r in found)
                 else:
                     pairs[key] = value
             self._skip()
@@ -259,7 +270,23 @@ class _Parser:
             self._skip()
         if wrapped is None:
             self.row += 1
-            yield pairs
+            yield unread or pairs
+
+    def fields(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        self._skip()
+        more = self._take("{")
+        while more:
+            self._skip()
+            key = self._value(counted=False) if self.text.startswith('"', self.at) else None
+            self._skip()
+            if key is None or not self._take(":"):
+                break
+            self._skip()
+            found[key] = self._value(counted=False)
+            self._skip()
+            more = self._take(",")
+        return found if self._take("}") else self._fail("expected a JSON object")
 
     def _listed(self, key: str, wrapped: str | None) -> Iterator[Any]:
         """Yield the records of an array under a key; return the array where it holds none."""
@@ -270,7 +297,7 @@ class _Parser:
         shown = False
         while more:
             value = self._value(counted=False)
-            if not found and not shown and is_record(value):
+            if not found and not shown and (is_record(value) or isinstance(value, RefusedError)):
                 shown = True
                 if wrapped is not None:
                     self._fail(f"records under {wrapped!r} and {key!r}: give a file with one of them")
@@ -319,9 +346,7 @@ class _Parser:
             except RecursionError:
                 what = "this record cannot be read: it is nested too deep"
                 self._step_over(what)
-                if not counted:
-                    self._fail(what)
-                self.row += 1
+                self.row += counted
                 return RefusedError("not_an_object", what)
             self._more()
 
