@@ -15,14 +15,17 @@ from ..actors.cluster import ensure_ray
 from ..actors.config import CheckpointRef, FeatureConfig
 from ..actors.stream import make_spec, run_features
 from ..models.check import check_model
+from ..models.folders import check_folder
 from ..models.load import model_digest
 from ..models.tiny import build_twin
 from ..pool.ingest import IngestConfig, ingest, pictures_back, usage_of
 from ..pool.reader import Pool
 from ..pool.templates import TEMPLATES
 from ..store.errors import DamagedError, InputError
-from ..store.files import exists, join, list_files, open_fs, read_json, write_json
+from ..store.facts import read_fields
+from ..store.files import exists, join, list_files, look_at, write_json
 from ..store.manifest import Manifest, StageRecord
+from ..store.reading import reading, with_fields
 from ..store.usage import Usage
 from ..train.run import TrainReport, refuse_early, train
 from .config import PLACES, RunConfig, StageSection, train_config
@@ -83,8 +86,11 @@ def account(record: StageRecord, usage: Usage) -> None:
 
 def told(record: StageRecord) -> Usage | None:
     """Return what became of a stage's rows; None where it has none, or another vinnow did it."""
-    facts = record.facts
-    return Usage(facts["used"], facts["reasons"], facts["listed"]) if "used" in facts else None
+    if "used" not in record.facts:
+        return None
+    kinds = {"used": int, "reasons": dict[str, int], "listed": str}
+    facts = with_fields(record.facts, kinds, f"stage {record.name!r}", "manifest", "Delete it and run again.")
+    return Usage(facts["used"], facts["reasons"], facts["listed"])
 
 
 def start(config: RunConfig) -> Run:
@@ -92,7 +98,7 @@ def start(config: RunConfig) -> Run:
     saved = join(config.out, "run.json")
     tree = {"digest": config.digest(), "config": config.model_dump(mode="json"), "version": __version__}
     if exists(saved):
-        before = read_json(saved)
+        before = saved_run(config.out)
         if before["digest"] != tree["digest"]:
             changed = differences(before["config"], tree["config"])
             raise InputError(
@@ -102,6 +108,16 @@ def start(config: RunConfig) -> Run:
     else:
         write_json(saved, tree)
     return Run(config, Manifest(config.out, __version__))
+
+
+def saved_run(run_dir: str) -> dict[str, Any]:
+    """Return what a run's folder says of its run: `digest`, the resolved `config`, `version`.
+
+    Raises:
+        DamagedError: something else lies in its run.json's place.
+    """
+    kinds = {"digest": str, "config": dict[str, Any], "version": str | None}
+    return read_fields(join(run_dir, "run.json"), "run's config", "Put it back, or begin in another `out`.", **kinds)
 
 
 def ingest_pools(run: Run) -> None:
@@ -117,7 +133,7 @@ def prepare_model(run: Run) -> str:
     section = run.config.model
     if section.path is not None:
         check_model(section.path)
-        return section.path
+        return str(check_folder(section.path))
     twin, out = section.twin, run.folder("twin")
     assert twin is not None
 
@@ -205,8 +221,11 @@ def pick(run: Run, weights: dict[int, float] | None) -> dict[tuple[str, str, int
         )
 
     done = run.stage("select", inputs, work)
-    keys = {tuple(k.split("|")): v for k, v in done.facts["picks"].items()}
-    return {(name, budget, int(seed)): path for (name, budget, seed), path in keys.items()}
+    file, way_out = run.manifest.path("select"), "Delete it and run again."
+    facts = with_fields(done.facts, {"picks": dict[str, str]}, file, "manifest of picks", way_out)
+    with reading(file, "a manifest of picks", way_out):
+        keys = {tuple(k.split("|")): v for k, v in facts["picks"].items()}
+        return {(name, budget, int(seed)): path for (name, budget, seed), path in keys.items()}
 
 
 def differences(before: Any, now: Any, where: str = "") -> list[str]:
@@ -227,8 +246,7 @@ def folder_bytes(folder: str) -> int:
     """Return the size of all files under a folder, in bytes."""
     sizes = []
     for path in list_files(folder, recursive=True):
-        fs, inner = open_fs(path)
-        sizes.append(fs.get_file_info(inner).size or 0)
+        sizes.append(look_at(path).size or 0)
     return sum(sizes)
 
 
