@@ -26,8 +26,8 @@ from .watch import watching
 
 RESULT = "result.json"
 _RESULT = {
-    **{"name": str, "selector": str, "budget": str, "seed": int, "run": str, "rows": int, "train_seconds": float},
-    **{"model": str, "by_task": dict[str, float], "accuracy": float, "image_accuracy": float | None},
+    **{"selector": str, "budget": str | int, "seed": int, "run": str, "rows": int, "train_seconds": float},
+    **{"name": str | None, "model": str | None, "accuracy": float | None, "image_accuracy": float | None},
     **{"variant": str | None, "used": int | None, "reasons": dict[str, int] | None, "listed": str | None},
     "not_asked": int | None,
 }
@@ -169,7 +169,7 @@ def refused_lines(results: list[dict[str, Any]]) -> list[str]:
             usage = Usage(result["used"] or 0, result["reasons"], result["listed"] or "")
             lines.append(f"{result['name']}: trained on {usage.line()}")
         if result.get("not_asked"):
-            where = join(os.path.dirname(os.path.dirname(result["model"])), "eval", "refused")
+            where = join(os.path.dirname(os.path.dirname(result["model"] or "")), "eval", "refused")
             lines.append(f"{result['name']}: {result['not_asked']:,} questions could not be asked; listed in {where}")
     return lines
 
