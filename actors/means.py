@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..models.projections.targets import Means, Norms
@@ -22,12 +22,14 @@ from ..models.taps.gradients import GradientTap
 from ..pool.reader import Pool
 from ..store.errors import InputError
 from ..store.features import parts_done
+from ..store.reading import as_kind, parse_json, reading
 from ..store.refusals import listing, write_refused
 from ..store.usage import TRY_AGAIN, Usage
 from .account import check_tasks
 from .config import FeatureSpec
 from .loader import LoadedPart
 
+_ANEW = "Delete it, and make the features again."
 MEANS = "target-means"
 
 
@@ -61,25 +63,26 @@ def write_means(spec: FeatureSpec, number: int) -> str:
     path, key = means_path(spec.out, spec.keys[number].checkpoint), spec.keys[number]
     facts = {"model": key.model, "recipe": key.recipe}
     if os.path.exists(path):
-        with safe_open(path, "pt") as file:
+        with reading(path, "means of targets", _ANEW, (SafetensorError,)), safe_open(path, "pt") as file:
             told = file.metadata() or {}
         if {k: v for k, v in told.items() if k in facts} != facts:
             raise InputError(
                 f"{path} holds the means of other targets or another checkpoint. Use another output folder."
             )
-        missed = json.loads(told.get("refused", "{}"))
+        said = parse_json(told.get("refused", "{}"), f"{path}: its header", _ANEW)
+        missed = as_kind(said, dict[str, int], path, "means of targets", _ANEW)
         if not TRY_AGAIN & missed.keys() or parts_done(spec.out, key):
             return path
     assert spec.target_pool is not None
     # an actor that reads and batches the targets; the taps come later
-    reading = replace(
+    aim = replace(
         spec,
         pool=spec.target_pool,
         config=spec.config.model_copy(update={"kind": "loss", "image_root": spec.config.target_image_root}),
         checkpoints=(spec.checkpoints[number],),
         keys=(replace(key, kind="loss", dim=1, pool=Pool(spec.target_pool).digest),),
     )
-    actor = FeatureActor(reading)
+    actor = FeatureActor(aim)
     if actor.failed:
         raise InputError(f"step {key.checkpoint}: {next(iter(actor.failed.values()))}")
     sums, usage = _add_up(actor, key.checkpoint, target_tasks(spec.target_pool))
@@ -97,7 +100,7 @@ def write_means(spec: FeatureSpec, number: int) -> str:
 
 def read_means(path: str, device: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Read a file of means onto a device."""
-    with safe_open(path, "pt", device=device) as file:
+    with reading(path, "means of targets", _ANEW, (SafetensorError,)), safe_open(path, "pt", device=device) as file:
         return {name: file.get_tensor(name).to(dtype) for name in file.keys()}  # noqa: SIM118
 
 

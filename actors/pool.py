@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..store.errors import VinnowError, plain_cause
+from ..store.errors import VinnowError, one_line, plain_cause
 from ..store.files import join, open_fs
 
 # what Ray said of a stage that failed, beside its tables, for whoever wants more than our one line
@@ -69,7 +69,8 @@ def in_our_words(error: Exception, out: str) -> VinnowError:
     """Return what to raise for an error that came through Ray; its trace goes to `OUT/failure.txt`."""
     path, cause = leave_trace(out, error), plain_cause(error)
     if cause is None:
-        return VinnowError(f"{last_words(error)} ({path} has the trace.)")
+        said = _ADVICE.sub("", one_line(error))
+        return VinnowError(f"{said} ({path} has the trace.)")
     cause.args = tuple(_ADVICE.sub("", a) if isinstance(a, str) else a for a in cause.args)
     return cause
 
@@ -82,9 +83,3 @@ def leave_trace(out: str, error: BaseException) -> str:
     with fs.open_output_stream(inner) as sink:
         sink.write("".join(traceback.format_exception(error)).encode())
     return path
-
-
-def last_words(error: BaseException) -> str:
-    """Return the last line of an error that is none of ours, with its kind."""
-    lines = [line.strip() for line in _ADVICE.sub("", str(error)).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

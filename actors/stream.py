@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any
 
 from ..models.check import check_model
+from ..models.folders import local_model
 from ..models.load import load_processor, model_digest
 from ..models.shape import hidden_size
 from ..models.taps.forward import pooled_width
@@ -85,7 +86,7 @@ def make_spec(
         dim = pooled_width(hidden_size(checkpoints[0].path), config.pooling)
     # workers start in other folders than the driver
     absolute = tuple(
-        replace(c, path=os.path.abspath(c.path), optimizer=c.optimizer and os.path.abspath(c.optimizer))
+        replace(c, path=local_model(c.path), optimizer=c.optimizer and os.path.abspath(c.optimizer))
         for c in checkpoints
     )
     keys = tuple(

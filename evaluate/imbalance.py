@@ -20,6 +20,8 @@ from ..models.taps.modality import ModalityTap
 from ..pool.checks import RefusedError
 from ..pool.encode import Encoded
 from ..pool.records import Record
+from ..store.files import join
+from ..store.reading import as_kind
 from ..store.tables import IMBALANCE
 from .answers import AnswerActor, Pictures
 from .config import EvalSpec, ImbalanceConfig, PartsReport
@@ -123,7 +125,8 @@ def measure(config: ImbalanceConfig, out: str, progress: Progress | None = None)
         InputError: no checkpoint, no pool, attention that cannot be read, or no row with a picture and a question.
     """
     spec = make_spec(config, out)
-    return ImbalanceReport(**carry_out(spec, ImbalanceActor, (TABLE, REPORT), progress, _found))
+    fields = carry_out(spec, ImbalanceActor, (TABLE, REPORT), progress, _found)
+    return as_kind(fields, ImbalanceReport, join(out, REPORT), "imbalance measurement", "Delete it and run again.")
 
 
 def _found(table: pa.Table, _: EvalSpec) -> dict[str, Any]:

@@ -17,16 +17,24 @@ import pyarrow as pa
 
 from ..actors.pool import Stage, stream
 from ..models.check import checked_digest
+from ..models.folders import local_model
 from ..pool.reader import Pool
 from ..store.claim import check_out, claim
 from ..store.errors import DamagedError, InputError, KeyMismatchError, MissingRowsError
-from ..store.files import exists, join, list_files, read_json, write_json
+from ..store.facts import read_fields
+from ..store.files import exists, join, list_files, write_json
+from ..store.reading import as_kind, parse_json
 from ..store.refusals import read_refused, refused_parts
 from ..store.tables import read_rows, write_rows
 from ..store.usage import TRY_AGAIN, Usage
 from .answers import FOOTER, AnswerActor
 from .config import MATTERS, EvalConfig, EvalSpec
 
+_SAVED = {
+    **{"key": dict[str, Any], "parts": int, "skipped_parts": int, "rows": int, "refused": int, "seconds": float},
+    "reasons": dict[str, int],
+}
+_ANEW = "Delete it and run again."
 Progress = Callable[[int, int], None]
 
 
@@ -91,7 +99,8 @@ def _carried_out(
 
 def make_spec(config: EvalConfig, out: str) -> EvalSpec:
     """Resolve what is to be answered; its key holds all that answers depend on, model and pool by digest."""
-    model, pool, out = (p if "://" in p else os.path.abspath(p) for p in (config.model, config.pool, out))
+    pool, out = (p if "://" in p else os.path.abspath(p) for p in (config.pool, out))
+    model = local_model(config.model)
     key = {name: str(getattr(config, name)) for name in MATTERS}
     key |= {"model": checked_digest(model), "pool": Pool(pool).digest}
     # workers start in other folders than the driver
@@ -108,7 +117,9 @@ def finished(spec: EvalSpec, report: str) -> dict[str, Any] | None:
     path = join(spec.out, report)
     if not exists(path):
         return None
-    saved = read_json(path)
+    saved = read_fields(
+        path, "report of an evaluation", "Delete it and run again: its parts are there still.", **_SAVED
+    )
     _refuse_other_key(spec.out, saved["key"], spec.key)
     return saved | {"skipped_parts": saved["skipped_parts"] + saved["parts"], "parts": 0}
 
@@ -177,7 +188,10 @@ def _parts_done(spec: EvalSpec, actor: type[AnswerActor], names: set[str]) -> se
             footer = (read_rows(path, actor.SCHEMA).schema.metadata or {}).get(FOOTER.encode(), b"{}")
         except DamagedError:
             continue  # as if it were not there: it is written anew, whole
-        _refuse_other_key(path, json.loads(footer), spec.key)
+        found = parse_json(footer, f"{path}: its footer")
+        _refuse_other_key(
+            path, as_kind(found, dict[str, Any], path, "part of answers", "Delete it and run again."), spec.key
+        )
         done.add(name)
     if done - names:
         raise InputError(

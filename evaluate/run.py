@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..pool.reader import Pool
+from ..store.files import join
+from ..store.reading import as_kind
 from .answers import AnswerActor
 from .config import EvalConfig, EvalReport, EvalSpec
 from .metrics import accuracy
@@ -24,7 +26,8 @@ def evaluate(config: EvalConfig, out: str, progress: Progress | None = None) -> 
         KeyMismatchError: `out` holds answers of another model, pool or setting; lists what differs.
         InputError: no checkpoint, no pool, an unknown benchmark, or not one row could be asked.
     """
-    return EvalReport(**carry_out(make_spec(config, out), AnswerActor, (TABLE, REPORT), progress, _found))
+    fields = carry_out(make_spec(config, out), AnswerActor, (TABLE, REPORT), progress, _found)
+    return as_kind(fields, EvalReport, join(out, REPORT), "report of an evaluation", "Delete it and run again.")
 
 
 def _found(evals: pa.Table, spec: EvalSpec) -> dict[str, Any]:

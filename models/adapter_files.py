@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..store.errors import InputError
-from ..store.files import read_json
+from ..store.facts import read_as
 from .folders import ADAPTER, ADAPTER_BIN, ADAPTER_WEIGHTS, NON_LORA, NON_LORA_BIN, NON_LORA_NAMES, read_object
 from .parts import canonical
 from .tensors import put_tensors, read_tensors, refuse_misfits, shapes_of
@@ -103,7 +103,8 @@ def put_others(model: Any, folder: Path, needed: bool = False) -> None:
         if len(named) != len(tensors):
             raise InputError(f"{str(found[0])!r} holds several tensors of one name in different layouts.")
         put_tensors(model, named, repr(str(found[0])))
-        lost = sorted(set(read_json(listed)) - set(named)) if listed.is_file() else []
+        names = read_as(listed, list[str], "list of tensors", "Copy it again.") if listed.is_file() else []
+        lost = sorted(set(names) - set(named))
         if lost:
             raise InputError(f"{str(found[0])!r} does not fit its model. Missing tensors: {lost[:5]}.")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..store.files import read_json
+from ..store.reading import reading
 from .folders import (
     ADAPTER,
     MOMENTS,
@@ -112,9 +113,10 @@ def _canonical(file: Path) -> bytes:
     value, left_out = read_json(file), _PLACES if file.name not in _WORDS else set()
     if file.name in (TRAINED, MORES):
         left_out = left_out | {"base", "relative"}
-    # PEFT writes its sets of names in any order
-    plain = _plain(value, left_out, sets=file.name == ADAPTER)
-    return json.dumps(plain, sort_keys=True, ensure_ascii=True).encode()
+    with reading(file, "settings"):
+        # PEFT writes its sets of names in any order
+        plain = _plain(value, left_out, sets=file.name == ADAPTER)
+        return json.dumps(plain, sort_keys=True, ensure_ascii=True).encode()
 
 
 def _plain(value: Any, left_out: set[str], sets: bool) -> Any:

@@ -10,6 +10,8 @@ from typing import Any
 
 from ..store.errors import InputError
 from ..store.files import read_json
+from ..store.reading import check_path, reading, refuse_irregular
+from .hub import fetching, hub_copy, is_hub_name
 
 # how every folder is loaded by Hugging Face's classes: from the disk alone, and without running code that it brings
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -37,25 +39,18 @@ SETTINGS = (
     MORES,
 )
 _LFS = b"version https://git-lfs"
-# model types of LLaVA's own classes and their offspring, which Hugging Face's class does not read
-_FOREIGN = ("llava_", "tinyllava", "tiny_llava", "bunny", "mipha")
-_CONVERT = (
-    "it is a checkpoint of LLaVA's own code, not of Hugging Face's class: take one that was converted (llava-hf/…), "
-    "convert it with transformers' convert_llava_weights_to_hf.py, or build one with `vinnow build` and take its projector "
-    "by `vinnow merge --projector`"
-)
 
 
 def check_folder(path: str | os.PathLike[str]) -> Path:
-    """Return the checkpoint's folder, or say what is wrong with it.
+    """Return the checkpoint's folder, or say what is wrong with it; a hub's name is its copy in Hugging Face's cache.
 
     Raises:
         InputError: no such folder, no checkpoint in it, or two kinds of one.
     """
-    folder = Path(path)
-    if not folder.is_dir():
-        what = "it is a file" if folder.exists() else "there is no such folder"
-        raise InputError(f"no checkpoint at {str(path)!r}: {what}. Train one with `vinnow train`.")
+    folder = find_folder(path)
+    if folder is None:
+        what = "it is a file" if os.path.lexists(path) else "there is no such folder"
+        raise InputError(f"no checkpoint at {str(path)!r}: {what}. Train one with `vinnow train`.{fetching(path)}")
     if not (folder / "config.json").is_file() and not (folder / ADAPTER).is_file():
         below = sorted(p.parent.name for n in ("config.json", ADAPTER) for p in folder.glob(f"*/{n}"))
         hint = f" There are some in its folders {below[:5]}: name one of them." if below else ""
@@ -68,6 +63,18 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
             "one of them to a folder of its own."
         )
     return folder
+
+
+def find_folder(path: str | os.PathLike[str]) -> Path | None:
+    """Return the folder that a path, or the name of a model in Hugging Face's cache, means; None if there is none."""
+    folder = Path(check_path(path))
+    return folder if os.path.isdir(folder) else hub_copy(path)
+
+
+def local_model(path: str | os.PathLike[str]) -> str:
+    """Return a checkpoint's folder as workers find it, who start elsewhere; a hub's name that is not here stays one."""
+    folder = find_folder(path)
+    return os.fspath(path) if folder is None and is_hub_name(path) else os.path.abspath(folder or path)
 
 
 def marker(folder: Path) -> str | None:
@@ -84,11 +91,13 @@ def adapter_base(folder: Path) -> Path:
     name = read_object(folder / ADAPTER).get("base_model_name_or_path")
     if not name or not isinstance(name, str):
         raise InputError(f"{str(folder / ADAPTER)!r} does not name its base model (base_model_name_or_path).")
+    check_path(name)
     base = Path(name) if os.path.isabs(name) else folder / name
-    if not base.is_dir():
+    base = base if os.path.isdir(base) else hub_copy(name)
+    if base is None:
         raise InputError(
             f"{str(folder / ADAPTER)!r}: its base (base_model_name_or_path) is {name!r}, and no such folder is here. "
-            "Models are local folders: set it to the folder of the LLaVA that the adapter was trained on."
+            f"Models are local folders: set it to the folder of the LLaVA that the adapter was trained on.{fetching(name)}"
         )
     if base.resolve() == folder.resolve():
         raise InputError(f"{str(folder / ADAPTER)!r} names its own folder as its base model (base_model_name_or_path).")
@@ -166,10 +175,7 @@ def read_object(file: Path) -> dict[str, Any]:
         InputError: it is no such thing; says what it is instead.
     """
     check_head(file)
-    try:
-        value = read_json(file)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{str(file)!r} is not JSON: it is no UTF-8 text ({error.reason}).") from error
+    value = read_json(file)
     if not isinstance(value, dict):
         raise InputError(f"{str(file)!r} holds a JSON {type(value).__name__}, not an object with fields.")
     return value
@@ -177,9 +183,10 @@ def read_object(file: Path) -> dict[str, Any]:
 
 def check_head(file: Path) -> None:
     """Refuse a file that is not there in truth: empty, a git-LFS pointer, or a web page."""
-    if not file.is_file():
+    refuse_irregular(str(file))
+    if not os.path.isfile(file):
         raise InputError(f"no such file: {str(file)!r}.")
-    with file.open("rb") as source:
+    with reading(file, "a file"), file.open("rb") as source:
         head = source.read(512)
     if not head.strip():
         raise InputError(f"{str(file)!r} is empty. Fetch or copy it again.")
@@ -192,13 +199,3 @@ def check_head(file: Path) -> None:
         raise InputError(
             f"{str(file)!r} is a web page or an error message that was saved under this name. Fetch it again."
         )
-
-
-def refuse_foreign(folder: Path, kind: Any) -> None:
-    """Refuse a model type that is not Hugging Face's `llava`; says what to do with LLaVA's own."""
-    if kind == "llava":
-        return
-    where = f"{str(folder / 'config.json')!r}: model_type is {kind!r}"
-    if isinstance(kind, str) and kind.lower().startswith(_FOREIGN) and kind not in ("llava_next", "llava_onevision"):
-        raise InputError(f"{where}: {_CONVERT}.")
-    raise InputError(f"{where}, so {str(folder)!r} is a {kind!r} model, not a LLaVA (LlavaForConditionalGeneration).")

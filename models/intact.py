@@ -3,12 +3,15 @@
 Headers alone are read, so that a driver can look at a model of any size.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
 from ..store.errors import DamagedError, InputError
 from ..store.names import is_name
-from .folders import ADAPTER_BIN, MOMENTS, NON_LORA_BIN, SETTINGS, check_head, marker, read_object, refuse_foreign
+from ..store.reading import refuse_irregular
+from .folders import ADAPTER_BIN, MOMENTS, NON_LORA_BIN, SETTINGS, check_head, marker, read_object
+from .hub import refuse_foreign
 from .tensors import header, refuse_whole_numbers, whole_numbers
 
 
@@ -19,11 +22,12 @@ def check_files(folder: Path) -> None:
         InputError: names the file and what it is instead.
     """
     for name in SETTINGS:
+        refuse_irregular(str(folder / name))  # it would be left aside
         if (folder / name).is_file():
             settings = read_object(folder / name)
             _refuse_code(folder / name, settings)
     if (folder / "config.json").is_file() and marker(folder) is None:
-        refuse_foreign(folder, read_object(folder / "config.json").get("model_type"))
+        refuse_foreign(folder, read_object(folder / "config.json"))
         if not list(folder.glob("*.safetensors")):
             raise InputError(
                 f"{str(folder)!r} cannot be loaded: it holds no weights in safetensors. Pickled ones (pytorch_model.bin) "
@@ -35,7 +39,7 @@ def check_files(folder: Path) -> None:
         if not packed and file.name != MOMENTS:
             refuse_whole_numbers(repr(str(file)), whole_numbers(file))
     for name in (ADAPTER_BIN, NON_LORA_BIN, "tokenizer.model"):
-        if (folder / name).is_file():
+        if os.path.lexists(folder / name):
             check_head(folder / name)
     for file in sorted(folder.glob("*.safetensors.index.json")):
         _check_index(file)

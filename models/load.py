@@ -19,15 +19,18 @@ from transformers import AutoConfig, LlavaProcessor
 from transformers.utils import logging
 
 from ..store.errors import InputError, suggest
+from ..store.reading import wrong
 from .adapter_files import put_adapter, put_others
 from .digest import model_digest as model_digest
+from .family.connectors import connector_of
 from .family.llava import class_of
 from .fit import check_fit, check_library
 from .folders import ADAPTER as ADAPTER
-from .folders import LOCAL, MORES, TRAINED, base_folder, chain, check_folder, marker, refuse_foreign
+from .folders import LOCAL, MORES, TRAINED, base_folder, chain, check_folder, marker, read_object
 from .folders import MOMENTS as MOMENTS
 from .folders import NON_LORA as NON_LORA
 from .folders import adapter_base as adapter_base
+from .hub import refuse_foreign
 from .intact import check_files
 from .mores_files import put_mores
 from .parts import base_of
@@ -74,10 +77,10 @@ def load(
         raise InputError(f"unknown dtype {dtype!r}{suggest(dtype, DTYPES)}")
     for folder in chain(path):
         check_files(folder)
+    processor = load_processor(path)  # small files first
     model = read_model(path, dtype, attn, _placed(quantise, dtype, device))
     refuse_unsound(f"{str(path)!r} (in {dtype})", model.named_parameters())
     model = model if quantise else model.to(device)
-    processor = load_processor(path)
     check_fit(base_of(model).config, processor, path)
     return Loaded(model.eval(), processor, str(Path(path)))
 
@@ -94,7 +97,7 @@ def read_model(path: str, dtype: str, attn: str, more: dict[str, Any]) -> Any:
     except (InputError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # what its classes say to settings and weights that they cannot take is of any kind
-        raise InputError(f"{str(folder)!r} cannot be loaded: {type(error).__name__}: {error}.") from error
+        raise InputError(f"{str(folder)!r} cannot be loaded: {type(error).__name__}: {wrong(error)}.") from error
 
 
 def _placed(quantise: str | None, dtype: str, device: str) -> dict[str, Any]:
@@ -188,11 +191,13 @@ def read_config(folder: Path) -> Any:
     Raises:
         InputError: it cannot be read, or is not a LLaVA's.
     """
+    refuse_foreign(folder, read_object(folder / "config.json"))
     try:
         config = AutoConfig.from_pretrained(folder, **LOCAL)
+        connector_of(config)
     except Exception as error:  # its fields are checked by classes with errors of their own
-        raise InputError(f"{str(folder / 'config.json')!r} cannot be read: {type(error).__name__}: {error}.") from error
-    refuse_foreign(folder, config.model_type)
+        file, kind = str(folder / "config.json"), type(error).__name__
+        raise InputError(f"{file!r} cannot be read: {kind}: {wrong(error)}.") from error
     text = config.get_text_config()
     pad, words = getattr(text, "pad_token_id", None), getattr(text, "vocab_size", None)
     if isinstance(pad, int) and isinstance(words, int) and not -1 <= pad < words:

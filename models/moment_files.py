@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ..store.errors import InputError
+from ..store.reading import wrong
 from .folders import check_head
 from .parts import part_of
 
@@ -49,7 +50,7 @@ def refuse_classes(file: Path) -> list[str]:
     try:
         classes = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
     except Exception as error:  # a pickle of another kind than torch's
-        raise InputError(f"{str(file)!r} cannot be read: {type(error).__name__}: {error}.") from error
+        raise InputError(f"{str(file)!r} cannot be read: {type(error).__name__}: {wrong(error)}.") from error
     foreign = [c for c in classes if not (c.startswith("deepspeed.") and c.rsplit(".", 1)[-1] in _DEEPSPEED)]
     if foreign:
         raise InputError(
@@ -66,7 +67,10 @@ def torch_file(file: Path) -> dict[str, Any]:
     """
     classes = refuse_classes(file)
     with torch.serialization.safe_globals(_deepspeed_classes()) if classes else nullcontext():
-        values = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        try:
+            values = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # of zip files, pickles and storages
+            raise InputError(f"{str(file)!r} cannot be read: {type(error).__name__}: {wrong(error)}.") from error
     if not isinstance(values, dict):
         raise InputError(f"{str(file)!r} holds a {type(values).__name__}, not a mapping of states or tensors.")
     return values

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..store.errors import InputError
+from ..store.reading import check_path, reading
 from .folders import MOMENTS
 from .moment_files import KINDS, Found, read_state, torch_file
 from .moment_zero import MODELS, SHARDS, model_file, read_zero, zero_files
@@ -120,9 +121,7 @@ def find_state(path: str | Path) -> Path:
         if (path / name).is_file():
             return path / name
     latest = path / "latest"  # DeepSpeed's pointer to the last step's folder
-    within = (
-        [path / latest.read_text().strip()] if latest.is_file() else sorted(p for p in path.iterdir() if p.is_dir())
-    )
+    within = [path / _latest(latest)] if latest.is_file() else sorted(p for p in path.iterdir() if p.is_dir())
     holders = [p for p in (path, *within) if any(p.glob(SHARDS)) or any(p.glob(MODELS))]
     if len(holders) > 1 and path not in holders:
         raise InputError(f"{str(path)!r} holds several steps: {[p.name for p in holders]}. Name the folder of one.")
@@ -132,6 +131,11 @@ def find_state(path: str | Path) -> Path:
             "save_moments: true, name its file or folder, or take gradients in mode sgd or sign, which need none."
         )
     return holders[0]
+
+
+def _latest(file: Path) -> str:
+    with reading(file, "DeepSpeed's note of its last step"):
+        return Path(check_path(file.read_text().strip())).name
 
 
 def state_digest(path: str | Path) -> str:
@@ -171,9 +175,11 @@ def _read_ours(file: Path) -> Found:
 
     def entry(name: str) -> dict[str, Any]:
         wanted = {k: f"{k}/{name}" for k in KINDS}
-        return {k: source.get_tensor(v) for k, v in wanted.items() if v in keys} | {"step": int(facts["step"])}
+        return {k: source.get_tensor(v) for k, v in wanted.items() if v in keys} | {"step": step}
 
-    group = {"betas": json.loads(facts["betas"]), "eps": json.loads(facts["eps"])}
+    with reading(file, "moments"):
+        group = {"betas": [float(b) for b in json.loads(facts["betas"])], "eps": float(facts["eps"])}
+        step = int(facts["step"])
     return Found(sorted(first), entry, [group], first)
 
 

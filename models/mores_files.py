@@ -50,7 +50,11 @@ def put_mores(model: Any, folder: Path) -> None:
     beside = facts.get("beside")
     if beside and not (folder / beside).is_file():
         raise InputError(f"{str(folder)!r} lacks {beside}, which {MORES} says was trained along: copy it there too.")
-    mores = add_mores(model, MoresSpec.parse(facts["spec"], f"{folder / MORES}: spec"))
+    spec = MoresSpec.parse(facts["spec"], f"{folder / MORES}: spec")
+    try:
+        mores = add_mores(model, spec)
+    except InputError as error:
+        raise InputError(f"{str(folder / MORES)!r}: its spec does not fit its base: {error}") from error
     mores.base = facts["base"]
     mine, file = dict(mores.named_parameters()), folder / WEIGHTS
     weights = read_tensors(file, next(iter(mine.values())).is_meta)

@@ -14,9 +14,9 @@ from typing import Any, Literal
 from transformers import AutoConfig, LlavaConfig
 
 from ..store.errors import InputError
-from ..store.files import read_json
+from ..store.reading import reading, with_fields, wrong
 from .family.connectors import connector_of
-from .folders import LOCAL
+from .folders import LOCAL, read_object
 from .load import ADAPTER, adapter_base, check_folder
 from .parts import LORA_TARGETS, asked, part_of
 
@@ -166,12 +166,14 @@ def read_shape(path: str) -> Shape:
     """
     folder = check_folder(path)
     if (folder / ADAPTER).is_file():
-        facts = read_json(folder / ADAPTER)
-        below = read_shape(str(adapter_base(folder)))
+        below, facts = read_shape(str(adapter_base(folder))), read_object(folder / ADAPTER)
         if facts.get("peft_type", "LORA") != "LORA":
             return replace(below, added=("lora", 0))
-        return below.with_lora(int(facts["r"]), facts["target_modules"])
-    return shape_of(_config(folder))
+        kinds = {"r": int, "target_modules": str | list[str]}
+        facts = with_fields(facts, kinds, str(folder / ADAPTER), "LoRA's config")
+        return below.with_lora(facts["r"], facts["target_modules"])
+    with reading(folder / "config.json", "the config of a LLaVA"):
+        return shape_of(_config(folder))
 
 
 def hidden_size(path: str) -> int:
@@ -186,14 +188,15 @@ def hidden_size(path: str) -> int:
     found = getattr(getattr(_config(folder), "text_config", None), "hidden_size", None)
     if found is None:
         raise InputError(f"{str(folder / 'config.json')!r} has no text_config.hidden_size: it is no LLaVA.")
-    return int(found)
+    with reading(folder / "config.json", "the config of a LLaVA"):
+        return int(found)
 
 
 def _config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, **LOCAL)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{str(folder / 'config.json')!r} cannot be read: {error}.") from error
+    except Exception as error:  # its fields are checked by classes with errors of their own
+        raise InputError(f"{str(folder / 'config.json')!r} cannot be read: {wrong(error)}.") from error
 
 
 def shape_of(config: LlavaConfig | Any) -> Shape:

@@ -1,11 +1,11 @@
 """A run is one YAML file plus `--set a.b=c`; it resolves into frozen models that live beside what they configure."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
 from ..actors.cluster import RayConfig
@@ -18,9 +18,12 @@ from ..select.run import budget_rows, refuse_repeats
 from ..select.view import feature_kinds
 from ..store.config import Config
 from ..store.errors import InputError, suggest
-from ..store.files import digest, read_json
+from ..store.facts import read_fields
+from ..store.files import digest, join, read_bytes, read_json
 from ..store.names import Name, path_part
+from ..store.reading import check_path, shown
 from ..train.config import TrainConfig
+from .plain_yaml import parse_yaml
 from .rates import PlanConfig
 
 
@@ -160,6 +163,16 @@ def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
     return run
 
 
+def saved_run(run_dir: str) -> dict[str, Any]:
+    """Return what a run's folder says of its run: `digest`, the resolved `config`, `version`.
+
+    Raises:
+        DamagedError: something else lies in its run.json's place.
+    """
+    kinds = {"digest": str, "config": dict[str, Any], "version": str | None}
+    return read_fields(join(run_dir, "run.json"), "run's config", "Put it back, or begin in another `out`.", **kinds)
+
+
 def with_recipe(section: dict[str, Any], where: str) -> dict[str, Any]:
     """Return a training section with the fields of its `recipe` (of `train/recipes/`, or a YAML file) under its own.
 
@@ -250,32 +263,34 @@ def _check_selectors(run: RunConfig) -> None:
 def read_yaml(path: str, room: str = "pipelines", what: str = "run config") -> dict[str, Any]:
     """Read a YAML mapping; a bare name is a recipe of the package (`pipelines/recipes/NAME.yaml`, or another room's)."""
     folder = Path(__file__).parents[1] / room / "recipes"
-    file = Path(path)
-    if not file.is_file() and "/" not in path and not path.endswith((".yaml", ".yml")):
+    file = Path(check_path(path))
+    if not os.path.isfile(file) and "/" not in path and not path.endswith((".yaml", ".yml")):
         file = folder / f"{path}.yaml"
-    if not file.is_file():
+    if not os.path.lexists(file):
         raise InputError(f"no {what} {path!r}{suggest(path, [p.stem for p in folder.glob('*.yaml')])}")
-    try:
-        values = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
-        raise InputError(f"{path!r} is not YAML: {error}.") from error
+    values = parse_yaml(read_bytes(file), repr(path))
     if not isinstance(values, dict):
-        raise InputError(f"{path!r} must hold a mapping, not {type(values).__name__}.")
+        raise InputError(f"{path!r} must hold a mapping of fields, not {shown(values)}.")
+    odd = [k for k in values if not isinstance(k, str)]
+    if odd:
+        raise InputError(f"{path!r}: a field is named {shown(odd[0])}, which is no text.")
     return values
 
 
 def apply_set(values: dict[str, Any], entry: str) -> None:
     """Apply one `a.b=c`; list items by number (`selectors.0.name=less`); the value is read as YAML."""
     path, sep, text = entry.partition("=")
-    if not sep or not path:
-        raise InputError(f"--set wants a.b=c, not {entry!r}.")
     *parents, last = path.split(".")
+    if not sep or not all([*parents, last]):
+        raise InputError(f"--set wants a.b=c, not {shown(entry)}.")
+    entry = path if len(path) < 80 else shown(path)
+    value = parse_yaml(text, f"--set {entry}")
     here: Any = values
     for name in parents:
         here = here[_index(here, name, entry)] if isinstance(here, list) else here.setdefault(name, {})
         if not isinstance(here, (dict, list)):
-            raise InputError(f"--set {entry}: {name!r} is a plain value, nothing can be set inside it.")
-    here[_index(here, last, entry) if isinstance(here, list) else last] = yaml.safe_load(text)
+            raise InputError(f"--set {entry}: {shown(name)} is a plain value, nothing can be set inside it.")
+    here[_index(here, last, entry) if isinstance(here, list) else last] = value
 
 
 def settings(sets: list[str] | None) -> dict[str, Any]:
@@ -287,8 +302,8 @@ def settings(sets: list[str] | None) -> dict[str, Any]:
 
 
 def _index(here: list[Any], name: str, entry: str) -> int:
-    if not name.isdigit() or int(name) >= len(here):
-        raise InputError(f"--set {entry}: {name!r} is no place in a list of {len(here)}.")
+    if not name.isascii() or not name.isdigit() or len(name) > 9 or int(name) >= len(here):
+        raise InputError(f"--set {entry}: {shown(name)} is no place in a list of {len(here)}.")
     return int(name)
 
 

@@ -15,17 +15,19 @@ from ..actors.cluster import ensure_ray
 from ..actors.config import CheckpointRef, FeatureConfig
 from ..actors.stream import make_spec, run_features
 from ..models.check import check_model
+from ..models.folders import check_folder
 from ..models.load import model_digest
 from ..models.tiny import build_twin
 from ..pool.ingest import IngestConfig, ingest, pictures_back, usage_of
 from ..pool.reader import Pool
 from ..pool.templates import TEMPLATES
 from ..store.errors import DamagedError, InputError
-from ..store.files import exists, folder_bytes, join, read_json, write_json
+from ..store.files import exists, folder_bytes, join, write_json
 from ..store.manifest import Manifest, StageRecord
 from ..store.names import place_in
+from ..store.reading import reading, with_fields
 from ..train.run import TrainReport, refuse_early, train
-from .config import PLACES, POOLS, RunConfig, StageSection, train_config
+from .config import PLACES, POOLS, RunConfig, StageSection, saved_run, train_config
 from .picking import select_all
 from .progress import bar, console
 from .watch import training_bar
@@ -78,7 +80,7 @@ def start(config: RunConfig) -> Run:
     saved = join(config.out, "run.json")
     tree = {"digest": config.digest(), "config": config.model_dump(mode="json"), "version": __version__}
     if exists(saved):
-        before = read_json(saved)
+        before = saved_run(config.out)
         if before["digest"] != tree["digest"]:
             changed = differences(before["config"], tree["config"])
             raise InputError(
@@ -103,7 +105,7 @@ def prepare_model(run: Run) -> str:
     section = run.config.model
     if section.path is not None:
         check_model(section.path)
-        return section.path
+        return str(check_folder(section.path))
     twin, out = section.twin, run.folder("twin")
     assert twin is not None
 
@@ -192,9 +194,15 @@ def pick(run: Run, weights: dict[int, float] | None) -> dict[tuple[str, str, int
 
     done = run.stage("select", inputs, work)
     # a run's folder may have been moved; its manifest must not lead out of it
-    folder, manifest = os.path.abspath(run.folder("picks")), run.manifest.path("select")
-    keys = {tuple(k.split("|")): place_in(folder, v, manifest) for k, v in done.facts["picks"].items()}
-    return {(name, budget, int(seed)): path for (name, budget, seed), path in keys.items()}
+    folder, file, way_out = (
+        os.path.abspath(run.folder("picks")),
+        run.manifest.path("select"),
+        "Delete it and run again.",
+    )
+    facts = with_fields(done.facts, {"picks": dict[str, str]}, file, "manifest of picks", way_out)
+    with reading(file, "a manifest of picks", way_out):
+        keys = {tuple(k.split("|")): place_in(folder, v, file) for k, v in facts["picks"].items()}
+        return {(name, budget, int(seed)): path for (name, budget, seed), path in keys.items()}
 
 
 def differences(before: Any, now: Any, where: str = "") -> list[str]:

@@ -7,13 +7,16 @@ from typing import Any
 from ..actors.cluster import RayConfig, ensure_ray
 from ..evaluate.config import IMBALANCE, ImbalanceConfig
 from ..evaluate.imbalance import REPORT, measure
-from ..store.errors import InputError
-from ..store.files import exists, join, read_json, write_bytes
+from ..store.errors import DamagedError, InputError
+from ..store.facts import read_fields
+from ..store.files import exists, join, write_bytes
+from ..store.reading import with_fields
 from .progress import bar
 from .report.build import document
 from .report.markup import Html, figure, table, tag
 from .report.svg import COLORS, Frame, Point, Series, band_chart
 
+CURVES = ("lmar", "lmar_low", "lmar_high", "mass", "mass_low", "mass_high", "ratio_of_means")
 PAGE = "imbalance.html"
 CHOICES = (
     "Queries: the positions whose outputs chose the generated tokens, end mark included. Attention: mean over heads and "
@@ -129,7 +132,19 @@ def _read(folder: str) -> Measured:
             f"{folder!r} holds no finished imbalance measurement ({REPORT}). Make one with "
             f"`vinnow evaluate --benchmark {IMBALANCE} --out {folder}`."
         )
-    return Measured(folder if "://" in folder else os.path.abspath(folder), read_json(join(folder, REPORT)))
+    return Measured(folder if "://" in folder else os.path.abspath(folder), _found(join(folder, REPORT)))
+
+
+def _found(path: str) -> dict[str, Any]:
+    curve = dict[str, list[float]]
+    kinds = {"key": dict[str, Any], "rows": int, "refused": int, "curve": curve, "by_task": dict[str, curve]}
+    found = read_fields(path, "imbalance measurement", "Measure again.", rows_by_task=dict[str, int], **kinds)
+    keys = dict.fromkeys(("pool", "template", "max_new_tokens", "precision"), Any)
+    found["key"] = with_fields(found["key"], keys, path, "imbalance measurement")
+    for one in (found["curve"], *found["by_task"].values()):
+        if not all(one.get(n) for n in CURVES):
+            raise DamagedError(f"{path!r} is no imbalance measurement: a curve lacks one of {CURVES}. Measure again.")
+    return found
 
 
 def _distinct(paths: list[str]) -> list[str]:

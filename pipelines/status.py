@@ -5,17 +5,19 @@ Read from disk alone, without Ray: it may be asked while the run is under way, o
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import pyarrow.parquet as pq
 from rich.markup import escape
 from rich.table import Table
 
 from ..store.errors import InputError
-from ..store.files import exists, folder_bytes, join, list_files, open_fs, read_json
-from ..store.manifest import StageRecord
-from .config import POOLS, RunConfig
+from ..store.facts import read_lines
+from ..store.files import exists, folder_bytes, join, list_files, reading_parquet
+from ..store.manifest import read_stage
+from ..store.reading import with_fields
+from .config import POOLS, RunConfig, saved_run
 
+_FACTS = dict.fromkeys(("rows", "refused", "bytes"), int | None)
 State = Literal["done", "under way", "waiting"]
 
 
@@ -40,7 +42,7 @@ def status(run_dir: str) -> list[StageStatus]:
     """
     if not exists(join(run_dir, "run.json")):
         raise InputError(f"{run_dir!r} is no run's folder: it has no run.json. Make one with `vinnow run`.")
-    config = RunConfig.model_validate(read_json(join(run_dir, "run.json"))["config"])
+    config = RunConfig.parse(saved_run(run_dir)["config"], join(run_dir, "run.json"))
     return [_one(run_dir, name, config) for name in stage_names(config)]
 
 
@@ -80,8 +82,9 @@ def render(found: list[StageStatus]) -> Table:
 def _one(run_dir: str, name: str, config: RunConfig) -> StageStatus:
     path = join(run_dir, "stages", f"{name}.json")
     if exists(path):
-        done = StageRecord(**read_json(path))
-        facts = {k: done.facts.get(k) for k in ("rows", "refused", "bytes")}
+        done = read_stage(path)
+        facts = with_fields(done.facts, _FACTS, path, "stage's manifest", "Delete it and run again.")
+        facts = {k: facts[k] for k in _FACTS}
         usage = done.usage()
         detail = usage.line() if usage is not None and usage.refused else ""
         return StageStatus(name, "done", seconds=done.seconds, detail=detail, **facts)
@@ -102,9 +105,8 @@ def _ingest(run_dir: str, name: str, pool: str) -> StageStatus:
     parts = [f for f in list_files(join(run_dir, pool), ".parquet") if "/part-" in f]
     rows = 0
     for part in parts:
-        fs, inner = open_fs(part)
-        with fs.open_input_file(inner) as source:
-            rows += pq.read_metadata(source).num_rows
+        with reading_parquet(part, "Run again: ingest begins anew when it is interrupted.") as file:
+            rows += file.metadata.num_rows
     lists = join(run_dir, pool, "refused.parquet")
     if not parts and exists(lists):
         return _progress(name, True, f"refused too many rows; {lists} says which and why")
@@ -124,11 +126,9 @@ def _training(run_dir: str, name: str) -> StageStatus:
     log = join(run_dir, "train", name, "log.jsonl")
     if not exists(log):
         return StageStatus(name, "waiting")
-    with open(log) as source:
-        # the last line may be half written
-        lines = [line for line in source if line.endswith("}\n")]
-    row: dict[str, Any] = json.loads(lines[-1]) if lines else {"step": 0, "loss": float("nan")}
-    return _progress(name, True, f"step {row['step']}, loss {row['loss']:.4f}")
+    rows = read_lines(log, "step of a training", "Delete that training's folder, and run again.", step=int, loss=float)
+    said = f"step {rows[-1]['step']}, loss {rows[-1]['loss']:.4f}" if rows else "no step yet"
+    return _progress(name, True, said)
 
 
 def _progress(name: str, begun: bool, detail: str) -> StageStatus:

@@ -13,8 +13,9 @@ from ..evaluate.config import EvalConfig
 from ..evaluate.run import evaluate
 from ..models.load import model_digest
 from ..pool.reader import Pool
-from ..store.errors import VinnowError, plain_cause
-from ..store.files import digest, exists, join, read_json, write_json
+from ..store.errors import VinnowError, one_line
+from ..store.facts import read_fields
+from ..store.files import digest, exists, join, write_json
 from ..store.ids import ids_digest
 from ..store.tables import PICKS, read_rows
 from ..store.usage import Usage
@@ -24,6 +25,12 @@ from .config import PLACES, RunConfig, eval_config, finetunes, train_config, whe
 from .watch import watching
 
 RESULT = "result.json"
+_RESULT = {
+    **{"selector": str, "budget": str | int, "seed": int, "run": str, "rows": int, "train_seconds": float},
+    **{"name": str | None, "model": str | None, "accuracy": float | None, "image_accuracy": float | None},
+    **{"variant": str | None, "used": int | None, "reasons": dict[str, int] | None, "listed": str | None},
+    "not_asked": int | None,
+}
 # selector, budget as configured, seed, PICKS file (None: the whole pool)
 Choice = tuple[str, str, int, str | None]
 
@@ -88,7 +95,17 @@ def run_sweep(config: RunConfig, trials: list[Trial]) -> list[dict[str, Any]]:
             errors = _tune(config, open_trials)
         if errors:
             raise VinnowError("trials failed: " + "; ".join(errors) + ". The others are kept; run again to retry.")
-    return [read_json(join(t.folder, RESULT)) for t in trials]
+    return [read_result(join(t.folder, RESULT)) for t in trials]
+
+
+def read_result(path: str) -> dict[str, Any]:
+    """Return a finished trial's result.
+
+    Raises:
+        DamagedError: something else lies in its place.
+    """
+    way_out = "Delete it and run again: the training and the answers of that trial are there still."
+    return read_fields(path, "result of a trial", way_out, **_RESULT)
 
 
 def run_trial(values: dict[str, Any], callbacks: tuple[Any, ...] = ()) -> dict[str, Any]:
@@ -96,7 +113,7 @@ def run_trial(values: dict[str, Any], callbacks: tuple[Any, ...] = ()) -> dict[s
     trial = Trial.from_dict(values)
     path = join(trial.folder, RESULT)
     if exists(path):
-        return read_json(path)
+        return read_result(path)
     trained = train(trial.train, join(trial.folder, "train"), callbacks=callbacks)
     measured = evaluate(trial.evaluate, join(trial.folder, "eval"))
     result = {
@@ -141,7 +158,7 @@ def _tune(config: RunConfig, trials: list[Trial]) -> list[str]:
         run_config=tune.RunConfig(name="tune", storage_path=os.path.abspath(config.out), verbose=0),
     )
     results = tuner.fit()
-    return [f"{t.name}: {_last_line(e)}" for t, e in _failed(trials, results)]
+    return [f"{t.name}: {one_line(e)}" for t, e in _failed(trials, results)]
 
 
 def refused_lines(results: list[dict[str, Any]]) -> list[str]:
@@ -149,10 +166,10 @@ def refused_lines(results: list[dict[str, Any]]) -> list[str]:
     lines = []
     for result in results:
         if result.get("reasons"):
-            usage = Usage(result["used"], result["reasons"], result["listed"])
+            usage = Usage(result["used"] or 0, result["reasons"], result["listed"] or "")
             lines.append(f"{result['name']}: trained on {usage.line()}")
         if result.get("not_asked"):
-            where = join(os.path.dirname(os.path.dirname(result["model"])), "eval", "refused")
+            where = join(os.path.dirname(os.path.dirname(result["model"] or "")), "eval", "refused")
             lines.append(f"{result['name']}: {result['not_asked']:,} questions could not be asked; listed in {where}")
     return lines
 
@@ -177,13 +194,6 @@ def _failed(trials: list[Trial], results: Any) -> list[tuple[Trial, Exception]]:
 
 def _short(trial: Any) -> str:
     return json.loads(trial.config["trial"])["name"] + "-" + trial.trial_id[-5:]
-
-
-def _last_line(error: Exception) -> str:
-    cause = plain_cause(error)
-    if cause is not None:
-        return str(cause)
-    return next(reversed(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _trial(config: RunConfig, choice: Choice, variant: str, model: str) -> Trial:

@@ -4,7 +4,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from .progress import bar
 
@@ -45,8 +45,8 @@ def last_step(out: str) -> tuple[int, int]:
         source.seek(max(0, os.path.getsize(path) - 4096))
         lines = source.read().decode(errors="replace").splitlines()
     for line in reversed(lines):
-        if line.startswith("{") and line.endswith("}"):
+        # a line may be half written, or anything: whoever needs the log says what is wrong with it
+        with suppress(ValueError, TypeError, KeyError, RecursionError):
             row = json.loads(line)
-            if "step" in row:
-                return int(row["step"]), int(row.get("total_steps", 0))
+            return int(row["step"]), int(row.get("total_steps", 0))
     return 0, 0

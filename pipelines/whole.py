@@ -4,6 +4,7 @@ import time
 
 from ..store.claim import claim
 from ..store.manifest import StageRecord
+from ..store.reading import with_fields
 from ..train.run import TrainReport
 from .config import RunConfig
 from .flows import Run, checkpoints_of, ingest_pools, make_features, pick, prepare_model, start, warm_up
@@ -48,7 +49,11 @@ def sweep_stage(run: Run, trials: list[Trial]) -> None:
         record.facts.update(rows=sum(r["rows"] for r in results), trials=[t.name for t in trials])
         record.facts["told"] = refused_lines(results)
 
-    for line in run.stage("sweep", inputs, work).facts.get("told", []):
+    facts = run.stage("sweep", inputs, work).facts
+    kinds = {"told": list[str] | None}
+    for line in (
+        with_fields(facts, kinds, run.manifest.path("sweep"), "manifest", "Delete it and run again.")["told"] or []
+    ):
         console.print(f"        {line}", markup=False, soft_wrap=True)
 
 

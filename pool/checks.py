@@ -11,6 +11,9 @@ from .refusals import IMAGE, REASONS, ImageError, RefusedError
 __all__ = ["IMAGE", "REASONS", "Checked", "ImageError", "RefusedError", "check_record", "infer_source", "source_of"]
 
 _ROLES = ("human", "gpt")
+# levels of lists and objects in each other; Python's own JSON ends somewhere under a thousand, by the stack it has left
+DEEPEST = 100
+_TOO_DEEP = f"this record cannot be read: it is nested too deep (more than {DEEPEST} levels)"
 _KEYS = ("image", "images", "conversations", "system", "system_prompt")
 
 
@@ -44,6 +47,13 @@ def check_record(raw: Any, root: str | None = None) -> Checked:
     Raises:
         RefusedError: with the reason.
     """
+    try:
+        return _checked(raw, root)
+    except RecursionError as error:
+        raise RefusedError("not_an_object", _TOO_DEEP) from error
+
+
+def _checked(raw: Any, root: str | None) -> Checked:
     if isinstance(raw, RefusedError):  # a format may know already
         raise raw
     if not isinstance(raw, dict):
@@ -58,6 +68,8 @@ def check_record(raw: Any, root: str | None = None) -> Checked:
     extra = {k: v for k, v in raw.items() if k not in _KEYS} | ({"system": system} if system else {})
     if left_out is not None:
         extra["answer_left_out"] = left_out
+    if is_deep(extra):  # it is carried as JSON, which not every reader's stack could take
+        raise RefusedError("not_an_object", _TOO_DEEP)
     source = _label(raw, "source") or infer_source(images[0] if images else None)
     checked = Checked(source, _label(raw, "task") or source, images, turns, extra)
     text = "".join([source, checked.task, system, *images, *[t["value"] for t in turns]])
@@ -67,6 +79,17 @@ def check_record(raw: Any, root: str | None = None) -> Checked:
         except UnicodeEncodeError as error:
             raise RefusedError("bad_text", str(error)) from error
     return checked
+
+
+def is_deep(value: Any) -> bool:
+    """Say whether a value is nested deeper than `DEEPEST`; level by level, so that no depth is too much."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inside = (v.values() if isinstance(v, dict) else v for v in level)
+        level = [v for some in inside for v in some if isinstance(v, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def read_system(raw: dict[str, Any]) -> tuple[str, Any]:
@@ -116,7 +139,7 @@ def source_of(raw: Any) -> str:
     try:
         images = _images(raw)
         first = infer_source(images[0] if images else None)
-    except RefusedError:
+    except (RefusedError, RecursionError):
         pass
     name = given if isinstance(given, str) and given else first
     return name.encode("utf-8", "backslashreplace").decode()

@@ -4,9 +4,7 @@ Each is written whole or not at all, a chunk of rows in memory at a time.
 """
 
 import json
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..store.errors import InputError, suggest
-from ..store.files import exists, join, open_fs, read_json, write_json
+from ..store.files import exists, join, read_json, whole_file, write_json
 from .checks import IMAGE, ImageError
 from .images import read_image
 from .pictures_out import PictureFiles, some_inside
@@ -151,7 +149,7 @@ def _records(pool: Pool, ids: np.ndarray[Any, Any], odd: np.ndarray[Any, Any]) -
 
 
 def _write_json(path: str, chunks: Iterator[list[Record]], form: Any) -> None:
-    with _whole(path) as sink:
+    with whole_file(path) as sink:
         sink.write(b"[")
         for number, records in enumerate(chunks):
             sink.write((b",\n" if number else b"\n") + b",\n".join(_line(form(r)) for r in records))
@@ -165,7 +163,7 @@ def _write_parquet(path: str, chunks: Iterator[list[Record]], root: str | None, 
     if embed:
         schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": _features(kinds)}})})
     size = _PICTURED_ROWS if embed else _CHUNK
-    with _whole(path) as sink, pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+    with whole_file(path) as sink, pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         for records in chunks:
             for start in range(0, len(records), size):
                 rows = [_row(r, root, embed) for r in records[start : start + size]]
@@ -206,19 +204,3 @@ def _line(value: dict[str, Any]) -> bytes:
         return json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:  # `extra` may hold a lone surrogate, which only an escape can write
         return json.dumps(value).encode()
-
-
-@contextmanager
-def _whole(path: str) -> Iterator[pa.NativeFile]:
-    """Open a file that appears whole or not at all."""
-    fs, inner = open_fs(path)
-    fs.create_dir(str(PurePosixPath(inner).parent), recursive=True)
-    temporary = f"{inner}.tmp-{uuid.uuid4().hex[:12]}"
-    try:
-        with fs.open_output_stream(temporary, compression=None) as sink:
-            yield sink
-        fs.move(temporary, inner)
-    except BaseException:
-        if fs.get_file_info(temporary).is_file:
-            fs.delete_file(temporary)
-        raise

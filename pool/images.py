@@ -14,11 +14,13 @@ from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 from PIL import Image, UnidentifiedImageError
 
 from ..store.errors import InputError
 from ..store.files import join, open_fs
+from ..store.reading import check_path, wrong
 from .archives.folder import find_member, is_known, is_packed, looks_like_archive
 from .archives.members import MAX_BYTES, Read, check_size
 from .checks import ImageError
@@ -216,13 +218,14 @@ def check_root(root: str | None, where: str) -> None:
     """
     if not root:
         raise InputError(f"{where} has pictures, but no image root: give the folder that their paths count from.")
+    check_path(root)
     base = _remote(root) if "://" in root else _local(root)
     if base.fs is None:
         there = os.path.exists(base.base)
     else:
         try:
             there = base.fs.get_file_info(base.base.rstrip("/")).type != pafs.FileType.NotFound
-        except OSError as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(f"{where}: its image root {root!r} cannot be reached: {error}.") from error
     if not there:
         raise InputError(
@@ -303,7 +306,7 @@ def _remote_size(fs: pafs.FileSystem, path: str, relative: str) -> int | None:
     """Return a file's bytes; None for a folder."""
     try:
         info = fs.get_file_info(path)
-    except OSError as error:
+    except (pa.ArrowException, OSError) as error:
         raise ImageError("image_unreadable", f"{relative!r}: {error}.") from error
     if info.type == pafs.FileType.NotFound:
         raise ImageError("image_missing", f"{relative!r} is not under the image root.")
@@ -311,7 +314,10 @@ def _remote_size(fs: pafs.FileSystem, path: str, relative: str) -> int | None:
 
 
 def _fetch(fs: pafs.FileSystem, path: str) -> bytes:
-    with fs.open_input_stream(path, compression=None) as source:
-        data = source.read(MAX_BYTES + 1)  # it may have grown since its size was asked for
+    try:
+        with fs.open_input_stream(path, compression=None) as source:
+            data = source.read(MAX_BYTES + 1)  # it may have grown since its size was asked for
+    except OSError as error:
+        raise ImageError("image_unreadable", f"{path!r}: {wrong(error)}.") from error
     check_size(len(data), repr(path))
     return data

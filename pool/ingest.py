@@ -13,8 +13,10 @@ import pyarrow.fs as pafs
 
 from ..store.claim import check_out, claim
 from ..store.errors import InputError
-from ..store.files import exists, join, open_fs, read_json, write_json
+from ..store.facts import read_fields
+from ..store.files import exists, join, open_fs, write_json
 from ..store.ids import ids_digest
+from ..store.reading import as_kind
 from ..store.usage import EXPECTED, Usage
 from .draft import Refusal
 from .examine import IngestConfig, check_given_root, examine_rows, readable_again, settle, source_of_config
@@ -29,6 +31,7 @@ MANIFEST, REFUSED = "pool.json", "refused.parquet"
 _OURS = re.compile(r"(part-\d{6}\.parquet|refused\.parquet|pool\.json)(\.tmp-[0-9a-f]+)?")
 # unreadable pictures that a report names: one that is back is enough to look at all again
 _LISTED = 1000
+_ANEW = "Delete the pool, and ingest it again."
 # of POOL as written here; a pool of another layout is made anew
 _LAYOUT = 4
 
@@ -143,14 +146,14 @@ def _identity(config: IngestConfig) -> dict[str, Any]:
 def _finished(config: IngestConfig, out: str) -> IngestReport | None:
     if not exists(join(out, MANIFEST)):
         return None
-    saved, now = read_json(join(out, MANIFEST)), _identity(config)
-    before = saved.get("made_from", {})
+    saved, now = _saved(out), _identity(config)
+    before = saved["made_from"] or {}
     changed = [f"{n}: was {before.get(n)!r}, is {v!r}" for n, v in now.items() if before.get(n) != v]
     if changed:
         raise InputError(
             f"{out} holds a pool made otherwise ({'; '.join(changed)}). Use another folder, or delete this one."
         )
-    report = IngestReport(**{k: saved[k] for k in IngestReport.__dataclass_fields__ if k in saved})
+    report = as_kind(saved, IngestReport, join(out, MANIFEST), "pool's manifest", _ANEW)
     if readable_again(config, report.unreadable):
         return None
     if config.strict and report.refused:
@@ -159,9 +162,14 @@ def _finished(config: IngestConfig, out: str) -> IngestReport | None:
     return report
 
 
+def _saved(out: str) -> dict[str, Any]:
+    kinds = {"made_from": dict[str, Any] | None, "unreadable": list[str] | None}
+    return read_fields(join(out, MANIFEST), "pool's manifest", _ANEW, **kinds)
+
+
 def pictures_back(config: IngestConfig, out: str) -> list[str]:
     """Return the pictures that an ingest into `out` could not read and that can be read by now."""
-    return readable_again(settle(config), read_json(join(out, MANIFEST)).get("unreadable", []))
+    return readable_again(settle(config), _saved(out)["unreadable"] or [])
 
 
 def usage_of(report: IngestReport, out: str) -> Usage:

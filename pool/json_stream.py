@@ -161,6 +161,12 @@ def is_record(value: Any) -> bool:
     return isinstance(value, dict) and any(k in value for k in _TURNS)
 
 
+def read_fields(path: str) -> dict[str, Any]:
+    """Return the object that a file holds; a value that cannot be read is a `RefusedError`. Raises: as `iter_records`."""
+    with open_records(path) as stream:
+        return _Parser(path, stream).fields()
+
+
 def iter_rest(path: str, stream: Any, row: int, read: int, lines: bool) -> Iterator[Any]:
     """Go on behind `read` bytes (of JSONL: lines) and `row` records: `stream` stands where the next, or `]`, is due.
 
@@ -211,6 +217,7 @@ class _Parser:
         """Yield an object, or the records in it: those of an array under a key, or the values of `{id: record}`."""
         pairs: dict[str, Any] = {}
         wrapped: str | None = None
+        unread: RefusedError | None = None
         self._skip()
         more = not self._take("}")
         while more:
@@ -225,15 +232,16 @@ class _Parser:
                 wrapped, pairs = (key, pairs) if listed is None else (wrapped, pairs | {key: listed})
             else:
                 value = self._value(counted=False, is_row=wrapped == "{}")
-                if isinstance(value, RefusedError):
-                    self.row += 1
-                    yield value
-                elif not has_turns and is_record(value):
+                if isinstance(value, RefusedError) and wrapped != "{}":
+                    # one of `{id: record}`, or a field of the only record: what comes next tells
+                    unread, value = value, None
+                if not has_turns and (is_record(value) or isinstance(value, RefusedError)):
                     if wrapped not in (None, "{}"):
                         self._fail(f"records under {wrapped!r} and {key!r}: give a file with one of them")
                     wrapped = "{}"
-                    self.row += 1
-                    yield {"id": key} | value
+                    found = [r for r in (unread, value) if r is not None]
+                    self.row, unread = self.row + len(found), None
+                    yield from (r if isinstance(r, RefusedError) else {"id": key} | r for r in found)
                 else:
                     pairs[key] = value
             self._skip()
@@ -243,7 +251,23 @@ class _Parser:
             self._skip()
         if wrapped is None:
             self.row += 1
-            yield pairs
+            yield unread or pairs
+
+    def fields(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        self._skip()
+        more = self._take("{")
+        while more:
+            self._skip()
+            key = self._value(counted=False) if self.text.startswith('"', self.at) else None
+            self._skip()
+            if key is None or not self._take(":"):
+                break
+            self._skip()
+            found[key] = self._value(counted=False, is_row=True)
+            self._skip()
+            more = self._take(",")
+        return found if self._take("}") else self._fail("expected a JSON object")
 
     def _listed(self, key: str, wrapped: str | None) -> Iterator[Any]:
         """Yield the records of an array under a key; return the array where it holds none."""
@@ -254,7 +278,7 @@ class _Parser:
         shown = False
         while more:
             value = self._value(counted=False, is_row=shown)
-            if not found and not shown and is_record(value):
+            if not found and not shown and (is_record(value) or isinstance(value, RefusedError)):
                 shown = True
                 if wrapped is not None:
                     self._fail(f"records under {wrapped!r} and {key!r}: give a file with one of them")
@@ -285,7 +309,7 @@ class _Parser:
                 return
 
     def _value(self, counted: bool = True, is_row: bool | None = None) -> Any:
-        """Return the next value; one that is a row (as every counted one is) and cannot be held is a `RefusedError`."""
+        """Return the next value; one that cannot be held is a `RefusedError`. What is no row is counted against a limit."""
         is_row = counted if is_row is None else is_row
         while True:
             try:
@@ -306,17 +330,14 @@ class _Parser:
                 if self.ended or (error.pos < len(self.text) - _EDGE and not is_open):
                     self._fail(f"{error.msg} at character {error.pos - self.at} of this record")
             except RecursionError:
-                return self._refused(
-                    "not_an_object", "this record cannot be read: it is nested too deep", is_row, counted
-                )
+                return self._refused("not_an_object", "this record cannot be read: it is nested too deep", counted)
             if len(self.text) - self.at > RECORD_BYTES:
-                what = f"this record has more than {RECORD_BYTES} characters"
-                return self._refused("record_too_large", what, is_row, counted)
+                return self._refused(
+                    "record_too_large", f"this record has more than {RECORD_BYTES} characters", counted
+                )
             self._more()
 
-    def _refused(self, reason: str, what: str, is_row: bool, counted: bool) -> RefusedError:
-        if not is_row:
-            self._fail(what)
+    def _refused(self, reason: str, what: str, counted: bool) -> RefusedError:
         self._step_over(what)
         self.row += counted
         return RefusedError(reason, what)

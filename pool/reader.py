@@ -4,7 +4,6 @@ Held are the ids (8 bytes a row, and an order to find them by), each file's foot
 read.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -19,13 +18,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..store.errors import DamagedError, DuplicateRowsError, InputError, MissingRowsError, suggest
-from ..store.files import exists, join, list_files, read_json, reading_parquet
+from ..store.facts import read_fields
+from ..store.files import exists, join, list_files, reading_parquet
 from ..store.ids import ids_digest
-from ..store.tables import POOL
+from ..store.reading import parse_json, shown
+from ..store.tables import POOL, refuse_other_columns
 from .images import check_root
 from .records import Record
 
 _ANEW = "Delete the pool, and ingest it again."
+_FACTS = {"digest": str, "rows": int, "image_root": str | None, "reasons": dict[str, int] | None}
 _PART = re.compile(r".*/part-\d{6}\.parquet")
 
 
@@ -56,10 +58,8 @@ class Pool:
         manifest = join(root, "pool.json")
         if not exists(manifest):
             raise InputError(f"no finished pool in {os.fspath(root)!r}. Make one with `vinnow ingest`.")
-        facts = read_json(manifest)
-        if not isinstance(facts, dict) or not facts.keys() >= {"digest", "rows", "image_root"}:
-            raise DamagedError(f"{manifest!r} is no pool's: something else was written in its place. {_ANEW}")
-        self.root, self.digest, self.rows = os.fspath(root), str(facts["digest"]), int(facts["rows"])
+        facts = read_fields(manifest, "pool's manifest", _ANEW, **_FACTS)
+        self.root, self.digest, self.rows = os.fspath(root), facts["digest"], facts["rows"]
         self.image_root: str | None = facts["image_root"]
         self.facts = facts
         self._files = [f for f in list_files(root, ".parquet") if _PART.fullmatch(f)]
@@ -101,7 +101,7 @@ class Pool:
         """Return fields of the source records ([N] objects each, in the order of `ids()`); None where a row has none."""
         found = {n: np.empty(self.rows, object) for n in names}
         for row, text in enumerate(self.column("extra") if names else ()):
-            fields = json.loads(text)
+            fields = _fields(text, self.root)
             for name, column in found.items():
                 column[row] = fields.get(name)
         return found
@@ -192,6 +192,8 @@ class Pool:
                 chunks += file.read(columns=[name])[name].chunks
         whole = pa.chunked_array(chunks, type=POOL.field(name).type)
         self._check_rows(len(whole))
+        if whole.null_count and not POOL.field(name).nullable:
+            raise DamagedError(f"pool {self.root!r} has rows without {name}. {_ANEW}")
         return whole
 
     def _rows(self, at: np.ndarray[Any, Any]) -> list[Record]:
@@ -206,7 +208,7 @@ class Pool:
             held = np.concatenate([np.arange(g.start, g.start + g.rows) for g in map(self._groups.__getitem__, groups)])
             inside = wanted[file_of == file]
             rows = self._read(tuple(groups)).take(pa.array(np.searchsorted(held, inside))).to_pylist()
-            found |= {int(i): _record(r) for i, r in zip(inside, rows, strict=True)}
+            found |= {int(i): _record(r, self.root) for i, r in zip(inside, rows, strict=True)}
         return [found[int(i)] for i in at]
 
     def _read(self, groups: tuple[int, ...]) -> pa.Table:
@@ -225,6 +227,7 @@ class Pool:
         with reading_parquet(path, _ANEW, metadata=footer, pre_buffer=True) as file:
             if missing := set(POOL.names) - set(file.schema_arrow.names):
                 raise InputError(f"{path!r} has no column {sorted(missing)}: an older vinnow made it. {_ANEW}")
+            refuse_other_columns(file.schema_arrow, POOL, path, _ANEW)
             yield file
 
     def _check_rows(self, found: int) -> None:
@@ -235,13 +238,21 @@ class Pool:
             )
 
 
-def _record(row: dict[str, Any]) -> Record:
+def _fields(text: str, root: str) -> dict[str, Any]:
+    """Return what a source record carried besides."""
+    found = parse_json(text, f"{root}: the column extra", _ANEW)
+    if not isinstance(found, dict):
+        raise DamagedError(f"{root!r} is no sound pool: the column extra holds {shown(found)}. {_ANEW}")
+    return found
+
+
+def _record(row: dict[str, Any], root: str) -> Record:
     return Record(
         row["sample_id"],
         row["source"],
         row["task"],
         tuple(row["images"]),
         row["conversations"],
-        json.loads(row["extra"]),
+        _fields(row["extra"], root),
         row["image_hash"],
     )

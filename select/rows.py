@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..store.errors import InputError
+from ..store.reading import parse_json
 from ..store.tables import PICKS, SCORES, conform
 
 Array = np.ndarray[Any, Any]
@@ -87,4 +88,4 @@ def picks_table(ids: Array, group: Array, score: Array, selector: str, run: tupl
 
 def read_notes(scores: pa.Table) -> dict[str, Any]:
     """Return the counts that a method left in its scores' footer."""
-    return json.loads((scores.schema.metadata or {}).get(NOTES, b"{}"))
+    return parse_json((scores.schema.metadata or {}).get(NOTES, b"{}"), "notes of scores")

@@ -1,6 +1,7 @@
 """Score once, pick for every budget, check every law of PICKS, write the files."""
 
 import json
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -13,6 +14,7 @@ from ..store.claim import claim
 from ..store.errors import DamagedError, InputError
 from ..store.files import digest, exists, join, reading_parquet, write_parquet
 from ..store.names import is_name
+from ..store.reading import shown
 from ..store.tables import PICKS, SCORES, check_unique, conform, write_rows
 from . import registry
 from .pickers import check_budget
@@ -20,6 +22,7 @@ from .protocol import Selector
 from .view import View
 
 FOOTER = b"vinnow.scores"
+_NUMBER = re.compile(r"[+-]?\d{0,18}(\.\d{0,18})?(/\d{1,18})?")
 
 
 def budget_rows(budget: int | str, rows: int) -> int:
@@ -32,10 +35,10 @@ def budget_rows(budget: int | str, rows: int) -> int:
     """
     text = str(budget).strip()
     try:
-        share = Fraction(text[:-1].strip()) / 100 if text.endswith("%") else None
+        share = _number(text[:-1]) / 100 if text.endswith("%") else None
         wanted = int(text) if share is None else int(rows * share)
     except (ValueError, ZeroDivisionError):
-        raise InputError(f"a budget is a number of rows or a share like 10%, not {budget!r}.") from None
+        raise InputError(f"a budget is a number of rows or a share like 10%, not {shown(budget)}.") from None
     if share is not None and share > 1:
         raise InputError(f"a budget of {budget} is more than the whole pool.")
     if not is_name(label(text)):  # 1/3% is a fraction too, and files are called after a budget
@@ -54,12 +57,18 @@ def refuse_repeats(budgets: Sequence[int | str]) -> None:
     for budget in budgets:
         text = str(budget).strip()
         try:
-            value = Fraction(text.rstrip("%").strip()), text.endswith("%")
+            value = _number(text.rstrip("%")), text.endswith("%")
         except (ValueError, ZeroDivisionError):
             continue  # no budget at all: `budget_rows` says so
         if value in seen:
             raise InputError(f"budget {budget} is given twice (as {seen[value]}).")
         seen[value] = budget
+
+
+def _number(text: str) -> Fraction:
+    if not _NUMBER.fullmatch(text.strip()):  # 1e999999999 would be worked out
+        raise ValueError(text)
+    return Fraction(text.strip())
 
 
 def label(budget: int | str) -> str:
@@ -79,6 +88,8 @@ def select(
         InputError: unknown selector or field, a budget that does not fit, features missing or made otherwise.
     """
     selector = registry.make(name, config)
+    if not -(1 << 63) <= seed < 1 << 63:
+        raise InputError(f"seed {shown(seed)} does not fit into 64 bits.")
     rows = {str(b): budget_rows(b, len(view.ids)) for b in budgets}
     refuse_repeats(budgets)
     with claim(join(out, "picks"), "select", r".*\.(parquet|json)"):

@@ -97,7 +97,7 @@ class View:
 
     def recipe(self, kind: str) -> dict[str, Any]:
         """Return the maths of a kind (`FeatureKey.recipe`), the same at every checkpoint."""
-        return json.loads(self._features(kind).key(self.steps(kind)[0]).recipe)
+        return self._features(kind).key(self.steps(kind)[0]).facts()
 
     def weights(self, kind: str, given: dict[int, float] | None = None) -> dict[int, float]:
         """Return each checkpoint's weight, summing to 1; `given` ones must name checkpoints that are there.
@@ -252,7 +252,7 @@ def _among(ids: Array, known: Array) -> Array:
 
 
 def _comparable(key: FeatureKey) -> dict[str, Any]:
-    recipe = {f"recipe.{n}": v for n, v in json.loads(key.recipe).items() if n != "mode"}
+    recipe = {f"recipe.{n}": v for n, v in key.facts().items() if n != "mode"}
     return {"kind": key.kind, "dim": key.dim, "model": key.model, "checkpoint": key.checkpoint} | recipe
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .errors import InputError, NotFiniteError
+from .errors import DamagedError, InputError, NotFiniteError
 from .keys import FeatureKey
 from .quantise import CODES, STORED, code_width, decode, encode, row_norms
-from .tables import conform, features_schema, targets_schema
+from .tables import conform, features_schema, refuse_other_columns, targets_schema
 
 Array = np.ndarray[Any, Any]
 # in the footer, beside the key: two storages of one feature are the same feature, but not the same numbers
@@ -89,6 +89,9 @@ def to_table(key: FeatureKey, batch: FeatureBatch, stored: str, what: str) -> pa
 
 def to_batch(table: pa.Table, stored: str, dim: int) -> FeatureBatch:
     """Return a table's rows, dequantised to f32 [N, D] whatever the storage."""
+    empty = [n for n in table.column_names if table[n].null_count]
+    if empty:
+        raise DamagedError(f"a feature part has rows without {empty}. Make the features anew.")
     vec = table["vec"].combine_chunks()
     chunks = vec.chunks if isinstance(vec, pa.ChunkedArray) else [vec]
     codes = np.concatenate([_codes(c, stored, dim) for c in chunks]) if len(chunks) != 1 else _codes(vec, stored, dim)
@@ -115,6 +118,9 @@ def read_footer(schema: pa.Schema, path: str) -> tuple[FeatureKey, str]:
             f"{path}: a part without row norms, or in an unknown storage ({stored!r}): another version of vinnow wrote "
             "it. Delete this folder and make the features anew."
         )
+    if key.dim < 1:
+        raise DamagedError(f"{path!r}: its key says that a vector has {key.dim} numbers. Make the features anew.")
+    refuse_other_columns(schema, features_schema(key.dim, stored), path, "Make the features anew.")
     return key, stored
 
 

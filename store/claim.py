@@ -19,11 +19,14 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from .errors import InputError, WriteError
-from .files import exists, join, open_fs, read_json, write_json
+from .facts import read_fields
+from .files import exists, join, look_at, open_fs, read_json, write_json
+from .reading import reading
 
 MARK, LOCK = ".vinnow.json", ".vinnow.lock"
 # s: a lock of another host that was not touched for so long has no owner any more; how often an owner touches his
 _STALE, _TOUCH = 300.0, 60.0
+_UNMARKED = "Put it back, or name another output folder."
 _HELD: set[str] = set()
 
 
@@ -39,8 +42,7 @@ def check_out(out: str, inputs: Iterable[str | None] = ()) -> None:
     """
     if not out.strip():
         raise InputError("the output folder is an empty path. Was a variable not set?")
-    fs, inner = open_fs(out)
-    if fs.get_file_info(inner).type not in (pafs.FileType.NotFound, pafs.FileType.Directory):
+    if look_at(out).type not in (pafs.FileType.NotFound, pafs.FileType.Directory):
         raise InputError(f"the output {out!r} is no folder. Name one that is empty or not there yet.")
     here = _real(out)
     for given in inputs:
@@ -58,8 +60,7 @@ def check_new_file(path: str) -> None:
     """
     if not path.strip():
         raise InputError("the output file is an empty path. Was a variable not set?")
-    fs, inner = open_fs(path)
-    kind = fs.get_file_info(inner).type
+    kind = look_at(path).type
     if kind == pafs.FileType.File:
         raise InputError(f"{path!r} is there already. Delete it, or name another file.")
     if kind != pafs.FileType.NotFound:
@@ -105,7 +106,7 @@ def claim(out: str, stage: str, known: str = "", inputs: Iterable[str | None] = 
 
 def _check_ours(out: str, stage: str, known: str) -> None:
     if exists(join(out, MARK)):
-        made_by = read_json(join(out, MARK)).get("stage")
+        made_by = read_fields(join(out, MARK), "mark of a stage's folder", _UNMARKED, stage=str)["stage"]
         if made_by != stage:
             raise InputError(f"{out!r} was made by {made_by!r}, not by {stage!r}. Name another output folder.")
         return
@@ -166,6 +167,8 @@ def _take_away(path: str, seen: dict[str, Any] | None) -> None:
         _drop(path)
         return
     aside = f"{path}.{os.getpid()}"
+    if os.path.isdir(path):
+        raise InputError(f"{path!r} is a folder in the place of a lock. Remove it, or name another output folder.")
     with suppress(FileNotFoundError):
         os.rename(path, aside)
         if _read(aside) != seen:
@@ -176,8 +179,7 @@ def _take_away(path: str, seen: dict[str, Any] | None) -> None:
 
 def _holder(path: str) -> dict[str, Any] | None:
     """Return who holds a lock; None when he is gone."""
-    fs, inner = open_fs(path)
-    info = fs.get_file_info(inner)
+    info = look_at(path)
     if info.type == pafs.FileType.NotFound:
         return None
     held = _read(path)
@@ -196,7 +198,11 @@ def _read(path: str) -> dict[str, Any] | None:
         held = read_json(path)
     except InputError:
         return None
-    return held if isinstance(held, dict) and held.keys() >= {"host", "pid", "since", "stage"} else None
+    kinds = {"host": str, "pid": int, "since": (int, float), "stage": str}
+    if not isinstance(held, dict) or not all(isinstance(held.get(n), k) for n, k in kinds.items()):
+        return None
+    # numbers that no process and no clock has
+    return held if 0 < held["pid"] < 1 << 31 and 0 <= held["since"] < 1e11 else None
 
 
 def _lives(pid: int) -> bool:
@@ -230,7 +236,8 @@ def _touch(path: str, ended: threading.Event) -> None:
 
 def _names(out: str) -> set[str]:
     fs, inner = open_fs(out)
-    return {i.base_name for i in fs.get_file_info(pafs.FileSelector(inner, allow_not_found=True))}
+    with reading(out, "a folder"):
+        return {i.base_name for i in fs.get_file_info(pafs.FileSelector(inner, allow_not_found=True))}
 
 
 def _drop(path: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import InputError, suggest
+from .reading import shown, wrong
 
 
 class Config(BaseModel):
@@ -23,6 +24,8 @@ class Config(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             raise InputError("\n".join(_explain(cls, e, where) for e in error.errors())) from error
+        except (RecursionError, OverflowError) as error:
+            raise InputError(f"{where or cls.__name__} cannot be read: {wrong(error)}.") from error
 
 
 def _explain(model: type[BaseModel], error: Any, where: str) -> str:
@@ -33,7 +36,7 @@ def _explain(model: type[BaseModel], error: Any, where: str) -> str:
         return f"unknown field {at!r}{suggest(path[-1], owner.model_fields if owner else [])}"
     if error["type"] == "missing":
         return f"{at!r} is required: {model.__name__} cannot do without it."
-    given = f" (given: {error['input']!r})" if not isinstance(error["input"], dict) else ""
+    given = f" (given: {shown(error['input'])})" if not isinstance(error["input"], dict) else ""
     return f"{at}: {error['msg']}{given}."
 
 

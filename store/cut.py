@@ -3,7 +3,8 @@
 import os
 from collections.abc import Collection, Mapping
 
-from .files import exists, join, list_files, open_fs, read_json, write_json
+from .facts import read_as
+from .files import exists, join, list_files, open_fs, write_json
 
 FOLDER = "cut"
 
@@ -21,4 +22,6 @@ def write_cut(root: str | os.PathLike[str], kind: str, part: str, tokens: Mappin
 def count_cut(root: str | os.PathLike[str], kind: str, parts: Collection[str]) -> int:
     """Return how many rows of these parts are listed."""
     files = list_files(join(root, FOLDER, kind), ".json")
-    return sum(len(read_json(f)) for f in files if f.rsplit("/", 1)[1].removesuffix(".json") in parts)
+    way_out = "Delete it: it is a list of rows alone."
+    mine = [f for f in files if f.rsplit("/", 1)[1].removesuffix(".json") in parts]
+    return sum(len(read_as(f, dict[str, int], "list of cut rows", way_out)) for f in mine)

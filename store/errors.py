@@ -5,6 +5,7 @@ else that escapes is ours.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -49,12 +50,52 @@ def plain_cause(error: BaseException) -> VinnowError | None:
             continue
         seen.add(id(here))
         # Ray makes classes that are both its own and the cause's: those carry a traceback for a message
-        if isinstance(here, VinnowError) and not hasattr(here, "traceback_str"):
+        if isinstance(here, VinnowError) and not hasattr(here, "traceback_str") and not _wrapped(here):
             found = here
-        inner = [here.__cause__, here.__context__, getattr(here, "cause", None)]
-        inner += list((getattr(here, "worker_failures", None) or {}).values())
-        waiting += [e for e in inner if isinstance(e, BaseException)]
+        waiting += [e for e in (here.__cause__, here.__context__) if e is not None] + _wrapped(here)
     return found
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """Return what Ray wrapped (a task, a worker group, a controller, a user's code), whosever it is."""
+    seen = set[int]()
+    while id(error) not in seen:
+        seen.add(id(error))
+        inside = _wrapped(error)
+        if not inside and type(error).__module__.startswith("ray.") and error.__cause__ is not None:
+            inside = [error.__cause__]
+        error = inside[0] if inside else error
+    return error
+
+
+def one_line(error: BaseException) -> str:
+    """Return what to tell of an error that came through Ray: our words inside it, else the cause's kind and words."""
+    ours = plain_cause(error)
+    if ours is not None:
+        return plain(str(ours))
+    root = root_cause(error)
+    # of an error of which only the text came through, the last line says it
+    lines = [line.strip() for line in plain(str(root)).splitlines() if line.strip()]
+    kind = type(root).__name__
+    if not lines or type(root).__module__.startswith("ray."):
+        return lines[-1] if lines else kind
+    return f"{kind}: {' '.join(lines)}"
+
+
+def plain(text: str) -> str:
+    """Return an error's own words without the traceback that a loader process or Ray puts before them."""
+    if "Traceback (most recent call last)" not in text:
+        return text.strip()
+    *_, last = re.split(r"\n(?=[\w.]+(?:Error|Exception|Warning)\b)", text.strip())
+    return re.sub(r"^[\w.]+: ", "", last).strip()
+
+
+def _wrapped(error: BaseException) -> list[BaseException]:
+    """Return the errors that one of Ray's hangs on itself, first of all workers' that of the lowest rank."""
+    failures = getattr(error, "worker_failures", None)
+    named = [getattr(error, n, None) for n in ("cause", "controller_failure", "_base_exc")]
+    named += [failures[rank] for rank in sorted(failures)] if isinstance(failures, dict) else []
+    return [e for e in named if isinstance(e, BaseException)]
 
 
 def suggest(name: str, options: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from .ahead import ahead
 from .batches import FeatureBatch, joined, read_footer, to_batch, to_table
 from .errors import DamagedError, DuplicateRowsError, InputError, KeyMismatchError, MissingRowsError
-from .files import exists, join, list_files, open_fs, reading_parquet, write_parquet
+from .files import exists, join, list_files, look_at, open_fs, reading_parquet, write_parquet
 from .keys import FeatureKey
 from .names import path_part
 from .quantise import FLOATS
@@ -168,6 +168,7 @@ class FeatureSet:
         found = []
         for path in self._of(step):
             with reading_parquet(path, _ANEW) as file:
+                read_footer(file.schema_arrow, path)
                 found.append(file.read(columns=["sample_id"])["sample_id"].to_numpy())
         return np.concatenate(found)
 
@@ -231,5 +232,4 @@ def _refuse_other(path: str, found: tuple[FeatureKey, str], wanted: tuple[Featur
 
 def exists_any(root: str | os.PathLike[str], kind: str) -> bool:
     """Say whether any features of a kind lie under a root."""
-    fs, inner = open_fs(join(root, kind))
-    return fs.get_file_info(inner).type == pafs.FileType.Directory
+    return look_at(join(root, kind)).type == pafs.FileType.Directory

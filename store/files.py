@@ -6,7 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from .errors import DamagedError, InputError, VinnowError, WriteError
+from .reading import check_path, parse_json, reading, refuse_irregular, wrong
 
 # of every Parquet file of ours: a checksum a page, without which a flipped bit reads as another number
 CHECKED = {"write_page_checksum": True}
@@ -24,17 +25,15 @@ def open_fs(path: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
     """Split a path or URI into its file system and the path inside it.
 
     Raises:
-        InputError: the URI's scheme is unknown to `pyarrow.fs`.
+        InputError: the URI's scheme is unknown to `pyarrow.fs`, or it is no path at all.
     """
-    text = os.fspath(path)
-    if not text.strip():  # it would be the current folder, and a file in it one of the root
-        raise InputError("a path is empty. Was a variable not set?")
+    text = check_path(path)
     if "://" not in text:
         return pafs.LocalFileSystem(), os.path.abspath(text)
     try:
         return pafs.FileSystem.from_uri(text)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InputError(f"cannot open {text!r}: {error}. Use a local path, s3://… or gs://….") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"cannot open {text!r}: {wrong(error)}. Use a local path, s3://… or gs://….") from error
 
 
 def join(root: str | os.PathLike[str], *names: str) -> str:
@@ -43,9 +42,21 @@ def join(root: str | os.PathLike[str], *names: str) -> str:
 
 
 def exists(path: str | os.PathLike[str]) -> bool:
-    """Say whether a file or a folder is there."""
+    """Say whether a file or a folder is there. Raises: as `look_at`."""
+    return look_at(path).type != pafs.FileType.NotFound
+
+
+def look_at(path: str | os.PathLike[str]) -> pafs.FileInfo:
+    """Return what is at a path: its type, size and time.
+
+    Raises:
+        InputError: its file system does not say.
+    """
     fs, inner = open_fs(path)
-    return fs.get_file_info(inner).type != pafs.FileType.NotFound
+    try:
+        return fs.get_file_info(inner)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"cannot look at {os.fspath(path)!r}: {wrong(error)}.") from error
 
 
 def list_files(folder: str | os.PathLike[str], suffix: str = "", recursive: bool = False) -> list[str]:
@@ -57,8 +68,8 @@ def list_files(folder: str | os.PathLike[str], suffix: str = "", recursive: bool
     fs, inner = open_fs(folder)
     try:
         infos = fs.get_file_info(pafs.FileSelector(inner, allow_not_found=True, recursive=recursive))
-    except OSError as error:
-        raise InputError(f"cannot list the folder {os.fspath(folder)!r}: {error}.") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"cannot list the folder {os.fspath(folder)!r}: {wrong(error)}.") from error
     root = os.fspath(folder).rstrip("/") if "://" in os.fspath(folder) else inner.rstrip("/")
     found = [join(root, i.path[len(inner.rstrip("/")) + 1 :]) for i in infos if i.type == pafs.FileType.File]
     return sorted(f for f in found if f.endswith(suffix) and ".tmp-" not in PurePosixPath(f).name)
@@ -68,8 +79,7 @@ def folder_bytes(folder: str | os.PathLike[str]) -> int:
     """Return the size of all files under a folder, in bytes."""
     sizes = []
     for path in list_files(folder, recursive=True):
-        fs, inner = open_fs(path)
-        sizes.append(fs.get_file_info(inner).size or 0)
+        sizes.append(look_at(path).size or 0)
     return sum(sizes)
 
 
@@ -79,13 +89,23 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     Raises:
         WriteError: it cannot be written; nothing of it is left.
     """
+    with whole_file(path) as sink:
+        sink.write(data)
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[pa.NativeFile]:
+    """Yield a file to write; it takes its place when the body ends well. Raises: as `write_bytes`."""
     fs, inner = open_fs(path)
-    fs.create_dir(str(PurePosixPath(inner).parent), recursive=True)
     temporary = f"{inner}.tmp-{uuid.uuid4().hex[:12]}"
     try:
-        with fs.open_output_stream(temporary) as sink:
-            sink.write(data)
+        fs.create_dir(str(PurePosixPath(inner).parent), recursive=True)
+        with fs.open_output_stream(temporary, compression=None) as sink:
+            yield sink
         _put(fs, temporary, inner)
+    except VinnowError:
+        _discard(fs, temporary)
+        raise
     except OSError as error:
         _discard(fs, temporary)
         raise _unwritten(path, error) from error
@@ -98,14 +118,18 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """Read a whole file.
 
     Raises:
-        InputError: there is no such file.
+        InputError: there is no such file, or it cannot be read.
     """
     fs, inner = open_fs(path)
+    if isinstance(fs, pafs.LocalFileSystem):
+        refuse_irregular(inner)
     try:
-        with fs.open_input_stream(inner) as source:
+        with reading(path, "a file"), fs.open_input_stream(inner) as source:
             return source.read()
-    except FileNotFoundError as error:
-        raise InputError(f"no such file: {os.fspath(path)!r}.") from error
+    except InputError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise InputError(f"no such file: {os.fspath(path)!r}.") from error
+        raise
 
 
 @contextmanager
@@ -126,11 +150,8 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read JSON; a missing or broken file is an `InputError` that names it."""
-    try:
-        return json.loads(read_bytes(path))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{os.fspath(path)!r} is not JSON: {error}.") from error
+    """Read JSON; a missing or broken file is an `InputError` that names it. Its fields: `facts.py`."""
+    return parse_json(read_bytes(path), os.fspath(path))
 
 
 def write_parquet(
@@ -146,12 +167,12 @@ def write_parquet(
     `write_bytes`.
     """
     fs, inner = open_fs(path)
-    fs.create_dir(str(PurePosixPath(inner).parent), recursive=True)
     temporary = f"{inner}.tmp-{uuid.uuid4().hex[:12]}"
     options: dict[str, Any] = CHECKED | {"compression": "zstd", "use_dictionary": dictionary and not split_columns}
     if split_columns:
         options["use_byte_stream_split"] = list(split_columns)
     try:
+        fs.create_dir(str(PurePosixPath(inner).parent), recursive=True)
         pq.write_table(table, temporary, filesystem=fs, row_group_size=row_group_size, **options)
         _put(fs, temporary, inner)
     except OSError as error:
@@ -171,6 +192,8 @@ def reading_parquet(path: str | os.PathLike[str], way_out: str, **options: Any) 
         InputError: there is no such file.
     """
     fs, inner = open_fs(path)
+    if isinstance(fs, pafs.LocalFileSystem):
+        refuse_irregular(inner)
     try:
         with fs.open_input_file(inner) as source:
             yield pq.ParquetFile(source, page_checksum_verification=True, **options)
@@ -215,5 +238,6 @@ def _unwritten(path: str | os.PathLike[str], error: OSError) -> WriteError:
 
 
 def _discard(fs: pafs.FileSystem, path: str) -> None:
-    if fs.get_file_info(path).type == pafs.FileType.File:
-        fs.delete_file(path)
+    with suppress(OSError):  # what ended the writing says more
+        if fs.get_file_info(path).type == pafs.FileType.File:
+            fs.delete_file(path)

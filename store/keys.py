@@ -6,6 +6,7 @@ from typing import Any
 
 from .errors import InputError
 from .files import digest
+from .reading import as_kind, parse_json
 
 FOOTER = b"vinnow.feature_key"
 
@@ -33,10 +34,19 @@ class FeatureKey:
 
     @classmethod
     def from_metadata(cls, metadata: dict[bytes, bytes] | None, what: str) -> "FeatureKey":
-        """Read the key back; `InputError` names the file when its footer has none."""
+        """Read the key back; `InputError` names the file when its footer has none, or something else."""
         if not metadata or FOOTER not in metadata:
             raise InputError(f"{what}: no feature key in the footer: this file was not written by vinnow.")
-        return cls(**json.loads(metadata[FOOTER]))
+        return as_kind(parse_json(metadata[FOOTER], f"{what}: its footer"), cls, what, "feature part (by its footer)")
+
+    def facts(self) -> dict[str, Any]:
+        """Return the recipe's fields.
+
+        Raises:
+            InputError: it is no canonical JSON.
+        """
+        what = f"the recipe of {self.kind} features at step {self.checkpoint}"
+        return as_kind(parse_json(self.recipe, what), dict[str, Any], what, "recipe", "Make the features anew.")
 
     def differences(self, other: "FeatureKey") -> list[str]:
         """List the fields that differ, one readable line each."""

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from .files import digest, exists, join, open_fs, read_json, write_json
+from .facts import read_as
+from .files import digest, exists, join, open_fs, write_json
+from .reading import with_fields
 from .revision import code_revision
 from .usage import Usage
 
@@ -36,13 +38,29 @@ class StageRecord:
 
     def usage(self) -> Usage | None:
         """Return what became of the stage's rows; None where it has none, or another vinnow did it."""
-        facts = self.facts
-        return Usage(facts["used"], facts["reasons"], facts["listed"]) if "used" in facts else None
+        if "used" not in self.facts:
+            return None
+        kinds = {"used": int, "reasons": dict[str, int], "listed": str}
+        facts = with_fields(self.facts, kinds, f"stage {self.name!r}", "manifest", "Delete it and run again.")
+        return Usage(facts["used"], facts["reasons"], facts["listed"])
 
 
 def utc_now() -> str:
     """Return the time by ISO 8601, to the second: 2026-05-04T10:20:30Z."""
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+# what a stage has left besides may be whole
+_ANEW = "Delete it and run again: the stage then looks at what it has left, and goes on."
+
+
+def read_stage(path: str) -> StageRecord:
+    """Return the stage of one manifest's file.
+
+    Raises:
+        DamagedError: it holds something else.
+    """
+    return read_as(path, StageRecord, "stage's manifest", _ANEW)
 
 
 class Manifest:
@@ -57,8 +75,12 @@ class Manifest:
         return join(self.run, "stages", f"{name}.json")
 
     def read(self, name: str) -> StageRecord | None:
-        """Return a finished stage, or None."""
-        return StageRecord(**read_json(self.path(name))) if exists(self.path(name)) else None
+        """Return a finished stage, or None.
+
+        Raises:
+            DamagedError: something else lies in its manifest's place.
+        """
+        return read_stage(self.path(name)) if exists(self.path(name)) else None
 
     def changed(self, name: str, inputs: dict[str, Any]) -> list[str] | None:
         """Return None when the stage has not run, else the inputs that differ now (empty: it is done)."""

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from .files import exists, join, list_files, open_fs
 from .names import path_part
+from .reading import as_kind, parse_json
 from .tables import REFUSED, read_rows, write_rows
 from .usage import TRY_AGAIN, Usage
 
@@ -105,7 +106,8 @@ def refused_tasks(root: str | os.PathLike[str], kind: str) -> dict[str, dict[str
     reason_of: dict[int, tuple[str, str]] = {}
     for path in _lists(root, kind):
         table = read_rows(path, REFUSED)
-        named = json.loads((table.schema.metadata or {}).get(TASKS, b"null")) or [""] * table.num_rows
+        said = parse_json((table.schema.metadata or {}).get(TASKS, b"null"), f"{path}: its footer")
+        named = as_kind(said, list[str] | None, path, "list of refused rows") or [""] * table.num_rows
         for sample_id, task, reason in zip(table["sample_id"].to_pylist(), named, table["reason"].to_pylist()):
             reason_of.setdefault(sample_id, (task, reason))
     counts = Counter(reason_of.values())

@@ -10,7 +10,7 @@ import os
 
 import pyarrow as pa
 
-from .errors import DuplicateRowsError, InputError
+from .errors import DamagedError, DuplicateRowsError, InputError
 from .files import reading_parquet, write_parquet
 from .quantise import CODES, code_width
 
@@ -116,6 +116,18 @@ def conform(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:
     if nulls:
         raise InputError(f"{what}: null values in {nulls}.")
     return cast.replace_schema_metadata(table.schema.metadata)
+
+
+def refuse_other_columns(found: pa.Schema, wanted: pa.Schema, path: str, way_out: str) -> None:
+    """Refuse a file of ours that lacks a column or has it in another type, before its rows are read.
+
+    Raises:
+        DamagedError: names the columns.
+    """
+    kinds = {n: found.field(n).type for n in wanted.names if n in found.names}
+    wrong = [f"{f.name} ({kinds.get(f.name, 'missing')}, not {f.type})" for f in wanted if kinds.get(f.name) != f.type]
+    if wrong:
+        raise DamagedError(f"{path!r} has other columns than it should: {', '.join(wrong)}. {way_out}")
 
 
 def write_rows(path: str | os.PathLike[str], table: pa.Table, schema: pa.Schema) -> None:

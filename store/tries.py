@@ -8,7 +8,8 @@ import os
 from contextlib import suppress
 
 from .errors import VinnowError
-from .files import exists, join, open_fs, read_json, write_json
+from .facts import read_fields
+from .files import exists, join, open_fs, write_json
 from .names import path_part
 
 FOLDER = "tries"
@@ -25,7 +26,7 @@ def begin(root: str | os.PathLike[str], kind: str, part: str, most: int, rows: s
         PoisonError: it was begun `most` times before and never ended.
     """
     path = _path(root, kind, part)
-    before = int(read_json(path)["tries"]) if exists(path) else 0
+    before = read_fields(path, "count of tries", "Delete it.", tries=int)["tries"] if exists(path) else 0
     if before >= most:
         raise PoisonError(
             f"the process that computed {kind} of {part} ({rows}) died {before} times. Was its memory not enough? Give "

@@ -18,6 +18,7 @@ from ..models.mores import mores_of
 from ..models.mores_files import save_mores
 from ..models.parts import canonical, part_of
 from ..models.trained import plain_weights, save_trained
+from ..store.facts import read_fields
 from ..store.files import whole_folder, write_json
 
 STATE, PROGRESS = "state", "progress.json"
@@ -41,7 +42,8 @@ def load_state(engine: Any, folder: str) -> int:
     path, _ = engine.load_checkpoint(folder, tag=STATE)
     if path is None:
         raise RuntimeError(f"DeepSpeed found no state in {folder}")
-    return int(json.loads(Path(folder, PROGRESS).read_text())["step"])
+    way_out = "Delete the training's folder, and train again."
+    return read_fields(os.path.join(folder, PROGRESS), "state of a training", way_out, step=int)["step"]
 
 
 def gather_moments(engine: Any, step: int, rank: int) -> dict[str, Any] | None:

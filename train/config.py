@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from ..models.folders import local_model
 from ..models.specs import PARTS, AdapterSpec, LoraSpec, MoresSpec
 from ..pool.paths import absolute_root
 from ..pool.shown import Pictures
@@ -175,7 +176,7 @@ class TrainConfig(Config):
         if held is not None:
             places = {"pool": _absolute(held.pool), "image_root": absolute_root(held.image_root)}
             held = held.model_copy(update=places)
-        places = {n: _absolute(getattr(self, n)) for n in ("model", "pool", "picks")}
+        places = {n: _absolute(getattr(self, n)) for n in ("pool", "picks")} | {"model": local_model(self.model)}
         return self.model_copy(update=places | {"image_root": absolute_root(self.image_root), "validation": held})
 
     def planned_steps(self, rows: int) -> int:

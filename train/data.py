@@ -27,6 +27,7 @@ from ..pool.reader import Pool
 from ..pool.records import Record
 from ..store.ahead import ahead
 from ..store.errors import MissingRowsError
+from ..store.facts import read_lines
 from ..store.ids import ids_digest
 from ..store.tables import PICKS, check_unique, read_rows
 from .config import TrainConfig
@@ -202,7 +203,7 @@ def refusals(out: str, prefix: str = REFUSED) -> dict[int, str]:
     """Return the rows that could not be used so far, and why, by sample_id; of `validation-` rows with that prefix."""
     found: dict[int, str] = {}
     for file in sorted(glob.glob(os.path.join(glob.escape(out), f"{prefix}-rank*.jsonl"))):
-        found |= {row["sample_id"]: row["reason"] for row in _listed(file)}
+        found |= {row["sample_id"]: str(row.get("reason")) for row in _listed(file)}
     return found
 
 
@@ -223,9 +224,9 @@ def cut_refused(out: str, rank: int, done: int) -> None:
 
 
 def _listed(file: str) -> list[dict[str, Any]]:
-    with open(file) as source:
-        # the last line may be half written
-        return [json.loads(line) for line in source if line.endswith("}\n")]
+    kinds = {"sample_id": int, "reason": str | None, "step": int | None}
+    rows = read_lines(file, "list of rows", "Delete it, and run again.", **kinds)
+    return [{k: v for k, v in row.items() if v is not None} for row in rows]
 
 
 def stream(made: MicroBatches, numbers: range) -> Iterator[dict[str, Any]]:

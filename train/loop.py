@@ -16,6 +16,7 @@ from ..models.load import load
 from ..models.mores import add_mores
 from ..models.parts import add_lora, base_of, set_trainable
 from ..store.errors import InputError, NotFiniteError
+from ..store.facts import read_lines
 from ..store.files import write_json
 from .account import Account
 from .checkpoint import Extra, gather_moments, load_state, save_model, save_state, seed_step
@@ -267,8 +268,6 @@ def _cut_log(worker: Worker, first: int) -> None:
     path = os.path.join(worker.out, LOG)
     if worker.rank or not os.path.isfile(path):
         return
-    with open(path) as source:
-        # the last line may be half written
-        rows = [line for line in source if line.endswith("}\n") and json.loads(line)["step"] <= first]
+    rows = read_lines(path, "step of a training", "Delete that training's folder, and train again.", step=int)
     with open(path, "w") as sink:
-        sink.writelines(rows)
+        sink.writelines(json.dumps(row) + "\n" for row in rows if row["step"] <= first)

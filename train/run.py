@@ -1,28 +1,28 @@
 """`train`: one Ray Train run with DeepSpeed, resumable after a killed worker or driver; a finished one does nothing."""
 
-import json
 import os
 import re
 import time
 import traceback
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..models.check import check_model
-from ..models.folders import ADAPTER, MORES, adapter_base, check_folder
+from ..models.folders import ADAPTER, MORES, adapter_base, check_folder, facts_of
 from ..models.load import load_processor
 from ..pool.images import check_root
 from ..store.claim import check_out, claim
-from ..store.errors import InputError, VinnowError
-from ..store.files import exists, join, read_json, write_json
+from ..store.errors import DamagedError, InputError, VinnowError, one_line
+from ..store.facts import read_as, read_fields, read_lines
+from ..store.files import exists, join, write_json
 from ..store.names import place_in
 from ..store.usage import Usage
 from .config import TrainConfig
 from .data import REFUSED, Rows, count_cut, cut_refused, make_encoder, refusals, rows_digest
 from .loop import BEST, ENGINE, LOG, worker_loop
-from .stop import forget, plain, raise_left
+from .stop import forget, raise_left
 from .trackers import check_trackers
 from .validation import LOG as VALIDATION
 from .validation import count_rows, held_out
@@ -41,6 +41,7 @@ FREE = (
     "gradient_checkpointing",
 )
 FREE += ("trackers", "tracker_project", "max_refused")
+_ANEW = "Delete that training's folder, and train again."
 # what Ray said of a training that failed, for whoever wants more than our one line
 TRACE = "failure.txt"
 
@@ -117,10 +118,10 @@ class TrainReport:
             DamagedError: it names a model or checkpoint that is not in `out`.
         """
         path, out = join(out, REPORT), os.path.abspath(out)
-        values = read_json(path)
-        kept = [Kept(k["step"], place_in(out, k["path"], path), k["lr"]) for k in values["checkpoints"]]
-        places = {n: place_in(out, values[n], path) for n in ("model", "best") if values.get(n) is not None}
-        return cls(**(values | places | {"checkpoints": kept}))
+        read = read_as(path, cls, "report of a training", _ANEW)
+        kept = [replace(k, path=place_in(out, k.path, path)) for k in read.checkpoints]
+        best = None if read.best is None else place_in(out, read.best, path)
+        return replace(read, model=place_in(out, read.model, path), best=best, checkpoints=kept)
 
 
 def train(config: TrainConfig, out: str, callbacks: Sequence[Any] = ()) -> TrainReport:
@@ -209,11 +210,13 @@ def _fit(config: TrainConfig, out: str, callbacks: Sequence[Any]) -> None:
         with open(join(out, TRACE), "w") as sink:
             sink.write("".join(traceback.format_exception(error)))
         raise_left(out)
-        raise VinnowError(f"training in {out} failed: {_cause(error)} ({join(out, TRACE)} has the trace.)") from error
+        raise VinnowError(f"training in {out} failed: {one_line(error)} ({join(out, TRACE)} has the trace.)") from error
 
 
 def _collect(config: TrainConfig, out: str, wall: float) -> TrainReport:
-    log, held = _lines(join(out, LOG)), _lines(join(out, VALIDATION))
+    log, held = read_log(join(out, LOG)), _validated(join(out, VALIDATION))
+    if not log:
+        raise DamagedError(f"{join(out, LOG)!r} holds no step. {_ANEW}")
     steps = log[-1]["step"]
     seconds = sum(row["seconds"] for row in log)
     kept, before = [], 0
@@ -222,10 +225,11 @@ def _collect(config: TrainConfig, out: str, wall: float) -> TrainReport:
         kept.append(Kept(step, join(out, f"checkpoint-{step}"), sum(rates) / max(1, len(rates))))
         before = step
     standing = config.kept_checkpoints(steps)
-    engine = read_json(join(out, ENGINE))
+    engine = read_fields(join(out, ENGINE), "engine's description", _ANEW, rows=int)
     last = log[-config.log_steps :]
     refused = refusals(out)
-    best = read_json(join(out, f"{BEST}.json")) if exists(join(out, f"{BEST}.json")) else None
+    name = join(out, f"{BEST}.json")
+    best = read_fields(name, "note of the best model", _ANEW, step=int) if exists(name) else None
     return TrainReport(
         model=join(out, "model"),
         steps=steps,
@@ -257,11 +261,19 @@ def _held_out(config: TrainConfig, out: str) -> dict[str, Any]:
     return {"rows": count_rows(config, rows), "trained_on": left_out, "refused": dict(Counter(lost.values()))}
 
 
-def _lines(path: str) -> list[dict[str, Any]]:
-    if not exists(path):
-        return []
-    with open(path) as source:
-        return [json.loads(line) for line in source]
+def read_log(path: str) -> list[dict[str, Any]]:
+    """Return the steps of a training's log; none where there is no log yet.
+
+    Raises:
+        DamagedError: a line is none of ours; names it.
+    """
+    kinds = {"step": int, "loss": float, "lr": float, "tokens": int, "seconds": float, "gpu_gb": float | None}
+    rows = read_lines(path, "step of a training", _ANEW, **kinds) if exists(path) else []
+    return [{k: v for k, v in row.items() if v is not None} for row in rows]
+
+
+def _validated(path: str) -> list[dict[str, Any]]:
+    return read_lines(path, "validation", _ANEW, step=int, loss=float) if exists(path) else []
 
 
 def _check_inputs(config: TrainConfig) -> None:
@@ -275,7 +287,7 @@ def _check_inputs(config: TrainConfig) -> None:
     if (folder / MORES).is_file():
         raise InputError(
             f"{config.model!r} is a model with MoReS, which a training cannot build on: its steering depends on positions "
-            f"and cannot be merged. Give the model underneath ({read_json(folder / MORES)['base']!r})."
+            f"and cannot be merged. Give the model underneath ({facts_of(folder, MORES)['base']!r})."
         )
     check_model(config.model)
     check_trackers(list(config.trackers))
@@ -300,19 +312,9 @@ def _identity(config: TrainConfig) -> dict[str, Any]:
 
 
 def _refuse_other(config: TrainConfig, out: str) -> None:
-    before, now = read_json(join(out, CONFIG)), _identity(config)
+    before, now = read_as(join(out, CONFIG), dict[str, Any], "config of a training", _ANEW), _identity(config)
     changed = [f"{k}: was {before.get(k)!r}, is {now.get(k)!r}" for k in now if before.get(k) != now[k]]
     if changed:
         raise InputError(
             f"{out} holds a training with another config: {'; '.join(changed)}. Use another folder, or delete it."
         )
-
-
-def _cause(error: BaseException) -> str:
-    """Return the innermost message: Ray wraps a worker's error several times."""
-    failures = getattr(error, "worker_failures", None)
-    if failures:
-        error = next(iter(failures.values()))
-    while getattr(error, "cause", None) is not None:
-        error = error.cause
-    return plain(str(error)) or type(error).__name__

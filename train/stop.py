@@ -5,10 +5,10 @@ by the driver in place of Ray's wrapping.
 """
 
 import os
-import re
 
-from ..store.errors import InputError, NotFiniteError, VinnowError
-from ..store.files import read_json, write_json
+from ..store.errors import InputError, NotFiniteError, VinnowError, plain
+from ..store.facts import read_fields
+from ..store.files import write_json
 
 FILE = "stopped.json"
 
@@ -36,8 +36,8 @@ def raise_left(out: str) -> None:
     """
     path = os.path.join(out, FILE)
     if os.path.isfile(path):
-        found = read_json(path)
-        raise _KINDS[found["kind"]](found["message"])
+        found = read_fields(path, "note of what ended a training", "Delete it.", kind=str, message=str)
+        raise _KINDS.get(found["kind"], InputError)(found["message"])
 
 
 def forget(out: str) -> None:
@@ -45,11 +45,3 @@ def forget(out: str) -> None:
     path = os.path.join(out, FILE)
     if os.path.isfile(path):
         os.remove(path)
-
-
-def plain(text: str) -> str:
-    """Return an error's own words without the traceback that a loader process or Ray puts before them."""
-    if "Traceback (most recent call last)" not in text:
-        return text.strip()
-    *_, last = re.split(r"\n(?=[\w.]+(?:Error|Exception|Warning)\b)", text.strip())
-    return re.sub(r"^[\w.]+: ", "", last).strip()

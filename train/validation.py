@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..store.errors import InputError
+from ..store.facts import read_lines
 from .config import TrainConfig
 from .data import REFUSED, Batches, Rows, on_engine
 from .loss import trained_tokens
@@ -93,8 +94,7 @@ class Validation:
         """Return the lowest loss up to step `first` (infinite without one), and drop what comes after it from the log."""
         lowest = torch.full((1,), math.inf, dtype=torch.float64, device=device)
         if self.rank == 0 and os.path.isfile(self.path):
-            with open(self.path) as source:
-                rows = [json.loads(line) for line in source if line.endswith("}\n")]
+            rows = read_lines(self.path, "validation", "Delete it.", step=int, loss=float)
             rows = [row for row in rows if row["step"] <= first]
             with open(self.path, "w") as sink:
                 sink.writelines(json.dumps(row) + "\n" for row in rows)

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
 from torch import nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlavaConfig
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
@@ -21,10 +20,13 @@ from transformers.utils import logging
 from ...pool.encode import count_image_tokens
 from ...store.config import Config
 from ...store.errors import InputError
-from ...store.files import read_json, whole_folder
-from ..folders import LOCAL
+from ...store.files import whole_folder
+from ...store.reading import with_fields, wrong
+from ..folders import LOCAL, find_folder, read_object
+from ..hub import fetching
 from ..load import ADAPTER, adapter_base, check_folder, load_processor
 from ..specs import ConnectorSpec
+from ..tensors import header
 from .connectors import make_connector
 from .llava import class_of, feature_width
 from .llms import fitting_template
@@ -71,6 +73,8 @@ def build(config: BuildConfig, out: str) -> Built:
     """
     if Path(out).exists():
         raise InputError(f"{out!r} is there already; give another folder.")
+    parts = {"llm": _part(config.llm, "language model"), "tower": _part(config.tower, "vision tower")}
+    config = config.model_copy(update=parts)
     vision, tower = _tower_config(config.tower)
     tokenizer, added = _tokenizer(config.llm)
     images = _images(config, vision, tower)
@@ -173,11 +177,10 @@ def _resize(llm: Any, words: int) -> None:
 
 def _tokenizer(folder: str) -> tuple[Any, list[str]]:
     """Return the language model's tokenizer with `<image>` and a pad token, and which of them are new."""
-    _check(folder, "language model")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{folder!r} has no usable tokenizer: {error}.") from error
+    except Exception as error:  # the tokenizers library raises bare ones
+        raise InputError(f"{folder!r} has no usable tokenizer: {wrong(error)}.") from error
     if not getattr(tokenizer, "is_fast", False):
         raise InputError(f"{folder!r}: its tokenizer is slow; label masks need a fast one (tokenizer.json).")
     known = tokenizer.get_vocab()
@@ -189,7 +192,6 @@ def _tokenizer(folder: str) -> tuple[Any, list[str]]:
 
 
 def _tower_config(folder: str) -> tuple[Any, Tower]:
-    _check(folder, "vision tower")
     found = _read_config(folder)
     vision = getattr(found, "vision_config", found)  # of a model of pictures and texts, its vision side
     return vision, tower_of(vision)
@@ -197,9 +199,10 @@ def _tower_config(folder: str) -> tuple[Any, Tower]:
 
 def _images(config: BuildConfig, vision: Any, tower: Tower) -> Any:
     file = Path(config.tower, "preprocessor_config.json")
-    told = read_json(file) if file.is_file() else {}
-    mean, std = told.get("image_mean") or tower.colours[0], told.get("image_std") or tower.colours[1]
-    colours: tuple[RGB, RGB] = (tuple(mean), tuple(std))  # type: ignore[assignment]
+    told = read_object(file) if file.is_file() else {}
+    kinds = {"image_mean": RGB | None, "image_std": RGB | None}
+    told = with_fields(told, kinds, str(file), "image processor's settings")
+    colours: tuple[RGB, RGB] = told["image_mean"] or tower.colours[0], told["image_std"] or tower.colours[1]
     side = config.image_size or vision.image_size
     if side != vision.image_size and not tower.flexible:
         raise InputError(f"image_size {side}: this tower takes {vision.image_size} pixels alone.")
@@ -220,27 +223,34 @@ def _loaded(kind: Any, folder: str, dtype: str, towers: bool = False) -> Any:
             output_loading_info=True,
             **LOCAL,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{folder!r} cannot be loaded: {type(error).__name__}: {error}.") from error
+    except Exception as error:  # what its classes say to settings and weights that they cannot take is of any kind
+        raise InputError(f"{folder!r} cannot be loaded: {type(error).__name__}: {wrong(error)}.") from error
     finally:
         logging.set_verbosity(level)
     keys = ("missing_keys", "mismatched_keys") if towers else ("missing_keys", "mismatched_keys", "unexpected_keys")
-    wrong = {k: sorted(info[k])[:5] for k in keys if info.get(k)}
-    if wrong:
-        raise InputError(f"{folder!r}: its weights do not fit a {type(model).__name__}: {wrong}.")
+    unfit = {k: sorted(info[k])[:5] for k in keys if info.get(k)}
+    if unfit:
+        raise InputError(f"{folder!r}: its weights do not fit a {type(model).__name__}: {unfit}.")
     return model
 
 
 def _read_config(folder: str) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, **LOCAL)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder!r}: its config.json cannot be read: {error}.") from error
+    except Exception as error:  # its fields are checked by classes with errors of their own
+        raise InputError(f"{folder!r}: its config.json cannot be read: {wrong(error)}.") from error
 
 
-def _check(folder: str, what: str) -> None:
-    if not Path(folder, "config.json").is_file():
-        raise InputError(f"{folder!r} is no {what}'s folder: there is no config.json.")
+def _part(name: str, what: str) -> str:
+    """Return the folder of a part: a local one, or a hub's name in Hugging Face's cache."""
+    folder = find_folder(name)
+    if folder is None or not (folder / "config.json").is_file():
+        hint = fetching(name) if folder is None else ""
+        raise InputError(f"{name!r} is no {what}'s folder: there is no config.json.{hint}")
+    read_object(folder / "config.json")
+    for file in sorted(folder.glob("*.safetensors")):
+        header(file)
+    return str(folder)
 
 
 def default_template(folder: str) -> str:

@@ -1,12 +1,18 @@
 """The `vinnow` command. Each subcommand is one stage; `run` and `demo` are all of them in order."""
 
+import errno
 import os
 import sys
+import tempfile
+import traceback
 
-from ...store.errors import InputError, VinnowError
+from ...store.errors import InputError, VinnowError, one_line, plain_cause
 from ..progress import console
 from . import data, models, runs, selection  # noqa: F401  # each puts its commands on the app
 from .app import app
+
+# what the machine refuses, at whatever place: full, read-only, failing or missing memory and disks
+_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 
 
 def main() -> None:
@@ -16,18 +22,43 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app()
-    except InputError as error:
-        console.print(f"[bold red]error:[/] {_plain(error)}", soft_wrap=True)
-        sys.exit(2)
-    except VinnowError as error:
-        console.print(f"[bold red]failed:[/] {_plain(error)}", soft_wrap=True)
-        sys.exit(1)
+    except Exception as error:
+        raise SystemExit(_told(error)) from error
 
 
-def _plain(error: Exception) -> str:
+def _told(error: Exception) -> int:
+    """Say what ended a command, and return its exit code: 2 for a user's mistake, 1 for what failed."""
+    # what Ray wrapped and nobody unwrapped on the way
+    ours = plain_cause(error) if type(error).__module__.startswith("ray.") else error
+    if isinstance(ours, VinnowError):
+        word, code = ("error", 2) if isinstance(ours, InputError) else ("failed", 1)
+        _say(word, str(ours))
+        return code
+    machine = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _MACHINE)
+    why = "The machine refused something" if machine else "This is a bug of vinnow: please report it"
+    _say("failed", f"{one_line(error).rstrip('.')}. {why}; the traceback is in {_kept(error)!r}.")
+    return 1
+
+
+def _kept(error: Exception) -> str:
+    """Write an error's traceback to a file of its own; return the path."""
+    lines = [f"vinnow {' '.join(sys.argv[1:])}\n", *traceback.format_exception(error)]
+    try:
+        handle, path = tempfile.mkstemp(prefix="vinnow-failure-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as sink:
+            sink.writelines(lines)
+    except OSError:  # no room even for this: better on the terminal than nowhere
+        sys.stderr.writelines(lines)
+        return "stderr"
+    return path
+
+
+def _say(word: str, text: str) -> None:
     from rich.markup import escape
 
-    return escape(str(error))
+    # what a file's name or content brings along is text: no markup, no terminal's escapes
+    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    console.print(f"[bold red]{word}:[/] {escape(shown)}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,8 @@ def build(
     from ..config import settings
 
     values = settings(sets)
-    values["connector"] = {"kind": connector} | values.get("connector", {})
+    given = values.get("connector", {})
+    values["connector"] = {"kind": connector} | given if isinstance(given, dict) else given
     made = work(BuildConfig.parse({"llm": llm, "tower": tower} | values), out)
     whole = "Hugging Face loads it alone" if made.plain else "its config.json names parts that vinnow alone builds"
     console.print(f"{out}: {made.image_tokens} tokens a picture; train it with template: {made.template}; {whole}")

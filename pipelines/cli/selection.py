@@ -1,12 +1,14 @@
 """From a pool and a model to picks and scores: `features`, `select`, `evaluate`."""
 
 import os
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...store.errors import InputError
+from ...store.reading import shown
 from ...store.usage import MAX_REFUSED, Usage
 from ..progress import bar, console
 from .app import Out, PoolDir, Sets, app
@@ -125,10 +127,11 @@ def evaluate(
     from ...evaluate.config import IMBALANCE, EvalConfig
     from ...evaluate.run import evaluate as work
     from ...models.check import checked_digest
+    from ...models.folders import local_model
     from ..config import settings
     from ..imbalance import run_imbalance
 
-    given = {"model": os.path.abspath(model), "pool": os.path.abspath(pool), "run": checked_digest(model)}
+    given = {"model": local_model(model), "pool": os.path.abspath(pool), "run": checked_digest(model)}
     values = given | {"benchmark": benchmark} | settings(sets)
     ray = RayConfig.parse(values.pop("ray", {}), "ray")
     if values["benchmark"] == IMBALANCE:
@@ -152,6 +155,6 @@ def _checkpoint(text: str) -> "CheckpointRef":
     from ...actors.config import CheckpointRef
 
     step, sep, path = text.partition("=")
-    if not sep or not step.isdigit():
-        raise InputError(f"--checkpoint and --optimizer want STEP=FOLDER, not {text!r}.")
+    if not sep or not re.fullmatch(r"[0-9]{1,12}", step):
+        raise InputError(f"--checkpoint and --optimizer want STEP=FOLDER, not {shown(text)}.")
     return CheckpointRef(int(step), path)

@@ -21,7 +21,8 @@ from pydantic import Field
 
 from ...store.config import Config
 from ...store.errors import InputError
-from ...store.files import read_json, write_bytes, write_json
+from ...store.facts import read_fields
+from ...store.files import write_bytes, write_json
 from . import damage, text_only
 from .text_only import COLORS, SHAPES
 
@@ -87,7 +88,8 @@ def build(out: str, config: DemoDataConfig) -> DemoData:
     root = Path(out).absolute()
     given = config.model_dump(mode="json")
     if (root / DONE).is_file():
-        done = read_json(root / DONE)
+        kinds = {"config": dict[str, Any], "planted": list[tuple[int, str]], "rows": dict[str, int]}
+        done = read_fields(root / DONE, "note of the demo's data", "Delete that folder and run again.", **kinds)
         if done["config"] != given:
             raise InputError(f"{out} holds demo data made with another config. Delete it, or use another folder.")
         planted = [(int(row), str(reason)) for row, reason in done["planted"]]

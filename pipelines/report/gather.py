@@ -16,10 +16,12 @@ from ...select import registry
 from ...select.protocol import ScoreMeans
 from ...select.view import feature_kinds
 from ...store.features import FeatureSet, exists_any, match_rows
-from ...store.files import exists, join, list_files, open_fs, read_json
-from ...store.manifest import StageRecord
+from ...store.files import exists, join, list_files, open_fs
+from ...store.manifest import read_stage
+from ...store.reading import reading, with_fields
 from ...store.tables import EVALS, PICKS, REFUSED, SCORES, read_rows
-from ..config import POOLS
+from ..config import POOLS, RunConfig, saved_run
+from ..sweep import read_result
 from .about import about, run_facts
 from .composition import compose
 from .data import Gallery, Picked, ReportData, Shown, Similarity, Stage, Trajectories, Trial
@@ -81,8 +83,8 @@ def _add_selector(run_dir: str, data: ReportData, pool: Pool, selector: str, pic
 
 def _selector_config(run_dir: str, selector: str) -> dict[str, Any]:
     path = join(run_dir, "run.json")
-    sections = read_json(path)["config"]["selectors"] if exists(path) else []
-    return next((s["config"] for s in sections if s["name"] == selector), {})
+    sections = RunConfig.parse(saved_run(run_dir)["config"], path).selectors if exists(path) else []
+    return next((s.config for s in sections if s.name == selector), {})
 
 
 def _best(scores: pa.Table) -> tuple[Array, Array]:
@@ -181,10 +183,11 @@ def _labels(run_dir: str) -> dict[int, str]:
 def _results(run_dir: str) -> list[dict[str, Any]]:
     fs, inner = open_fs(join(run_dir, "sweep"))
     # only one level down: Ray keeps thousands of files below
-    folders = fs.get_file_info(pafs.FileSelector(inner, allow_not_found=True))
+    with reading(join(run_dir, "sweep"), "a folder"):
+        folders = fs.get_file_info(pafs.FileSelector(inner, allow_not_found=True))
     names = sorted(i.base_name for i in folders if i.type == pafs.FileType.Directory)
     paths = [join(run_dir, "sweep", n, "result.json") for n in names]
-    return [read_json(p) for p in paths if exists(p)]
+    return [read_result(p) for p in paths if exists(p)]
 
 
 def _trials(run_dir: str) -> list[Trial]:
@@ -197,7 +200,7 @@ def _trials(run_dir: str) -> list[Trial]:
         answers = evals.filter(pc.equal(evals["run"], r["run"]))
         if answers.num_rows:
             cells = (r["selector"], str(r["budget"]), r["seed"], r["rows"], r["train_seconds"])
-            trials.append(Trial(*cells, answers, r.get("variant", ""), _pictured(r)))
+            trials.append(Trial(*cells, answers, r["variant"] or "", _pictured(r)))
     return trials
 
 
@@ -215,9 +218,12 @@ def _refused(run_dir: str) -> dict[str, pa.Table]:
 
 def _add_run(run_dir: str, data: ReportData) -> None:
     """Add the stages and, where the run saved its config, what is said of the run itself."""
-    path = join(run_dir, "run.json")
-    run = read_json(path) if exists(path) else None
-    records = [StageRecord(**read_json(p)) for p in list_files(join(run_dir, "stages"), ".json")]
+    run = saved_run(run_dir) if exists(join(run_dir, "run.json")) else None
+    kinds: dict[str, Any] = {"rows": int | None, "bytes": int | None}
+    records = [read_stage(p) for p in list_files(join(run_dir, "stages"), ".json")]
+    for record in records:
+        path = join(run_dir, "stages", f"{record.name}.json")
+        record.facts |= with_fields(record.facts, kinds, path, "stage's manifest", "Delete it and run again.")
     ranks = {name: i for i, name in enumerate(ORDER)}
     records.sort(key=lambda r: (ranks.get(r.name.split("-")[0], len(ranks)), r.name))
     results = _results(run_dir)

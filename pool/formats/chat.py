@@ -22,6 +22,13 @@ def to_llava(raw: Any) -> Any:
     """
     if not isinstance(raw, dict):
         return raw
+    try:
+        return _in_our_keys(raw)
+    except RecursionError:
+        return RefusedError("not_an_object", "this record cannot be read: it is nested too deep")
+
+
+def _in_our_keys(raw: dict[str, Any]) -> Any:
     key = "conversations" if raw.get("conversations") is not None else "messages"
     turns = raw.get(key)
     rest = {k: v for k, v in raw.items() if k != key}
@@ -51,8 +58,9 @@ def is_chat(raw: Any) -> bool:
     turns = raw.get("conversations")
     if turns is None:
         return isinstance(raw.get("messages"), list)
-    roles = [t.get("from", t.get("role")) for t in turns if isinstance(t, dict)] if isinstance(turns, list) else []
-    ours = all(r in ("human", "gpt") for r in roles) and not any("role" in t for t in turns if isinstance(t, dict))
+    said = [t for t in turns if isinstance(t, dict)] if isinstance(turns, list) else []
+    roles = [t.get("from", t.get("role")) for t in said]
+    ours = all(r in ("human", "gpt") for r in roles) and not any("role" in t for t in said)
     return bool(roles) and not ours
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from ...store.errors import InputError, suggest
-from ...store.files import exists, join, list_files, open_fs
+from ...store.files import exists, join, list_files, look_at, open_fs
 from ..json_stream import iter_records
 from .chat import is_chat
 from .llava import LLAVA, SHAREGPT, SUFFIXES, json_files
@@ -91,8 +91,7 @@ def facts(source: Source, found: Format) -> dict[str, Any]:
     """Return size and time of the files that the records come from: what tells one source from another."""
     infos = []
     for path in found.files(source):
-        fs, inner = open_fs(path)
-        infos.append(fs.get_file_info(inner))
+        infos.append(look_at(path))
     many = {"files": len(infos)} if len(infos) > 1 else {}
     return many | {"size": sum(i.size or 0 for i in infos), "mtime": str(max(i.mtime for i in infos))}
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ...store.errors import InputError, suggest
-from ...store.files import exists, join, open_fs, read_json
+from ...store.files import exists, join, open_fs
 from ..checks import IMAGE, ImageError, RefusedError
 from ..images import resolve
+from ..json_stream import read_fields
 from .source import Format, Source
 
 LETTERS = "ABCDE"
@@ -49,26 +50,28 @@ def read(source: Source) -> Iterator[Any]:
         InputError: a file is missing or not what it should be, or there is no such split.
     """
     problems, splits = (_whole(join(source.path, name)) for name in _FILES)
-    if not isinstance(problems, dict) or not isinstance(splits, dict):
-        raise InputError(f"{source.path!r}: problems.json and pid_splits.json each hold one JSON object.")
     if source.split not in splits:
         raise InputError(
             f"ScienceQA split {source.split!r} is not known (--split){suggest(source.split or '', splits)}"
         )
+    if not isinstance(splits[source.split], list):
+        raise InputError(f"{source.path!r}: pid_splits.json must hold a list of problems under {source.split!r}.")
     folder = _folder(source, problems, splits[source.split])
     for pid in splits[source.split]:
         yield _record(str(pid), problems.get(str(pid)), source, folder)
 
 
-def _whole(path: str) -> Any:
+def _whole(path: str) -> dict[str, Any]:
     fs, inner = open_fs(path)
     size = fs.get_file_info(inner).size or 0
     if size > _MOST:
         raise InputError(f"{path!r} has {size} bytes; ScienceQA's is read whole, up to {_MOST}.")
-    return read_json(path)
+    return read_fields(path)
 
 
 def _record(pid: str, problem: Any, source: Source, folder: str) -> dict[str, Any] | RefusedError:
+    if isinstance(problem, RefusedError):
+        return problem
     if problem is None:
         return RefusedError("not_an_object", f"pid {pid} of the split is not in problems.json")
     try:

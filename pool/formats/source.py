@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from ...store.errors import InputError
-from ...store.files import list_files, open_fs
+from ...store.files import list_files, look_at
 
 _GLOB = re.compile(r"[*?\[]")
 
@@ -43,11 +43,7 @@ class Format:
 
 def kind_of(path: str) -> pafs.FileType:
     """Return what is at a path or URI."""
-    fs, inner = open_fs(path)
-    try:
-        return fs.get_file_info(inner).type
-    except OSError as error:
-        raise InputError(f"cannot read {path!r}: {error}.") from error
+    return look_at(path).type
 
 
 def is_pattern(path: str) -> bool:

@@ -3,7 +3,6 @@
 The record is the `.json`, or a caption in `.txt`; pictures are referred to as `SHARD.tar/MEMBER` and not read here.
 """
 
-import json
 from collections.abc import Iterator
 from itertools import groupby, islice
 from pathlib import PurePosixPath
@@ -15,6 +14,7 @@ from ...store.files import open_fs
 from ..archives.members import File
 from ..archives.tar import BrokenTarError, is_plain, members
 from ..checks import IMAGE, RefusedError
+from ..json_stream import JSON
 from ..limits import RECORD_BYTES
 from .chat import to_llava
 from .layouts import SOURCES
@@ -91,7 +91,7 @@ def _order(raw: dict[str, Any], shown: list[str], shard: str) -> list[str]:
 def _json(file: File, info: TarInfo, key: str) -> dict[str, Any]:
     text = _text(file, info, key)
     try:
-        value = json.loads(text)
+        value = JSON.decode(text)
     except (ValueError, RecursionError) as error:
         raise RefusedError("not_an_object", f"sample {key!r}: its .json is not JSON ({error})") from error
     if not isinstance(value, dict):

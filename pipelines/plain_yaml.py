@@ -1,0 +1,61 @@
+"""YAML as a run's files and `--set` may hold it: plain values, each field once, of a size that a person can have meant."""
+
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+from ..store.errors import InputError
+from ..store.reading import FOREIGN, shown, wrong
+
+# aliases may say much in few bytes; nobody's config has so many values, and an error's text would have them all
+_MOST = 100_000
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which lets a field stand twice and takes the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
+            if name in seen and name is not None:
+                said = f"{shown(key.value)} stands there twice"
+                raise yaml.constructor.ConstructorError(problem=said, problem_mark=key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: bytes | str, where: str) -> Any:
+    """Return the value of a YAML text.
+
+    Raises:
+        InputError: it is none, or of an unreadable kind, a field stands twice, or its aliases make it endless.
+    """
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-16" if text[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        value = _Loader(text).get_single_data()
+        size = _size(value, {})
+    except yaml.MarkedYAMLError as error:
+        at = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise InputError(f"{where} is not YAML: {at}{' '.join(str(error.problem).split())}.") from error
+    except (*FOREIGN, yaml.YAMLError) as error:  # of its own it lets dates, numbers and depth go wrong
+        raise InputError(f"{where} is not YAML: {wrong(error)}.") from error
+    if size > _MOST:
+        raise InputError(f"{where}: its aliases (&name, *name) stand for {size:,} values; {_MOST:,} are the most.")
+    return value
+
+
+def _size(value: Any, known: dict[int, int]) -> int:
+    """Return how many values there are if each alias is written out; by identity, so that it costs what the text costs."""
+    if not isinstance(value, (dict, list, tuple, set)):
+        return 1
+    if id(value) in known:
+        if not known[id(value)]:
+            raise ValueError("an alias stands for something that it is in itself")
+        return known[id(value)]
+    known[id(value)] = 0
+    inside = value.values() if isinstance(value, dict) else value
+    known[id(value)] = 1 + sum(_size(v, known) for v in inside)
+    return known[id(value)]
