@@ -62,9 +62,10 @@ def _check_index(index: Path) -> None:
         raise InputError(
             f"{str(index.parent)!r} holds {single.name} and an index of other files; remove what is stale."
         )
-    for shard in sorted(set(named.values()), key=str):
+    for shard in named.values():
         if not is_name(shard):
             raise DamagedError(f"{str(index)!r} names {shard!r:.200} as a file of its folder. Fetch or save it again.")
+    for shard in sorted(set(named.values())):
         if not (index.parent / shard).is_file():
             count = sum(v == shard for v in named.values())
             raise InputError(f"{str(index)!r} names {shard!r} with {count} tensors, and there is no such file.")

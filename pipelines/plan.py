@@ -1,11 +1,7 @@
 """The dry run: what would run, on what, how many rows, bytes and steps, and its price. Nothing is written, no Ray."""
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-import yaml
-from rich.table import Table
 
 from ..actors.config import FeatureConfig
 from ..models.check import check_model
@@ -14,7 +10,6 @@ from ..store.files import exists, join
 from ..train.config import TrainConfig
 from .config import RunConfig, eval_config, finetunes, train_config, where_of
 from .prices import Price, Prices
-from .progress import console
 from .samples import Sample, look
 
 _BYTES = {"float16": 2.0, "float32": 4.0, "int8": 1.0, "bit1": 1 / 8}
@@ -24,7 +19,7 @@ _BYTES = {"float16": 2.0, "float32": 4.0, "int8": 1.0, "bit1": 1 / 8}
 class Planned:
     """One line of the plan; `bytes` is what it leaves on disk, `steps` optimizer steps; `price` where it computes.
 
-    `note`: what the user should know of its rows.
+    `note`: what the user should know of its rows. `devices`: GPUs or CPU workers that share the work, as `on` says.
     """
 
     stage: str
@@ -37,6 +32,7 @@ class Planned:
     price: Price | None = None
     config: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+    devices: int = 1
 
     def times(self, n: int) -> None:
         """Count the stage `n` times over (a sweep's seeds)."""
@@ -80,30 +76,6 @@ def make_plan(run: RunConfig) -> list[Planned]:
     return plan
 
 
-def print_plan(plan: list[Planned]) -> None:
-    """Print the plan as a table, then the config of each stage as YAML."""
-    table = Table("stage", "what", "rows", "steps", "bytes", "on", "state", title="vinnow plan")
-    for line in plan:
-        table.add_row(
-            line.stage,
-            line.what,
-            f"{line.rows:,}",
-            f"{line.steps:,}" if line.steps else "",
-            _size(line.bytes) if line.bytes else "",
-            line.on,
-            "done" if line.done else "to do",
-        )
-    console.print(table)
-    for line in plan:
-        if line.note:
-            console.print(f"- {line.stage}: {line.note}", markup=False, soft_wrap=True)
-    _print_prices([line for line in plan if line.price is not None])
-    for line in plan:
-        console.print(f"[bold]{line.stage}[/]")
-        price = {"TFLOP a row": line.price.row} if line.price else {}
-        console.print(yaml.safe_dump(line.config | price, sort_keys=False), markup=False)
-
-
 def _rows_note(sample: Sample, max_refused: float) -> str:
     """Say what ingest refused, or would; a sample's share is only an estimate, so it ends nothing here."""
     usage = sample.usage
@@ -113,30 +85,6 @@ def _rows_note(sample: Sample, max_refused: float) -> str:
         return usage.line()
     over = f"; over max_refused ({max_refused:.1%}), so ingest would stop" if usage.lost > max_refused else ""
     return f"of a sample, {usage.line()}{over}"
-
-
-def _print_prices(plan: list[Planned]) -> None:
-    table = Table("stage", "tokens a row", "TFLOP a row", "TFLOP", "GPU-hours", "GPU memory", title="prices")
-    # what stages share is said once, under the table
-    notes: dict[str, list[str]] = {}
-    for line in plan:
-        price = line.price
-        assert price is not None
-        shown = (
-            f"{price.tokens:,.0f}",
-            f"{sum(price.row.values()):.3g}",
-            f"{price.tflop:,.0f}" if price.tflop >= 10 else f"{price.tflop:.3g}",
-            _hours(price.hours),
-            _size(price.memory),
-        )
-        table.add_row(line.stage, *(shown if price.row else "?" * len(shown)))
-        for text in price.how:
-            notes.setdefault(text, []).append(line.stage)
-    console.print(table)
-    console.print(f"in all {_hours(sum(line.price.hours for line in plan if line.price))} GPU-hours")
-    for text, stages in notes.items():
-        console.print(f"- {text}: {', '.join(stages)}", markup=False)
-    console.print("- Evaluation, pads and reading pictures are not priced; GPU memory is a lower estimate.")
 
 
 def _features(run: RunConfig, config: FeatureConfig, prices: Prices, proxy: TrainConfig | None) -> list[Planned]:
@@ -151,6 +99,7 @@ def _features(run: RunConfig, config: FeatureConfig, prices: Prices, proxy: Trai
                 run, f"{out}-{config.kind}", f"{config.kind}, dim {dim}, {points} checkpoints", n, config=config
             )
             line.bytes, line.on = int(n * dim * _BYTES[stored.dtype]), _actors(run)
+            line.devices = run.actors.actors
             line.config["actors"] = run.actors.model_dump(mode="json")
             line.price = prices.feature(config, pool, points, proxy)
             lines.append(line)
@@ -165,6 +114,7 @@ def _training(
     line.steps = config.planned_steps(rows)
     line.bytes = prices.disk(config, line.steps)
     line.on = f"{config.workers} × {'GPU' if config.use_gpu else 'CPU'}"
+    line.devices = config.workers
     line.price = prices.training(config, pool, line.steps * config.global_batch)
     return line
 
@@ -200,12 +150,3 @@ def _line(run: RunConfig, stage: str, what: str, rows: int, config: Any) -> Plan
 def _actors(run: RunConfig) -> str:
     a = run.actors
     return f"{a.actors} actors × {a.gpus_per_actor or a.cpus_per_actor:g} {'GPU' if a.gpus_per_actor else 'CPU'}"
-
-
-def _size(n: int) -> str:
-    power = min(int(math.log(max(n, 1), 1000)), 4)
-    return f"{n / 1000**power:.1f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:,.2f}" if hours >= 0.01 else "< 0.01"

@@ -157,15 +157,15 @@ class Prices:
         if isinstance(config, FeatureConfig):
             work = "gradient" if config.uses_gradients else "forward"
         projection = config.projection.kind if isinstance(config, FeatureConfig) and work == "gradient" else None
-        speed, how = self._speed(work, config.precision, projection)
+        stage = config.zero_stage if isinstance(config, TrainConfig) else None
+        speed, how = self._speed(rate_for(self.rates, work, projection, stage), config.precision)
         total, row = cost.total * rows, {k: float(f"{v:.4g}") for k, v in cost.items.items()}
         lines = [f"tokens: {found.how}", f"GPU-hours: {how}"]
         return Price(found.row.tokens, row, total, total / speed / 3600, int(memory), lines)
 
-    def _speed(self, work: Work, precision: str, projection: str | None) -> tuple[float, str]:
+    def _speed(self, rate: Rate, precision: str) -> tuple[float, str]:
         if self.run.plan.tflops is not None:
             return self.run.plan.tflops, f"one GPU at the {self.run.plan.tflops:g} TFLOP/s of plan.tflops"
-        rate = rate_for(self.rates, work, projection)
         how = f"one {rate.gpu} at the measured {rate.tflops:.0f} TFLOP/s ({rate.precision}; {rate.measured}; {rate.source})"
         if precision != rate.precision:
             how += f"; in {precision}, as configured, it takes longer"

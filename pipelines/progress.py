@@ -1,9 +1,10 @@
-"""Progress bars for people, a line now and then for logs."""
+"""What a command says: results on stdout; progress and faults on stderr, as bars for people, as lines for logs."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -15,8 +16,30 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from ..store.files import json_text
+
 console = Console(stderr=True, highlight=False)
 Tell = Callable[[int, int], None]
+# of a table that goes into a file: as wide as it is
+_WIDE = 100_000
+
+
+def show(result: Any) -> None:
+    """Print a result on stdout: text in one piece, a table no wider than a terminal, and whole where there is none."""
+    if isinstance(result, str):
+        print(plain(result), flush=True)
+        return
+    Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE).print(result)
+
+
+def show_json(result: Any) -> None:
+    """Print a result on stdout as JSON."""
+    print(json_text(result), flush=True)
+
+
+def plain(text: str) -> str:
+    """Return what data, a file's name or an error says as text alone, without a terminal's control characters."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 @contextmanager

@@ -18,11 +18,14 @@ class PlanConfig(Config):
     """How `vinnow plan` prices a run; nothing that a run computes depends on it.
 
     `tflops`: what one GPU achieves, in TFLOP/s, for all stages alike. `rate_file`: measured rates of your own, a JSON list
-    like the package's `pipelines/rates.json`. Neither: the package's.
+    like the package's `pipelines/rates.json`. Neither: the package's. `gpu_hour_price`: what an hour of one GPU costs, in
+    whatever money the plan is then in. `gpu_memory_gb`: a card's memory in 10^9 bytes, which stages must fit into.
     """
 
     tflops: float | None = Field(None, gt=0)
     rate_file: str | None = None
+    gpu_hour_price: float | None = Field(None, ge=0)
+    gpu_memory_gb: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
     def _one(self) -> "PlanConfig":
@@ -32,7 +35,10 @@ class PlanConfig(Config):
 
 
 class Rate(Config):
-    """One measurement. `source`: where its row stands; `tflop_per_sample` is counted as `models/cost.py` counts."""
+    """One measurement. `source`: where its row stands; `tflop_per_sample` is counted as `models/cost.py` counts.
+
+    `zero_stage` 3 is another pace: weights travel for every layer.
+    """
 
     gpu: str
     precision: str
@@ -42,6 +48,7 @@ class Rate(Config):
     measured: str
     source: str
     projection: str | None = None
+    zero_stage: Literal[0, 1, 2, 3] | None = None
 
     @property
     def tflops(self) -> float:
@@ -62,10 +69,11 @@ def load_rates(config: PlanConfig) -> list[Rate]:
     return [Rate.parse(row, f"{path}[{i}]") for i, row in enumerate(rows)]
 
 
-def rate_for(rates: list[Rate], work: Work, projection: str | None = None) -> Rate:
-    """Return the newest rate of this kind of work, with this projection if it was measured.
+def rate_for(rates: list[Rate], work: Work, projection: str | None = None, zero_stage: int | None = None) -> Rate:
+    """Return the newest rate of this kind of work, with this projection, and under ZeRO-3 or not, if it was measured.
 
     Where none of the kind was measured, the newest of all (its text says of what).
     """
     alike = [r for r in rates if r.work == work]
+    alike = [r for r in alike if (r.zero_stage == 3) == (zero_stage == 3)] or alike
     return ([r for r in alike if r.projection == projection] or alike or rates)[-1]

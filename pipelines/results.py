@@ -5,7 +5,7 @@ import pyarrow as pa
 from ..store.errors import InputError
 from ..store.files import exists, join
 from ..store.tables import EVALS, read_rows, write_rows
-from .progress import console
+from .progress import show
 from .report.build import build_report
 from .report.composition import composition_table
 from .report.gather import gather
@@ -32,7 +32,7 @@ def write_report(run_dir: str) -> str:
     if not exists(join(run_dir, "run.json")):
         raise InputError(f"{run_dir!r} is no run's folder: it has no run.json. Make one with `vinnow run`.")
     data = gather(run_dir, title=run_dir.rstrip("/").rsplit("/", 1)[-1])
-    console.print(headline_table(data))
+    show(headline_table(data))
     if (chosen := composition_table(data)) is not None:
-        console.print(chosen)
+        show(chosen)
     return build_report(run_dir, data)

@@ -3,8 +3,7 @@
 Read from disk alone, without Ray: it may be asked while the run is under way, or after it was killed.
 """
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from rich.markup import escape
@@ -57,11 +56,6 @@ def stage_names(config: RunConfig) -> list[str]:
         if config.target is not None and feature.kind == "gradient":
             names.append(f"targets-{feature.kind}")
     return [*names, "select", "sweep"]
-
-
-def as_json(found: list[StageStatus]) -> str:
-    """Return the stages as JSON, one object each."""
-    return json.dumps([asdict(s) for s in found], indent=2)
 
 
 def render(found: list[StageStatus]) -> Table:

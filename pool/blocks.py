@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .json_source import Given
-from .json_stream import HEAD, JSON, iter_rest, looks_like_lines, parse_lines
+from .json_source import JSON, Given
+from .json_stream import HEAD, iter_rest, looks_like_lines, parse_lines
 from .limits import RECORD_BYTES
 
 BLOCK = 2 << 20

@@ -1,11 +1,20 @@
-"""A source's bytes: opened and decompressed on the way, given back where somebody has looked ahead."""
+"""A source's bytes: opened and decompressed on the way, given back where somebody has looked ahead; and their decoder."""
 
+import json
 from typing import Any
 
 import pyarrow.fs as pafs
 
 from ..store.errors import InputError
 from ..store.files import open_fs
+
+
+def _int(text: str) -> int | str:
+    # Python makes no int of more than 4300 digits; as text it is kept and written again
+    return int(text) if len(text) < 4300 else text
+
+
+JSON = json.JSONDecoder(strict=False, parse_int=_int)
 
 
 def read(path: str, stream: Any, size: int, row: int) -> bytes:

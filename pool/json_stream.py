@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from ..store.errors import InputError
-from .json_source import Given, open_records, read
+from .json_source import JSON, Given, open_records, read
 from .limits import RECORD_BYTES
 from .refusals import RefusedError
 
@@ -34,14 +34,6 @@ _TURNS = ("conversations", "messages", "conversation", "texts")
 # a first line that opens an array which the next lines fill: no record that was cut
 _OPENS = re.compile(rb'"([^"\\]*)"\s*:\s*\[\s*\Z')
 _ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x00": "UTF-16 or UTF-32"}
-
-
-def _int(text: str) -> int | str:
-    # Python makes no int of more than 4300 digits; as text it is kept and written again
-    return int(text) if len(text) < 4300 else text
-
-
-JSON = json.JSONDecoder(strict=False, parse_int=_int)
 
 
 def iter_records(path: str) -> Iterator[Any]:

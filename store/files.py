@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import uuid
@@ -145,8 +146,21 @@ def whole_folder(out: str | os.PathLike[str]) -> Iterator[str]:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write JSON, indented, with a stable key order."""
-    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
+    """Write JSON, indented, with a stable key order. Raises: as `write_bytes`."""
+    write_bytes(path, (json_text(value, sort_keys=True) + "\n").encode())
+
+
+def json_text(value: Any, sort_keys: bool = False) -> str:
+    """Return JSON, indented; NaN and infinity, which JSON has not, become null."""
+    return json.dumps(_finite(value), indent=2, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from ..progress import bar, console
-from .app import FollowLinks, Format, Out, Sets, Split, app
+from ...store.errors import InputError
+from ..progress import bar, show, show_json
+from .app import AsJson, FollowLinks, Format, Out, Sets, Split, app
 
 
 @app.command()
@@ -38,7 +39,7 @@ def ingest(
     config = IngestConfig.parse(given | settings(sets))
     with bar("ingest", "rows") as tell:
         report = work(config, out, progress=lambda rows: tell(rows, 0))
-    console.print(f"{out}: {usage_of(report, out).line()}", markup=False, soft_wrap=True)
+    show(f"{out}: {usage_of(report, out).line()}")
 
 
 @app.command()
@@ -47,7 +48,8 @@ def doctor(
     images: Annotated[str | None, typer.Option(help="The folder or archive that image paths count from.")] = None,
     format_name: Format = "auto",
     split: Split = None,
-    json_out: Annotated[str | None, typer.Option("--json", help="Also write the findings as JSON.")] = None,
+    json_file: Annotated[str | None, typer.Argument(help="With --json: a file for it, beside the tables.")] = None,
+    as_json: AsJson = False,
     max_len: Annotated[
         int | None, typer.Option(min=1, help="Warn of longer records: words, or tokens with `--set tokenizer=FOLDER`.")
     ] = None,
@@ -63,6 +65,11 @@ def doctor(
     from ...store.files import write_json
     from ..config import settings
 
+    if json_file and not as_json:
+        raise InputError(
+            f"doctor looks at one source; {json_file!r} is one too many (its findings as JSON: --json FILE)."
+        )
+
     given = {
         "source": source,
         "image_root": images,
@@ -73,10 +80,13 @@ def doctor(
     config = IngestConfig.parse(given | settings(sets))
     with bar("doctor", "rows") as tell:
         report = examine(config, lambda rows: tell(rows, 0), max_len)
-    for table in render(report):
-        console.print(table)
-    if json_out:
-        write_json(json_out, report.as_dict())
+    if as_json and not json_file:
+        show_json(report.as_dict())
+    else:
+        for table in render(report):
+            show(table)
+    if json_file:
+        write_json(json_file, report.as_dict())
     raise typer.Exit(1 if report.refused else 0)
 
 
@@ -103,6 +113,6 @@ def export(
     if embed_images:
         reader.check_images()
     done = work(reader, ranked_ids(picks) if picks else reader.ids(), out, format_name, embed_images, pictures)
-    console.print(f"{done.rows} rows in {out}" + (f", pictures beside it in {done.pictures}" if done.pictures else ""))
+    show(f"{done.rows} rows in {out}" + (f", pictures beside it in {done.pictures}" if done.pictures else ""))
     if done.odd_marks:
-        console.print(f"{done.odd_marks} rows hold a literal <image> that is no picture; LLaMA-Factory stops at them.")
+        show(f"{done.odd_marks} rows hold a literal <image> that is no picture; LLaMA-Factory stops at them.")

@@ -7,7 +7,7 @@ import tempfile
 import traceback
 
 from ...store.errors import InputError, VinnowError, one_line, plain_cause
-from ..progress import console
+from ..progress import console, plain
 from . import data, models, runs, selection  # noqa: F401  # each puts its commands on the app
 from .app import app
 
@@ -56,9 +56,7 @@ def _kept(error: Exception) -> str:
 def _say(word: str, text: str) -> None:
     from rich.markup import escape
 
-    # what a file's name or content brings along is text: no markup, no terminal's escapes
-    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
-    console.print(f"[bold red]{word}:[/] {escape(shown)}", soft_wrap=True)
+    console.print(f"[bold red]{word}:[/] {escape(plain(text))}", soft_wrap=True)
 
 
 if __name__ == "__main__":

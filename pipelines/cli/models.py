@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..progress import console
+from ..progress import show
 from .app import Out, Sets, app
 
 
@@ -35,9 +35,9 @@ def train(
     ensure_ray(ray)
     with training_bar(os.path.basename(out), out):
         report = work(parsed, out)
-    console.print(f"{report.model}: {report.steps} steps, loss {report.loss:.4f}, {report.seconds:.1f} s")
+    show(f"{report.model}: {report.steps} steps, loss {report.loss:.4f}, {report.seconds:.1f} s")
     for line in report.lines(parsed.max_len):
-        console.print(line, markup=False, soft_wrap=True)
+        show(line)
 
 
 @app.command()
@@ -63,7 +63,7 @@ def build(
     values["connector"] = {"kind": connector} | given if isinstance(given, dict) else given
     made = work(BuildConfig.parse({"llm": llm, "tower": tower} | values), out)
     whole = "Hugging Face loads it alone" if made.plain else "its config.json names parts that vinnow alone builds"
-    console.print(f"{out}: {made.image_tokens} tokens a picture; train it with template: {made.template}; {whole}")
+    show(f"{out}: {made.image_tokens} tokens a picture; train it with template: {made.template}; {whole}")
 
 
 @app.command()
@@ -79,7 +79,7 @@ def merge(
     """
     from ...models.merge import merge as work
 
-    console.print(f"{work(model, out, projector, dtype)}: a whole model")
+    show(f"{work(model, out, projector, dtype)}: a whole model")
 
 
 @app.command("export-projector")
@@ -97,4 +97,4 @@ def export_projector(
 
     check_new_file(out)
     write_projector(load(model).model, out)
-    console.print(out)
+    show(out)

@@ -1,20 +1,27 @@
 """Whole runs: `plan`, `run`, `sweep`, `status`, `report`, `demo`."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from ..progress import console
-from .app import RunFile, Sets, app
+from ..progress import show, show_json
+from .app import AsJson, RunFile, Sets, app
 
 
 @app.command()
-def plan(run: RunFile, sets: Sets = None) -> None:
+def plan(run: RunFile, as_json: AsJson = False, sets: Sets = None) -> None:
     """Dry run: what would run, on what, how many rows, bytes and steps, at what price; and the resolved config."""
     from ..config import load_run
-    from ..plan import make_plan, print_plan
+    from ..plan import make_plan
+    from ..plan_shown import plan_json, print_plan
 
-    print_plan(make_plan(load_run(run, sets)))
+    config = load_run(run, sets)
+    made = make_plan(config)
+    if as_json:
+        show_json(plan_json(config, made))
+    else:
+        print_plan(config, made)
 
 
 @app.command("run")
@@ -38,18 +45,17 @@ def sweep(run: RunFile, sets: Sets = None) -> None:
 @app.command()
 def status(
     run_folder: Annotated[str, typer.Argument(help="A run's folder.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Every stage of a run: done, under way or waiting, with rows, refused rows, seconds and bytes."""
-    from ..status import as_json as plain
     from ..status import render
     from ..status import status as work
 
     found = work(run_folder)
     if as_json:
-        typer.echo(plain(found))
+        show_json([asdict(stage) for stage in found])
     else:
-        console.print(render(found))
+        show(render(found))
 
 
 @app.command()
@@ -57,7 +63,7 @@ def report(run_folder: Annotated[str, typer.Argument(help="A run's folder.")]) -
     """Write `report.html` again from what a run left on disk, and print its table."""
     from ..results import write_report
 
-    console.print(write_report(run_folder))
+    show(write_report(run_folder))
 
 
 @app.command()

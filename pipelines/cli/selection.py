@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,8 +10,8 @@ import typer
 from ...store.errors import InputError
 from ...store.reading import shown
 from ...store.usage import MAX_REFUSED, Usage
-from ..progress import bar, console
-from .app import Out, PoolDir, Sets, app
+from ..progress import bar, show, show_json
+from .app import AsJson, Out, PoolDir, Sets, app
 
 if TYPE_CHECKING:
     from ...actors.config import CheckpointRef, FeatureReport
@@ -67,13 +67,13 @@ def features(
 
 
 def _print_features(report: "FeatureReport") -> None:
-    console.print(
+    show(
         f"{report.parts} parts written, {report.skipped_parts} were there; "
         f"{report.rows} rows computed, {report.seconds:.1f} s"
         + "".join(f", {name.replace('_', ' ')} {value:.3g}" for name, value in report.extra.items())
     )
     for line in (report.usage.line(), *report.notes):
-        console.print(line, markup=False, soft_wrap=True)
+        show(line)
 
 
 @app.command()
@@ -88,6 +88,7 @@ def select(
     max_refused: Annotated[
         float, typer.Option(min=0, max=1, help="The share of the pool's rows that may be without features.")
     ] = MAX_REFUSED,
+    as_json: AsJson = False,
     sets: Sets = None,
 ) -> None:
     """Choose rows: `OUT/picks/SELECTOR-BUDGET.parquet`, and `.json` in LLaVA's own format.
@@ -103,11 +104,19 @@ def select(
     config = settings(sets)
     needs = registry.make(selector, config).needs
     view = make_view(pool, features, targets, needs, max_refused=max_refused)
-    for line in told(pool, features, view):
-        console.print(line, markup=False, soft_wrap=True)
+    lines = told(pool, features, view)
+    if not as_json:
+        for line in lines:
+            show(line)
+    chosen = []
     for label, path in work(view, selector, config, list(budget), seed, out).items():
         rows = budget_rows(label, len(view.ids))
-        console.print(f"{selector} {label}: {rows:,} rows, {path} and {export_picks(pool, path)}", soft_wrap=True)
+        row = {"selector": selector, "budget": label, "seed": seed, "rows": rows, "picks": path}
+        chosen.append(row | {"records": export_picks(pool, path), "told": lines})
+        if not as_json:
+            show(f"{selector} {label}: {rows:,} rows, {path} and {chosen[-1]['records']}")
+    if as_json:
+        show_json(chosen)
 
 
 @app.command()
@@ -117,6 +126,7 @@ def evaluate(
     out: Out,
     benchmark: Annotated[str, typer.Option(help="exact_match, yes_no, option_letter, … or imbalance.")] = "exact_match",
     beside: Annotated[list[str] | None, typer.Option(help="An earlier imbalance OUT, drawn too (repeatable).")] = None,
+    as_json: AsJson = False,
     sets: Sets = None,
 ) -> None:
     """Answer a test pool greedily through an actor pool and score it: `OUT/evals.parquet`, one row a question.
@@ -135,7 +145,8 @@ def evaluate(
     values = given | {"benchmark": benchmark} | settings(sets)
     ray = RayConfig.parse(values.pop("ray", {}), "ray")
     if values["benchmark"] == IMBALANCE:
-        console.print(run_imbalance(values, out, beside or [], ray), soft_wrap=True)
+        page = run_imbalance(values, out, beside or [], ray)
+        show_json({"page": page}) if as_json else show(page)
         return
     if beside:
         raise InputError("--beside is for --benchmark imbalance: scores are compared by a run's report.")
@@ -143,12 +154,14 @@ def evaluate(
     ensure_ray(ray)
     with bar("evaluate", "parts") as tell:
         report = work(config, out, progress=tell)
+    if as_json:
+        show_json(asdict(report))
+        return
     pictured = "" if report.image_accuracy is None else f" (with a picture {report.image_accuracy:.4f})"
-    said = f"accuracy {report.accuracy:.4f}{pictured}; by task {report.by_task}"
-    console.print(said, markup=False, soft_wrap=True)
+    show(f"accuracy {report.accuracy:.4f}{pictured}; by task {report.by_task}")
     counted = "; those count as wrong" if report.refused else ""
     usage = Usage(report.rows - report.refused, report.reasons, os.path.join(out, "refused"))
-    console.print(usage.line() + counted, markup=False, soft_wrap=True)
+    show(usage.line() + counted)
 
 
 def _checkpoint(text: str) -> "CheckpointRef":

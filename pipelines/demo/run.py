@@ -7,7 +7,7 @@ from ...store.claim import claim
 from ...store.errors import InputError, VinnowError
 from ...store.tables import REFUSED, read_rows
 from ..config import RunConfig, apply_set, read_yaml, resolve
-from ..progress import console
+from ..progress import console, show
 from ..whole import whole_run
 from .easy_vqa import DemoData, DemoDataConfig, build
 
@@ -33,7 +33,7 @@ def run_demo(out: str, sets: list[str], gpus: str = "auto") -> str:
         data = build(os.path.join(out, "data"), data_config)
         path = whole_run(demo_config(out, values, data))
     check_damage(out, data)
-    console.print(f"report: [bold]{path}[/]")
+    show(f"report: {path}")
     return str(path)
 
 

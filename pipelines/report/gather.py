@@ -18,9 +18,9 @@ from ...select.view import feature_kinds
 from ...store.features import FeatureSet, exists_any, match_rows
 from ...store.files import exists, join, list_files, open_fs
 from ...store.manifest import read_stage
-from ...store.reading import reading, with_fields
+from ...store.reading import as_kind, reading, with_fields
 from ...store.tables import EVALS, PICKS, REFUSED, SCORES, read_rows
-from ..config import POOLS, RunConfig, saved_run
+from ..config import POOLS, SelectorSection, saved_run
 from ..sweep import read_result
 from .about import about, run_facts
 from .composition import compose
@@ -83,7 +83,9 @@ def _add_selector(run_dir: str, data: ReportData, pool: Pool, selector: str, pic
 
 def _selector_config(run_dir: str, selector: str) -> dict[str, Any]:
     path = join(run_dir, "run.json")
-    sections = RunConfig.parse(saved_run(run_dir)["config"], path).selectors if exists(path) else []
+    config = saved_run(run_dir)["config"] if exists(path) else {}
+    listed = as_kind(config.get("selectors", []), list[dict[str, Any]], path, "list of selectors", field="selectors")
+    sections = [SelectorSection.parse(s, f"{path}: selectors") for s in listed]
     return next((s.config for s in sections if s.name == selector), {})
 
 

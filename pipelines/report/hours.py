@@ -51,7 +51,7 @@ def held(config: dict[str, Any], record: StageRecord, results: list[dict[str, An
 
 
 def _trial(config: dict[str, Any], result: dict[str, Any]) -> Held:
-    training = _workers(finetunes(config["finetune"])[result.get("variant", "")])
+    training = _workers(finetunes(config["finetune"])[result.get("variant") or ""])
     answering = _actors(config.get("evaluate") or {}, EvalConfig)
     hours = result["train_seconds"] / 3600, result.get("eval_seconds", 0.0) / 3600
     return Held.total([training.times(hours[0]), answering.times(hours[1])])

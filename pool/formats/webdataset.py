@@ -14,7 +14,7 @@ from ...store.files import open_fs
 from ..archives.members import File
 from ..archives.tar import BrokenTarError, is_plain, members
 from ..checks import IMAGE, RefusedError
-from ..json_stream import JSON
+from ..json_source import JSON
 from ..limits import RECORD_BYTES
 from .chat import to_llava
 from .layouts import SOURCES

@@ -9,7 +9,8 @@ from vinnow.actors.config import FeatureConfig
 from vinnow.models.specs import TwinConfig
 from vinnow.models.tiny import build_twin
 from vinnow.pipelines.config import resolve
-from vinnow.pipelines.plan import make_plan, print_plan
+from vinnow.pipelines.plan import make_plan
+from vinnow.pipelines.plan_shown import plan_json, print_plan, summarise
 from vinnow.pipelines.prices import Prices
 from vinnow.pipelines.rates import PlanConfig, load_rates, rate_for
 from vinnow.pipelines.samples import ROWS, Sample, encode_sizes, estimate_sizes, look
@@ -213,12 +214,59 @@ def test_a_warm_up_with_lora_makes_an_adapter(values):
 
 
 def test_the_printed_plan_says_where_its_figures_come_from(values, capsys):
-    print_plan(make_plan(run_of(values, plan={"tflops": 100})))
-    shown = " ".join(capsys.readouterr().err.split())
+    run = run_of(values, plan={"tflops": 100})
+    print_plan(run, make_plan(run))
+    shown = " ".join(capsys.readouterr().out.split())
     assert "one GPU at the 100 TFLOP/s of plan.tflops: proxy, features-gradient" in shown
     assert "estimated from the characters of 60 rows of its source, 3.6 a token" in shown
     assert "TFLOP a row: vision fwd:" in shown
     assert "not priced" in shown
+
+
+def test_a_plan_says_first_what_it_comes_to(values, capsys):
+    money = {"tflops": 1e-6, "gpu_hour_price": 2.0, "gpu_memory_gb": 0.001}
+    run = run_of(values, plan=money, actors={"actors": 2, "gpus_per_actor": 1}, seeds=[0, 1])
+    plan = make_plan(run)
+    found = summarise(run, plan)
+    by_stage = {line.stage: line.price.hours for line in plan if line.price}
+    assert found.total == pytest.approx(sum(by_stage.values()))
+    chosen = ("proxy", "features-gradient", "targets-gradient")
+    assert found.selection == pytest.approx(sum(by_stage[n] for n in chosen))
+    assert found.everything == pytest.approx(by_stage["sweep-full-100%"] / 2)  # one of two seeds
+    assert found.money == pytest.approx(2 * found.total)
+    assert found.bytes == sum(line.bytes for line in plan)
+    assert found.wall_hours is None  # trainings run on CPUs here
+    assert [text.split()[0] for text in found.too_large] == list(by_stage)
+    print_plan(run, plan)
+    first = capsys.readouterr().out.splitlines()[:5]
+    assert [line.split(":")[0].split()[0] for line in first[1:4]] == ["selection", "wall", "money"]
+    assert f"{found.money:,.2f} at 2 a GPU-hour" in first[3]
+    assert first[4].startswith("does not fit: proxy needs")
+    told = json.loads(json.dumps(plan_json(run, plan), allow_nan=False))
+    assert told["summary"]["total"] == found.total
+    assert [s["stage"] for s in told["stages"]] == [line.stage for line in plan]
+
+
+def test_wall_time_shares_the_work_of_all_devices(values):
+    gpu = STEP | {"use_gpu": True, "workers": 2, "micro_batch": 4}
+    one = {"actors": {"actors": 4, "gpus_per_actor": 1}, "proxy": gpu | {"checkpoint_count": 2}, "finetune": gpu}
+    run = run_of(values, **one, sweep={"concurrent": 2})
+    plan = make_plan(run)
+    hours = {line.stage: line.price.hours for line in plan if line.price}
+    shared = {n: h / (4 if n.split("-")[0] in ("features", "targets") else 2) for n, h in hours.items()}
+    trials = sum(h for n, h in shared.items() if n.startswith("sweep")) / 2
+    rest = sum(h for n, h in shared.items() if not n.startswith("sweep"))
+    assert summarise(run, plan).wall_hours == pytest.approx(rest + trials)
+
+
+def test_zero_3_has_a_rate_of_its_own(values):
+    rates = load_rates(PlanConfig())
+    slow, usual = rate_for(rates, "training", zero_stage=3), rate_for(rates, "training", zero_stage=2)
+    assert (slow.zero_stage, usual.zero_stage) == (3, None)
+    assert usual == rate_for(rates, "training")
+    zero3 = lines(values, finetune=STEP | {"zero_stage": 3})["sweep-full-100%"].price
+    zero2 = lines(values, finetune=STEP)["sweep-full-100%"].price
+    assert zero3.hours / zero2.hours == pytest.approx(usual.tflops / slow.tflops)
 
 
 def test_an_embedding_is_priced_as_a_forward_pass(values):

@@ -136,7 +136,7 @@ def test_other_rows_at_the_same_path_are_another_training(tiny_pool, twin_path, 
         train(cfg, out)
     write_picks(tmp_path / "p.parquet", ids[3::-1])  # the same rows in another order are the same training
     if finished:
-        report = TrainReport("m", 1, 4, 0.5, 1.0, 1.0, 4.0, 9, 0)
+        report = TrainReport(str(tmp_path / "out" / "model"), 1, 4, 0.5, 1.0, 1.0, 4.0, 9, 0)
         write_json(tmp_path / "out" / REPORT, asdict(report))
         assert train(cfg, out) == report
     else:

@@ -1,0 +1,169 @@
+"""The plan as people and programs read it: what it comes to first, then each stage, prices, and each stage's config."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import yaml
+from rich.table import Table
+
+from .config import RunConfig
+from .plan import Planned
+from .progress import show
+
+# what a choice costs before it is trained on; every choice, random too, starts from the warm-up
+_CHOOSING = ("proxy", "features", "targets")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a plan comes to; hours of one GPU unless they are `wall_hours`, which all of a stage's devices work.
+
+    `selection`: proxy and features; `everything`: one fine-tune on the whole pool, None where nothing is priced; `total`:
+    all stages. `wall_hours`: None where a priced stage runs on CPUs. `money`: `total` at `plan.gpu_hour_price`. `bytes`:
+    left on disk. `too_large`: stages whose memory is over `plan.gpu_memory_gb`; `unpriced`: why some have no price.
+    """
+
+    total: float
+    selection: float
+    everything: float | None
+    wall_hours: float | None
+    money: float | None
+    bytes: int
+    too_large: list[str]
+    unpriced: list[str]
+
+
+def summarise(run: RunConfig, plan: list[Planned]) -> Summary:
+    """Add a plan up."""
+    priced = [line for line in plan if line.price is not None and line.price.row]
+    total = sum(_hours_of(line) for line in priced)
+    card = run.plan.gpu_memory_gb
+    limit = math.inf if card is None else card * 1e9
+    return Summary(
+        total=total,
+        selection=sum(_hours_of(line) for line in priced if line.stage.split("-")[0] in _CHOOSING),
+        everything=_everything(run, plan),
+        wall_hours=_wall(run, priced),
+        money=None if run.plan.gpu_hour_price is None else total * run.plan.gpu_hour_price,
+        bytes=sum(line.bytes for line in plan),
+        too_large=[_too_large(line, limit) for line in priced if line.price and line.price.memory > limit],
+        unpriced=sorted({text for line in plan if line.price and not line.price.row for text in line.price.how}),
+    )
+
+
+def plan_json(run: RunConfig, plan: list[Planned]) -> dict[str, Any]:
+    """Return the plan as plain values: `summary`, and `stages` in order."""
+    return {"out": run.out, "summary": asdict(summarise(run, plan)), "stages": [asdict(line) for line in plan]}
+
+
+def print_plan(run: RunConfig, plan: list[Planned]) -> None:
+    """Print what the plan comes to, its stages, their prices, then the config of each stage as YAML."""
+    for text in _summary_lines(run, summarise(run, plan)):
+        show(text)
+    table = Table("stage", "what", "rows", "steps", "bytes", "on", "state", title="vinnow plan")
+    for line in plan:
+        table.add_row(
+            line.stage,
+            line.what,
+            f"{line.rows:,}",
+            f"{line.steps:,}" if line.steps else "",
+            size_text(line.bytes) if line.bytes else "",
+            line.on,
+            "done" if line.done else "to do",
+        )
+    show(table)
+    for line in plan:
+        if line.note:
+            show(f"- {line.stage}: {line.note}")
+    _print_prices([line for line in plan if line.price is not None])
+    for line in plan:
+        price = {"TFLOP a row": line.price.row} if line.price else {}
+        show(f"{line.stage}\n{yaml.safe_dump(line.config | price, sort_keys=False)}")
+
+
+def size_text(n: float) -> str:
+    """Return bytes as people write them."""
+    power = min(int(math.log(max(n, 1), 1000)), 4)
+    return f"{n / 1000**power:.1f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def hours_text(hours: float) -> str:
+    """Return hours with two digits."""
+    return f"{hours:,.2f}" if hours >= 0.01 else "< 0.01"
+
+
+def _summary_lines(run: RunConfig, found: Summary) -> list[str]:
+    lines = [f"{run.out}: {hours_text(found.total)} GPU-hours in all, {size_text(found.bytes)} on disk"]
+    if found.everything:
+        share = f"{found.selection / found.everything:.0%} of it"
+        against = f"training on everything once takes {hours_text(found.everything)}"
+        lines.append(f"selection (proxy, features) takes {hours_text(found.selection)} GPU-hours, {share}: {against}")
+    lines.append(
+        "wall time: not known where stages run on CPUs (GPU-hours are one GPU's)"
+        if found.wall_hours is None
+        else f"wall time: {hours_text(found.wall_hours)} hours on the devices below, without evaluation and start-up"
+    )
+    if found.money is None:
+        lines.append("money: give the price of a GPU-hour with --set plan.gpu_hour_price=2.5")
+    else:
+        lines.append(f"money: {found.money:,.2f} at {run.plan.gpu_hour_price:g} a GPU-hour")
+    if run.plan.gpu_memory_gb is None:
+        lines.append("memory: not compared with a card; name its size with --set plan.gpu_memory_gb=80")
+    lines += [f"does not fit: {text}" for text in found.too_large]
+    return lines + found.unpriced
+
+
+def _hours_of(line: Planned) -> float:
+    return line.price.hours if line.price is not None else 0.0
+
+
+def _everything(run: RunConfig, plan: list[Planned]) -> float | None:
+    """Return the GPU-hours of one fine-tune on the whole pool: its own line's, else those of a choice, by rows."""
+    rows = next((line.rows for line in plan if line.stage == "ingest-pool"), 0)
+    trials = [line for line in plan if line.stage.startswith("sweep-") and line.price and line.price.row and line.rows]
+    if not trials or not rows:
+        return None
+    whole = max(trials, key=lambda line: line.rows)
+    return _hours_of(whole) / len(run.seeds) * rows / whole.rows
+
+
+def _wall(run: RunConfig, priced: list[Planned]) -> float | None:
+    if any("GPU" not in line.on for line in priced):
+        return None
+    trials = [line for line in priced if line.stage.startswith("sweep-")]
+    stages = [line for line in priced if not line.stage.startswith("sweep-")]
+    beside = min(run.sweep.concurrent, max(1, len(trials) * len(run.seeds)))
+    return sum(_hours_of(n) / n.devices for n in stages) + sum(_hours_of(n) / n.devices for n in trials) / beside
+
+
+def _too_large(line: Planned, limit: float) -> str:
+    assert line.price is not None
+    knobs = (
+        "token_budget or checkpoints_per_pass" if line.stage.split("-")[0] in ("features", "targets") else "micro_batch"
+    )
+    more = "" if "token" in knobs else ", or gradient_checkpointing, zero_stage 3, offload, LoRA"
+    return f"{line.stage} needs {size_text(line.price.memory)} a GPU at least, of {size_text(limit)}: smaller {knobs}{more}"
+
+
+def _print_prices(plan: list[Planned]) -> None:
+    table = Table("stage", "tokens a row", "TFLOP a row", "TFLOP", "GPU-hours", "GPU memory", title="prices")
+    # what stages share is said once, under the table
+    notes: dict[str, list[str]] = {}
+    for line in plan:
+        price = line.price
+        assert price is not None
+        shown = (
+            f"{price.tokens:,.0f}",
+            f"{sum(price.row.values()):.3g}",
+            f"{price.tflop:,.0f}" if price.tflop >= 10 else f"{price.tflop:.3g}",
+            hours_text(price.hours),
+            size_text(price.memory),
+        )
+        table.add_row(line.stage, *(shown if price.row else "?" * len(shown)))
+        for text in price.how:
+            notes.setdefault(text, []).append(line.stage)
+    show(table)
+    for text, stages in notes.items():
+        show(f"- {text}: {', '.join(stages)}")
+    show("- Evaluation, pads and reading pictures are not priced; GPU memory is a lower estimate.")
