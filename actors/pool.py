@@ -12,9 +12,11 @@ from typing import Any
 
 from ..store.errors import VinnowError, one_line, plain_cause
 from ..store.files import join, open_fs
+from .capacity import Share, require
 
 # what Ray said of a stage that failed, beside its tables, for whoever wants more than our one line
 TRACE = "failure.txt"
+_FEWER = "Set fewer actors or loaders, or less for each (cpus_per_actor, gpus_per_actor)."
 # what Ray Data puts behind an actor's message: how to make it try again
 _ADVICE = re.compile(r"\s*Failed to [^\n]* after \d+/\d+ attempts \(.*\Z", re.S)
 
@@ -31,10 +33,13 @@ class Stage:
     growing: bool = False
 
 
-def stream(items: Sequence[dict[str, Any]], stages: Sequence[Stage], out: str) -> Iterator[dict[str, Any]]:
+def stream(items: Sequence[dict[str, Any]], stages: Sequence[Stage], out: str, what: str) -> Iterator[dict[str, Any]]:
     """Yield the rows that the last stage returns, as they come; nothing for no items.
 
+    `what`: the stage's name, for what is said of it.
+
     Raises:
+        InputError: the cluster can never hold all actors at one time.
         VinnowError: an actor failed: its own error if it is one of ours, else one line; `OUT/failure.txt` has the trace.
     """
     if not items:
@@ -45,6 +50,7 @@ def stream(items: Sequence[dict[str, Any]], stages: Sequence[Stage], out: str) -
     from .cluster import quiet
 
     quiet()
+    require(what, [Share(min(s.actors, len(items)), s.cpus, s.gpus) for s in stages], _FEWER)
     data = ray.data.from_items(list(items), override_num_blocks=len(items))
     for stage in stages:
         count = min(stage.actors, len(items))

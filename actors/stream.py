@@ -27,6 +27,7 @@ from ..store.files import join
 from ..store.keys import FeatureKey
 from ..store.tries import forget
 from .account import damage_notes, open_work, settle
+from .capacity import Share, require
 from .config import ActorResources, CheckpointRef, FeatureConfig, FeatureReport, FeatureSpec
 from .features import FeatureActor
 from .loader import PartLoader
@@ -206,6 +207,8 @@ def _make_means(spec: FeatureSpec, resources: ActorResources) -> None:
     import ray
 
     spec = replace(spec, threads=resources.threads, device="cuda" if resources.gpus_per_actor else "cpu")
+    share = Share(1, resources.cpus_per_actor, resources.gpus_per_actor)
+    require(f"features {spec.config.kind}", [share], "Set less for an actor (cpus_per_actor, gpus_per_actor).")
     work = ray.remote(write_means).options(num_cpus=resources.cpus_per_actor, num_gpus=resources.gpus_per_actor)
     try:
         ray.get([work.remote(spec, number) for number in range(len(spec.checkpoints))])
@@ -250,7 +253,7 @@ def _stream(spec: FeatureSpec, items: list[dict[str, str]], resources: ActorReso
     work = told(FeatureActor)
     stages.append(Stage(work, {"spec": spec}, resources.actors, resources.cpus_per_actor, resources.gpus_per_actor))
     try:
-        yield from stream(items, stages, spec.out)
+        yield from stream(items, stages, spec.out, f"features {spec.config.kind}")
     except VinnowError as error:
         if "out of memory" not in str(error).lower():
             raise

@@ -176,7 +176,7 @@ def join_parts(spec: EvalSpec, actor: type[AnswerActor], names: list[str], table
 def _stream(spec: EvalSpec, actor: type[AnswerActor], names: list[str]) -> Iterator[dict[str, Any]]:
     config = spec.config
     stage = Stage(actor, {"spec": spec}, config.actors, config.cpus_per_actor, config.gpus_per_actor, growing=True)
-    yield from stream([{"part": n} for n in names], [stage], spec.out)
+    yield from stream([{"part": n} for n in names], [stage], spec.out, f"evaluate {actor.FOLDER}")
 
 
 def _parts_done(spec: EvalSpec, actor: type[AnswerActor], names: set[str]) -> set[str]:

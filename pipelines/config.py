@@ -23,6 +23,7 @@ from ..store.files import digest, join, read_bytes, read_json
 from ..store.names import Name, path_part
 from ..store.reading import check_path, shown
 from ..train.config import TrainConfig
+from .placing import Devices
 from .plain_yaml import parse_yaml
 from .rates import PlanConfig
 
@@ -68,6 +69,7 @@ class RunConfig(Config):
     A training section (`warmup[].train`, `proxy`, `finetune`) may name a published `recipe`: its fields lie under the
     section's own. Without a `proxy`, features are taken at the model that warm-up left. `finetune` may hold `variants`:
     NAME → section; each choice is then trained by every one of them, and what stands beside `variants` goes for all.
+    `devices`: what `--gpus` found, from which open places were filled (`placing.py`).
     """
 
     out: str
@@ -89,13 +91,14 @@ class RunConfig(Config):
     evaluate: dict[str, Any] = {}
     sweep: SweepSection = SweepSection()
     plan: PlanConfig = PlanConfig()
+    devices: Devices | None = None
 
     def digest(self) -> str:
         """Return 16 hexadecimal digits of the resolved tree.
 
         Where it runs, what that was priced at, how much may be refused and where a pool's pictures lie now is no matter.
         """
-        tree = self.model_dump(exclude={"out", "ray", "plan"})
+        tree = self.model_dump(exclude={"out", "ray", "plan", "devices"})
         pools = {"pool", "captions", "target", "test"}
         kept = {k: _without(v, ("max_refused",) if k in pools else PLACES) for k, v in tree.items()}
         return digest(json.dumps(kept, sort_keys=True))
@@ -139,9 +142,17 @@ def load_run(path: str, sets: list[str] | None = None, **overrides: Any) -> RunC
     Raises:
         InputError: no such file, no YAML, an unknown or wrong field (with its path and the nearest right one).
     """
+    return resolve(read_run(path) | overrides, sets)
+
+
+def read_run(path: str) -> dict[str, Any]:
+    """Return the plain values of a run's YAML, or of the `run.json` that a run saved.
+
+    Raises:
+        InputError: no such file, or it is something else.
+    """
     values = read_json(path) if path.endswith(".json") else read_yaml(path)
-    saved = isinstance(values, dict) and {"config", "digest"} <= set(values)
-    return resolve((values["config"] if saved else values) | overrides, sets)
+    return values["config"] if isinstance(values, dict) and {"config", "digest"} <= set(values) else values
 
 
 def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:

@@ -27,6 +27,7 @@ from ..store.manifest import Manifest, StageRecord
 from ..store.names import place_in
 from ..store.reading import reading, with_fields
 from ..train.run import TrainReport, refuse_early, train
+from .begin import require_workers
 from .config import PLACES, POOLS, RunConfig, StageSection, saved_run, train_config
 from .picking import select_all
 from .progress import bar, console
@@ -150,6 +151,7 @@ def train_stage(run: Run, name: str, section: StageSection, model: str) -> Train
     def work(record: StageRecord) -> None:
         refuse_early(config, out)
         ensure_ray(run.config.ray)
+        require_workers(config, f"training {name}")
         with training_bar(name, out):
             report = train(config, out)
         record.facts.update(rows=report.rows, loss=report.loss, steps=report.steps)

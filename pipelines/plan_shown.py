@@ -47,7 +47,11 @@ def summarise(run: RunConfig, plan: list[Planned]) -> Summary:
         wall_hours=_wall(run, priced),
         money=None if run.plan.gpu_hour_price is None else total * run.plan.gpu_hour_price,
         bytes=sum(line.bytes for line in plan),
-        too_large=[_too_large(line, limit) for line in priced if line.price and line.price.memory > limit],
+        too_large=[
+            does_not_fit(line.stage, line.price.memory, limit)
+            for line in priced
+            if line.price and line.price.memory > limit
+        ],
         unpriced=sorted({text for line in plan if line.price and not line.price.row for text in line.price.how}),
     )
 
@@ -94,7 +98,8 @@ def hours_text(hours: float) -> str:
 
 
 def _summary_lines(run: RunConfig, found: Summary) -> list[str]:
-    lines = [f"{run.out}: {hours_text(found.total)} GPU-hours in all, {size_text(found.bytes)} on disk"]
+    lines = [] if run.devices is None else [f"computing on {run.devices}"]
+    lines += [f"{run.out}: {hours_text(found.total)} GPU-hours in all, {size_text(found.bytes)} on disk"]
     if found.everything:
         share = f"{found.selection / found.everything:.0%} of it"
         against = f"training on everything once takes {hours_text(found.everything)}"
@@ -137,13 +142,11 @@ def _wall(run: RunConfig, priced: list[Planned]) -> float | None:
     return sum(_hours_of(n) / n.devices for n in stages) + sum(_hours_of(n) / n.devices for n in trials) / beside
 
 
-def _too_large(line: Planned, limit: float) -> str:
-    assert line.price is not None
-    knobs = (
-        "token_budget or checkpoints_per_pass" if line.stage.split("-")[0] in ("features", "targets") else "micro_batch"
-    )
-    more = "" if "token" in knobs else ", or gradient_checkpointing, zero_stage 3, offload, LoRA"
-    return f"{line.stage} needs {size_text(line.price.memory)} a GPU at least, of {size_text(limit)}: smaller {knobs}{more}"
+def does_not_fit(stage: str, need: float, limit: float) -> str:
+    """Return what to say of a stage that needs more bytes than a card has."""
+    features = stage.split("-")[0] in ("features", "targets")
+    knobs = "token_budget or checkpoints_per_pass" if features else "micro_batch, gradient_checkpointing, zero_stage 3"
+    return f"{stage} needs {size_text(need)} a GPU at least, of {size_text(limit)}: smaller batches ({knobs})"
 
 
 def _print_prices(plan: list[Planned]) -> None:

@@ -18,7 +18,7 @@ from ..pool.encode import Encoder
 from ..store.files import exists, join
 from ..train.config import TrainConfig
 from .config import RunConfig
-from .rates import Rate, Work, load_rates, rate_for
+from .rates import PlanConfig, Rate, Work, load_rates, rate_for
 from .samples import Measured, Sample, encode_sizes, estimate_sizes
 
 _VALUE = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
@@ -43,14 +43,24 @@ class Prices:
     """Prices a run's stages in order; `shape` follows the model through them (a LoRA training makes an adapter)."""
 
     def __init__(self, run: RunConfig, samples: dict[str, Sample]) -> None:
-        self.run, self.samples = run, samples
-        self.rates: list[Rate] = load_rates(run.plan)
         built = join(run.out, "twin")
-        self.folder = run.model.path or (built if exists(join(built, "config.json")) else None)
+        folder = run.model.path or (built if exists(join(built, "config.json")) else None)
+        self._begin(folder, run.model.twin, run.plan, samples)
+
+    @classmethod
+    def of_model(cls, folder: str, samples: dict[str, Sample]) -> "Prices":
+        """Return the same for a model's folder, outside a run."""
+        made = cls.__new__(cls)
+        made._begin(folder, None, PlanConfig(), samples)
+        return made
+
+    def _begin(self, folder: str | None, twin: TwinConfig | None, plan: PlanConfig, samples: dict[str, Sample]) -> None:
+        self.folder, self.plan, self.samples = folder, plan, samples
+        self.rates: list[Rate] = load_rates(plan)
         self.shape: Shape | None = None
         self._none = Price(0, {}, 0, 0, 0)
         try:
-            self.shape = read_shape(self.folder) if self.folder else twin_shape(run.model.twin)
+            self.shape = read_shape(self.folder) if self.folder else twin_shape(twin)
         except UnknownShapeError as error:
             self._none.how.append(f"no price: {error}")
         self._seen: dict[tuple[Any, ...], Measured] = {}
@@ -164,8 +174,8 @@ class Prices:
         return Price(found.row.tokens, row, total, total / speed / 3600, int(memory), lines)
 
     def _speed(self, rate: Rate, precision: str) -> tuple[float, str]:
-        if self.run.plan.tflops is not None:
-            return self.run.plan.tflops, f"one GPU at the {self.run.plan.tflops:g} TFLOP/s of plan.tflops"
+        if self.plan.tflops is not None:
+            return self.plan.tflops, f"one GPU at the {self.plan.tflops:g} TFLOP/s of plan.tflops"
         how = f"one {rate.gpu} at the measured {rate.tflops:.0f} TFLOP/s ({rate.precision}; {rate.measured}; {rate.source})"
         if precision != rate.precision:
             how += f"; in {precision}, as configured, it takes longer"

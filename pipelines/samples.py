@@ -53,10 +53,7 @@ def look(config: IngestConfig, folder: str) -> Sample:
         InputError: the source cannot be read, its image root is not there, or no row of the sample is usable.
     """
     if exists(join(folder, "pool.json")):
-        pool = Pool(folder)
-        usage = Usage(pool.rows, pool.facts.get("reasons", {}), join(folder, "refused.parquet"))
-        at = np.unique(np.linspace(0, pool.rows - 1, min(pool.rows, ROWS)).round().astype(int))
-        return Sample(pool.rows, pool.take(pool.ids()[at]), "the pool", usage)
+        return look_at_pool(folder)
     check_given_root(config)
     config = settle(config)
     kept: list[Any] = []
@@ -76,6 +73,14 @@ def look(config: IngestConfig, folder: str) -> Sample:
             f"{config.source}: none of {len(kept)} sampled rows is usable ({reasons}). See `vinnow doctor`."
         )
     return Sample(rows, records, "its source", Usage(len(records), dict(refused), "`vinnow doctor`"))
+
+
+def look_at_pool(folder: str) -> Sample:
+    """Return a pool's rows and a sample of them. Raises: as `Pool`."""
+    pool = Pool(folder)
+    usage = Usage(pool.rows, pool.facts.get("reasons", {}), join(folder, "refused.parquet"))
+    at = np.unique(np.linspace(0, pool.rows - 1, min(pool.rows, ROWS)).round().astype(int))
+    return Sample(pool.rows, pool.take(pool.ids()[at]), "the pool", usage)
 
 
 def encode_sizes(sample: Sample, encoder: Encoder) -> Measured:

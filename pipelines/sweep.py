@@ -21,6 +21,7 @@ from ..store.tables import PICKS, read_rows
 from ..store.usage import Usage
 from ..train.config import TrainConfig
 from ..train.run import train
+from .begin import require_workers
 from .config import PLACES, RunConfig, eval_config, finetunes, train_config, where_of
 from .watch import watching
 
@@ -90,6 +91,8 @@ def run_sweep(config: RunConfig, trials: list[Trial]) -> list[dict[str, Any]]:
     open_trials = [t for t in trials if not exists(join(t.folder, RESULT))]
     if open_trials:
         ensure_ray(config.ray)
+        for trial in open_trials:
+            require_workers(trial.train, f"trial {trial.name}")
         # counted from disk: Tune pickles its callbacks, and a progress bar cannot be pickled
         with watching("sweep", "trials", lambda: (sum(exists(join(t.folder, RESULT)) for t in trials), len(trials))):
             errors = _tune(config, open_trials)

@@ -8,6 +8,8 @@ from ..store.reading import with_fields
 from ..train.run import TrainReport
 from .config import RunConfig
 from .flows import Run, checkpoints_of, ingest_pools, make_features, pick, prepare_model, start, warm_up
+from .plan import make_plan
+from .plan_shown import summarise
 from .progress import console
 from .results import collect, write_report
 from .sweep import Trial, refused_lines, run_sweep, trials_of
@@ -28,6 +30,11 @@ def whole_run(config: RunConfig, report: bool = True) -> str | None:
 def _whole_run(config: RunConfig, report: bool) -> str | None:
     begin = time.perf_counter()
     run = start(config)
+    if config.devices is not None:
+        console.print(f"computing on {config.devices}", markup=False, soft_wrap=True)
+    if config.devices is not None and config.devices.gpus:
+        for text in summarise(config, make_plan(config)).too_large:
+            console.print(f"warning: {text}", markup=False, soft_wrap=True)
     ingest_pools(run)
     model = warm_up(run, prepare_model(run))
     make_features(run, checkpoints_of(run, model))

@@ -37,6 +37,7 @@ def _options(
 
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Override one config field: a.b=c (repeatable).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Gpus = Annotated[str, typer.Option(help="auto (all GPUs there are, else the CPU), 0 (the CPU) or a number.")]
 Out = Annotated[str, typer.Option(help="Output folder.")]
 RunFile = Annotated[str, typer.Argument(help="The run's YAML, a run.json that a run saved, or a recipe's name.")]
 Format = Annotated[str, typer.Option("--format", help="auto, llava, sharegpt, scienceqa, parquet or webdataset.")]

@@ -5,14 +5,15 @@ from typing import Annotated
 
 import typer
 
-from ..progress import show
-from .app import Out, Sets, app
+from ..progress import console, show
+from .app import Gpus, Out, Sets, app
 
 
 @app.command()
 def train(
     config: Annotated[str, typer.Argument(help="A TrainConfig as YAML, or the name of a recipe (train/recipes/).")],
     out: Out,
+    gpus: Gpus = "auto",
     sets: Sets = None,
 ) -> None:
     """Train with Ray Train and DeepSpeed on a pool or on picks; a run that was cut off goes on.
@@ -23,16 +24,24 @@ def train(
     from ...train.config import TrainConfig
     from ...train.run import refuse_early
     from ...train.run import train as work
-    from ..config import apply_set, read_yaml
+    from ..begin import placed_training, require_workers, too_large
+    from ..config import apply_set, read_yaml, settings
+    from ..placing import find_devices
     from ..watch import training_bar
 
     values = read_yaml(config, "train")
     for entry in sets or []:
         apply_set(values, entry)
     ray = RayConfig.parse(values.pop("ray", {}), "ray")
-    parsed = TrainConfig.parse(values)
+    given = set(settings(sets)) | (set(values) if os.path.isfile(config) else set())
+    devices = find_devices(ray, gpus)
+    parsed = TrainConfig.parse(placed_training(values, given, devices))
+    console.print(f"computing on {devices}", markup=False, soft_wrap=True)
     refuse_early(parsed, out)
+    for text in too_large(parsed, devices):
+        console.print(f"warning: {text}", markup=False, soft_wrap=True)
     ensure_ray(ray)
+    require_workers(parsed, "this training")
     with training_bar(os.path.basename(out), out):
         report = work(parsed, out)
     show(f"{report.model}: {report.steps} steps, loss {report.loss:.4f}, {report.seconds:.1f} s")

@@ -6,17 +6,17 @@ from typing import Annotated
 import typer
 
 from ..progress import show, show_json
-from .app import AsJson, RunFile, Sets, app
+from .app import AsJson, Gpus, RunFile, Sets, app
 
 
 @app.command()
-def plan(run: RunFile, as_json: AsJson = False, sets: Sets = None) -> None:
+def plan(run: RunFile, gpus: Gpus = "auto", as_json: AsJson = False, sets: Sets = None) -> None:
     """Dry run: what would run, on what, how many rows, bytes and steps, at what price; and the resolved config."""
-    from ..config import load_run
+    from ..begin import load_placed
     from ..plan import make_plan
     from ..plan_shown import plan_json, print_plan
 
-    config = load_run(run, sets)
+    config = load_placed(run, sets, gpus)
     made = make_plan(config)
     if as_json:
         show_json(plan_json(config, made))
@@ -25,21 +25,21 @@ def plan(run: RunFile, as_json: AsJson = False, sets: Sets = None) -> None:
 
 
 @app.command("run")
-def run_command(run: RunFile, sets: Sets = None) -> None:
+def run_command(run: RunFile, gpus: Gpus = "auto", sets: Sets = None) -> None:
     """All stages of a run, from the pool to the report; done stages are skipped."""
-    from ..config import load_run
+    from ..begin import load_placed
     from ..whole import whole_run
 
-    whole_run(load_run(run, sets))
+    whole_run(load_placed(run, sets, gpus))
 
 
 @app.command()
-def sweep(run: RunFile, sets: Sets = None) -> None:
+def sweep(run: RunFile, gpus: Gpus = "auto", sets: Sets = None) -> None:
     """Fine-tune and evaluate every choice of a run (its earlier stages run first if they have not)."""
-    from ..config import load_run
+    from ..begin import load_placed
     from ..whole import whole_run
 
-    whole_run(load_run(run, sets), report=False)
+    whole_run(load_placed(run, sets, gpus), report=False)
 
 
 @app.command()
@@ -69,7 +69,7 @@ def report(run_folder: Annotated[str, typer.Argument(help="A run's folder.")]) -
 @app.command()
 def demo(
     out: Annotated[str, typer.Option(help="Output folder.")] = "runs/demo",
-    gpus: Annotated[str, typer.Option(help="auto (one GPU where there is one), 0 (the CPU) or 1.")] = "auto",
+    gpus: Gpus = "auto",
     sets: Sets = None,
 ) -> None:
     """The main job on real embedded data (easy-VQA), in minutes; then open `runs/demo/report.html`."""

@@ -10,8 +10,8 @@ import typer
 from ...store.errors import InputError
 from ...store.reading import shown
 from ...store.usage import MAX_REFUSED, Usage
-from ..progress import bar, show, show_json
-from .app import AsJson, Out, PoolDir, Sets, app
+from ..progress import bar, console, show, show_json
+from .app import AsJson, Gpus, Out, PoolDir, Sets, app
 
 if TYPE_CHECKING:
     from ...actors.config import CheckpointRef, FeatureReport
@@ -31,6 +31,7 @@ def features(
     images: Annotated[
         str | None, typer.Option(help="Where the pool's pictures are now, if their folder moved.")
     ] = None,
+    gpus: Gpus = "auto",
     sets: Sets = None,
 ) -> None:
     """Stream the pool through an actor pool into the feature store; finished parts are not computed again.
@@ -47,11 +48,15 @@ def features(
     from ...actors.config import ActorResources, FeatureConfig
     from ...actors.stream import CheckpointError, make_spec, run_features
     from ..config import settings
+    from ..placing import find_devices, place_actors, place_precision
 
     values = settings(sets)
     ray = RayConfig.parse(values.pop("ray", {}), "ray")
-    resources = ActorResources.parse(values.pop("actors", {}), "actors")
+    devices = find_devices(ray, gpus)
+    resources = ActorResources.parse(place_actors(values.pop("actors", {}), devices), "actors")
+    values = place_precision(values, devices) if resources.gpus_per_actor else values
     config = FeatureConfig.parse({"kind": kind, "image_root": images} | values)
+    console.print(f"computing on {devices}", markup=False, soft_wrap=True)
     states = {c.step: c.path for c in map(_checkpoint, optimizer or [])}
     checkpoints = [replace(c, optimizer=states.pop(c.step, None)) for c in map(_checkpoint, checkpoint)]
     if states:
@@ -126,6 +131,7 @@ def evaluate(
     out: Out,
     benchmark: Annotated[str, typer.Option(help="exact_match, yes_no, option_letter, … or imbalance.")] = "exact_match",
     beside: Annotated[list[str] | None, typer.Option(help="An earlier imbalance OUT, drawn too (repeatable).")] = None,
+    gpus: Gpus = "auto",
     as_json: AsJson = False,
     sets: Sets = None,
 ) -> None:
@@ -140,10 +146,14 @@ def evaluate(
     from ...models.folders import local_model
     from ..config import settings
     from ..imbalance import run_imbalance
+    from ..placing import find_devices, place_evaluation
 
     given = {"model": local_model(model), "pool": os.path.abspath(pool), "run": checked_digest(model)}
     values = given | {"benchmark": benchmark} | settings(sets)
     ray = RayConfig.parse(values.pop("ray", {}), "ray")
+    devices = find_devices(ray, gpus)
+    values = place_evaluation(values, devices, devices.gpus)
+    console.print(f"computing on {devices}", markup=False, soft_wrap=True)
     if values["benchmark"] == IMBALANCE:
         page = run_imbalance(values, out, beside or [], ray)
         show_json({"page": page}) if as_json else show(page)

@@ -4,10 +4,12 @@ import os
 from typing import Any
 
 from ...store.claim import claim
-from ...store.errors import InputError, VinnowError
+from ...store.errors import VinnowError
 from ...store.tables import REFUSED, read_rows
+from ..begin import devices_of
 from ..config import RunConfig, apply_set, read_yaml, resolve
-from ..progress import console, show
+from ..placing import place_run
+from ..progress import show
 from ..whole import whole_run
 from .easy_vqa import DemoData, DemoDataConfig, build
 
@@ -15,19 +17,22 @@ from .easy_vqa import DemoData, DemoDataConfig, build
 def run_demo(out: str, sets: list[str], gpus: str = "auto") -> str:
     """Build the data, run every stage, check that exactly the planted damage was refused; return the report's path.
 
-    `--set data.…` reaches the data (`data.pictures=1000`), everything else the run. `gpus`: "1" puts every stage that
-    computes on one GPU, "0" on the CPU, "auto" on a GPU where there is one; recipe, batches and seeds stay.
+    `--set data.…` reaches the data (`data.pictures=1000`), everything else the run. `gpus`: as for every run
+    (`placing.find_devices`); recipe, batches, seeds and precision stay.
 
     Raises:
-        InputError: `gpus` is something else, or a GPU that this machine does not have.
+        InputError: as `placing.find_devices`.
     """
     values = read_yaml("demo")
-    name = find_gpu(gpus)
-    console.print(f"computing on {name or 'the CPU'} (--gpus {gpus})")
-    if name is not None:
-        values = on_a_gpu(values)
     for entry in sets:
         apply_set(values, entry)
+    devices = devices_of(values | {"out": out}, gpus)
+    if devices.gpus:
+        values = place_run(left_open(values), devices, lambda section, _: section)
+        for entry in sets:  # once more: a place that is asked for is no open one
+            apply_set(values, entry)
+    else:
+        values["devices"] = devices.model_dump()
     data_config = DemoDataConfig.parse(values.pop("data", {}), "data")
     with claim(out, "run", r"run\.json|data"):
         data = build(os.path.join(out, "data"), data_config)
@@ -37,34 +42,22 @@ def run_demo(out: str, sets: list[str], gpus: str = "auto") -> str:
     return str(path)
 
 
-def find_gpu(gpus: str) -> str | None:
-    """Return the name of the GPU to compute on, None for the CPU."""
-    if gpus not in ("auto", "0", "1"):
-        raise InputError(f"--gpus {gpus}: the demo takes auto, 0 (the CPU) or 1.")
-    if gpus == "0":
-        return None
-    import torch
+def left_open(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the demo's values without its places on a CPU of two cores: `--gpus` fills them.
 
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    if gpus == "1":
-        raise InputError("--gpus 1: PyTorch sees no CUDA device here (torch.cuda.is_available() is false).")
-    return None
-
-
-def on_a_gpu(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's plain values with one GPU for whatever computes: one worker, one actor, one trial at a time.
-
-    A step's loss does not depend on the number of workers, so the recipe's global batches stay as they are.
+    Its recipe, batches, seeds and precision stay: on whatever it computes, its numbers are to be compared.
     """
-    alone = {"use_gpu": True, "workers": 1}
-    return values | {
-        "warmup": [stage | {"train": stage["train"] | alone} for stage in values["warmup"]],
-        "proxy": values["proxy"] | alone,
-        "finetune": values["finetune"] | alone,
-        "actors": values["actors"] | {"actors": 1, "gpus_per_actor": 1},
-        "evaluate": values["evaluate"] | {"gpus_per_actor": 1},
-        "sweep": values["sweep"] | {"concurrent": 1},
+    exact = {"precision": "float32"}
+
+    def free(section: dict[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in section.items() if k != "workers"} | exact
+
+    return {k: v for k, v in values.items() if k not in ("actors", "sweep")} | {
+        "warmup": [stage | {"train": free(stage["train"])} for stage in values["warmup"]],
+        "proxy": free(values["proxy"]),
+        "features": [f | exact for f in values["features"]],
+        "finetune": free(values["finetune"]),
+        "evaluate": values["evaluate"] | exact,
     }
 
 

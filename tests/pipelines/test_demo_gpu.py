@@ -2,44 +2,29 @@
 
 import copy
 
-import pytest
-import torch
 from vinnow.pipelines.config import read_yaml, resolve
-from vinnow.pipelines.demo.run import find_gpu, on_a_gpu
+from vinnow.pipelines.demo.run import left_open
 from vinnow.pipelines.flows import differences
-from vinnow.store.errors import InputError
+from vinnow.pipelines.placing import Devices, place_run
+
+CARD = Devices(gpus=1, cpus=16, name="A Card", bfloat16=True, memory_gb=80.0)
+PLACES = {"use_gpu", "workers", "loader_workers", "precision"}
 
 
 def test_all_that_computes_goes_to_one_gpu_and_the_recipe_stays():
     values = {k: v for k, v in read_yaml("demo").items() if k != "data"} | {"out": "-"}
     before = copy.deepcopy(values)
-    run = resolve(on_a_gpu(values))
+    run = resolve(place_run(left_open(values), CARD, lambda section, _: section))
     assert values == before
     for section in (*(stage.train for stage in run.warmup), run.proxy, run.finetune):
-        assert section["use_gpu"] is True
-        assert section["workers"] == 1
-    changed = differences(resolve(before).model_dump(), run.model_dump())
-    places = {line.split(":")[0] for line in changed}
-    sections = ("finetune.use_gpu", "finetune.workers", "proxy.use_gpu", "proxy.workers")
-    assert places - {"warmup"} <= {
-        *sections,
-        "actors.actors",
-        "actors.gpus_per_actor",
-        "evaluate.gpus_per_actor",
-        "sweep.concurrent",
-    }
-    for was, now in zip(before["warmup"], run.warmup, strict=True):
-        assert now.train == was["train"] | {"use_gpu": True, "workers": 1}
-
-
-def test_a_gpu_that_is_not_there_is_refused_and_auto_takes_what_is(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert find_gpu("auto") is None
-    assert find_gpu("0") is None
-    with pytest.raises(InputError, match="no CUDA device"):
-        find_gpu("1")
-    with pytest.raises(InputError, match="auto, 0"):
-        find_gpu("two")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
-    assert (find_gpu("auto"), find_gpu("1"), find_gpu("0")) == ("a card", "a card", None)
+        assert (section["use_gpu"], section["workers"], section["precision"]) == (True, 1, "float32")
+    assert (run.actors.actors, run.actors.gpus_per_actor, run.sweep.concurrent) == (1, 1, 1)
+    assert (run.evaluate["gpus_per_actor"], run.evaluate["precision"]) == (1, "float32")
+    was = resolve(before)
+    changed = {line.split(":")[0] for line in differences(was.model_dump(), run.model_dump())}
+    for name in changed - {"warmup"}:
+        section, _, field = name.partition(".")
+        assert section in ("devices", "actors", "sweep", "plan", "evaluate") or field in PLACES, name
+    assert {f.precision for f in run.features} == {"float32"}
+    for old, new in zip(was.warmup, run.warmup, strict=True):
+        assert {k for k in old.train | new.train if old.train.get(k) != new.train.get(k)} <= PLACES

@@ -1,0 +1,73 @@
+"""Where a run begins: its config read, put on what there is to compute on, and checked; what cannot fit is said."""
+
+from typing import Any
+
+from ..actors.capacity import Share, require
+from ..actors.cluster import RayConfig
+from ..store.errors import InputError
+from ..store.files import exists, join
+from ..train.config import TrainConfig
+from .config import RunConfig, apply_set, read_run, resolve, saved_run, with_recipe
+from .placing import Devices, find_devices, place_run, place_training
+from .plan_shown import does_not_fit
+from .prices import Prices
+from .samples import look_at_pool
+
+_FEWER = "Set fewer workers (a global batch may be divided by any number), or use_gpu: false."
+
+
+def load_placed(path: str, sets: list[str] | None, gpus: str) -> RunConfig:
+    """Read a run's config and its `--set`s, and place it. Raises: as `config.load_run` and `placing.find_devices`."""
+    return placed(read_run(path), sets, gpus)
+
+
+def placed(values: dict[str, Any], sets: list[str] | None, gpus: str) -> RunConfig:
+    """Return the checked run of plain values, its open places filled; a run that goes on stays where it began.
+
+    Raises:
+        InputError: as `config.resolve` and `placing.find_devices`.
+    """
+    for entry in sets or []:
+        apply_set(values, entry)
+    return resolve(place_run(values, devices_of(values, gpus), _merged))
+
+
+def devices_of(values: dict[str, Any], gpus: str) -> Devices:
+    """Return what a run of these values computes on: with "auto" what it began on, else what is found."""
+    devices = _begun(values.get("out")) if gpus == "auto" else None
+    return devices or find_devices(RayConfig.parse(values.get("ray") or {}, "ray"), gpus)
+
+
+def placed_training(values: dict[str, Any], given: set[str], devices: Devices) -> dict[str, Any]:
+    """Return a training's plain values with its open places filled; `given`: fields that are the user's, not a recipe's."""
+    own = {k: v for k, v in values.items() if k in given}
+    return values | place_training(own, values, devices)
+
+
+def too_large(config: TrainConfig, devices: Devices) -> list[str]:
+    """Say it where a training's model and largest batch cannot fit a card: memory is a lower estimate."""
+    if not config.use_gpu or devices.memory_gb is None:
+        return []
+    prices = Prices.of_model(config.model, {"pool": look_at_pool(config.pool)})
+    need, limit = prices.training(config, "pool", 1).memory, devices.memory_gb * 1e9
+    return [does_not_fit("this training", need, limit)] if need > limit else []
+
+
+def require_workers(config: TrainConfig, what: str) -> None:
+    """Return if the connected cluster can hold a training's workers. Raises: as `actors.capacity.require`."""
+    require(what, [Share(config.workers, 1, 1 if config.use_gpu else 0)], _FEWER)
+
+
+def _begun(out: Any) -> Devices | None:
+    """Return what a run in this folder began on; None where there is none, or it does not say."""
+    if not isinstance(out, str) or not out or not exists(join(out, "run.json")):
+        return None
+    devices = saved_run(out)["config"].get("devices")
+    return None if devices is None else Devices.parse(devices, "run.json: devices")
+
+
+def _merged(section: dict[str, Any], where: str) -> dict[str, Any]:
+    try:
+        return with_recipe(section, where)
+    except InputError:  # said by `resolve`, with all else that is wrong
+        return section
