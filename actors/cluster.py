@@ -1,7 +1,11 @@
 """Connecting to Ray: the cluster that is there, or a small local one, which listens on loopback and asks for a token."""
 
 import os
+import socket
 import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,13 @@ class RayConfig(Config):
     dashboard: bool = True
 
 
+# what a command line wants done before Ray is started or joined, and when it is gone; a library's user has none
+before_start: list[Callable[[], None]] = []
+when_lost: list[Callable[[str], None]] = []
+# seconds between looks, and how long a cluster elsewhere may be silent: as long as Ray's own clients wait for it
+_LOOK, _SILENT = 2.0, 45.0
+
+
 def ensure_ray(config: RayConfig) -> None:
     """Connect once; later calls in the same process do nothing. A named cluster takes the caller's own token settings.
 
@@ -35,6 +46,8 @@ def ensure_ray(config: RayConfig) -> None:
     quiet()
     if ray.is_initialized():
         return
+    for call in before_start:
+        call()
     # Train's controller polls every 2 s by default, and each report waits for it
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     address = config.address or os.environ.get("RAY_ADDRESS")
@@ -46,6 +59,7 @@ def ensure_ray(config: RayConfig) -> None:
             raise InputError(
                 f"no Ray cluster at {address!r}: {error}. Start one, or leave ray.address empty."
             ) from error
+        _watch(_silent_cluster(ray.get_runtime_context().gcs_address))
         return
     _keep_to_loopback()
     if os.environ.get("RAY_AUTH_MODE", "token").lower() == "token":
@@ -61,6 +75,54 @@ def ensure_ray(config: RayConfig) -> None:
         dashboard_host="127.0.0.1",
         **options,
     )
+    _watch(_dead_daemons())
+
+
+def _watch(looks: Iterator[str]) -> None:
+    """Tell `when_lost` of the first fault that `looks` yields ("" is none): a driver would wait for long."""
+
+    def watch() -> None:
+        import ray
+
+        for fault in looks:
+            if not ray.is_initialized():
+                return
+            if fault:
+                for call in when_lost:
+                    call(fault)
+                return
+            time.sleep(_LOOK)
+
+    if when_lost:
+        threading.Thread(target=watch, name="ray-watch", daemon=True).start()
+
+
+def _dead_daemons() -> Iterator[str]:
+    """Look at the daemons of the Ray that this process has started."""
+    from ray._private import worker
+
+    node: Any = worker._global_node
+    logs = node.get_logs_dir_path()
+    found: dict[str, list[Any]] = node.all_processes
+    started = {kind: [i.process for i in of] for kind, of in found.items()}
+    daemons = {kind: started.get(kind, []) for kind in ("gcs_server", "raylet")}
+    while True:
+        dead = [kind for kind, of in daemons.items() if any(p.poll() is not None for p in of)]
+        yield f"Ray's {dead[0]} has ended (its logs: {logs})." if dead else ""
+
+
+def _silent_cluster(address: str) -> Iterator[str]:
+    """Look whether a cluster's GCS takes connections."""
+    host, _, port = address.rpartition(":")
+    heard = time.monotonic()
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_LOOK).close()
+            heard = time.monotonic()
+        except OSError:
+            pass
+        silent = time.monotonic() - heard
+        yield f"Ray's cluster at {address} has not answered for {silent:.0f} s." if silent > _SILENT else ""
 
 
 def _keep_to_loopback() -> None:

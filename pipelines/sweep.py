@@ -5,6 +5,7 @@ A trial's folder is its name, so that a trial that was cut off goes on, and one 
 
 import json
 import os
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,8 @@ from .config import PLACES, RunConfig, eval_config, finetunes, train_config, whe
 from .watch import watching
 
 RESULT = "result.json"
+# what Tune prints of itself
+TUNE_WORDS = "tune.log"
 _RESULT = {
     **{"selector": str, "budget": str | int, "seed": int, "run": str, "rows": int, "train_seconds": float},
     **{"name": str | None, "model": str | None, "accuracy": float | None, "image_accuracy": float | None},
@@ -160,7 +163,8 @@ def _tune(config: RunConfig, trials: list[Trial]) -> list[str]:
         ),
         run_config=tune.RunConfig(name="tune", storage_path=os.path.abspath(config.out), verbose=0),
     )
-    results = tuner.fit()
+    with open(join(config.out, TUNE_WORDS), "w") as sink, redirect_stdout(sink):  # stdout is for results
+        results = tuner.fit()
     return [f"{t.name}: {one_line(e)}" for t, e in _failed(trials, results)]
 
 

@@ -175,9 +175,21 @@ def refuse_early(config: TrainConfig, out: str) -> None:
         _check_inputs(config)
 
 
+def _trainer_class() -> Any:
+    from ray.train.torch import TorchTrainer
+
+    class Trainer(TorchTrainer):
+        """Ray Train's, which leaves Ctrl-C to whoever runs it: its own handler waits for workers, and ends with 0."""
+
+        def _register_sigint_handler(self, controller: Any) -> None:
+            pass
+
+    return Trainer
+
+
 def _fit(config: TrainConfig, out: str, callbacks: Sequence[Any]) -> None:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
 
     environment = {
         "OMP_NUM_THREADS": str(config.threads),
@@ -188,7 +200,7 @@ def _fit(config: TrainConfig, out: str, callbacks: Sequence[Any]) -> None:
         environment["DS_ACCELERATOR"] = "cpu"
     # threads are only a hint to torch: a worker asks Ray for one CPU, so that trials can share a small machine
     resources = {"CPU": 1.0, "GPU": 1.0} if config.use_gpu else {"CPU": 1.0}
-    trainer = TorchTrainer(
+    trainer = _trainer_class()(
         worker_loop,
         train_loop_config={"config": config.model_dump(mode="json"), "out": out},
         scaling_config=ScalingConfig(

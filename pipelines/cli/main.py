@@ -6,9 +6,10 @@ import sys
 import tempfile
 import traceback
 
+from ...actors import cluster
 from ...store.errors import InputError, VinnowError, one_line, plain_cause
 from ..progress import console, plain
-from . import data, models, runs, selection  # noqa: F401  # each puts its commands on the app
+from . import data, ending, models, ray_words, runs, selection  # noqa: F401  # each puts its commands on the app
 from .app import app
 
 # what the machine refuses, at whatever place: full, read-only, failing or missing memory and disks
@@ -20,10 +21,14 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    try:
-        app()
-    except Exception as error:
-        raise SystemExit(_told(error)) from error
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # ours ends a sweep as it ends the rest
+    cluster.before_start[:] = [ray_words.keep_apart]
+    cluster.when_lost[:] = [ending.lost]
+    with ending.listening():
+        try:
+            app()
+        except Exception as error:
+            raise SystemExit(_told(error)) from error
 
 
 def _told(error: Exception) -> int:
@@ -32,11 +37,14 @@ def _told(error: Exception) -> int:
     ours = plain_cause(error) if type(error).__module__.startswith("ray.") else error
     if isinstance(ours, VinnowError):
         word, code = ("error", 2) if isinstance(ours, InputError) else ("failed", 1)
-        _say(word, str(ours))
+        _say(word, str(ours) + (ray_words.name_in_failure() if code == 1 else ""))
         return code
     machine = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _MACHINE)
     why = "The machine refused something" if machine else "This is a bug of vinnow: please report it"
-    _say("failed", f"{one_line(error).rstrip('.')}. {why}; the traceback is in {_kept(error)!r}.")
+    _say(
+        "failed",
+        f"{one_line(error).rstrip('.')}. {why}; the traceback is in {_kept(error)!r}.{ray_words.name_in_failure()}",
+    )
     return 1
 
 

@@ -1,0 +1,113 @@
+"""A command that is interrupted, or whose Ray is gone, ends in seconds and one line, and leaves nothing running."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+
+@pytest.fixture
+def training(tiny_pool, twin_path, tmp_path):
+    """A training that would go on for hours, in a process group of its own; killed afterwards whatever happens."""
+    sets = [f"model={twin_path}", f"pool={tiny_pool}", "max_len=256", "global_batch=4", "micro_batch=4", "epochs=9999"]
+    (tmp_path / "train.yaml").write_text("parts: [projector]\n")
+    line = [sys.executable, "-m", "vinnow", "train", str(tmp_path / "train.yaml"), "--out", str(tmp_path / "out")]
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    process = subprocess.Popen(
+        [*line, *(part for s in [*sets, "ray.dashboard=false", "ray.object_store_mb=100"] for part in ("--set", s))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    yield process
+    for left in below(process):
+        left.kill()
+    process.kill()
+
+
+def below(process):
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def daemons(process, name):
+    """Wait until Ray's daemon of this name runs below a command, and return all that does."""
+    for _ in range(600):
+        found = below(process)
+        if any(name in p.name() for p in found if p.is_running() and p.status() != psutil.STATUS_ZOMBIE):
+            return found
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    raise AssertionError(f"no {name} in a minute")
+
+
+def ended(process, within):
+    begin = time.monotonic()
+    said = process.communicate(timeout=60)
+    assert time.monotonic() - begin < within
+    return said
+
+
+def gone(processes):
+    """Say which of these still run a moment later."""
+    psutil.wait_procs(processes, timeout=5)
+    return [p.pid for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("wait", [0, 12])
+def test_ctrl_c_ends_a_training_within_seconds(training, wait):
+    started = daemons(training, "raylet")
+    time.sleep(wait)  # while Ray starts, and when workers do
+    started += below(training)
+    os.killpg(training.pid, signal.SIGINT)
+    out, err = ended(training, 5)
+    assert training.returncode == 130
+    assert out == ""
+    assert "ended by Ctrl-C. What is finished stays: run the same command again to go on." in err
+    assert "Traceback" not in err
+    assert gone(started) == []
+
+
+def test_a_ray_that_is_gone_is_one_line(training):
+    started = daemons(training, "gcs_server")
+    time.sleep(8)
+    started += below(training)
+    next(p for p in started if "gcs_server" in p.name()).kill()
+    _, err = ended(training, 10)
+    assert training.returncode == 1
+    assert "failed: Ray's gcs_server has ended" in err
+    assert "Traceback" not in err
+    assert gone(started) == []
+
+
+def test_a_second_ctrl_c_ends_what_does_not_let_go(tmp_path):
+    code = (
+        "import time\nfrom vinnow.pipelines.cli import ending\nending.GRACE = 60\n"
+        "with ending.listening():\n    try:\n        print('on', flush=True); time.sleep(60)\n"
+        "    finally:\n        time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "on\n"
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    ended(process, 4)
+    assert process.returncode == 130
+
+
+def test_sigterm_ends_with_its_own_code(tmp_path):
+    code = "import time\nfrom vinnow.pipelines.cli import ending\nwith ending.listening():\n    print('on', flush=True)\n    time.sleep(60)\n"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "on\n"
+    process.terminate()
+    _, err = ended(process, 4)
+    assert (process.returncode, err.splitlines()[0].split(".")[0]) == (143, "ended by SIGTERM")
