@@ -3,6 +3,7 @@
 Read from disk alone, without Ray: it may be asked while the run is under way, or after it was killed.
 """
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,7 @@ from ..store.files import exists, folder_bytes, join, list_files, reading_parque
 from ..store.manifest import read_stage
 from ..store.reading import with_fields
 from .config import POOLS, RunConfig, saved_run
+from .watch import RESULT, under_way
 
 _FACTS = dict.fromkeys(("rows", "refused", "bytes"), int | None)
 State = Literal["done", "under way", "waiting"]
@@ -90,8 +92,7 @@ def _one(run_dir: str, name: str, config: RunConfig) -> StageStatus:
     if kind in ("warmup", "proxy"):
         return _training(run_dir, name)
     if kind == "sweep":
-        trials = list_files(join(run_dir, "sweep"), "result.json", recursive=True)
-        return _progress(name, bool(trials), f"{len(trials)} trials finished")
+        return _sweep(run_dir, name)
     return StageStatus(name, "waiting")
 
 
@@ -123,6 +124,15 @@ def _training(run_dir: str, name: str) -> StageStatus:
     rows = read_lines(log, "step of a training", "Delete that training's folder, and run again.", step=int, loss=float)
     said = f"step {rows[-1]['step']}, loss {rows[-1]['loss']:.4f}" if rows else "no step yet"
     return _progress(name, True, said)
+
+
+def _sweep(run_dir: str, name: str) -> StageStatus:
+    folder = join(run_dir, "sweep")
+    # only one level down: Ray keeps thousands of files below
+    trials = sorted(os.path.join(folder, n) for n in os.listdir(folder)) if os.path.isdir(folder) else []
+    done = sum(os.path.isfile(os.path.join(t, RESULT)) for t in trials)
+    running = [said for t in trials if (said := under_way(t))]
+    return _progress(name, bool(trials), "; ".join([f"{done} trials finished", *running]))
 
 
 def _progress(name: str, begun: bool, detail: str) -> StageStatus:

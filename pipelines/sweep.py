@@ -24,9 +24,8 @@ from ..train.config import TrainConfig
 from ..train.run import train
 from .begin import require_workers
 from .config import PLACES, RunConfig, eval_config, finetunes, train_config, where_of
-from .watch import watching
+from .watch import RESULT, under_way, watching
 
-RESULT = "result.json"
 # what Tune prints of itself
 TUNE_WORDS = "tune.log"
 _RESULT = {
@@ -97,7 +96,7 @@ def run_sweep(config: RunConfig, trials: list[Trial]) -> list[dict[str, Any]]:
         for trial in open_trials:
             require_workers(trial.train, f"trial {trial.name}")
         # counted from disk: Tune pickles its callbacks, and a progress bar cannot be pickled
-        with watching("sweep", "trials", lambda: (sum(exists(join(t.folder, RESULT)) for t in trials), len(trials))):
+        with watching("sweep", "trials", lambda: _looked_at(trials), "no trial is done yet: the first ones start"):
             errors = _tune(config, open_trials)
         if errors:
             raise VinnowError("trials failed: " + "; ".join(errors) + ". The others are kept; run again to retry.")
@@ -112,6 +111,12 @@ def read_result(path: str) -> dict[str, Any]:
     """
     way_out = "Delete it and run again: the training and the answers of that trial are there still."
     return read_fields(path, "result of a trial", way_out, **_RESULT)
+
+
+def _looked_at(trials: list[Trial]) -> tuple[int, int, str]:
+    """Return how many trials are done, of how many, and how far those are that run."""
+    done = sum(exists(join(t.folder, RESULT)) for t in trials)
+    return done, len(trials), "; ".join(said for t in trials if (said := under_way(t.folder)))
 
 
 def run_trial(values: dict[str, Any], callbacks: tuple[Any, ...] = ()) -> dict[str, Any]:

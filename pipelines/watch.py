@@ -9,13 +9,17 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from .progress import bar
 
 LOG = "log.jsonl"
+# there when a trial is done, and when its training is (`train.run.REPORT`)
+RESULT, TRAINED = "result.json", "train.json"
 
 
 @contextmanager
-def watching(what: str, unit: str, look: Callable[[], tuple[int, int]], every: float = 1.0) -> Iterator[None]:
-    """Show `look()` = (done, total) while the body runs, for work that blocks the driver."""
+def watching(
+    what: str, unit: str, look: Callable[[], tuple[int, int, str]], waiting: str = "", every: float = 1.0
+) -> Iterator[None]:
+    """Show `look()` = (done, total, note) while the body runs, for work that blocks the driver."""
     stop = threading.Event()
-    with bar(what, unit) as tell:
+    with bar(what, unit, waiting) as tell:
 
         def watch() -> None:
             while not stop.wait(every):
@@ -33,14 +37,15 @@ def watching(what: str, unit: str, look: Callable[[], tuple[int, int]], every: f
 
 def training_bar(what: str, out: str) -> AbstractContextManager[None]:
     """Show the steps of the training whose folder is `out`, from the log that its rank 0 writes."""
-    return watching(f"train {what}", "steps", lambda: last_step(out))
+    waiting = "no step yet: workers start, load the model, read the rows"
+    return watching(f"train {what}", "steps", lambda: last_step(out), waiting)
 
 
-def last_step(out: str) -> tuple[int, int]:
-    """Return (step, steps in all) from the end of a training's log; (0, 0) before there is one."""
+def last_step(out: str) -> tuple[int, int, str]:
+    """Return (step, steps in all, its loss in words) from the end of a training's log; (0, 0, "") before there is one."""
     path = os.path.join(out, LOG)
     if not os.path.isfile(path):
-        return 0, 0
+        return 0, 0, ""
     with open(path, "rb") as source:
         source.seek(max(0, os.path.getsize(path) - 4096))
         lines = source.read().decode(errors="replace").splitlines()
@@ -48,5 +53,17 @@ def last_step(out: str) -> tuple[int, int]:
         # a line may be half written, or anything: whoever needs the log says what is wrong with it
         with suppress(ValueError, TypeError, KeyError, RecursionError):
             row = json.loads(line)
-            return int(row["step"]), int(row.get("total_steps", 0))
-    return 0, 0
+            loss = f"loss {row['loss']:.4f}" if isinstance(row.get("loss"), float) else ""
+            return int(row["step"]), int(row.get("total_steps", 0)), loss
+    return 0, 0, ""
+
+
+def under_way(folder: str) -> str:
+    """Say how far the trial in a folder is; nothing of one that has not begun, or is done."""
+    if not os.path.isdir(folder) or os.path.isfile(os.path.join(folder, RESULT)):
+        return ""
+    name, training = os.path.basename(folder.rstrip("/")), os.path.join(folder, "train")
+    if os.path.isfile(os.path.join(training, TRAINED)):
+        return f"{name} answers questions"
+    step, steps, loss = last_step(training)
+    return f"{name} at step {step:,}/{steps:,}, {loss}" if step else f"{name} starts"

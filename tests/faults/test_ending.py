@@ -105,7 +105,8 @@ def test_a_second_ctrl_c_ends_what_does_not_let_go(tmp_path):
 
 
 def test_sigterm_ends_with_its_own_code(tmp_path):
-    code = "import time\nfrom vinnow.pipelines.cli import ending\nwith ending.listening():\n    print('on', flush=True)\n    time.sleep(60)\n"
+    code = "import time\nfrom vinnow.pipelines.cli import ending\n"
+    code += "with ending.listening():\n    print('on', flush=True)\n    time.sleep(60)\n"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "on\n"
     process.terminate()
