@@ -25,6 +25,7 @@ from ..store.claim import claim
 from ..store.errors import InputError, VinnowError
 from ..store.files import join
 from ..store.keys import FeatureKey
+from ..store.learning_rates import of_checkpoint, write_rates
 from ..store.tries import forget
 from .account import damage_notes, open_work, settle
 from .capacity import Share, require
@@ -148,6 +149,7 @@ def _run(
     connect: Callable[[], None] | None,
 ) -> FeatureReport:
     start, work, report = time.perf_counter(), open_work(spec), _new_report(spec)
+    write_rates(spec.out, spec.config.kind, {c.step: of_checkpoint(c.path) for c in spec.checkpoints})
     forget(spec.out, spec.config.kind)
     report.notes += damage_notes(work)
     report.skipped_parts = sum(len(d) for d in work.done.values())

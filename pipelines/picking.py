@@ -8,10 +8,12 @@ import numpy as np
 from ..pool.export import write_llava_json
 from ..pool.reader import Pool
 from ..select import registry
-from ..select.run import select
+from ..select.diagnostics import without_gradient
+from ..select.run import scores_notes, select
 from ..select.view import EXTRA, View, extra_fields, feature_kinds
-from ..store.features import exists_any
+from ..store.features import FeatureSet, exists_any
 from ..store.files import exists, join
+from ..store.learning_rates import read_rates
 from ..store.refusals import refused_ids, usage_of
 from ..store.tables import PICKS, read_rows
 from ..store.usage import MAX_REFUSED
@@ -42,6 +44,7 @@ def make_view(
     kinds = feature_kinds(needs)
     refused = np.empty(0, np.uint64)
     if features and kinds:
+        weights = weights or _learning_rates(features, kinds)
         refused = refused_ids(features, kinds)
         usage_of(features, kinds, ids).check(f"select by {' and '.join(kinds)}", max_refused)
     return View(
@@ -53,6 +56,33 @@ def make_view(
         checkpoint_weights=weights,
         refused=refused,
     )
+
+
+def _learning_rates(features: str, kinds: list[str]) -> dict[int, float] | None:
+    """Return the learning rates that `features` found beside the checkpoints; None where some are not known."""
+    found: dict[int, float] = {}
+    for kind in kinds:
+        rates = read_rates(features, kind)
+        if not exists_any(features, kind) or not set(FeatureSet(features, kind).steps()) <= set(rates):
+            return None
+        found |= rates
+    return found if any(found.values()) else None
+
+
+def traps(out: str, name: str, seed: int, view: View) -> list[str]:
+    """Return what a method's scores say of themselves that a user should know before believing them.
+
+    Rows without a gradient score 0 at every checkpoint; without learning rates all checkpoints weigh the same.
+    """
+    notes = scores_notes(out, name, seed)
+    lines = [line] if (line := without_gradient(notes, len(view.ids))) else []
+    weights = notes.get("checkpoint_weights", {})
+    if len(weights) > 1 and view.checkpoint_weights is None and len(set(weights.values())) == 1:
+        lines.append(
+            f"{len(weights)} checkpoints weigh the same: no training's report lies beside them, to take learning rates "
+            "from. LESS weighs by those: give --set checkpoint_weights.STEP=RATE."
+        )
+    return lines
 
 
 def told(pool: str, features: str | None, view: View) -> list[str]:
@@ -91,6 +121,8 @@ def select_all(config: RunConfig, out: str, weights: dict[int, float] | None) ->
             console.print(f"{section.name}: {line}", markup=False, soft_wrap=True)
         for seed in config.seeds:
             paths = select(view, section.name, section.config, config.budgets, seed, out)
+            for line in traps(out, section.name, seed, view) if seed == config.seeds[0] else ():
+                console.print(f"{section.name}: {line}", markup=False, soft_wrap=True)
             for budget, path in paths.items():
                 made[section.name, str(budget), seed] = os.path.abspath(path)
                 export_picks(pool, path)

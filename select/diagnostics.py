@@ -5,6 +5,7 @@ Axes: T checkpoints.
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +35,20 @@ def by_column(picks: pa.Table, view: View, column: str) -> dict[str, int]:
 def by_task(picks: pa.Table, view: View) -> dict[str, int]:
     """Count the picked rows by task, the commonest first."""
     return by_column(picks, view, "task")
+
+
+def without_gradient(notes: dict[str, Any], rows: int) -> str:
+    """Say how many of a pool's rows have no gradient, by what a method left with its scores; "" where all have one."""
+    found = notes.get("zero_rows", {})
+    zero = {int(step): n for step, n in (found if isinstance(found, dict) else {0: found}).items()}
+    if not any(zero.values()):
+        return ""
+    by_step = ", ".join(f"{step}: {n:,}" for step, n in sorted(zero.items()))
+    at = "" if len(set(zero.values())) == 1 else f" (by checkpoint: {by_step})"
+    return (
+        f"{max(zero.values()):,} of {rows:,} rows have no gradient and score 0{at}: text-only rows have none in the "
+        "projector. Features of more modules (which: lora) give them one."
+    )
 
 
 def overlap(picks_a: pa.Table, picks_b: pa.Table) -> float:

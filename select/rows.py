@@ -88,4 +88,9 @@ def picks_table(ids: Array, group: Array, score: Array, selector: str, run: tupl
 
 def read_notes(scores: pa.Table) -> dict[str, Any]:
     """Return the counts that a method left in its scores' footer."""
-    return parse_json((scores.schema.metadata or {}).get(NOTES, b"{}"), "notes of scores")
+    return notes_in(scores.schema.metadata or {})
+
+
+def notes_in(footer: dict[bytes, bytes]) -> dict[str, Any]:
+    """Return the notes in a file's footer."""
+    return parse_json(footer.get(NOTES, b"{}"), "notes of scores")

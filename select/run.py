@@ -19,6 +19,7 @@ from ..store.tables import PICKS, SCORES, check_unique, conform, write_rows
 from . import registry
 from .pickers import check_budget
 from .protocol import Selector
+from .rows import NOTES, notes_in, read_notes
 from .view import View
 
 FOOTER = b"vinnow.scores"
@@ -102,6 +103,8 @@ def _picked(view: View, selector: Selector, rows: dict[str, int], seed: int, out
     paths = {}
     for budget, wanted in rows.items():
         picks = conform(selector.pick(scores, wanted, seed), PICKS, f"{name} picks")
+        # what the scores say of themselves (rows without a gradient) goes where the picks go
+        picks = picks.replace_schema_metadata({NOTES: json.dumps(read_notes(scores))})
         _check_picks(picks, (name, wanted, seed), view)
         paths[budget] = join(out, "picks", f"{name}-{label(budget)}{_suffix(seed)}.parquet")
         write_rows(paths[budget], picks, PICKS)
@@ -129,6 +132,16 @@ def load_scores(view: View, selector: Selector, seed: int, out: str) -> pa.Table
     scores = scores.replace_schema_metadata((scores.schema.metadata or {}) | {FOOTER: key})
     write_parquet(path, scores)
     return scores
+
+
+def scores_notes(out: str, name: str, seed: int) -> dict[str, Any]:
+    """Return the notes that a method left with the scores that its picks were made of; none where it has no scores."""
+    for suffix in dict.fromkeys((_suffix(seed), "")):
+        path = join(out, "scores", f"{name}{suffix}.parquet")
+        if exists(path):
+            with reading_parquet(path, "Delete it: it is scored anew.") as file:
+                return notes_in(file.schema_arrow.metadata or {})
+    return {}
 
 
 def _read_if(path: str, key: bytes) -> pa.Table | None:

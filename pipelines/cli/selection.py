@@ -104,7 +104,7 @@ def select(
     from ...select.run import budget_rows
     from ...select.run import select as work
     from ..config import settings
-    from ..picking import export_picks, make_view, told
+    from ..picking import export_picks, make_view, told, traps
 
     config = settings(sets)
     needs = registry.make(selector, config).needs
@@ -120,8 +120,11 @@ def select(
         chosen.append(row | {"records": export_picks(pool, path), "told": lines})
         if not as_json:
             show(f"{selector} {label}: {rows:,} rows, {path} and {chosen[-1]['records']}")
+    said = traps(out, selector, seed, view)
+    for line in () if as_json else said:
+        show(line)
     if as_json:
-        show_json(chosen)
+        show_json([row | {"told": [*lines, *said]} for row in chosen])
 
 
 @app.command()

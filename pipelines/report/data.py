@@ -126,7 +126,10 @@ class About:
 
 @dataclass
 class ReportData:
-    """A whole report. `absent` may say, by section, why it is missing; `facts` stand under the title."""
+    """A whole report. `absent` may say, by section, why it is missing; `facts` stand under the title.
+
+    `notes`: by selector, what its scores say of themselves (rows without a gradient).
+    """
 
     title: str = "vinnow"
     facts: dict[str, str] = field(default_factory=dict)
@@ -134,6 +137,7 @@ class ReportData:
     majority: Majority | None = None
     pool_tasks: dict[str, int] = field(default_factory=dict)
     picked: list[Picked] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
     composition: list[Composition] = field(default_factory=list)
     trajectories: Trajectories | None = None
     similarity: list[Similarity] = field(default_factory=list)

@@ -13,7 +13,9 @@ import pyarrow.fs as pafs
 from ...evaluate.metrics import majority_baseline
 from ...pool.reader import Pool
 from ...select import registry
+from ...select.diagnostics import without_gradient
 from ...select.protocol import ScoreMeans
+from ...select.rows import read_notes
 from ...select.view import feature_kinds
 from ...store.features import FeatureSet, exists_any, match_rows
 from ...store.files import exists, join, list_files, open_fs
@@ -53,6 +55,8 @@ def gather(run_dir: str, title: str = "vinnow") -> ReportData:
     data.composition = compose(pool, chosen)
     for selector in dict.fromkeys(name for name, _ in picks):
         mine = {budget: table for (name, budget), table in picks.items() if name == selector}
+        if said := without_gradient(read_notes(next(iter(mine.values()))), pool.rows):
+            data.notes[selector] = said
         _add_selector(run_dir, data, pool, selector, mine)
     return data
 

@@ -162,7 +162,8 @@ def picked_section(data: ReportData, rows: list[Row]) -> Html | None:
         parts.append(figure(bar_chart(frame, tasks, series), f"Share of each task among the rows taken at {budget}."))
         numeric = set(range(1, len(tasks) + 2))
         parts.append(table(f"Share of each task in % at {budget}", ["selector", "rows", *tasks], lines, numeric))
-    return join([tag("p", f"The pool has {whole:,} rows."), *parts])
+    said = [tag("p", f"{selector}: {note}") for selector, note in data.notes.items()]
+    return join([tag("p", f"The pool has {whole:,} rows."), *said, *parts])
 
 
 def trajectories_section(data: ReportData, rows: list[Row]) -> Html | None:
