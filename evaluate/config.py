@@ -16,6 +16,10 @@ from .benchmarks import BENCHMARKS
 IMBALANCE = "imbalance"
 
 
+# the answers and scores of an evaluation, in its folder
+TABLE = "evals.parquet"
+
+
 class EvalConfig(Config):
     """One checkpoint on one test pool, answered greedily.
 

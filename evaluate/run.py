@@ -12,11 +12,11 @@ from ..pool.reader import Pool
 from ..store.files import join
 from ..store.reading import as_kind
 from .answers import AnswerActor
-from .config import EvalConfig, EvalReport, EvalSpec
+from .config import TABLE, EvalConfig, EvalReport, EvalSpec
 from .metrics import accuracy
 from .parts import Progress, carry_out, make_spec
 
-TABLE, REPORT = "evals.parquet", "evals.json"
+REPORT = "evals.json"
 
 
 def evaluate(config: EvalConfig, out: str, progress: Progress | None = None) -> EvalReport:

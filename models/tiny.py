@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import CONFIG_MAPPING, LlavaConfig, PreTrainedTokenizerFast
 
+from ..pool.reader import Pool
 from ..pool.templates import TEMPLATES
 from .family.llava import class_of
 from .family.llms import LLMS
@@ -42,6 +43,15 @@ def build_twin(out: str, texts: Iterable[str], config: TwinConfig) -> str:
     model.save_pretrained(out)
     processor.save_pretrained(out)
     return out
+
+
+def words_of(pools: Iterable[Pool]) -> list[str]:
+    """Return what the twin's tokenizer learns from: the templates' own words, and every turn of these pools."""
+    texts = [str(t.system) for t in TEMPLATES.values()]
+    for pool in pools:
+        for records in pool.iter_batches(4096):
+            texts += [turn["value"].replace("<image>", "") for r in records for turn in r.conversations]
+    return texts + ["USER: ASSISTANT:"] * 50
 
 
 def twin_config(config: TwinConfig, tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:

@@ -17,10 +17,9 @@ from ..actors.stream import make_spec, run_features
 from ..models.check import check_model
 from ..models.folders import check_folder
 from ..models.load import model_digest
-from ..models.tiny import build_twin
+from ..models.tiny import build_twin, words_of
 from ..pool.ingest import IngestConfig, ingest, pictures_back, usage_of
 from ..pool.reader import Pool
-from ..pool.templates import TEMPLATES
 from ..store.errors import DamagedError, InputError
 from ..store.files import exists, folder_bytes, join, write_json
 from ..store.manifest import Manifest, StageRecord
@@ -269,11 +268,6 @@ def _features(run: Run, config: FeatureConfig, checkpoints: list[CheckpointRef],
 
 
 def _words(run: Run) -> list[str]:
-    """Texts for the twin's tokenizer: the templates' own words, and a sample of every pool but the test's."""
-    texts = [str(t.system) for t in TEMPLATES.values()]
-    for name in ("captions", "pool", "target"):
-        if getattr(run.config, name) is not None:
-            for records in Pool(run.folder(name)).iter_batches(4096):
-                texts += [turn["value"].replace("<image>", "") for r in records for turn in r.conversations]
-    texts += ["USER: ASSISTANT:"] * 50
-    return texts
+    """Texts for the twin's tokenizer: of every pool but the test's."""
+    there = [name for name in ("captions", "pool", "target") if getattr(run.config, name) is not None]
+    return words_of([Pool(run.folder(name)) for name in there])

@@ -22,6 +22,8 @@ from .reader import Pool
 from .records import Record, image_value
 
 FORMATS = ("llava", "sharegpt", "parquet")
+# what a file's name says; the first is meant where nothing else is asked for. `.jsonl` has a record a line
+SUFFIXES = {".json": ("llava", "sharegpt"), ".jsonl": ("llava", "sharegpt"), ".parquet": ("parquet",)}
 PICTURES = ("auto", "write", "name")
 # picks are in rank order, so each chunk may touch every file: larger chunks read the pool fewer times (about
 # 100 MB)
@@ -74,6 +76,25 @@ def export(
     if form == "sharegpt":
         _describe(path)
     return Exported(len(ids), int(odd[0]), None if files is None else files.name)
+
+
+def format_of(path: str, form: str | None) -> str:
+    """Return the format of a file by its name, or the one that is asked for, if the name goes with it.
+
+    Raises:
+        InputError: no such format, a suffix that means none, or one that means another.
+    """
+    suffix = PurePosixPath(path).suffix
+    if form is not None and form not in FORMATS:
+        raise InputError(f"unknown export format {form!r}{suggest(form, FORMATS)}")
+    if suffix not in SUFFIXES:
+        raise InputError(
+            f"{path!r}: export writes {', '.join(SUFFIXES)}; {suffix or 'a name without a suffix'!r} says none."
+        )
+    fits = SUFFIXES[suffix]
+    if form is not None and form not in fits:
+        raise InputError(f"{path!r} is the name of {' or '.join(fits)}, and --format says {form}.")
+    return form or fits[0]
 
 
 def _files_for(pool: Pool, ids: np.ndarray[Any, Any], path: str, pictures: str) -> PictureFiles | None:
@@ -149,11 +170,13 @@ def _records(pool: Pool, ids: np.ndarray[Any, Any], odd: np.ndarray[Any, Any]) -
 
 
 def _write_json(path: str, chunks: Iterator[list[Record]], form: Any) -> None:
+    lines = path.endswith(".jsonl")
+    begin, between, finish = (b"", b"\n", b"\n") if lines else (b"[\n", b",\n", b"\n]\n")
     with whole_file(path) as sink:
-        sink.write(b"[")
+        sink.write(begin)
         for number, records in enumerate(chunks):
-            sink.write((b",\n" if number else b"\n") + b",\n".join(_line(form(r)) for r in records))
-        sink.write(b"\n]\n")
+            sink.write((between if number else b"") + between.join(_line(form(r)) for r in records))
+        sink.write(finish)
 
 
 def _write_parquet(path: str, chunks: Iterator[list[Record]], root: str | None, embed: bool) -> None:

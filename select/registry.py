@@ -8,6 +8,7 @@ import importlib.util
 import os
 import re
 import sys
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +40,28 @@ def make(name: str, config: dict[str, Any] | None = None) -> Selector:
         raise InputError(f"unknown selector {name!r}{suggest(name, found)}")
     kind = found[name]
     return kind(kind.Config.parse(config or {}, f"selector {name}"))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a list of selectors says of one: `about` is the first sentence of its file, `fields` those of its config."""
+
+    name: str
+    needs: list[str]
+    score_means: str
+    about: str
+    fields: list[str]
+
+
+def facts() -> list[Facts]:
+    """Return the facts of every selector, by name."""
+    found = []
+    for name in names():
+        kind = _found(os.environ.get(VARIABLE, ""))[name]
+        about = " ".join((sys.modules[kind.__module__].__doc__ or "").split("\n\n")[0].split())
+        means = getattr(kind, "score_means", "order")
+        found.append(Facts(name, list(kind.needs), means, about, list(kind.Config.model_fields)))
+    return found
 
 
 def score_means(selector: Selector) -> ScoreMeans:

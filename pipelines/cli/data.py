@@ -93,9 +93,11 @@ def doctor(
 @app.command()
 def export(
     pool: Annotated[str, typer.Argument(help="A POOL folder.")],
-    out: Annotated[str, typer.Option(help="The file to write: .json, or .parquet.")],
+    out: Annotated[str, typer.Option(help="The file to write: .json, .jsonl or .parquet.")],
     picks: Annotated[str | None, typer.Option(help="A PICKS file; without it, the whole pool.")] = None,
-    format_name: Annotated[str, typer.Option("--format", help="llava, sharegpt or parquet.")] = "llava",
+    format_name: Annotated[
+        str | None, typer.Option("--format", help="llava, sharegpt or parquet; by default what the file's name says.")
+    ] = None,
     embed_images: Annotated[bool, typer.Option("--embed-images", help="Put pictures into the Parquet file.")] = False,
     pictures: Annotated[str, typer.Option(help="Beside JSON: write files, name, or auto.")] = "auto",
 ) -> None:
@@ -104,15 +106,17 @@ def export(
     Example: `vinnow export pool --picks out/picks/less-10pct.parquet --format sharegpt --out data/less.json`
     """
     from ...pool.export import export as work
+    from ...pool.export import format_of
     from ...pool.reader import Pool
     from ...store.claim import check_new_file
     from ..picking import ranked_ids
 
+    form = format_of(out, format_name)
     check_new_file(out)
     reader = Pool(pool)
     if embed_images:
         reader.check_images()
-    done = work(reader, ranked_ids(picks) if picks else reader.ids(), out, format_name, embed_images, pictures)
+    done = work(reader, ranked_ids(picks) if picks else reader.ids(), out, form, embed_images, pictures)
     show(f"{done.rows} rows in {out}" + (f", pictures beside it in {done.pictures}" if done.pictures else ""))
     if done.odd_marks:
         show(f"{done.odd_marks} rows hold a literal <image> that is no picture; LLaMA-Factory stops at them.")

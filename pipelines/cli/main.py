@@ -9,7 +9,7 @@ import traceback
 from ...actors import cluster
 from ...store.errors import InputError, VinnowError, one_line, plain_cause
 from ..progress import console, plain
-from . import data, ending, models, ray_words, runs, selection  # noqa: F401  # each puts its commands on the app
+from . import data, ending, models, more, ray_words, runs, selection  # noqa: F401  # each puts its commands on the app
 from .app import app
 
 # what the machine refuses, at whatever place: full, read-only, failing or missing memory and disks

@@ -1,0 +1,91 @@
+"""What helps before and beside a run: `init`, `selectors`, `twin`, `compare`."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from ..progress import show, show_json
+from .app import AsJson, Out, Sets, app
+
+
+@app.command()
+def init(
+    source: Annotated[str, typer.Argument(help="Your records: LLaVA or ShareGPT JSON, Parquet or tar shards.")],
+    images: Annotated[str | None, typer.Option(help="The folder or archive that image paths count from.")] = None,
+    model: Annotated[str | None, typer.Option(help="The LLaVA folder that you tune.")] = None,
+    test: Annotated[str | None, typer.Option(help="Records to evaluate on.")] = None,
+    target: Annotated[str | None, typer.Option(help="Records of the tasks that LESS aims at.")] = None,
+    run: Annotated[str, typer.Option(help="The run's own folder.")] = "runs/first",
+    out: Annotated[str, typer.Option(help="The YAML to write.")] = "run.yaml",
+) -> None:
+    """Write a commented YAML for your data and your model, on whatever GPUs one machine has.
+
+    Example: `vinnow init data/mix.json --images data/images --model models/llava --test data/test.json`
+    """
+    from ..starting import Start, write_start
+
+    path = write_start(Start(source, images, model, test, target, run), out)
+    show(f"{path}: look through it, then `vinnow plan {path}`")
+
+
+@app.command()
+def selectors(as_json: AsJson = False) -> None:
+    """Every selector: what it reads, what it is, and what `--set` reaches."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ...select import registry
+
+    found = [asdict(fact) for fact in registry.facts()]
+    if as_json:
+        show_json(found)
+        return
+    table = Table("selector", "reads", "what it is", "config")
+    for row in found:
+        cells = (row["name"], ", ".join(row["needs"]), row["about"], ", ".join(row["fields"]))
+        table.add_row(*map(escape, cells))
+    show(table)
+
+
+@app.command()
+def twin(
+    pool: Annotated[str, typer.Option(help="A POOL folder, whose words its tokenizer learns.")],
+    out: Out,
+    sets: Sets = None,
+) -> None:
+    """Build a tiny LLaVA of random weights, for trying a run out on a CPU in minutes.
+
+    `--set` reaches `llm`, `tower`, `connector.kind`, `hidden`, `layers`, `image`, `patch`, `vocab`, `seed` and the rest of
+    its sizes.
+    """
+    from ...models.specs import TwinConfig
+    from ...models.tiny import build_twin, words_of
+    from ...pool.reader import Pool
+    from ...store.claim import claim
+    from ..config import settings
+
+    config = TwinConfig.parse(settings(sets))
+    with claim(out, "twin", r".*\.(json|safetensors|jinja)"):
+        show(
+            f"{build_twin(out, words_of([Pool(pool)]), config)}: {(config.image // config.patch) ** 2} tokens a picture"
+        )
+
+
+@app.command()
+def compare(
+    evaluations: Annotated[list[str], typer.Argument(help="Folders that `vinnow evaluate` made, or their tables.")],
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Hold evaluations of one test pool against the first of them, question by question: difference, interval, p.
+
+    Example: `vinnow compare evals/random evals/less`
+    """
+    from ..comparing import compared, render
+
+    rows = compared(evaluations, seed)
+    if as_json:
+        show_json(rows)
+    else:
+        show(render(rows))
