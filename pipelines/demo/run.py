@@ -48,9 +48,10 @@ def left_open(values: dict[str, Any]) -> dict[str, Any]:
     Its recipe, batches, seeds and precision stay: on whatever it computes, its numbers are to be compared.
     """
     exact = {"precision": "float32"}
+    own = exact | {"loader_workers": 0}  # processes that would take longer to start than these trainings to run
 
     def free(section: dict[str, Any]) -> dict[str, Any]:
-        return {k: v for k, v in section.items() if k != "workers"} | exact
+        return {k: v for k, v in section.items() if k != "workers"} | own
 
     return {k: v for k, v in values.items() if k not in ("actors", "sweep")} | {
         "warmup": [stage | {"train": free(stage["train"])} for stage in values["warmup"]],
