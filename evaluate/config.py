@@ -88,13 +88,14 @@ MATTERS = ("run", "benchmark", "template", "image_mode", "pictures", "max_len", 
 class EvalSpec:
     """All that an actor is told: plain values, so that it travels to any worker.
 
-    `key` says what the answers were made of; it stands in the footer of every part.
+    `key` says what the answers were made of; it stands in the footer of every part. `here`: one actor, in this process.
     """
 
     config: EvalConfig
     out: str
     key: dict[str, str]
     device: str = "cpu"
+    here: bool = False
 
 
 @dataclass

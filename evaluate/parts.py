@@ -97,15 +97,23 @@ def _carried_out(
     return fields
 
 
-def make_spec(config: EvalConfig, out: str) -> EvalSpec:
-    """Resolve what is to be answered; its key holds all that answers depend on, model and pool by digest."""
+def make_spec(config: EvalConfig, out: str, here: bool = False) -> EvalSpec:
+    """Resolve what is to be answered; its key holds all that answers depend on, model and pool by digest.
+
+    `here`: in this process, without Ray.
+
+    Raises:
+        InputError: `here` with more actors than one.
+    """
+    if here and config.actors > 1:
+        raise InputError(f"evaluate.actors {config.actors}: in one process there is one.")
     pool, out = (p if "://" in p else os.path.abspath(p) for p in (config.pool, out))
     model = local_model(config.model)
     key = {name: str(getattr(config, name)) for name in MATTERS}
     key |= {"model": checked_digest(model), "pool": Pool(pool).digest}
     # workers start in other folders than the driver
     config = config.model_copy(update={"model": model, "pool": pool})
-    return EvalSpec(config, out, key, "cuda" if config.gpus_per_actor else "cpu")
+    return EvalSpec(config, out, key, "cuda" if config.gpus_per_actor else "cpu", here)
 
 
 def finished(spec: EvalSpec, report: str) -> dict[str, Any] | None:
@@ -175,6 +183,10 @@ def join_parts(spec: EvalSpec, actor: type[AnswerActor], names: list[str], table
 
 def _stream(spec: EvalSpec, actor: type[AnswerActor], names: list[str]) -> Iterator[dict[str, Any]]:
     config = spec.config
+    if spec.here:
+        made = actor(spec) if names else None
+        yield from (made.compute(name) for name in names if made is not None)
+        return
     stage = Stage(actor, {"spec": spec}, config.actors, config.cpus_per_actor, config.gpus_per_actor, growing=True)
     yield from stream([{"part": n} for n in names], [stage], spec.out, f"evaluate {actor.FOLDER}")
 

@@ -19,14 +19,16 @@ from .parts import Progress, carry_out, make_spec
 REPORT = "evals.json"
 
 
-def evaluate(config: EvalConfig, out: str, progress: Progress | None = None) -> EvalReport:
+def evaluate(config: EvalConfig, out: str, progress: Progress | None = None, here: bool = False) -> EvalReport:
     """Answer what is not answered yet, write `OUT/evals.parquet` and return what was found.
+
+    `here`: by one actor in this process, without Ray.
 
     Raises:
         KeyMismatchError: `out` holds answers of another model, pool or setting; lists what differs.
         InputError: no checkpoint, no pool, an unknown benchmark, or not one row could be asked.
     """
-    fields = carry_out(make_spec(config, out), AnswerActor, (TABLE, REPORT), progress, _found)
+    fields = carry_out(make_spec(config, out, here), AnswerActor, (TABLE, REPORT), progress, _found)
     return as_kind(fields, EvalReport, join(out, REPORT), "report of an evaluation", "Delete it and run again.")
 
 

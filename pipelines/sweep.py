@@ -7,6 +7,7 @@ import json
 import os
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..actors.cluster import ensure_ray
@@ -22,6 +23,7 @@ from ..store.tables import PICKS, read_rows
 from ..store.usage import Usage
 from ..train.config import TrainConfig
 from ..train.run import train
+from ..train.solo import Bases, drop_states, fit_here
 from .begin import require_workers
 from .config import PLACES, RunConfig, eval_config, finetunes, train_config, where_of
 from .watch import RESULT, under_way, watching
@@ -119,14 +121,18 @@ def _looked_at(trials: list[Trial]) -> tuple[int, int, str]:
     return done, len(trials), "; ".join(said for t in trials if (said := under_way(t.folder)))
 
 
-def run_trial(values: dict[str, Any], callbacks: tuple[Any, ...] = ()) -> dict[str, Any]:
-    """Fine-tune and evaluate one trial, write its result, return it."""
+def run_trial(values: dict[str, Any], callbacks: tuple[Any, ...] = (), bases: Bases | None = None) -> dict[str, Any]:
+    """Fine-tune and evaluate one trial, write its result, return it.
+
+    With `bases`, all of it happens in this process, on the model that it keeps; else on Ray, and `callbacks` are told.
+    """
     trial = Trial.from_dict(values)
     path = join(trial.folder, RESULT)
     if exists(path):
         return read_result(path)
-    trained = train(trial.train, join(trial.folder, "train"), callbacks=callbacks)
-    measured = evaluate(trial.evaluate, join(trial.folder, "eval"))
+    fit = None if bases is None else partial(fit_here, bases=bases)
+    trained = train(trial.train, join(trial.folder, "train"), callbacks, fit)
+    measured = evaluate(trial.evaluate, join(trial.folder, "eval"), here=bases is not None)
     result = {
         "name": trial.name,
         "selector": trial.selector,
@@ -150,27 +156,64 @@ def run_trial(values: dict[str, Any], callbacks: tuple[Any, ...] = ()) -> dict[s
         "model": trained.model,
     }
     write_json(path, result)
+    drop_states(join(trial.folder, "train"))
     return result
 
 
+def plain_result(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the numbers and names of a trial's result, for Tune's own files."""
+    plain = {k: v for k, v in result.items() if isinstance(v, (int, float, str))}
+    return plain | {f"accuracy_{k}": v for k, v in result["by_task"].items()}
+
+
 def _tune(config: RunConfig, trials: list[Trial]) -> list[str]:
+    """Run trials by Tune, those of a kind together; return what failed."""
+    from .warm import is_warm, resources_of
+
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        kind = "cold" if not is_warm(trial) else json.dumps([resources_of(trial), trial.train.max_failures])
+        groups.setdefault(kind, []).append(trial)
+    failed = []
+    with open(join(config.out, TUNE_WORDS), "w") as sink, redirect_stdout(sink):  # stdout is for results
+        for number, group in enumerate(groups.values()):
+            failed += _failed(group, _fit_group(config, group, "tune" if not number else f"tune-{number}"))
+    return failed
+
+
+def _fit_group(config: RunConfig, trials: list[Trial], name: str) -> Any:
     from ray import tune
 
-    space = {"trial": tune.grid_search([json.dumps(t.as_dict()) for t in trials])}
-    # 0.01 CPU: the driver of a trial only waits; a whole one would starve the workers it waits for (spec: Ray §3)
+    from .warm import WarmTrial, is_warm, resources_of
+
+    warm = is_warm(trials[0])
+    if warm:
+        trainable = tune.with_resources(WarmTrial, resources_of(trials[0]))
+    else:
+        # 0.01 CPU: the driver of a trial only waits; a whole one would starve the workers it waits for (spec: Ray §3)
+        trainable = tune.with_resources(_trainable, {"CPU": 0.01})
+    # a process that died is replaced, and its trial goes on; Ray Train does so itself
+    failures = tune.FailureConfig(max_failures=trials[0].train.max_failures if warm else 0)
+    # what there is to go on from lies in the trial's own folder
+    states = tune.CheckpointConfig(checkpoint_at_end=False)
     tuner = tune.Tuner(
-        tune.with_resources(_trainable, {"CPU": 0.01}),
-        param_space=space,
+        trainable,
+        param_space={"trial": tune.grid_search([json.dumps(t.as_dict()) for t in trials])},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=config.sweep.concurrent,
+            reuse_actors=warm,
             trial_dirname_creator=_short,
             trial_name_creator=_short,
         ),
-        run_config=tune.RunConfig(name="tune", storage_path=os.path.abspath(config.out), verbose=0),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=os.path.abspath(config.out),
+            verbose=0,
+            failure_config=failures,
+            checkpoint_config=states,
+        ),
     )
-    with open(join(config.out, TUNE_WORDS), "w") as sink, redirect_stdout(sink):  # stdout is for results
-        results = tuner.fit()
-    return [f"{t.name}: {one_line(e)}" for t, e in _failed(trials, results)]
+    return tuner.fit()
 
 
 def refused_lines(results: list[dict[str, Any]]) -> list[str]:
@@ -190,18 +233,19 @@ def _trainable(values: dict[str, Any]) -> None:
     import ray.tune
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    result = run_trial(json.loads(values["trial"]), (TuneReportCallback(),))
-    plain = {k: v for k, v in result.items() if isinstance(v, (int, float, str))}
-    ray.tune.report(plain | {f"accuracy_{k}": v for k, v in result["by_task"].items()})
+    ray.tune.report(plain_result(run_trial(json.loads(values["trial"]), (TuneReportCallback(),))))
 
 
-def _failed(trials: list[Trial], results: Any) -> list[tuple[Trial, Exception]]:
-    failed = []
-    for i in range(len(results)):
-        if results[i].error:
-            name = json.loads(results[i].config["trial"])["name"]
-            failed.append((next(t for t in trials if t.name == name), results[i].error))
-    return failed
+def _failed(trials: list[Trial], results: Any) -> list[str]:
+    """Return a line for each trial that failed."""
+    from .warm import FAILED
+
+    said = {}
+    for result in (results[i] for i in range(len(results))):
+        fault = one_line(result.error) if result.error else (result.metrics or {}).get(FAILED)
+        if fault:
+            said[json.loads(result.config["trial"])["name"]] = fault
+    return [f"{t.name}: {said[t.name]}" for t in trials if t.name in said]
 
 
 def _short(trial: Any) -> str:

@@ -1,4 +1,4 @@
-"""What every Ray Train worker runs: DeepSpeed around the loss, step by step, from the last reported state."""
+"""What every worker of a training runs: DeepSpeed around the loss, step by step, from the last reported state."""
 
 import json
 import math
@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from ..models.adapters import add_adapter
-from ..models.load import load
 from ..models.mores import add_mores
 from ..models.parts import add_lora, base_of, set_trainable
 from ..store.errors import InputError, NotFiniteError
@@ -26,6 +25,7 @@ from .deepspeed_json import deepspeed_json
 from .loss import LossModule
 from .memory import explain
 from .optimizer import lr_factor, make_optimizer
+from .session import RaySession, Session
 from .stop import leave, raise_left
 from .trackers import Tracker, open_trackers
 from .validation import Validation
@@ -40,7 +40,7 @@ class Worker:
 
     config: TrainConfig
     out: str
-    rank: int
+    session: Session
     engine: Any
     processor: Any
     batches: MicroBatches
@@ -50,24 +50,36 @@ class Worker:
     best: float = float("inf")  # the lowest held-out loss
     trackers: list[Tracker] = field(default_factory=list)
 
+    @property
+    def rank(self) -> int:
+        """Which of the workers this is."""
+        return self.session.rank
+
 
 def worker_loop(values: dict[str, Any]) -> None:
-    """Train from the last state to the last step; called by Ray Train on every worker with plain values.
+    """Run one of Ray Train's workers, with plain values. Raises: as `run_worker`."""
+    run_worker(TrainConfig.parse(values["config"]), str(values["out"]), RaySession())
+
+
+def run_worker(config: TrainConfig, out: str, session: Session) -> None:
+    """Train from the last state to the last step; every worker of a training calls it.
 
     Raises:
         OutOfMemoryError: the GPU's memory ran out; says which knobs are left.
         InputError: rows, model or config cannot be used; found by whichever worker met it first.
+        NotFiniteError: the loss or a weight became NaN or infinite.
     """
-    import ray.train
-
-    config, out = TrainConfig.parse(values["config"]), str(values["out"])
     raise_left(out)
     torch.set_num_threads(config.threads)
-    rank, where = ray.train.get_context().get_world_rank(), dict[str, Any]()
+    where = dict[str, Any]()
     try:
-        _train(_build(config, out, rank), where)
+        worker = _build(config, out, session)
+        try:
+            _train(worker, where)
+        finally:
+            session.close(worker.engine)
     except torch.OutOfMemoryError as error:
-        explained = explain(config, rank, where, error)
+        explained = explain(config, session.rank, where, error)
         leave(out, explained)
         raise explained from error
     except (InputError, NotFiniteError) as error:
@@ -77,8 +89,6 @@ def worker_loop(values: dict[str, Any]) -> None:
 
 def _train(worker: Worker, where: dict[str, Any]) -> None:
     """Do the steps that are left; `where` tells the caller which one is under way."""
-    import ray.train
-
     config, first = worker.config, _restore(worker)
     _cut_log(worker, first)
     cut_refused(worker.out, worker.rank, first)
@@ -102,18 +112,17 @@ def _train(worker: Worker, where: dict[str, Any]) -> None:
     save_model(worker.engine, worker.processor, os.path.join(worker.out, "model"), worker.rank)
     for tracker in worker.trackers:
         tracker.close()
-    ray.train.report({"step": worker.steps, "seconds": time.perf_counter() - start})
+    worker.session.report({"step": worker.steps, "seconds": time.perf_counter() - start})
 
 
-def _build(config: TrainConfig, out: str, rank: int) -> Worker:
+def _build(config: TrainConfig, out: str, session: Session) -> Worker:
     import deepspeed
-    import ray.train.torch
 
+    rank = session.rank
     if not config.use_gpu:
         # an optional shared-memory reduce that DeepSpeed would compile for half a minute; gloo does the work
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    device = ray.train.torch.get_device() if config.use_gpu else torch.device("cpu")
-    loaded = load(config.model, config.precision, str(device), quantise=config.quantise)
+    loaded = session.load(config)
     model = loaded.model
     torch.manual_seed(config.seed)  # LoRA's A and MoReS are drawn here: alike on every rank and at every restart
     if config.lora is not None or config.peft is not None:
@@ -148,20 +157,15 @@ def _build(config: TrainConfig, out: str, rank: int) -> Worker:
             json.dump(facts, sink)
     steps = config.planned_steps(len(rows.ids))
     account = Account(config, len(rows.ids), steps, engine.device, out)
-    worker = Worker(config, out, rank, engine, loaded.processor, batches, steps, account)
+    worker = Worker(config, out, session, engine, loaded.processor, batches, steps, account)
     if config.validation is not None:
         worker.validation = Validation(config, loaded.processor, out, (rank, engine.world_size))
     return worker
 
 
 def _restore(worker: Worker) -> int:
-    import ray.train
-
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return 0
-    with checkpoint.as_directory() as folder:
-        return load_state(worker.engine, folder)
+    with worker.session.state() as folder:
+        return 0 if folder is None else load_state(worker.engine, folder)
 
 
 def _stepwise(worker: Worker, first: int) -> Any:
@@ -230,15 +234,13 @@ def _validate(worker: Worker, done: int) -> None:
 
 
 def _report_state(worker: Worker, step: int, loss: float) -> None:
-    import ray.train
-
     # a gradient that was not finite shows in the weights; such a state must not become the one to go on from
     mine = [getattr(p, "ds_tensor", p).detach() for p in worker.engine.module.parameters() if p.requires_grad]
     if not bool(torch.stack([t.float().norm() for t in mine]).isfinite().all()):
         raise NotFiniteError(f"weights are not finite after step {step}. {AFTER_NAN}")
     with tempfile.TemporaryDirectory() as folder:
         save_state(worker.engine, folder, step, worker.rank)
-        ray.train.report({"step": step, "loss": loss}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        worker.session.report({"step": step, "loss": loss}, folder)
 
 
 def _log(worker: Worker, step: int, done: tuple[float, int, float]) -> None:

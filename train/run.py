@@ -3,9 +3,8 @@
 import os
 import re
 import time
-import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -14,15 +13,16 @@ from ..models.folders import ADAPTER, MORES, adapter_base, check_folder, facts_o
 from ..models.load import load_processor
 from ..pool.images import check_root
 from ..store.claim import check_out, claim
-from ..store.errors import DamagedError, InputError, VinnowError, one_line
+from ..store.errors import DamagedError, InputError
 from ..store.facts import read_as, read_fields, read_lines
 from ..store.files import exists, join, write_json
 from ..store.names import place_in
 from ..store.usage import Usage
 from .config import TrainConfig
 from .data import REFUSED, Rows, count_cut, cut_refused, make_encoder, refusals, rows_digest
+from .environment import environment
 from .loop import BEST, ENGINE, LOG, worker_loop
-from .stop import forget, raise_left
+from .stop import failed, forget
 from .trackers import check_trackers
 from .validation import LOG as VALIDATION
 from .validation import count_rows, held_out
@@ -42,8 +42,6 @@ FREE = (
 )
 FREE += ("trackers", "tracker_project", "max_refused")
 _ANEW = "Delete that training's folder, and train again."
-# what Ray said of a training that failed, for whoever wants more than our one line
-TRACE = "failure.txt"
 
 
 @dataclass(frozen=True)
@@ -124,8 +122,12 @@ class TrainReport:
         return replace(read, model=place_in(out, read.model, path), best=best, checkpoints=kept)
 
 
-def train(config: TrainConfig, out: str, callbacks: Sequence[Any] = ()) -> TrainReport:
+def train(
+    config: TrainConfig, out: str, callbacks: Sequence[Any] = (), fit: Callable[[TrainConfig, str], None] | None = None
+) -> TrainReport:
     """Train and return the report; `out` must be a folder that all workers reach (a shared one on several nodes).
+
+    `fit` does the steps; without it, Ray Train, whose `callbacks` are told of them.
 
     Raises:
         BusyError: another process trains into `out`.
@@ -141,7 +143,7 @@ def train(config: TrainConfig, out: str, callbacks: Sequence[Any] = ()) -> Train
         return TrainReport.read(out)
     _check_inputs(config)
     with claim(out, "train", re.escape(CONFIG)):
-        return _train(config, out, callbacks)
+        return _train(config, out, fit or (lambda config, out: _fit(config, out, callbacks)))
 
 
 def _given(config: TrainConfig) -> list[str | None]:
@@ -149,7 +151,7 @@ def _given(config: TrainConfig) -> list[str | None]:
     return [config.model, config.pool, config.picks, held]
 
 
-def _train(config: TrainConfig, out: str, callbacks: Sequence[Any]) -> TrainReport:
+def _train(config: TrainConfig, out: str, fit: Callable[[TrainConfig, str], None]) -> TrainReport:
     # before the first step there is nothing to mix with: numbers that did not fit a GPU may be mended
     if exists(join(out, CONFIG)) and exists(join(out, LOG)):
         _refuse_other(config, out)
@@ -159,7 +161,7 @@ def _train(config: TrainConfig, out: str, callbacks: Sequence[Any]) -> TrainRepo
             cut_refused(out, rank, -1)
     write_json(join(out, CONFIG), _identity(config))
     start = time.perf_counter()
-    _fit(config, out, callbacks)
+    fit(config, out)
     report = _collect(config, out, time.perf_counter() - start)
     write_json(join(out, REPORT), asdict(report))
     return report
@@ -191,13 +193,6 @@ def _fit(config: TrainConfig, out: str, callbacks: Sequence[Any]) -> None:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig
 
-    environment = {
-        "OMP_NUM_THREADS": str(config.threads),
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-    }
-    if not config.use_gpu:
-        environment["DS_ACCELERATOR"] = "cpu"
     # threads are only a hint to torch: a worker asks Ray for one CPU, so that trials can share a small machine
     resources = {"CPU": 1.0, "GPU": 1.0} if config.use_gpu else {"CPU": 1.0}
     trainer = _trainer_class()(
@@ -212,17 +207,14 @@ def _fit(config: TrainConfig, out: str, callbacks: Sequence[Any]) -> None:
             storage_path=out,
             failure_config=FailureConfig(max_failures=config.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
-            worker_runtime_env={"env_vars": environment},
+            worker_runtime_env={"env_vars": environment(config.threads, config.use_gpu)},
             callbacks=list(callbacks),
         ),
     )
     try:
         trainer.fit()
     except Exception as error:
-        with open(join(out, TRACE), "w") as sink:
-            sink.write("".join(traceback.format_exception(error)))
-        raise_left(out)
-        raise VinnowError(f"training in {out} failed: {one_line(error)} ({join(out, TRACE)} has the trace.)") from error
+        raise failed(out, error) from error
 
 
 def _collect(config: TrainConfig, out: str, wall: float) -> TrainReport:

@@ -5,12 +5,19 @@ by the driver in place of Ray's wrapping.
 """
 
 import os
+import traceback
 
-from ..store.errors import InputError, NotFiniteError, VinnowError, plain
+from ..store.errors import InputError, NotFiniteError, VinnowError, one_line, plain
 from ..store.facts import read_fields
 from ..store.files import write_json
 
 FILE = "stopped.json"
+# what was said of a training that failed, for whoever wants more than our one line
+TRACE = "failure.txt"
+
+
+class TrainingFailedError(VinnowError):
+    """A training failed in a way that another attempt may get past."""
 
 
 class OutOfMemoryError(VinnowError):
@@ -45,3 +52,15 @@ def forget(out: str) -> None:
     path = os.path.join(out, FILE)
     if os.path.isfile(path):
         os.remove(path)
+
+
+def failed(out: str, error: BaseException) -> VinnowError:
+    """Return what to raise for a training that failed: what a worker left, else one line; its trace goes to a file."""
+    trace = os.path.join(out, TRACE)
+    with open(trace, "w") as sink:
+        sink.write("".join(traceback.format_exception(error)))
+    try:
+        raise_left(out)
+    except VinnowError as left:
+        return left
+    return TrainingFailedError(f"training in {out} failed: {one_line(error)} ({trace} has the trace.)")
