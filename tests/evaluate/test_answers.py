@@ -239,7 +239,7 @@ def test_a_damaged_part_is_answered_anew(tiny_pool, twin_path, expected, tmp_pat
     assert answers_of(report.path) == expected
 
 
-def _here(items, stages, out):
+def _here(items, stages, out, what):
     """Ray Data's flow in this process."""
     actor = stages[0].actor(**stages[0].arguments) if items else None
     for item in items:

@@ -264,7 +264,8 @@ def test_the_command_builds_and_refuses(parts, tmp_path, monkeypatch, capsys):
         )
         with pytest.raises(SystemExit) as end:
             cli.main()
-        return end.value.code, " ".join(capsys.readouterr().err.split())
+        said = capsys.readouterr()
+        return end.value.code, " ".join((said.out + said.err).split())
 
     code, said = vinnow("--tower", parts["siglip"], "--connector", "resampla")
     assert (code, "did you mean 'resampler'" in said) == (2, True)

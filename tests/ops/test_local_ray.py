@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from vinnow.actors.cluster import RayConfig, ensure_ray, keep_token
@@ -80,6 +81,7 @@ def test_a_named_cluster_is_joined_as_it_is(tmp_path, monkeypatch, named):
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **options: asked.append(options))
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="10.0.0.1:6379"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, raising=False)
     if named == "environment":

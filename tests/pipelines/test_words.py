@@ -50,7 +50,9 @@ def place(tmp_path_factory):
 def test_a_plan_in_a_file_is_whole(place):
     done = vinnow("plan", place["run"])
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0].startswith(f"{place['folder']}/run: ")
+    first, second = done.stdout.splitlines()[:2]
+    assert first.startswith("computing on ")
+    assert second.startswith(f"{place['folder']}/run: ")
     assert f"{place['source']}" in done.stdout.replace("\n", " ")
     assert "…" not in done.stdout
     found = json.loads(vinnow("plan", place["run"], "--json").stdout)
