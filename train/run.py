@@ -3,7 +3,6 @@
 import os
 import re
 import time
-import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,10 +13,12 @@ from ..models.folders import ADAPTER, MORES, adapter_base, check_folder, facts_o
 from ..models.load import load_processor
 from ..pool.images import check_root
 from ..store.claim import check_out, claim
-from ..store.errors import DamagedError, InputError, VinnowError, one_line
+from ..store.errors import DamagedError, InputError, VinnowError, one_line, plain_cause
 from ..store.facts import read_as, read_fields, read_lines
 from ..store.files import exists, join, write_json
+from ..store.machine import refusal
 from ..store.names import place_in
+from ..store.traces import leave_trace
 from ..store.usage import Usage
 from .config import TrainConfig
 from .data import REFUSED, Rows, count_cut, cut_refused, make_encoder, refusals, rows_digest
@@ -42,8 +43,6 @@ FREE = (
 )
 FREE += ("trackers", "tracker_project", "max_refused")
 _ANEW = "Delete that training's folder, and train again."
-# what Ray said of a training that failed, for whoever wants more than our one line
-TRACE = "failure.txt"
 
 
 @dataclass(frozen=True)
@@ -219,10 +218,10 @@ def _fit(config: TrainConfig, out: str, callbacks: Sequence[Any]) -> None:
     try:
         trainer.fit()
     except Exception as error:
-        with open(join(out, TRACE), "w") as sink:
-            sink.write("".join(traceback.format_exception(error)))
+        kept = leave_trace(out, error)
         raise_left(out)
-        raise VinnowError(f"training in {out} failed: {one_line(error)} ({join(out, TRACE)} has the trace.)") from error
+        said = refusal(error) if plain_cause(error) is None else None
+        raise VinnowError(f"training in {out} failed: {said or one_line(error)} {kept}") from error
 
 
 def _collect(config: TrainConfig, out: str, wall: float) -> TrainReport:

@@ -5,8 +5,9 @@ by the driver in place of Ray's wrapping.
 """
 
 import os
+from contextlib import suppress
 
-from ..store.errors import InputError, NotFiniteError, VinnowError, plain
+from ..store.errors import InputError, NotFiniteError, VinnowError, WriteError, plain
 from ..store.facts import read_fields
 from ..store.files import write_json
 
@@ -17,7 +18,9 @@ class OutOfMemoryError(VinnowError):
     """A worker's GPU memory ran out; the message names the knobs that are left."""
 
 
-_KINDS: dict[str, type[VinnowError]] = {k.__name__: k for k in (OutOfMemoryError, NotFiniteError, InputError)}
+_KINDS: dict[str, type[VinnowError]] = {
+    k.__name__: k for k in (OutOfMemoryError, NotFiniteError, WriteError, InputError)
+}
 
 
 def leave(out: str, error: VinnowError) -> None:
@@ -25,14 +28,15 @@ def leave(out: str, error: VinnowError) -> None:
     path = os.path.join(out, FILE)
     if not os.path.isfile(path):
         kind = next(name for name, known in _KINDS.items() if isinstance(error, known))
-        write_json(path, {"kind": kind, "message": plain(str(error))})
+        with suppress(WriteError):  # where there is no room even for this, the next attempt finds so by itself
+            write_json(path, {"kind": kind, "message": plain(str(error))})
 
 
 def raise_left(out: str) -> None:
     """Raise what an attempt of this training has left, if any.
 
     Raises:
-        InputError, NotFiniteError, OutOfMemoryError: what ended that attempt.
+        InputError, NotFiniteError, WriteError, OutOfMemoryError: what ended that attempt.
     """
     path = os.path.join(out, FILE)
     if os.path.isfile(path):
