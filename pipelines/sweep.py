@@ -170,7 +170,7 @@ def _tune(config: RunConfig, trials: list[Trial]) -> list[str]:
     )
     with open(join(config.out, TUNE_WORDS), "w") as sink, redirect_stdout(sink):  # stdout is for results
         results = tuner.fit()
-    return [f"{t.name}: {one_line(e)}" for t, e in _failed(trials, results)]
+    return [f"{t.name}: {one_line(e).rstrip('.')}" for t, e in _failed(trials, results)]
 
 
 def refused_lines(results: list[dict[str, Any]]) -> list[str]:
