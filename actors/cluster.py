@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ..store.config import Config
 from ..store.errors import InputError
-from .surroundings import check_surroundings, not_started
+from .surroundings import Kills, check_surroundings, not_started
 
 
 class RayConfig(Config):
@@ -112,9 +112,10 @@ def _dead_daemons() -> Iterator[str]:
     found: dict[str, list[Any]] = node.all_processes
     started = {kind: [i.process for i in of] for kind, of in found.items()}
     daemons = {kind: started.get(kind, []) for kind in ("gcs_server", "raylet")}
+    kills = Kills(os.path.join(logs, "raylet.out"))
     while True:
         dead = [kind for kind, of in daemons.items() if any(p.poll() is not None for p in of)]
-        yield f"Ray's {dead[0]} has ended (its logs: {logs})." if dead else ""
+        yield f"Ray's {dead[0]} has ended (its logs: {logs})." if dead else kills.fault(time.monotonic())
 
 
 def _silent_cluster(address: str) -> Iterator[str]:

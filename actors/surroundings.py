@@ -3,6 +3,8 @@
 import os
 import resource
 import tempfile
+from collections import deque
+from contextlib import suppress
 from typing import Any
 
 from ..store.errors import VinnowError, WriteError, one_line
@@ -10,6 +12,8 @@ from ..store.machine import refusal
 
 # bytes that Ray's session takes at least; open files of a raylet with two workers, and of one with fifty; threads
 _SESSION, _FILES, _ENOUGH, _THREADS = 1 << 20, 256, 65536, 256
+# so many workers killed for memory within so many seconds: nothing can end any more
+_KILLS, _MINUTE = 12, 60.0
 _TMP = "Make room there, or set RAY_TMPDIR to another folder with a short name"
 
 
@@ -58,6 +62,34 @@ def not_started(error: BaseException) -> VinnowError:
     if said is None:
         said = f"{one_line(error).rstrip('.')}. Is the machine busy, or short of memory or processes? Then run again."
     return VinnowError(f"Ray does not start: {said} Its logs: {logs}")
+
+
+class Kills:
+    """The workers that Ray's memory monitor has killed lately, from the raylet's log: it may go on for ever."""
+
+    # of each kill, in that log
+    WORDS = b"Selected to kill: "
+
+    def __init__(self, log: str) -> None:
+        self.log, self.read = log, 0
+        self.times: deque[float] = deque()
+
+    def fault(self, now: float) -> str:
+        """Return what is wrong, "" if nothing is: so many were killed in the last minute that no work can end."""
+        with suppress(OSError), open(self.log, "rb") as source:
+            source.seek(self.read)
+            new = source.read()
+            new = new[: new.rfind(b"\n") + 1]
+            self.read += len(new)
+            self.times += [now] * new.count(self.WORDS)
+        while self.times and self.times[0] < now - _MINUTE:
+            self.times.popleft()
+        if len(self.times) < _KILLS:
+            return ""
+        return (
+            f"the machine's memory is nearly full: Ray has killed {len(self.times)} of its workers within a minute to keep "
+            "some. Free memory, or ask for fewer or smaller actors, loaders or workers."
+        )
 
 
 def _open_files() -> int:

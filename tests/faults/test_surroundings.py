@@ -306,6 +306,34 @@ def test_low_limits_are_told_before_ray_starts(limit, values, words, monkeypatch
         surroundings.check_surroundings()
 
 
+def test_a_ray_that_kills_worker_after_worker_for_memory_is_told(tmp_path):
+    log = tmp_path / "raylet.out"
+    kills = surroundings.Kills(str(log))
+    assert kills.fault(0) == ""  # no log yet
+    one = b"[2026] (raylet) x.cc:1: Memory on the node is low\nSelected to kill: (Task: pid=7)\n"
+    log.write_bytes(one * 11 + one[:-9])  # the last one is not yet written to its end
+    assert kills.fault(10) == ""
+    with open(log, "ab") as sink:
+        sink.write(one[-9:])
+    assert kills.fault(80) == ""  # eleven of them are long ago
+    with open(log, "ab") as sink:
+        sink.write(one * 11)
+    said = kills.fault(90)
+    assert said.startswith("the machine's memory is nearly full: Ray has killed 12 of its workers within a minute")
+    assert said.endswith("Free memory, or ask for fewer or smaller actors, loaders or workers.")
+
+
+def test_ray_tells_nothing_among_the_results():
+    code = (
+        "from vinnow.pipelines.cli import ray_words\nray_words.keep_apart()\nfrom ray._private import worker\n"
+        "worker.print_to_stdstream({'lines': ['Raylet is terminated'], 'pid': 'raylet', 'is_err': False}, False)\n"
+        "print(open(ray_words.kept_in()).read())\nray_words.forget()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[:1] == ["(raylet) Raylet is terminated"]
+    assert ended.stderr == ""
+
+
 def test_a_soft_limit_is_raised(monkeypatch):
     real, given = resource.getrlimit, []
     monkeypatch.setattr(resource, "getrlimit", lambda n: (64, 4096) if n == resource.RLIMIT_NOFILE else real(n))
