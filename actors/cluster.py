@@ -13,6 +13,7 @@ from pydantic import Field
 
 from ..store.config import Config
 from ..store.errors import InputError
+from .surroundings import Kills, check_surroundings, not_started
 
 
 class RayConfig(Config):
@@ -40,6 +41,7 @@ def ensure_ray(config: RayConfig) -> None:
 
     Raises:
         InputError: the named cluster cannot be reached, or the local one's token cannot be written.
+        VinnowError: the local one does not start, or could not go on: no room, too few files, processes or memory.
     """
     import ray
 
@@ -64,17 +66,21 @@ def ensure_ray(config: RayConfig) -> None:
     _keep_to_loopback()
     if os.environ.get("RAY_AUTH_MODE", "token").lower() == "token":
         keep_token(Path.home() / ".ray" / "auth_token")
-    ray.init(
-        # without it Ray would join whatever cluster a file in /tmp names
-        address="local",
-        num_cpus=config.num_cpus,
-        num_gpus=config.num_gpus,
-        object_store_memory=config.object_store_mb * 1_000_000,
-        # Tune needs it: without a dashboard a stopped trial keeps its placement group (spec: Ray §3)
-        include_dashboard=config.dashboard,
-        dashboard_host="127.0.0.1",
-        **options,
-    )
+    check_surroundings()
+    try:
+        ray.init(
+            # without it Ray would join whatever cluster a file in /tmp names
+            address="local",
+            num_cpus=config.num_cpus,
+            num_gpus=config.num_gpus,
+            object_store_memory=config.object_store_mb * 1_000_000,
+            # Tune needs it: without a dashboard a stopped trial keeps its placement group (spec: Ray §3)
+            include_dashboard=config.dashboard,
+            dashboard_host="127.0.0.1",
+            **options,
+        )
+    except Exception as error:  # of a daemon that does not come up Ray raises no narrower class
+        raise not_started(error) from error
     _watch(_dead_daemons())
 
 
@@ -106,9 +112,10 @@ def _dead_daemons() -> Iterator[str]:
     found: dict[str, list[Any]] = node.all_processes
     started = {kind: [i.process for i in of] for kind, of in found.items()}
     daemons = {kind: started.get(kind, []) for kind in ("gcs_server", "raylet")}
+    kills = Kills(os.path.join(logs, "raylet.out"))
     while True:
         dead = [kind for kind, of in daemons.items() if any(p.poll() is not None for p in of)]
-        yield f"Ray's {dead[0]} has ended (its logs: {logs})." if dead else ""
+        yield f"Ray's {dead[0]} has ended (its logs: {logs})." if dead else kills.fault(time.monotonic())
 
 
 def _silent_cluster(address: str) -> Iterator[str]:

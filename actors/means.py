@@ -8,6 +8,7 @@ import json
 import os
 import uuid
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from ..models.taps.gradients import GradientTap
 from ..pool.reader import Pool
 from ..store.errors import InputError
 from ..store.features import parts_done
+from ..store.machine import writing
 from ..store.reading import as_kind, parse_json, reading
 from ..store.refusals import listing, write_refused
 from ..store.usage import TRY_AGAIN, Usage
@@ -86,16 +88,21 @@ def write_means(spec: FeatureSpec, number: int) -> str:
     if actor.failed:
         raise InputError(f"step {key.checkpoint}: {next(iter(actor.failed.values()))}")
     sums, usage = _add_up(actor, key.checkpoint, target_tasks(spec.target_pool))
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}.tmp-{uuid.uuid4().hex[:8]}"
     kind = {"bfloat16": torch.bfloat16, "float64": torch.float64}.get(spec.config.precision, torch.float32)
-    save_file(
-        {n: s.to("cpu", kind).contiguous() for n, s in sums.items()},
-        temporary,
-        facts | {"refused": json.dumps(usage.refused)},
-    )
-    os.replace(temporary, path)
+    _write(path, {n: s.to("cpu", kind).contiguous() for n, s in sums.items()}, facts, usage)
     return path
+
+
+def _write(path: str, sums: dict[str, torch.Tensor], facts: dict[str, str], usage: Usage) -> None:
+    temporary = f"{path}.tmp-{uuid.uuid4().hex[:8]}"
+    with writing(path):
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            save_file(sums, temporary, facts | {"refused": json.dumps(usage.refused)})
+            os.replace(temporary, path)
+        finally:
+            with suppress(FileNotFoundError):
+                os.remove(temporary)
 
 
 def read_means(path: str, device: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:

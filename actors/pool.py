@@ -5,17 +5,15 @@ actor writes of it appears whole, so a repeated task changes nothing.
 """
 
 import re
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..store.errors import VinnowError, one_line, plain_cause
-from ..store.files import join, open_fs
+from ..store.machine import refusal
+from ..store.traces import leave_trace
 from .capacity import Share, require
 
-# what Ray said of a stage that failed, beside its tables, for whoever wants more than our one line
-TRACE = "failure.txt"
 _FEWER = "Set fewer actors or loaders, or less for each (cpus_per_actor, gpus_per_actor)."
 # what Ray Data puts behind an actor's message: how to make it try again
 _ADVICE = re.compile(r"\s*Failed to [^\n]* after \d+/\d+ attempts \(.*\Z", re.S)
@@ -73,19 +71,9 @@ def stream(items: Sequence[dict[str, Any]], stages: Sequence[Stage], out: str, w
 
 def in_our_words(error: Exception, out: str) -> VinnowError:
     """Return what to raise for an error that came through Ray; its trace goes to `OUT/failure.txt`."""
-    path, cause = leave_trace(out, error), plain_cause(error)
+    kept, cause = leave_trace(out, error), plain_cause(error)
     if cause is None:
-        said = _ADVICE.sub("", one_line(error))
-        return VinnowError(f"{said} ({path} has the trace.)")
+        said = refusal(error) or _ADVICE.sub("", one_line(error))
+        return VinnowError(f"{said} {kept}")
     cause.args = tuple(_ADVICE.sub("", a) if isinstance(a, str) else a for a in cause.args)
     return cause
-
-
-def leave_trace(out: str, error: BaseException) -> str:
-    """Write an error with all that wraps it to `OUT/failure.txt`; return the path."""
-    path = join(out, TRACE)
-    fs, inner = open_fs(path)
-    fs.create_dir(inner.rsplit("/", 1)[0], recursive=True)
-    with fs.open_output_stream(inner) as sink:
-        sink.write("".join(traceback.format_exception(error)).encode())
-    return path

@@ -5,6 +5,7 @@ Both hold the projector by torch's pickle format, read with `weights_only=True`:
 on with 4, and `linear` has no number (§3).
 """
 
+import io
 import os
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 from ..store.errors import InputError
+from ..store.files import write_bytes
 from .family.connectors import connector_of
 from .folders import NON_LORA_BIN
 from .moment_files import torch_file
@@ -72,6 +74,7 @@ def write_projector(model: Any, path: str | os.PathLike[str]) -> None:
 
     Raises:
         InputError: it is no stack of Linears.
+        WriteError: it cannot be written; nothing of it is left.
     """
     base = base_of(model)
     spec = connector_of(base.config)
@@ -83,4 +86,6 @@ def write_projector(model: Any, path: str | os.PathLike[str]) -> None:
         linear, kind = name.split(".")
         place = "" if spec.kind == "linear" else f".{2 * int(linear.removeprefix('linear_')) - 2}"
         state[f"{front}.mm_projector{place}.{kind}"] = weight.detach().cpu().clone()
-    torch.save(state, path)
+    data = io.BytesIO()  # torch says nothing of a disk that is full, and leaves half a file
+    torch.save(state, data)
+    write_bytes(path, data.getvalue())

@@ -15,6 +15,7 @@ from transformers import CONFIG_MAPPING, LlavaConfig, PreTrainedTokenizerFast
 
 from ..pool.reader import Pool
 from ..pool.templates import TEMPLATES
+from ..store.machine import writing
 from .family.llava import class_of
 from .family.llms import LLMS
 from .family.processor import image_processor, make_processor
@@ -39,9 +40,10 @@ def build_twin(out: str, texts: Iterable[str], config: TwinConfig) -> str:
         found = twin_config(config, tokenizer)
         model = class_of(found)(found)
     model.generation_config.update(pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
-    os.makedirs(out, exist_ok=True)
-    model.save_pretrained(out)
-    processor.save_pretrained(out)
+    with writing(out, "What is there is half a model."):
+        os.makedirs(out, exist_ok=True)
+        model.save_pretrained(out)
+        processor.save_pretrained(out)
     return out
 
 

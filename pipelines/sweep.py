@@ -245,7 +245,7 @@ def _failed(trials: list[Trial], results: Any) -> list[str]:
         fault = one_line(result.error) if result.error else (result.metrics or {}).get(FAILED)
         if fault:
             said[json.loads(result.config["trial"])["name"]] = fault
-    return [f"{t.name}: {said[t.name]}" for t in trials if t.name in said]
+    return [f"{t.name}: {said[t.name].rstrip('.')}" for t in trials if t.name in said]
 
 
 def _short(trial: Any) -> str:

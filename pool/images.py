@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..store.errors import InputError
 from ..store.files import join, open_fs
+from ..store.machine import raise_own
 from ..store.reading import check_path, wrong
 from .archives.folder import find_member, is_known, is_packed, looks_like_archive
 from .archives.members import MAX_BYTES, Read, check_size
@@ -134,9 +135,9 @@ def load_image(
         known = ", ".join(FORMATS)
         raise ImageError("image_unreadable", f"{relative!r} is no picture of a known format ({known}).") from error
     except _DAMAGE as error:
-        text = str(error)
-        cut = any(w in text.lower() for w in _CUT)
-        raise ImageError("image_truncated" if cut else "image_unreadable", f"{relative!r}: {text}") from error
+        raise_own(error, relative)
+        cut = any(w in str(error).lower() for w in _CUT)
+        raise ImageError("image_truncated" if cut else "image_unreadable", f"{relative!r}: {error}") from error
 
 
 def _far(first: int, second: int) -> bool:
@@ -252,6 +253,7 @@ def _file(base: _Root, relative: str) -> tuple[Path, os.stat_result]:
         hint = f"; did you mean {meant!r}?" if meant else f" {base.base!r}."
         raise ImageError("image_missing", f"{relative!r} is not under the image root{hint}") from None
     except (OSError, RuntimeError, ValueError) as error:  # no permission, a name too long, links in a circle
+        raise_own(error, relative)
         raise ImageError("image_unreadable", f"{relative!r}: {error}.") from error
     if info is None:
         if ".." in PurePosixPath(relative).parts:
@@ -318,6 +320,7 @@ def _fetch(fs: pafs.FileSystem, path: str) -> bytes:
         with fs.open_input_stream(path, compression=None) as source:
             data = source.read(MAX_BYTES + 1)  # it may have grown since its size was asked for
     except OSError as error:
+        raise_own(error, path)
         raise ImageError("image_unreadable", f"{path!r}: {wrong(error)}.") from error
     check_size(len(data), repr(path))
     return data

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from ..store.errors import InputError, VinnowError
 from ..store.files import digest, exists, join, read_bytes
+from ..store.machine import refusal
 from .blocks import Block
 from .draft import Draft, draft, draft_block, from_bytes, to_bytes
 from .looks import Look, LookConfig, look_at
@@ -35,6 +36,8 @@ _CHILD = {
 # a request: what it is (lines or array of records, pictures), where its block starts, its bytes
 _HEAD = struct.Struct("<cQQ")
 _LENGTH = struct.Struct("<Q")
+# with it the answer is what the machine refused, in words
+_FAILED = 1 << 63
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from {} import serve; serve(*sys.argv[2:])"
 
 
@@ -86,7 +89,7 @@ class Workers:
             child.stdin.write(data)
             child.stdin.flush()
             (size,) = _LENGTH.unpack(_read(child.stdout, _LENGTH.size))
-            return _read(child.stdout, size)
+            answer = _read(child.stdout, size & ~_FAILED)
         except (BrokenPipeError, EOFError) as error:
             raise VinnowError(
                 f"a process that read records died (exit code {child.wait()}); a kill by the system means memory was "
@@ -94,6 +97,9 @@ class Workers:
             ) from error
         finally:
             self._idle.put(child)
+        if size & _FAILED:
+            raise VinnowError(answer.decode())
+        return answer
 
     def __enter__(self) -> "Workers":
         return self
@@ -143,16 +149,28 @@ def serve(pictures: str, tokenizer: str) -> None:
     while head := source.read(_HEAD.size):
         kind, start, size = _HEAD.unpack(head)
         data = _read(source, size)
-        if kind == b"p":
-            answer = json.dumps([asdict(look) for look in look_at(config, json.loads(data))]).encode()
-        else:
-            answer = to_bytes(draft_block(Block(data, start, kind == b"l"), count, config.root)).to_pybytes()
-        rest = memoryview(_LENGTH.pack(len(answer)) + answer)
+        failed = 0
+        try:
+            if kind == b"p":
+                answer = json.dumps([asdict(look) for look in look_at(config, json.loads(data))]).encode()
+            else:
+                answer = to_bytes(draft_block(Block(data, start, kind == b"l"), count, config.root)).to_pybytes()
+        except (VinnowError, OSError, MemoryError) as error:
+            answer, failed = _refused(error).encode(), _FAILED
+        rest = memoryview(_LENGTH.pack(len(answer) | failed) + answer)
         try:
             while rest:
                 rest = rest[sink.write(rest) :]
         except BrokenPipeError:  # nobody waits any more
             return
+
+
+def _refused(error: Exception) -> str:
+    """Return what the machine refused in one line; any other error goes on."""
+    said = str(error) if isinstance(error, VinnowError) and not isinstance(error, InputError) else refusal(error)
+    if said is None:
+        raise error
+    return said
 
 
 def token_counter(folder: str) -> Callable[[list[str]], list[int]]:

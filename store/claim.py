@@ -18,9 +18,10 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
-from .errors import InputError, WriteError
+from .errors import InputError
 from .facts import read_fields
 from .files import exists, join, look_at, open_fs, read_json, write_json
+from .machine import unwritten
 from .reading import reading
 
 MARK, LOCK = ".vinnow.json", ".vinnow.lock"
@@ -155,9 +156,13 @@ def _create(path: str, me: dict[str, Any]) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        raise WriteError(f"cannot write into {str(Path(path).parent)!r}: {error}.") from error
-    with os.fdopen(handle, "w") as sink:
-        json.dump(me, sink)
+        raise unwritten(Path(path).parent, error) from error
+    try:
+        with os.fdopen(handle, "w") as sink:
+            json.dump(me, sink)
+    except OSError as error:  # an empty lock would be taken for one that is just being written
+        _drop(path)
+        raise unwritten(path, error) from error
     return True
 
 

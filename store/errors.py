@@ -50,9 +50,9 @@ def plain_cause(error: BaseException) -> VinnowError | None:
             continue
         seen.add(id(here))
         # Ray makes classes that are both its own and the cause's: those carry a traceback for a message
-        if isinstance(here, VinnowError) and not hasattr(here, "traceback_str") and not _wrapped(here):
+        if isinstance(here, VinnowError) and not hasattr(here, "traceback_str") and not wrapped(here):
             found = here
-        waiting += [e for e in (here.__cause__, here.__context__) if e is not None] + _wrapped(here)
+        waiting += [e for e in (here.__cause__, here.__context__) if e is not None] + wrapped(here)
     return found
 
 
@@ -61,7 +61,7 @@ def root_cause(error: BaseException) -> BaseException:
     seen = set[int]()
     while id(error) not in seen:
         seen.add(id(error))
-        inside = _wrapped(error)
+        inside = wrapped(error)
         if not inside and type(error).__module__.startswith("ray.") and error.__cause__ is not None:
             inside = [error.__cause__]
         error = inside[0] if inside else error
@@ -90,7 +90,7 @@ def plain(text: str) -> str:
     return re.sub(r"^[\w.]+: ", "", last).strip()
 
 
-def _wrapped(error: BaseException) -> list[BaseException]:
+def wrapped(error: BaseException) -> list[BaseException]:
     """Return the errors that one of Ray's hangs on itself, first of all workers' that of the lowest rank."""
     failures = getattr(error, "worker_failures", None)
     named = [getattr(error, n, None) for n in ("cause", "controller_failure", "_base_exc")]

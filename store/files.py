@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from .errors import DamagedError, InputError, VinnowError, WriteError
+from .errors import DamagedError, InputError, VinnowError
+from .machine import unwritten, writing
 from .reading import check_path, parse_json, reading, refuse_irregular, wrong
 
 # of every Parquet file of ours: a checksum a page, without which a flipped bit reads as another number
@@ -109,7 +110,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[pa.NativeFile]:
         raise
     except OSError as error:
         _discard(fs, temporary)
-        raise _unwritten(path, error) from error
+        raise unwritten(path, error) from error
     except BaseException:
         _discard(fs, temporary)
         raise
@@ -135,14 +136,19 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 @contextmanager
 def whole_folder(out: str | os.PathLike[str]) -> Iterator[str]:
-    """Yield a temporary folder beside a local `out`; it becomes `out`, which must not be there, when the body ends well."""
+    """Yield a temporary folder beside a local `out`; it becomes `out`, which must not be there, when the body ends well.
+
+    Raises:
+        WriteError: the machine refuses it, by whichever library wrote; nothing of it is left.
+    """
     temporary = f"{os.path.abspath(out)}.tmp-{uuid.uuid4().hex[:8]}"
-    os.makedirs(temporary)
-    try:
-        yield temporary
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with writing(out):
+        try:
+            os.makedirs(temporary)
+            yield temporary
+            os.replace(temporary, out)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -161,6 +167,28 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
     return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def write_lines(path: str | os.PathLike[str], rows: Iterable[Any]) -> None:
+    """Write a log anew, a row a line. Raises: as `write_bytes`; the old one then stands."""
+    write_bytes(path, "".join(f"{json.dumps(row)}\n" for row in rows).encode())
+
+
+def append_line(path: str | os.PathLike[str], row: Any) -> None:
+    """Add a row to a local log, whole or not at all: on half a line the next one would go on.
+
+    Raises:
+        WriteError: it cannot be written; the log is as it was.
+    """
+    data = memoryview(f"{json.dumps(row)}\n".encode())
+    with writing(path), open(path, "ab", buffering=0) as sink:
+        size = os.fstat(sink.fileno()).st_size
+        try:
+            while data:
+                data = data[sink.write(data) :]
+        except OSError:
+            os.ftruncate(sink.fileno(), size)
+            raise
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -191,7 +219,7 @@ def write_parquet(
         _put(fs, temporary, inner)
     except OSError as error:
         _discard(fs, temporary)
-        raise _unwritten(path, error) from error
+        raise unwritten(path, error) from error
     except BaseException:
         _discard(fs, temporary)
         raise
@@ -245,10 +273,6 @@ def _sync(path: str) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _unwritten(path: str | os.PathLike[str], error: OSError) -> WriteError:
-    return WriteError(f"cannot write {os.fspath(path)!r}: {error}. Nothing of it is left; make room and run again.")
 
 
 def _discard(fs: pafs.FileSystem, path: str) -> None:

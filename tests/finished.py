@@ -10,13 +10,15 @@ from pictures import make_records, write_records
 from vinnow.actors import stream
 from vinnow.evaluate import parts
 from vinnow.pipelines import flows, sweep
-from vinnow.store.files import write_json
+from vinnow.store.files import whole_folder, write_json, write_lines
 from vinnow.train import run as training
 
 STEP = {"max_len": 256, "lr": 1e-3, "global_batch": 8, "micro_batch": 8, "max_steps": 3}
 STAND_INS = {
     (flows, "ensure_ray"): lambda config: None,
     (sweep, "ensure_ray"): lambda config: None,
+    (flows, "require_workers"): lambda config, what: None,
+    (sweep, "require_workers"): lambda config, what: None,
     (flows, "run_features"): lambda spec, *_: stream.run_inline(spec),
     (training, "_fit"): lambda config, out, callbacks: _leave(config, out),
     (parts, "_stream"): lambda spec, actor, names: [actor(spec).compute(n) for n in names],
@@ -69,8 +71,10 @@ def finish(folder: Path, patch) -> Finished:
 def _leave(config, out) -> None:
     """Leave what a training leaves, with the model that it began from."""
     rows = [{"step": n, "total_steps": 3, "loss": 2.0, "lr": 1e-3, "tokens": 9, "seconds": 0.1} for n in (1, 2, 3)]
-    with open(os.path.join(out, "log.jsonl"), "w") as sink:
-        sink.writelines(json.dumps(row) + "\n" for row in rows)
+    write_lines(os.path.join(out, "log.jsonl"), rows)
     write_json(os.path.join(out, "engine.json"), {"engine": "none", "rows": 8})
     for name in ("model", *(f"checkpoint-{n}" for n in config.planned_checkpoints(3))):
-        shutil.copytree(config.model, os.path.join(out, name))
+        place = os.path.join(out, name)
+        if not os.path.isdir(place):
+            with whole_folder(place) as folder:
+                shutil.copytree(config.model, folder, dirs_exist_ok=True)

@@ -7,7 +7,6 @@ of blocks has no such place to go back to, and would have to be shuffled and gro
 """
 
 import glob
-import json
 import multiprocessing
 import os
 import re
@@ -28,6 +27,7 @@ from ..pool.records import Record
 from ..store.ahead import ahead
 from ..store.errors import MissingRowsError
 from ..store.facts import read_lines
+from ..store.files import append_line, write_lines
 from ..store.ids import ids_digest
 from ..store.tables import PICKS, check_unique, read_rows
 from .config import TrainConfig
@@ -154,8 +154,7 @@ class Batches:
             )
         if encoded.cut and record.sample_id not in self.cut:
             self.cut.add(record.sample_id)
-            with open(self.cut_file, "a") as sink:
-                sink.write(json.dumps({"sample_id": record.sample_id, "tokens": encoded.cut, "step": self.step}) + "\n")
+            append_line(self.cut_file, {"sample_id": record.sample_id, "tokens": encoded.cut, "step": self.step})
         return encoded
 
     def _pixels(self, image: str, seen: int | None) -> np.ndarray[Any, Any]:
@@ -165,9 +164,8 @@ class Batches:
         if sample_id in self.refused:
             return
         self.refused.add(sample_id)
-        with open(self.refused_file, "a") as sink:
-            found = {"sample_id": sample_id, "reason": error.reason, "detail": str(error), "step": self.step}
-            sink.write(json.dumps(found) + "\n")
+        found = {"sample_id": sample_id, "reason": error.reason, "detail": str(error), "step": self.step}
+        append_line(self.refused_file, found)
 
 
 class MicroBatches(Dataset[Any]):
@@ -219,8 +217,7 @@ def cut_refused(out: str, rank: int, done: int) -> None:
         if not re.fullmatch(rf"({REFUSED}|{CUT})-rank{rank}(-loader\d+)?\.jsonl", os.path.basename(file)):
             continue
         kept = [row for row in _listed(file) if (row.get("step") or 0) <= done]
-        with open(file, "w") as sink:
-            sink.writelines(json.dumps(row) + "\n" for row in kept)
+        write_lines(file, kept)
 
 
 def _listed(file: str) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """What every worker of a training runs: DeepSpeed around the loss, step by step, from the last reported state."""
 
-import json
 import math
 import os
 import shutil
@@ -14,9 +13,10 @@ import torch
 from ..models.adapters import add_adapter
 from ..models.mores import add_mores
 from ..models.parts import add_lora, base_of, set_trainable
-from ..store.errors import InputError, NotFiniteError
+from ..store.errors import InputError, NotFiniteError, WriteError
 from ..store.facts import read_lines
-from ..store.files import write_json
+from ..store.files import append_line, write_json, write_lines
+from ..store.machine import writing
 from .account import Account
 from .checkpoint import Extra, gather_moments, load_state, save_model, save_state, seed_step
 from .config import TrainConfig
@@ -68,6 +68,7 @@ def run_worker(config: TrainConfig, out: str, session: Session) -> None:
         OutOfMemoryError: the GPU's memory ran out; says which knobs are left.
         InputError: rows, model or config cannot be used; found by whichever worker met it first.
         NotFiniteError: the loss or a weight became NaN or infinite.
+        WriteError: the machine refuses to write what the training leaves.
     """
     raise_left(out)
     torch.set_num_threads(config.threads)
@@ -82,7 +83,7 @@ def run_worker(config: TrainConfig, out: str, session: Session) -> None:
         explained = explain(config, session.rank, where, error)
         leave(out, explained)
         raise explained from error
-    except (InputError, NotFiniteError) as error:
+    except (InputError, NotFiniteError, WriteError) as error:
         leave(out, error)
         raise
 
@@ -153,8 +154,7 @@ def _build(config: TrainConfig, out: str, session: Session) -> Worker:
         }
         facts |= {"world": engine.world_size, "pid": os.getpid()}
         facts["trainable"] = sum(getattr(p, "ds_numel", p.numel()) for p in module.parameters() if p.requires_grad)
-        with open(os.path.join(out, ENGINE), "w") as sink:
-            json.dump(facts, sink)
+        write_json(os.path.join(out, ENGINE), facts)
     steps = config.planned_steps(len(rows.ids))
     account = Account(config, len(rows.ids), steps, engine.device, out)
     worker = Worker(config, out, session, engine, loaded.processor, batches, steps, account)
@@ -239,8 +239,10 @@ def _report_state(worker: Worker, step: int, loss: float) -> None:
     if not bool(torch.stack([t.float().norm() for t in mine]).isfinite().all()):
         raise NotFiniteError(f"weights are not finite after step {step}. {AFTER_NAN}")
     with tempfile.TemporaryDirectory() as folder:
-        save_state(worker.engine, folder, step, worker.rank)
-        worker.session.report({"step": step, "loss": loss}, folder)
+        with writing(folder):
+            save_state(worker.engine, folder, step, worker.rank)
+        with writing(worker.out):  # it is copied to there
+            worker.session.report({"step": step, "loss": loss}, folder)
 
 
 def _log(worker: Worker, step: int, done: tuple[float, int, float]) -> None:
@@ -258,8 +260,7 @@ def _log(worker: Worker, step: int, done: tuple[float, int, float]) -> None:
     }
     if worker.config.use_gpu:
         row["gpu_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
-    with open(os.path.join(worker.out, LOG), "a") as sink:
-        sink.write(json.dumps(row) + "\n")
+    append_line(os.path.join(worker.out, LOG), row)
     for tracker in worker.trackers:
         rates = {"rows_per_second": worker.config.global_batch / seconds, "tokens_per_second": tokens / seconds}
         tracker.log(step, {"loss": loss, "lr": row["lr"]} | rates)
@@ -271,5 +272,4 @@ def _cut_log(worker: Worker, first: int) -> None:
     if worker.rank or not os.path.isfile(path):
         return
     rows = read_lines(path, "step of a training", "Delete that training's folder, and train again.", step=int)
-    with open(path, "w") as sink:
-        sink.writelines(json.dumps(row) + "\n" for row in rows if row["step"] <= first)
+    write_lines(path, [row for row in rows if row["step"] <= first])

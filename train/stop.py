@@ -5,15 +5,15 @@ by the driver in place of Ray's wrapping.
 """
 
 import os
-import traceback
+from contextlib import suppress
 
-from ..store.errors import InputError, NotFiniteError, VinnowError, one_line, plain
+from ..store.errors import InputError, NotFiniteError, VinnowError, WriteError, one_line, plain, plain_cause
 from ..store.facts import read_fields
 from ..store.files import write_json
+from ..store.machine import refusal
+from ..store.traces import leave_trace
 
 FILE = "stopped.json"
-# what was said of a training that failed, for whoever wants more than our one line
-TRACE = "failure.txt"
 
 
 class TrainingFailedError(VinnowError):
@@ -24,7 +24,9 @@ class OutOfMemoryError(VinnowError):
     """A worker's GPU memory ran out; the message names the knobs that are left."""
 
 
-_KINDS: dict[str, type[VinnowError]] = {k.__name__: k for k in (OutOfMemoryError, NotFiniteError, InputError)}
+_KINDS: dict[str, type[VinnowError]] = {
+    k.__name__: k for k in (OutOfMemoryError, NotFiniteError, WriteError, InputError)
+}
 
 
 def leave(out: str, error: VinnowError) -> None:
@@ -32,14 +34,15 @@ def leave(out: str, error: VinnowError) -> None:
     path = os.path.join(out, FILE)
     if not os.path.isfile(path):
         kind = next(name for name, known in _KINDS.items() if isinstance(error, known))
-        write_json(path, {"kind": kind, "message": plain(str(error))})
+        with suppress(WriteError):  # where there is no room even for this, the next attempt finds so by itself
+            write_json(path, {"kind": kind, "message": plain(str(error))})
 
 
 def raise_left(out: str) -> None:
     """Raise what an attempt of this training has left, if any.
 
     Raises:
-        InputError, NotFiniteError, OutOfMemoryError: what ended that attempt.
+        InputError, NotFiniteError, WriteError, OutOfMemoryError: what ended that attempt.
     """
     path = os.path.join(out, FILE)
     if os.path.isfile(path):
@@ -56,11 +59,10 @@ def forget(out: str) -> None:
 
 def failed(out: str, error: BaseException) -> VinnowError:
     """Return what to raise for a training that failed: what a worker left, else one line; its trace goes to a file."""
-    trace = os.path.join(out, TRACE)
-    with open(trace, "w") as sink:
-        sink.write("".join(traceback.format_exception(error)))
+    kept = leave_trace(out, error)
     try:
         raise_left(out)
     except VinnowError as left:
         return left
-    return TrainingFailedError(f"training in {out} failed: {one_line(error)} ({trace} has the trace.)")
+    said = refusal(error) if plain_cause(error) is None else None
+    return TrainingFailedError(f"training in {out} failed: {said or one_line(error)} {kept}")

@@ -4,7 +4,6 @@ Every rank takes every world-th micro-batch of the same fixed ones, in eval mode
 the loss does not depend on the number of workers.
 """
 
-import json
 import math
 import os
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 
 from ..store.errors import InputError
 from ..store.facts import read_lines
+from ..store.files import append_line, write_lines
 from .config import TrainConfig
 from .data import REFUSED, Batches, Rows, on_engine
 from .loss import trained_tokens
@@ -96,8 +96,7 @@ class Validation:
         if self.rank == 0 and os.path.isfile(self.path):
             rows = read_lines(self.path, "validation", "Delete it.", step=int, loss=float)
             rows = [row for row in rows if row["step"] <= first]
-            with open(self.path, "w") as sink:
-                sink.writelines(json.dumps(row) + "\n" for row in rows)
+            write_lines(self.path, rows)
             lowest[0] = min((row["loss"] for row in rows), default=math.inf)
         torch.distributed.broadcast(lowest, 0)
         return float(lowest)
@@ -105,5 +104,4 @@ class Validation:
     def note(self, step: int, loss: float) -> None:
         """Write a step's loss to the log."""
         if self.rank == 0:
-            with open(self.path, "a") as sink:
-                sink.write(json.dumps({"step": step, "loss": loss}) + "\n")
+            append_line(self.path, {"step": step, "loss": loss})

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from ..progress import plain
@@ -67,14 +67,16 @@ def end(code: int) -> NoReturn:
     if sys.stderr.isatty():
         sys.stderr.write(_SHOW_CURSOR)
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        with suppress(OSError):  # on a disk that is full it would hold up the end
+            stream.flush()
     os._exit(code)
 
 
 def say(text: str) -> None:
     """Print a line on stderr, whatever bar is drawn there."""
-    sys.stderr.write(f"\n{plain(text)}\n" if sys.stderr.isatty() else f"{plain(text)}\n")
-    sys.stderr.flush()
+    with suppress(OSError):  # a log on a disk that is full: the exit code still says it
+        sys.stderr.write(f"\n{plain(text)}\n" if sys.stderr.isatty() else f"{plain(text)}\n")
+        sys.stderr.flush()
 
 
 def _raise(number: int, frame: Any) -> None:

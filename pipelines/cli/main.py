@@ -1,6 +1,5 @@
 """The `vinnow` command. Each subcommand is one stage; `run` and `demo` are all of them in order."""
 
-import errno
 import os
 import sys
 import tempfile
@@ -8,12 +7,11 @@ import traceback
 
 from ...actors import cluster
 from ...store.errors import InputError, VinnowError, one_line, plain_cause
+from ...store.machine import refusal
 from ..progress import console, plain
 from . import data, ending, models, more, ray_words, runs, selection  # noqa: F401  # each puts its commands on the app
 from .app import app
-
-# what the machine refuses, at whatever place: full, read-only, failing or missing memory and disks
-_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
+from .results import naming_stdout
 
 
 def main() -> None:
@@ -26,7 +24,10 @@ def main() -> None:
     cluster.when_lost[:] = [ending.lost]
     with ending.listening():
         try:
-            app()
+            with naming_stdout():
+                app()
+        except BrokenPipeError:  # of a stdout whose reader has had enough
+            raise SystemExit(1) from None
         except Exception as error:
             raise SystemExit(_told(error)) from error
 
@@ -39,25 +40,29 @@ def _told(error: Exception) -> int:
         word, code = ("error", 2) if isinstance(ours, InputError) else ("failed", 1)
         _say(word, str(ours) + (ray_words.name_in_failure() if code == 1 else ""))
         return code
-    machine = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _MACHINE)
-    why = "The machine refused something" if machine else "This is a bug of vinnow: please report it"
-    _say(
-        "failed",
-        f"{one_line(error).rstrip('.')}. {why}; the traceback is in {_kept(error)!r}.{ray_words.name_in_failure()}",
-    )
+    refused = refusal(error)
+    kept = _kept(error, "" if refused else "stderr")
+    trace = f"the traceback is in {kept!r}." if kept else ""
+    if refused:
+        trace = f" The machine refused something; {trace}" if trace else ""
+        _say("failed", f"{refused}{trace}{ray_words.name_in_failure()}")
+    else:
+        said = f"{one_line(error).rstrip('.')}. This is a bug of vinnow: please report it; {trace}"
+        _say("failed", said + ray_words.name_in_failure())
     return 1
 
 
-def _kept(error: Exception) -> str:
-    """Write an error's traceback to a file of its own; return the path."""
+def _kept(error: Exception, else_to: str) -> str:
+    """Write an error's traceback to a file of its own; return the path, or where else it went."""
     lines = [f"vinnow {' '.join(sys.argv[1:])}\n", *traceback.format_exception(error)]
     try:
         handle, path = tempfile.mkstemp(prefix="vinnow-failure-", suffix=".txt")
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as sink:
             sink.writelines(lines)
-    except OSError:  # no room even for this: better on the terminal than nowhere
-        sys.stderr.writelines(lines)
-        return "stderr"
+    except OSError:  # no room even for this: a bug's is better on the terminal than nowhere
+        if else_to:
+            sys.stderr.writelines(lines)
+        return else_to
     return path
 
 

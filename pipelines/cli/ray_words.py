@@ -8,6 +8,8 @@ import faulthandler
 import os
 import sys
 import tempfile
+from contextlib import suppress
+from typing import Any
 
 _path: str | None = None
 
@@ -24,7 +26,22 @@ def keep_apart() -> None:
     os.close(handle)
     sys.stderr = os.fdopen(terminal, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
     faulthandler.enable(sys.stderr)
+    _keep_stdout()
     atexit.register(forget)
+
+
+def _keep_stdout() -> None:
+    """Send there, too, what Ray tells a driver of its daemons' errors: it would print it among the results."""
+    from ray._private import worker
+
+    worker.print_to_stdstream = _aside
+
+
+def _aside(batch: dict[str, Any], ignore_prefix: bool = False) -> None:
+    with suppress(OSError):
+        os.write(
+            2, "".join(f"({batch.get('pid')}) {line}\n" for line in batch["lines"]).encode(errors="backslashreplace")
+        )
 
 
 def kept_in() -> str | None:
