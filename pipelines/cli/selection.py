@@ -103,6 +103,7 @@ def select(
     from ...select import registry
     from ...select.run import budget_rows
     from ...select.run import select as work
+    from ...store.claim import claim
     from ..config import settings
     from ..picking import export_picks, make_view, told, traps
 
@@ -114,12 +115,14 @@ def select(
         for line in lines:
             show(line)
     chosen = []
-    for label, path in work(view, selector, config, list(budget), seed, out).items():
-        rows = budget_rows(label, len(view.ids))
-        row = {"selector": selector, "budget": label, "seed": seed, "rows": rows, "picks": path}
-        chosen.append(row | {"records": export_picks(pool, path), "told": lines})
-        if not as_json:
-            show(f"{selector} {label}: {rows:,} rows, {path} and {chosen[-1]['records']}")
+    # a run's picks, a pool's folder and what is yours stay as they are; `picks`: a folder of a time without marks
+    with claim(out, "select", "picks", inputs=[pool, features, targets]):
+        for label, path in work(view, selector, config, list(budget), seed, out).items():
+            rows = budget_rows(label, len(view.ids))
+            row = {"selector": selector, "budget": label, "seed": seed, "rows": rows, "picks": path}
+            chosen.append(row | {"records": export_picks(pool, path), "told": lines})
+            if not as_json:
+                show(f"{selector} {label}: {rows:,} rows, {path} and {chosen[-1]['records']}")
     said = traps(out, selector, seed, view)
     for line in () if as_json else said:
         show(line)
