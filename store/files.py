@@ -152,15 +152,16 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 def json_text(value: Any, sort_keys: bool = False) -> str:
     """Return JSON, indented; NaN and infinity, which JSON has not, become null."""
-    return json.dumps(_finite(value), indent=2, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
+    return json.dumps(finite(value), indent=2, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return a plain value with null for NaN and infinity, which JSON has not."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
+        return {k: finite(v) for k, v in value.items()}
+    return [finite(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
