@@ -217,7 +217,8 @@ def reading_parquet(path: str | os.PathLike[str], way_out: str, **options: Any) 
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, VinnowError):
             raise
-        raise DamagedError(f"{os.fspath(path)!r} is damaged, or no Parquet file: {error}. {way_out}") from error
+        why = " ".join(str(error).split()).rstrip(".")  # Arrow's may be of two lines
+        raise DamagedError(f"{os.fspath(path)!r} is damaged, or no Parquet file: {why}. {way_out}") from error
 
 
 def digest(*parts: bytes | str, size: int = 8) -> str:

@@ -77,7 +77,9 @@ def _print_features(report: "FeatureReport") -> None:
         f"{report.rows} rows computed, {report.seconds:.1f} s"
         + "".join(f", {name.replace('_', ' ')} {value:.3g}" for name, value in report.extra.items())
     )
-    for line in (report.usage.line(), *report.notes):
+    # rows of which nothing was written, since no checkpoint could be loaded, were not used
+    written = report.parts + report.skipped_parts or report.usage.refused
+    for line in (*([report.usage.line()] if written else []), *report.notes):
         show(line)
 
 
