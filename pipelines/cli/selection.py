@@ -14,7 +14,7 @@ from ..progress import bar, console, show, show_json
 from .app import AsJson, Gpus, Out, PoolDir, Sets, app
 
 if TYPE_CHECKING:
-    from ...actors.config import CheckpointRef, FeatureReport
+    from ...actors.config import CheckpointRef, FeatureConfig, FeatureReport
 
 
 @app.command()
@@ -56,6 +56,7 @@ def features(
     resources = ActorResources.parse(place_actors(values.pop("actors", {}), devices), "actors")
     values = place_precision(values, devices) if resources.gpus_per_actor else values
     config = FeatureConfig.parse({"kind": kind, "image_root": images} | values)
+    _refuse_unread(config, target_pool, optimizer)
     console.print(f"computing on {devices}", markup=False, soft_wrap=True)
     states = {c.step: c.path for c in map(_checkpoint, optimizer or [])}
     checkpoints = [replace(c, optimizer=states.pop(c.step, None)) for c in map(_checkpoint, checkpoint)]
@@ -69,6 +70,17 @@ def features(
         _print_features(error.report)
         raise
     _print_features(report)
+
+
+def _refuse_unread(config: "FeatureConfig", target_pool: str | None, optimizer: list[str] | None) -> None:
+    """Refuse options that this kind of features would not read, as if they had been used."""
+    if target_pool and config.kind != "influence":
+        raise InputError(f"--target-pool is for --kind influence; {config.kind} reads none.")
+    if optimizer and (config.kind not in ("gradient", "influence") or config.mode not in ("adam", "less_adam")):
+        way_out = (
+            "" if config.kind not in ("gradient", "influence") else f" mode {config.mode!r} reads none: set mode=adam."
+        )
+        raise InputError(f"--optimizer is for gradients in the modes adam and less_adam.{way_out}")
 
 
 def _print_features(report: "FeatureReport") -> None:

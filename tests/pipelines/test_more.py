@@ -91,6 +91,14 @@ def test_twin_takes_no_folder_that_holds_a_model_of_yours(tmp_path, tiny_pool):
     assert {f.read_text() for f in tmp_path.iterdir()} == {"mine"}
 
 
+def test_features_refuses_what_its_kind_does_not_read(tmp_path, tiny_pool, twin_path):
+    asked = ["features", "--pool", tiny_pool, "--checkpoint", f"1={twin_path}", "--out", tmp_path / "f", "--gpus", "0"]
+    assert "is for --kind influence" in refused(*asked, "--kind", "loss", "--target-pool", tiny_pool)
+    assert "adam and less_adam" in refused(*asked, "--kind", "loss", "--optimizer", "1=nowhere")
+    assert "mode 'sgd' reads none" in refused(*asked, "--optimizer", "1=nowhere")
+    assert not (tmp_path / "f").exists()
+
+
 def test_select_writes_into_no_folder_but_its_own(tmp_path, tiny_pool):
     asked = ["select", "--pool", tiny_pool, "--selector", "random", "--budget", "5", "--out"]
     mine = tmp_path / "mine/picks/random-5.json"
