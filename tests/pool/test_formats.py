@@ -280,19 +280,10 @@ def test_webdataset(tmp_path):
     assert records_of(pool)[0].images == ("s-000000.tar/part/00000.PNG",)
 
 
-@pytest.mark.parametrize(
-    ("suffix", "reason"),
-    [
-        ("tif", None),
-        ("JFIF", None),
-        ("bmp", None),
-        ("mp4", "unsupported_media"),
-        ("wav", "unsupported_media"),
-        ("xyz", "bad_image"),
-    ],
-)
+@pytest.mark.parametrize("suffix", ["tif", "JFIF", "bmp", "mp4", "wav", "xyz"])
 @pytest.mark.parametrize("told", ["json", "txt"])
-def test_no_medium_of_a_shard_is_dropped_in_silence(tmp_path, suffix, reason, told):
+def test_no_medium_of_a_shard_is_dropped_in_silence(tmp_path, suffix, told):
+    reason = {"mp4": "unsupported_media", "wav": "unsupported_media", "xyz": "bad_image"}.get(suffix)
     turns = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "red"}]
     record = json.dumps({"conversations": turns}).encode() if told == "json" else b"a red circle"
     with tarfile.open(tmp_path / "s.tar", "w") as tar:
