@@ -1,5 +1,6 @@
 """Where a run begins: its config read, put on what there is to compute on, and checked; what cannot fit is said."""
 
+import os
 from typing import Any
 
 from ..actors.capacity import Share, require
@@ -7,7 +8,7 @@ from ..actors.cluster import RayConfig
 from ..store.errors import InputError
 from ..store.files import exists, join
 from ..train.config import TrainConfig
-from .config import RunConfig, apply_set, read_run, resolve, saved_run, with_recipe
+from .config import RunConfig, apply_set, finetunes, read_run, resolve, saved_run, where_of, with_recipe
 from .placing import Devices, find_devices, place_run, place_training
 from .plan_shown import does_not_fit
 from .prices import Prices
@@ -56,6 +57,23 @@ def too_large(config: TrainConfig, devices: Devices) -> list[str]:
 def require_workers(config: TrainConfig, what: str) -> None:
     """Return if the connected cluster can hold a training's workers. Raises: as `actors.capacity.require`."""
     require(what, [Share(config.workers, 1, 1 if config.use_gpu else 0)], _FEWER)
+
+
+def without_gpus(config: RunConfig) -> str | None:
+    """Return what is wrong where a training asks for GPUs and `--gpus` found none on this machine; None where nothing is.
+
+    A cluster is asked later, by `require_workers`: it may have been joined, or start nodes.
+    """
+    here = config.devices is not None and not config.devices.gpus
+    if not here or config.ray.address or os.environ.get("RAY_ADDRESS"):
+        return None
+    sections = {f"warmup.{s.name}": s.train for s in config.warmup} | {"proxy": config.proxy or {}}
+    sections |= {where_of(name): section for name, section in finetunes(config.finetune).items()}
+    for where, section in sections.items():
+        if section.get("use_gpu"):
+            asked = f"{section.get('workers', 1)} × 1 GPU"
+            return f"{where} asks for {asked}, and there is none here: --gpus 0 trains on the CPU, or name a cluster."
+    return None
 
 
 def _begun(out: Any) -> Devices | None:

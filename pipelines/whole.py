@@ -3,9 +3,11 @@
 import time
 
 from ..store.claim import claim
+from ..store.errors import InputError
 from ..store.manifest import StageRecord
 from ..store.reading import with_fields
 from ..train.run import TrainReport
+from .begin import without_gpus
 from .config import RunConfig
 from .flows import Run, checkpoints_of, ingest_pools, make_features, pick, prepare_model, start, warm_up
 from .plan import make_plan
@@ -23,6 +25,9 @@ def whole_run(config: RunConfig, report: bool = True) -> str | None:
         InputError: the run's folder was made by another config, or an input is missing.
         VinnowError: a trial of the sweep failed; the rest is kept.
     """
+    missing = without_gpus(config)
+    if missing is not None:  # before a pool is read, and before the folder is this config's
+        raise InputError(missing)
     with claim(config.out, "run", r"run\.json"):
         return _whole_run(config, report)
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..store.errors import InputError, suggest
-from ..store.files import exists, join, read_json, whole_file, write_json
+from ..store.files import exists, finite, join, read_json, whole_file, write_json
 from .checks import IMAGE, ImageError
 from .images import read_image
 from .pictures_out import PictureFiles, some_inside
@@ -207,7 +207,7 @@ def _row(record: Record, root: str | None, embed: bool) -> dict[str, Any]:
         # a column of its own would be empty in nearly every row; as a first turn it is what other readers know
         "conversations": ([{"from": "system", "value": record.system}] if record.system else []) + record.conversations,
         "images": images,
-        "extra": json.dumps(record.extra),
+        "extra": _text(record.extra, escape=True),
     }
 
 
@@ -224,6 +224,13 @@ def _name(record: Record) -> str:
 
 def _line(value: dict[str, Any]) -> bytes:
     try:
-        return json.dumps(value, ensure_ascii=False).encode()
+        return _text(value).encode()
     except UnicodeEncodeError:  # `extra` may hold a lone surrogate, which only an escape can write
-        return json.dumps(value).encode()
+        return _text(value, escape=True).encode()
+
+
+def _text(value: dict[str, Any], escape: bool = False) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=escape, allow_nan=False)
+    except ValueError:  # Python reads a record's NaN; no other tool reads the file that holds it
+        return json.dumps(finite(value), ensure_ascii=escape)

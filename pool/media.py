@@ -23,8 +23,8 @@ OTHER_MEDIA = (
 )
 _INSIDE = ("bytes", "base64", "image_base64", "b64", "b64_json", "data", "pixel_values")
 _NAMES = ("path", "url", "image", "image_url", "image_path", "file", "file_name", "filename")
-_PICTURE = re.compile(r"\.(jpe?g|jpe|jfif|png|gif|webp|bmp|tiff?|avif|heic)$", re.IGNORECASE)
-_FILM = re.compile(r"\.(mp4|m4v|mov|avi|mkv|webm|mpe?g|wav|mp3|flac|ogg|m4a|aac)$", re.IGNORECASE)
+PICTURE = re.compile(r"\.(jpe?g|jpe|jfif|png|gif|webp|bmp|tiff?|avif|heic)$", re.IGNORECASE)
+FILM = re.compile(r"\.(mp4|m4v|mov|avi|mkv|webm|mpe?g|wav|mp3|flac|ogg|m4a|aac)$", re.IGNORECASE)
 _TAG = re.compile(r"<img>\s*([^<>\n]+?)\s*</img>")
 # Qwen's picture in a text, whatever its count of pads
 _QWEN = re.compile(r"<\|vision_start\|>(?:<\|image_pad\|>)+<\|vision_end\|>")
@@ -146,7 +146,7 @@ def _marked(turns: list[Any]) -> tuple[list[str], list[Any]] | None:
         film = _FILM_MARK.search(text)
         if film:
             raise RefusedError("unsupported_media", f"a turn holds {film[0].strip()}; only pictures are read")
-        named = [n for n in _TAG.findall(text) if _PICTURE.search(n) or n.startswith(("http", "data:", "/"))]
+        named = [n for n in _TAG.findall(text) if PICTURE.search(n) or n.startswith(("http", "data:", "/"))]
         plain = _QWEN.sub(IMAGE, text)
         for name in named:
             found.append(picture_name(name, "<img>"))
@@ -162,9 +162,9 @@ def _refuse_unread(raw: dict[str, Any]) -> None:
         if key in ("id", "conversations", "source", "task", "system"):
             continue
         for text in _texts(value):
-            if _FILM.search(text):
+            if FILM.search(text):
                 raise RefusedError("unsupported_media", f"`{key}` names {text!r:.80}; only pictures are read")
-            if _PICTURE.search(text) or text.startswith("data:image"):
+            if PICTURE.search(text) or text.startswith("data:image"):
                 raise RefusedError(
                     "bad_image", f"`{key}` names {text!r:.80}, which is not read: call it `image` if it is the picture"
                 )

@@ -189,7 +189,9 @@ class Pool:
         chunks: list[pa.Array] = []
         for number in range(len(self._files)):
             with self._open(number) as file:
-                chunks += file.read(columns=[name])[name].chunks
+                table = file.read(columns=[name])
+                table.validate(full=True)
+                chunks += table[name].chunks
         whole = pa.chunked_array(chunks, type=POOL.field(name).type)
         self._check_rows(len(whole))
         if whole.null_count and not POOL.field(name).nullable:
@@ -218,6 +220,7 @@ class Pool:
             file = self._groups[groups[0]].file
             with self._open(file, self._footers[file]) as source:
                 table = source.read_row_groups([self._groups[g].number for g in groups])
+                table.validate(full=True)  # no checksum holds a page's header, which says what its bytes are
             self._held = {groups: table}
         return table
 

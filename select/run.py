@@ -93,7 +93,7 @@ def select(
         raise InputError(f"seed {shown(seed)} does not fit into 64 bits.")
     rows = {str(b): budget_rows(b, len(view.ids)) for b in budgets}
     refuse_repeats(budgets)
-    with claim(join(out, "picks"), "select", r".*\.(parquet|json)"):
+    with claim(join(out, "picks"), "select"):
         return _picked(view, selector, rows, seed, out)
 
 

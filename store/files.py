@@ -158,15 +158,16 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 def json_text(value: Any, sort_keys: bool = False) -> str:
     """Return JSON, indented; NaN and infinity, which JSON has not, become null."""
-    return json.dumps(_finite(value), indent=2, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
+    return json.dumps(finite(value), indent=2, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return a plain value with null for NaN and infinity, which JSON has not."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
+        return {k: finite(v) for k, v in value.items()}
+    return [finite(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def write_lines(path: str | os.PathLike[str], rows: Iterable[Any]) -> None:
@@ -244,7 +245,8 @@ def reading_parquet(path: str | os.PathLike[str], way_out: str, **options: Any) 
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, VinnowError):
             raise
-        raise DamagedError(f"{os.fspath(path)!r} is damaged, or no Parquet file: {error}. {way_out}") from error
+        why = " ".join(str(error).split()).rstrip(".")  # Arrow's may be of two lines
+        raise DamagedError(f"{os.fspath(path)!r} is damaged, or no Parquet file: {why}. {way_out}") from error
 
 
 def digest(*parts: bytes | str, size: int = 8) -> str:

@@ -142,7 +142,7 @@ def train(
         _refuse_other(config, out)
         return TrainReport.read(out)
     _check_inputs(config)
-    with claim(out, "train", re.escape(CONFIG)):
+    with claim(out, "train", re.escape(LOG)):  # a config.json lies in every model folder
         return _train(config, out, fit or (lambda config, out: _fit(config, out, callbacks)))
 
 

@@ -66,7 +66,7 @@ def twin(
     from ..config import settings
 
     config = TwinConfig.parse(settings(sets))
-    with claim(out, "twin", r".*\.(json|safetensors|jinja)"):
+    with claim(out, "twin", inputs=[pool]):
         show(
             f"{build_twin(out, words_of([Pool(pool)]), config)}: {(config.image // config.patch) ** 2} tokens a picture"
         )

@@ -5,19 +5,22 @@ from typing import Annotated
 
 import typer
 
-from ..progress import show, show_json
+from ..progress import console, show, show_json
 from .app import AsJson, Gpus, RunFile, Sets, app
 
 
 @app.command()
 def plan(run: RunFile, gpus: Gpus = "auto", as_json: AsJson = False, sets: Sets = None) -> None:
     """Dry run: what would run, on what, how many rows, bytes and steps, at what price; and the resolved config."""
-    from ..begin import load_placed
+    from ..begin import load_placed, without_gpus
     from ..plan import make_plan
     from ..plan_shown import plan_json, print_plan
 
     config = load_placed(run, sets, gpus)
     made = make_plan(config)
+    missing = without_gpus(config)
+    if missing is not None:
+        console.print(f"warning: {missing}", markup=False, soft_wrap=True)
     if as_json:
         show_json(plan_json(config, made))
     else:

@@ -14,7 +14,7 @@ from ..progress import bar, console, show, show_json
 from .app import AsJson, Gpus, Out, PoolDir, Sets, app
 
 if TYPE_CHECKING:
-    from ...actors.config import CheckpointRef, FeatureReport
+    from ...actors.config import CheckpointRef, FeatureConfig, FeatureReport
 
 
 @app.command()
@@ -56,6 +56,7 @@ def features(
     resources = ActorResources.parse(place_actors(values.pop("actors", {}), devices), "actors")
     values = place_precision(values, devices) if resources.gpus_per_actor else values
     config = FeatureConfig.parse({"kind": kind, "image_root": images} | values)
+    _refuse_unread(config, target_pool, optimizer)
     console.print(f"computing on {devices}", markup=False, soft_wrap=True)
     states = {c.step: c.path for c in map(_checkpoint, optimizer or [])}
     checkpoints = [replace(c, optimizer=states.pop(c.step, None)) for c in map(_checkpoint, checkpoint)]
@@ -71,13 +72,26 @@ def features(
     _print_features(report)
 
 
+def _refuse_unread(config: "FeatureConfig", target_pool: str | None, optimizer: list[str] | None) -> None:
+    """Refuse options that this kind of features would not read, as if they had been used."""
+    if target_pool and config.kind != "influence":
+        raise InputError(f"--target-pool is for --kind influence; {config.kind} reads none.")
+    if optimizer and (config.kind not in ("gradient", "influence") or config.mode not in ("adam", "less_adam")):
+        way_out = (
+            "" if config.kind not in ("gradient", "influence") else f" mode {config.mode!r} reads none: set mode=adam."
+        )
+        raise InputError(f"--optimizer is for gradients in the modes adam and less_adam.{way_out}")
+
+
 def _print_features(report: "FeatureReport") -> None:
     show(
         f"{report.parts} parts written, {report.skipped_parts} were there; "
         f"{report.rows} rows computed, {report.seconds:.1f} s"
         + "".join(f", {name.replace('_', ' ')} {value:.3g}" for name, value in report.extra.items())
     )
-    for line in (report.usage.line(), *report.notes):
+    # rows of which nothing was written, since no checkpoint could be loaded, were not used
+    written = report.parts + report.skipped_parts or report.usage.refused
+    for line in (*([report.usage.line()] if written else []), *report.notes):
         show(line)
 
 
@@ -103,6 +117,7 @@ def select(
     from ...select import registry
     from ...select.run import budget_rows
     from ...select.run import select as work
+    from ...store.claim import claim
     from ..config import settings
     from ..picking import export_picks, make_view, told, traps
 
@@ -114,12 +129,14 @@ def select(
         for line in lines:
             show(line)
     chosen = []
-    for label, path in work(view, selector, config, list(budget), seed, out).items():
-        rows = budget_rows(label, len(view.ids))
-        row = {"selector": selector, "budget": label, "seed": seed, "rows": rows, "picks": path}
-        chosen.append(row | {"records": export_picks(pool, path), "told": lines})
-        if not as_json:
-            show(f"{selector} {label}: {rows:,} rows, {path} and {chosen[-1]['records']}")
+    # a run's picks, a pool's folder and what is yours stay as they are; `picks`: a folder of a time without marks
+    with claim(out, "select", "picks", inputs=[pool, features, targets]):
+        for label, path in work(view, selector, config, list(budget), seed, out).items():
+            rows = budget_rows(label, len(view.ids))
+            row = {"selector": selector, "budget": label, "seed": seed, "rows": rows, "picks": path}
+            chosen.append(row | {"records": export_picks(pool, path), "told": lines})
+            if not as_json:
+                show(f"{selector} {label}: {rows:,} rows, {path} and {chosen[-1]['records']}")
     said = traps(out, selector, seed, view)
     for line in () if as_json else said:
         show(line)

@@ -34,7 +34,7 @@ def run_demo(out: str, sets: list[str], gpus: str = "auto") -> str:
     else:
         values["devices"] = devices.model_dump()
     data_config = DemoDataConfig.parse(values.pop("data", {}), "data")
-    with claim(out, "run", r"run\.json|data"):
+    with claim(out, "run", r"run\.json"):
         data = build(os.path.join(out, "data"), data_config)
         path = whole_run(demo_config(out, values, data))
     check_damage(out, data)

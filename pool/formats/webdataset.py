@@ -16,12 +16,12 @@ from ..archives.tar import BrokenTarError, is_plain, members
 from ..checks import IMAGE, RefusedError
 from ..json_source import JSON
 from ..limits import RECORD_BYTES
+from ..media import FILM, PICTURE
 from .chat import to_llava
 from .layouts import SOURCES
 from .source import Format, Source, below, folder_of, shards, shards_root
 from .splits import data_set_of, of_split
 
-_PICTURES = ("jpg", "jpeg", "png", "webp")
 # files of one sample: more are held by nobody
 _FILES = 1000
 
@@ -62,16 +62,33 @@ def _key(info: TarInfo) -> str:
 
 def _record(file: File, shard: str, key: str, found: list[TarInfo]) -> Any:
     by_kind = {i.name.rpartition(".")[2].lower(): i for i in found if is_plain(i)}
-    shown = [i.name.removeprefix("./") for i in found if i.name.rpartition(".")[2].lower() in _PICTURES]
+    shown = [i.name.removeprefix("./") for i in found if is_plain(i) and PICTURE.search(i.name)]
     try:
+        _refuse_film(found, key)
         raw = _json(file, by_kind["json"], key) if "json" in by_kind else {}
-        if raw.get("conversations") is None and raw.get("messages") is None:
+        captioned = raw.get("conversations") is None and raw.get("messages") is None
+        if captioned:
             raw = raw | {"conversations": _caption(file, by_kind.get("txt"), raw, bool(shown), key)}
     except RefusedError as error:
         return error
+    unread = [i.name for i in found if is_plain(i) and i.name.rpartition(".")[2].lower() not in ("json", "txt")]
+    if not shown and unread and (captioned or _asks_for_picture(raw)):
+        return RefusedError("bad_image", f"sample {key!r} speaks of a picture; {unread[0]!r} is not read as one")
     if shown:
         raw = {k: v for k, v in raw.items() if k != "image"} | {"images": _order(raw, shown, shard)}
     return to_llava({"id": key} | raw)
+
+
+def _refuse_film(found: list[TarInfo], key: str) -> None:
+    film = next((i.name for i in found if is_plain(i) and FILM.search(i.name)), None)
+    if film is not None:
+        raise RefusedError("unsupported_media", f"sample {key!r} holds {film!r}; only pictures are read")
+
+
+def _asks_for_picture(raw: dict[str, Any]) -> bool:
+    turns = raw.get("conversations") or raw.get("messages")
+    texts = [t.get("value", t.get("content")) for t in turns if isinstance(t, dict)] if isinstance(turns, list) else []
+    return any(isinstance(t, str) and IMAGE in t for t in texts)
 
 
 def _order(raw: dict[str, Any], shown: list[str], shard: str) -> list[str]:

@@ -10,6 +10,15 @@ import psutil
 import pytest
 
 
+def test_ctrl_c_ends_a_command_that_is_still_being_imported():
+    code = "import os, signal, sys\nimport vinnow.__main__ as m\n"
+    code += (
+        "sys.meta_path.insert(0, type('Late', (), {'find_spec': lambda *a: os.kill(os.getpid(), signal.SIGINT)})())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", f"{code}m.main()"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 @pytest.fixture
 def training(tiny_pool, twin_path, tmp_path):
     """A training that would go on for hours, in a process group of its own; killed afterwards whatever happens."""

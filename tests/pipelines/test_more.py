@@ -84,6 +84,39 @@ def test_twin_builds_a_model_from_a_pools_words(tmp_path, tiny_pool):
     assert "hiden" in refused("twin", "--pool", tiny_pool, "--out", tmp_path / "x", "--set", "hiden=3")
 
 
+def test_twin_takes_no_folder_that_holds_a_model_of_yours(tmp_path, tiny_pool):
+    for name in ("config.json", "model.safetensors", "data.json"):
+        (tmp_path / name).write_text("mine")
+    assert "nothing shows that 'twin' made them" in refused("twin", "--pool", tiny_pool, "--out", tmp_path)
+    assert {f.read_text() for f in tmp_path.iterdir()} == {"mine"}
+
+
+def test_features_refuses_what_its_kind_does_not_read(tmp_path, tiny_pool, twin_path):
+    asked = ["features", "--pool", tiny_pool, "--checkpoint", f"1={twin_path}", "--out", tmp_path / "f", "--gpus", "0"]
+    assert "is for --kind influence" in refused(*asked, "--kind", "loss", "--target-pool", tiny_pool)
+    assert "adam and less_adam" in refused(*asked, "--kind", "loss", "--optimizer", "1=nowhere")
+    assert "mode 'sgd' reads none" in refused(*asked, "--optimizer", "1=nowhere")
+    assert not (tmp_path / "f").exists()
+
+
+def test_select_writes_into_no_folder_but_its_own(tmp_path, tiny_pool):
+    asked = ["select", "--pool", tiny_pool, "--selector", "random", "--budget", "5", "--out"]
+    mine = tmp_path / "mine/picks/random-5.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    (tmp_path / "run/picks").mkdir(parents=True)
+    (tmp_path / "run/.vinnow.json").write_text('{"stage": "run"}')
+    (tmp_path / "notes/todo").mkdir(parents=True)
+    assert "'random-5.json'" in refused(*asked, tmp_path / "mine")
+    assert "was made by 'run'" in refused(*asked, tmp_path / "run")
+    assert "holds other files ('todo')" in refused(*asked, tmp_path / "notes")
+    assert "is to be read" in refused(*asked, tiny_pool)
+    assert (mine.read_text(), os.listdir(tmp_path / "notes")) == ("mine", ["todo"])
+    told(*asked, tmp_path / "new")
+    told(*asked[:-1], "--seed", "1", "--out", tmp_path / "new")
+    assert len(list((tmp_path / "new/picks").glob("*.json"))) == 3  # two picks' records and the mark
+
+
 def test_compare_holds_evaluations_against_the_first(tmp_path):
     rng = np.random.default_rng(0)
     right = (rng.random(400) < 0.5).tolist()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from vinnow.actors import capacity
 from vinnow.actors.cluster import RayConfig
-from vinnow.pipelines.begin import placed, placed_training
+from vinnow.pipelines.begin import placed, placed_training, without_gpus
 from vinnow.pipelines.config import read_yaml, with_recipe
 from vinnow.pipelines.placing import Devices, find_devices, place_run
 from vinnow.store.errors import InputError
@@ -89,6 +89,8 @@ def test_a_machine_without_gpus_changes_nothing(monkeypatch):
     plain = placed_training(RUN["finetune"], set(RUN["finetune"]), NONE)
     assert plain == RUN["finetune"] == run.finetune
     assert run.proxy["workers"] == 8  # the recipe's, and it asks for GPUs: refused where the cluster is known
+    assert (without_gpus(run) or "").startswith("proxy asks for 8 × 1 GPU, and there is none here: --gpus 0 ")
+    assert without_gpus(run.model_copy(update={"ray": RayConfig(address="head:1")})) is None
     cpu = NONE.model_copy(update={"asked": "0"})
     found = place_run(json.loads(json.dumps(RUN)), cpu, with_recipe)
     assert (found["proxy"]["use_gpu"], found["proxy"]["workers"]) == (False, 1)  # said so, with --gpus 0

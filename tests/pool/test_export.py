@@ -110,6 +110,19 @@ def test_parquet_with_pictures_inside(pool, tmp_path, chunks):
             assert np.array_equal(np.array(picture), np.array(load_image(pool.image_root, relative)))
 
 
+def test_what_is_no_json_in_a_record_is_none_in_the_export(tmp_path):
+    turns = [{"from": "human", "value": "a?"}, {"from": "gpt", "value": "b"}]
+    (tmp_path / "r.json").write_text(
+        json.dumps([{"id": 1, "score": [float("nan"), 0.5, {"x": -float("inf")}], "conversations": turns}])
+    )
+    made = again(tmp_path, tmp_path / "r.json")
+    export(made, made.ids(), str(tmp_path / "o.json"), "llava")
+    export(made, made.ids(), str(tmp_path / "o.parquet"), "parquet")
+    texts = (tmp_path / "o.json").read_text(), pq.read_table(tmp_path / "o.parquet")["extra"][0].as_py()
+    assert all("NaN" not in t and "Infinity" not in t for t in texts)
+    assert json.loads(texts[0])[0]["score"] == json.loads(texts[1])["score"] == [None, 0.5, {"x": None}]
+
+
 @pytest.mark.parametrize("form", ["llava", "sharegpt", "parquet"])
 def test_it_is_whole_or_not_at_all(pool, tmp_path, monkeypatch, form):
     monkeypatch.setattr(room, "_CHUNK", 7)

@@ -280,6 +280,24 @@ def test_webdataset(tmp_path):
     assert records_of(pool)[0].images == ("s-000000.tar/part/00000.PNG",)
 
 
+@pytest.mark.parametrize("suffix", ["tif", "JFIF", "bmp", "mp4", "wav", "xyz"])
+@pytest.mark.parametrize("told", ["json", "txt"])
+def test_no_medium_of_a_shard_is_dropped_in_silence(tmp_path, suffix, told):
+    reason = {"mp4": "unsupported_media", "wav": "unsupported_media", "xyz": "bad_image"}.get(suffix)
+    turns = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "red"}]
+    record = json.dumps({"conversations": turns}).encode() if told == "json" else b"a red circle"
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        members = [(f"a.{suffix}", png(PICTURES["pics/0.png"])), (f"a.{told}", record), ("b.txt", b"a text")]
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    pool = pool_of(tmp_path, tmp_path / "s.tar", max_refused=1)
+    refused = read_rows(tmp_path / "made/refused.parquet", REFUSED).to_pylist()
+    assert [r["reason"] for r in refused if r["row"] == 0] == ([reason] if reason else [])
+    assert [r.images for r in records_of(pool) if r.images] == ([] if reason else [(f"s.tar/a.{suffix}",)])
+
+
 def test_captions_and_damaged_samples_of_a_shard(tmp_path):
     with tarfile.open(tmp_path / "s.tar", "w") as tar:
         for name, data in [

@@ -1,8 +1,10 @@
 """Reading a pool in parts, by id and by column; and back to LLaVA's own JSON."""
 
 import json
+import shutil
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from vinnow.pool import export, writer
@@ -129,6 +131,18 @@ def test_a_lost_part_is_noticed(root, tmp_path):
     (tmp_path / "pool/part-000002.parquet").write_bytes(b"PAR1 damaged")
     with pytest.raises(InputError, match=r"part-000002\.parquet"):
         Pool(str(tmp_path / "pool")).ids()
+
+
+def test_bytes_that_are_no_text_are_damage_by_the_part_s_name(root, tmp_path):
+    shutil.copytree(root, tmp_path / "pool")
+    (path, *_) = sorted((tmp_path / "pool").glob("part-*.parquet"))
+    table = pq.read_table(path)
+    at = table.column_names.index("source")
+    pq.write_table(table.set_column(at, "source", pa.array([b"\xec("] * table.num_rows).view(pa.string())), path)
+    broken = Pool(tmp_path / "pool")
+    for read in (lambda: broken.take(broken.ids()[:1]), lambda: broken.column("source")):
+        with pytest.raises(DamagedError, match=r"part-\d+\.parquet' is damaged.*UTF-?8"):
+            read()
 
 
 def test_no_pool_says_how_to_make_one(tmp_path):

@@ -77,6 +77,13 @@ def test_sound_inputs_reach_ray_and_leave_their_identity(tiny_pool, twin_path, t
     assert saved == kept | {training.ROWS: rows_digest(cfg)}
 
 
+def test_a_folder_with_a_model_s_config_is_no_training_s(tiny_pool, twin_path, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "mine"}')
+    with pytest.raises(InputError, match="nothing shows that 'train' made them"):
+        train(config(tiny_pool, twin_path), str(tmp_path))
+    assert os.listdir(tmp_path) == ["config.json"]
+
+
 def test_numbers_may_be_mended_before_the_first_step_and_speed_at_any_time(tiny_pool, twin_path, tmp_path):
     cfg, out = config(tiny_pool, twin_path), str(tmp_path / "out")
     smaller, cheaper = config(tiny_pool, twin_path, micro_batch=1), config(tiny_pool, twin_path, threads=3, cache_mb=5)
