@@ -11,7 +11,7 @@ from ...store.machine import refusal
 from ..progress import console, plain
 from . import data, ending, models, more, ray_words, runs, selection  # noqa: F401  # each puts its commands on the app
 from .app import app
-from .results import naming_stdout
+from .results import keep_deepspeed_off, naming_stdout
 
 
 def main() -> None:
@@ -20,6 +20,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # ours ends a sweep as it ends the rest
+    keep_deepspeed_off()
     cluster.before_start[:] = [ray_words.keep_apart]
     cluster.when_lost[:] = [ending.lost]
     with ending.listening():

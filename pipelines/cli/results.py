@@ -1,5 +1,6 @@
 """Stdout, where results go: what it does not take is an error that says so, and no command ends well with half a result."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -46,6 +47,17 @@ def naming_stdout() -> Iterator[None]:
             sys.stdout.flush()
     finally:
         sys.stdout = before
+
+
+def keep_deepspeed_off() -> None:
+    """Send what DeepSpeed warns of to stderr, as it logs to stdout; that there is no GPU, our own first line says."""
+
+    def elsewhere(record: logging.LogRecord) -> bool:
+        if "Setting accelerator to CPU" not in record.getMessage() and logging.lastResort is not None:
+            logging.lastResort.handle(record)
+        return False
+
+    logging.getLogger("DeepSpeed").addFilter(elsewhere)
 
 
 @contextmanager

@@ -108,3 +108,10 @@ def test_text_is_no_control_character_and_json_no_nan(capsys):
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert json.loads(out.split("\n", 1)[1]) == {"a": None, "b": [None, 1.5]}
+
+
+def test_libraries_tell_nothing_among_the_results(place, tmp_path, monkeypatch):
+    monkeypatch.delenv("DS_ACCELERATOR", raising=False)  # without it DeepSpeed says on stdout that it found no GPU
+    done = vinnow("twin", "--pool", place["pool"], "--out", tmp_path / "twin", "--set", "image=32", "--set", "layers=1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path / 'twin'}: 4 tokens a picture\n"
