@@ -26,7 +26,7 @@ from ..store.reading import as_kind, parse_json, reading
 from ..store.refusals import listing, write_refused
 from ..store.usage import TRY_AGAIN, Usage
 from .account import check_tasks
-from .config import FeatureSpec
+from .config import FeatureConfig, FeatureSpec
 from .loader import LoadedPart
 
 _ANEW = "Delete it, and make the features again."
@@ -78,14 +78,14 @@ def write_means(spec: FeatureSpec, number: int) -> str:
     aim = replace(
         spec,
         pool=spec.target_pool,
-        config=spec.config.model_copy(update={"kind": "loss", "image_root": spec.config.target_image_root}),
+        config=_reading(spec.config),
         checkpoints=(spec.checkpoints[number],),
         keys=(replace(key, kind="loss", dim=1, pool=Pool(spec.target_pool).digest),),
     )
     actor = FeatureActor(aim)
     if actor.failed:
         raise InputError(f"step {key.checkpoint}: {next(iter(actor.failed.values()))}")
-    sums, usage = _add_up(actor, key.checkpoint, target_tasks(spec.target_pool))
+    sums, usage = _add_up(actor, key.checkpoint, spec.config.which, target_tasks(spec.target_pool))
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.tmp-{uuid.uuid4().hex[:8]}"
     kind = {"bfloat16": torch.bfloat16, "float64": torch.float64}.get(spec.config.precision, torch.float32)
@@ -104,10 +104,16 @@ def read_means(path: str, device: str, dtype: torch.dtype) -> dict[str, torch.Te
         return {name: file.get_tensor(name).to(dtype) for name in file.keys()}  # noqa: SIM118
 
 
-def _add_up(actor: Any, step: int, tasks: list[str]) -> tuple[dict[str, torch.Tensor], Usage]:
+def _reading(config: FeatureConfig) -> FeatureConfig:
+    """Return the config of an actor that reads the targets as `config` has its rows read."""
+    common = {n: getattr(config, n) for n in FeatureConfig.model_fields}
+    return FeatureConfig(**(common | {"kind": "loss", "image_root": config.target_image_root}))
+
+
+def _add_up(actor: Any, step: int, which: str, tasks: list[str]) -> tuple[dict[str, torch.Tensor], Usage]:
     """Return the sums by parameter, and what became of the target rows."""
-    model, config = actor.first, actor.spec.config
-    norms_tap = GradientTap(model, config.which, Norms())
+    model = actor.first
+    norms_tap = GradientTap(model, which, Norms())
     parts = [actor.loader.load(name) for name in actor.loader.parts]
     usage = _account(actor, step, parts)
     counts = {"tokens": 0, "padded": 0}
@@ -119,7 +125,7 @@ def _add_up(actor: Any, step: int, tasks: list[str]) -> tuple[dict[str, torch.Te
         norms.append(norm_N)
     sizes = _check_targets(parts, norms, tasks)
     sink = Means(len(tasks))
-    tap = GradientTap(model, config.which, sink)
+    tap = GradientTap(model, which, sink)
     for part, norm_N in zip(parts, norms, strict=True):
         for rows, batch in actor.batches(part, counts):
             weights = np.zeros((len(rows), len(tasks)))

@@ -17,7 +17,6 @@ from ..models.check import check_model
 from ..models.folders import local_model
 from ..models.load import load_processor, model_digest
 from ..models.shape import hidden_size
-from ..models.taps.forward import pooled_width
 from ..pool.encode import Encoder
 from ..pool.paths import absolute_root
 from ..pool.reader import Pool
@@ -31,10 +30,10 @@ from .account import damage_notes, open_work, settle
 from .capacity import Share, require
 from .config import ActorResources, CheckpointRef, FeatureConfig, FeatureReport, FeatureSpec
 from .features import FeatureActor
+from .kind import kind_of
 from .loader import PartLoader
 from .means import means_path, target_tasks, write_means
 from .pool import Stage, in_our_words, stream
-from .taps import optimizer_digest
 from .told import told
 
 
@@ -68,7 +67,7 @@ def make_spec(
             influence without a target pool; a mode that needs Adam's moments where a checkpoint has none.
     """
     if targets:
-        config = config.for_targets()
+        config = kind_of(config).for_targets()
     pool, out = _absolute(pool), _absolute(out)
     roots = {n: getattr(config, n) for n in ("image_root", "target_image_root")}
     config = config.model_copy(update={n: absolute_root(root) for n, root in roots.items()})
@@ -76,16 +75,15 @@ def make_spec(
     text = Encoder(
         load_processor(checkpoints[0].path), config.template, config.max_len, config.image_mode, config.pictures
     ).recipe()
-    facts, dim = None, config.dim
-    if config.kind == "influence":
+    kind, facts, tasks = kind_of(config), None, []
+    if kind.aims:
         if target_pool is None:
-            raise InputError("influence is measured against targets: give their pool (--target-pool).")
+            raise InputError(f"{config.kind} is measured against targets: give their pool (--target-pool).")
         means_path(out, checkpoints[0].step)  # an output that cannot hold them is refused here, not on a worker
         target_pool = _absolute(target_pool)
         tasks = target_tasks(target_pool)
-        facts, dim = {"tasks": tasks, "digest": Pool(target_pool).digest}, len(tasks)
-    if config.kind == "embedding":
-        dim = pooled_width(hidden_size(checkpoints[0].path), config.pooling)
+        facts = {"tasks": tasks, "digest": Pool(target_pool).digest}
+    dim = kind.dim(lambda: hidden_size(checkpoints[0].path), len(tasks))
     # workers start in other folders than the driver
     absolute = tuple(
         replace(c, path=local_model(c.path), optimizer=c.optimizer and os.path.abspath(c.optimizer))
@@ -98,8 +96,8 @@ def make_spec(
             pool=Pool(pool).digest,
             model=model_digest(c.path),
             checkpoint=c.step,
-            recipe=config.recipe(text, facts),
-            optimizer=optimizer_digest(config, c),
+            recipe=kind.key_recipe(text, facts),
+            optimizer=kind.optimizer(c),
         )
         for c in absolute
     )

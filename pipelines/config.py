@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from ..actors.cluster import RayConfig
 from ..actors.config import ActorResources, FeatureConfig
+from ..actors.kind import kind_of
+from ..actors.registry import find, names
 from ..evaluate.config import EvalConfig
 from ..models.specs import TwinConfig
 from ..pool.ingest import IngestConfig
@@ -82,7 +84,7 @@ class RunConfig(Config):
     model: ModelSection
     warmup: list[StageSection] = []
     proxy: dict[str, Any] | None = None
-    features: list[FeatureConfig] = []
+    features: list[SerializeAsAny[FeatureConfig]] = []
     actors: ActorResources = ActorResources()
     selectors: list[SelectorSection]
     budgets: list[int | str]
@@ -100,6 +102,7 @@ class RunConfig(Config):
         """
         tree = self.model_dump(exclude={"out", "ray", "plan", "devices"})
         pools = {"pool", "captions", "target", "test"}
+        tree["features"] = [_ONCE_OF_ALL | f for f in tree["features"]]
         kept = {k: _without(v, ("max_refused",) if k in pools else PLACES) for k, v in tree.items()}
         return digest(json.dumps(kept, sort_keys=True))
 
@@ -113,8 +116,11 @@ _ANY_POOL = 10**12
 # fields that the run fills in; a recipe that sets one of them would be overruled silently
 TRAIN_FILLED = ("model", "pool", "picks", "seed")
 EVAL_FILLED = ("model", "pool", "run")
-# what weighs or follows the checkpoints of a training: one model, whose learning rate nobody knows, is no path
-ALONG = ("gradient", "influence", "trajectory")
+# what every kind's config once held, in each digest still: runs go on in the folders that they began
+_ONCE_OF_ALL: dict[str, Any] = {
+    **{"which": "projector", "mode": "sgd", "unit_rows": True, "top_k": 5, "attention": "flat", "pooling": "text"},
+    "projection": {"kind": "rademacher", "dim": 8192, "seed": 0, "nonzeros": 2},
+}
 
 
 def _without(tree: Any, names: tuple[str, ...]) -> Any:
@@ -152,7 +158,8 @@ def read_run(path: str) -> dict[str, Any]:
         InputError: no such file, or it is something else.
     """
     values = read_json(path) if path.endswith(".json") else read_yaml(path)
-    return values["config"] if isinstance(values, dict) and {"config", "digest"} <= set(values) else values
+    saved = isinstance(values, dict) and {"config", "digest"} <= set(values)
+    return _of_their_kinds(values["config"]) if saved else values
 
 
 def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
@@ -181,7 +188,22 @@ def saved_run(run_dir: str) -> dict[str, Any]:
         DamagedError: something else lies in its run.json's place.
     """
     kinds = {"digest": str, "config": dict[str, Any], "version": str | None}
-    return read_fields(join(run_dir, "run.json"), "run's config", "Put it back, or begin in another `out`.", **kinds)
+    found = read_fields(join(run_dir, "run.json"), "run's config", "Put it back, or begin in another `out`.", **kinds)
+    return found | {"config": _of_their_kinds(found["config"])}
+
+
+def _of_their_kinds(config: Any) -> Any:
+    """Return a saved config without what its features once held of other kinds' fields, and never read."""
+    features = config.get("features") if isinstance(config, dict) else None
+    if not isinstance(features, list) or not all(isinstance(f, dict) for f in features):
+        return config
+    return config | {"features": [_of_its_kind(f) for f in features]}
+
+
+def _of_its_kind(feature: dict[str, Any]) -> dict[str, Any]:
+    kind = feature.get("kind", "gradient")
+    own = find(kind).Config.model_fields if kind in names() else feature
+    return {k: v for k, v in feature.items() if k in own or k not in _ONCE_OF_ALL}
 
 
 def with_recipe(section: dict[str, Any], where: str) -> dict[str, Any]:
@@ -252,15 +274,16 @@ def _check_selectors(run: RunConfig) -> None:
     refuse_repeats(run.budgets)
     for budget in run.budgets:
         budget_rows(budget, _ANY_POOL)
-    kinds = {f.kind for f in run.features}
-    if "influence" in kinds and run.target is None:
-        raise InputError("influence features are measured against targets, but the run has no `target` section.")
+    kinds = {f.kind: kind_of(f) for f in run.features}
+    for name in (n for n, kind in kinds.items() if kind.aims and run.target is None):
+        raise InputError(f"{name} features are measured against targets, but the run has no `target` section.")
     for section in run.selectors:
         selector = registry.make(section.name, section.config)
         for need in selector.needs:
             if need == "targets" and run.target is None:
                 raise InputError(f"selector {section.name!r} reads targets, but the run has no `target` section.")
-            if run.proxy is None and need in ALONG:
+            # one model, whose learning rate nobody knows, is no path
+            if run.proxy is None and need in feature_kinds(selector.needs) and find(need).along:
                 raise InputError(
                     f"selector {section.name!r} goes by {need} features at a proxy's checkpoints and their learning rates, "
                     "but the run has no `proxy` section."

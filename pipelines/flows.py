@@ -13,6 +13,7 @@ from .. import __version__
 from ..actors.account import parts_back
 from ..actors.cluster import ensure_ray
 from ..actors.config import CheckpointRef, FeatureConfig
+from ..actors.kind import kind_of
 from ..actors.stream import make_spec, run_features
 from ..models.check import check_model
 from ..models.folders import check_folder
@@ -81,8 +82,9 @@ def start(config: RunConfig) -> Run:
     tree = {"digest": config.digest(), "config": config.model_dump(mode="json"), "version": __version__}
     if exists(saved):
         before = saved_run(config.out)
-        if before["digest"] != tree["digest"]:
-            changed = differences(before["config"], tree["config"])
+        changed = differences(before["config"], tree["config"])
+        # without a difference, the digest held a field that the saved run gave to a kind that never read it
+        if before["digest"] != tree["digest"] and changed:
             raise InputError(
                 f"{config.out}: this run was started with another config: {'; '.join(changed[:8])}. "
                 "Use another `out`, or delete that folder to begin again."
@@ -167,7 +169,7 @@ def make_features(run: Run, checkpoints: list[CheckpointRef]) -> None:
     """Write every kind of feature at every checkpoint, for the pool and for the targets."""
     for config in run.config.features:
         _features(run, config, checkpoints, "pool", "features")
-        if run.config.target is not None and config.kind == "gradient":
+        if run.config.target is not None and kind_of(config).of_targets:
             _features(run, config, checkpoints, "target", "targets")
 
 
@@ -245,7 +247,7 @@ def _features(run: Run, config: FeatureConfig, checkpoints: list[CheckpointRef],
     targets = pool == "target"
     if targets:
         config = config.model_copy(update={"image_root": config.target_image_root})
-    aim = run.folder("target") if config.kind == "influence" else None
+    aim = run.folder("target") if kind_of(config).aims else None
     spec = make_spec(run.folder(pool), checkpoints, config, run.folder(out), targets=targets, target_pool=aim)
 
     def work(record: StageRecord) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..actors.config import FeatureConfig
+from ..actors.kind import kind_of
 from ..models.check import check_model
 from ..select.run import budget_rows
 from ..store.files import exists, join
@@ -92,8 +93,8 @@ def _features(run: RunConfig, config: FeatureConfig, prices: Prices, proxy: Trai
     if proxy is not None:
         points = len(proxy.kept_checkpoints(proxy.planned_steps(prices.samples["pool"].rows)))
     for out, pool in (("features", "pool"), ("targets", "target")):
-        if pool == "pool" or (config.kind == "gradient" and pool in prices.samples):
-            stored = config.for_targets() if pool == "target" else config
+        if pool == "pool" or (kind_of(config).of_targets and pool in prices.samples):
+            stored = kind_of(config).for_targets() if pool == "target" else config
             n, dim = prices.samples[pool].rows * points, prices.dim(config)
             line = _line(
                 run, f"{out}-{config.kind}", f"{config.kind}, dim {dim}, {points} checkpoints", n, config=config

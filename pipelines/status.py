@@ -10,6 +10,7 @@ from typing import Literal
 from rich.markup import escape
 from rich.table import Table
 
+from ..actors.kind import kind_of
 from ..store.errors import InputError
 from ..store.facts import read_lines
 from ..store.files import exists, folder_bytes, join, list_files, reading_parquet
@@ -55,7 +56,7 @@ def stage_names(config: RunConfig) -> list[str]:
     names += ["proxy"] if config.proxy is not None else []
     for feature in config.features:
         names.append(f"features-{feature.kind}")
-        if config.target is not None and feature.kind == "gradient":
+        if config.target is not None and kind_of(feature).of_targets:
             names.append(f"targets-{feature.kind}")
     return [*names, "select", "sweep"]
 

@@ -22,7 +22,7 @@ def features(
     pool: PoolDir,
     checkpoint: Annotated[list[str], typer.Option(help="STEP=FOLDER of a proxy checkpoint (repeatable).")],
     out: Out,
-    kind: Annotated[str, typer.Option(help="gradient, influence, trajectory, loss or embedding.")] = "gradient",
+    kind: Annotated[str, typer.Option(help="gradient, influence, trajectory, loss, embedding, …")] = "gradient",
     targets: Annotated[bool, typer.Option(help="The pool is a target set: keep its tasks.")] = False,
     target_pool: Annotated[str | None, typer.Option(help="The target set's pool, for influence.")] = None,
     optimizer: Annotated[

@@ -14,11 +14,12 @@ from vinnow.store.errors import InputError
 from vinnow.store.features import FeatureSet
 
 CONFIG = FeatureConfig(kind="influence", which="projector", rows_per_part=16, token_budget=900)
+READING = FeatureConfig(kind="loss", rows_per_part=16, token_budget=900)
 
 
 def raw_gradients(pool, twin_path):
     """Every row's whole gradient at batch size 1, by id, and its task."""
-    spec = make_spec(pool, [CheckpointRef(1, twin_path)], CONFIG.model_copy(update={"kind": "loss"}), "unused")
+    spec = make_spec(pool, [CheckpointRef(1, twin_path)], READING, "unused")
     actor = FeatureActor(spec)
     tap = GradientTap(load(twin_path).model, "projector", ProjectionConfig(kind="none"), fast=False)
     found = {}
