@@ -9,6 +9,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from ..pool.shown import Pictures
 from ..store.config import Config
 from ..store.keys import FeatureKey
+from ..store.names import FeatureName
 from ..store.usage import MAX_REFUSED, Usage
 from .registry import UnknownKindError, find
 
@@ -17,8 +18,9 @@ class FeatureConfig(Config):
     """What every kind of feature is computed with; a kind's own fields stand in its file of `kinds/`.
 
     `FeatureConfig(kind=…, …)` and `FeatureConfig.parse({"kind": …, …})` are the kind's own Config (`gradient` where none is
-    named), which refuses all other fields. Lengths in tokens, image tokens included. `pictures`: how a picture's file
-    becomes RGB (`pool/shown.py`).
+    named), which refuses all other fields. `name`: what folders, stages and selectors call the feature; its kind, unless
+    several of one kind are made. Lengths in tokens, image tokens included. `pictures`: how a picture's file becomes RGB
+    (`pool/shown.py`).
 
     `image_root`: where the pool's pictures lie now, if not where ingest found them; `target_image_root`: those of the
     target pool. `max_refused`: the share of rows that may be refused before that is an error. `max_part_retries`: how often
@@ -29,6 +31,7 @@ class FeatureConfig(Config):
     stores: ClassVar[tuple[str, ...]] = ("float32",)
 
     kind: str = "gradient"
+    name: FeatureName = Field(default_factory=lambda fields: fields.get("kind", ""))
     # the text that is fed
     template: str = "v1"
     image_mode: Literal["pad", "square"] = "pad"
@@ -130,7 +133,7 @@ class FeatureReport:
     once a checkpoint; `usage` and `refused` count the pool's, each once; `notes` are further lines for the user.
     """
 
-    kind: str
+    feature: str
     steps: list[int]
     rows: int = 0
     parts: int = 0

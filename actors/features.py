@@ -90,11 +90,11 @@ class FeatureActor:
         steps = [s for s in steps if s in self.models]
         if not steps:
             return {"part": name, "rows": 0, "steps": 0, "seconds": 0.0} | _counts() | self._failures()
-        begin(self.spec.out, self.spec.config.kind, name, self.spec.config.max_part_retries, self._rows_of(name))
+        begin(self.spec.out, self.spec.config.name, name, self.spec.config.max_part_retries, self._rows_of(name))
         try:
             return self._computed(name, steps, payload, start)
         finally:
-            end(self.spec.out, self.spec.config.kind, name)
+            end(self.spec.out, self.spec.config.name, name)
 
     def _rows_of(self, name: str) -> str:
         part = self.loader.parts[name]
@@ -104,7 +104,7 @@ class FeatureActor:
     def _computed(self, name: str, steps: list[int], payload: bytes | None, start: float) -> dict[str, Any]:
         part = self.loader.load(name) if payload is None else unpack(payload)
         counts = _counts()
-        write_cut(self.spec.out, self.spec.config.kind, name, {e.sample_id: e.cut for e in part.encoded if e.cut})
+        write_cut(self.spec.out, self.spec.config.name, name, {e.sample_id: e.cut for e in part.encoded if e.cut})
         for step, (vec_ND, norm_N) in self._vectors(part, steps, counts).items():
             self._write(name, part, self.keys[step], (vec_ND, norm_N), counts)
         self._count_small(steps, counts)
@@ -165,19 +165,19 @@ class FeatureActor:
         keep = np.isfinite(vec_ND).all(1) & np.isfinite(norm_N)
         vec_ND = self.kind.finished(vec_ND, norm_N)
         for i in np.flatnonzero(~keep):
-            refused.append((part.encoded[i].sample_id, "", "not_finite", f"{key.kind} at step {key.checkpoint}"))
+            refused.append((part.encoded[i].sample_id, "", "not_finite", f"{config.name} at step {key.checkpoint}"))
         ids = np.array([e.sample_id for e in part.encoded], np.uint64)
         lengths = np.array([len(e.input_ids) for e in part.encoded], np.int32)
         tasks = np.array(part.tasks, object)[keep] if self.spec.targets else None
         counts["refused"] += len(refused)
         if config.dtype in ("int8", "bit1") and keep.any():
             counts["storage_error"] = max(counts["storage_error"], error(vec_ND[keep], config.dtype)["mean"])
-        drop_part(self.spec.out, key, name)
+        drop_part(self.spec.out, key, name, config.name)
         write_refused(
-            self.spec.out, key.kind, key.checkpoint, name, refused, self._task_of if self.spec.targets else None
+            self.spec.out, config.name, key.checkpoint, name, refused, self._task_of if self.spec.targets else None
         )
         batch = FeatureBatch(ids[keep], lengths[keep], vec_ND[keep], tasks, norm_N[keep])
-        write_part(self.spec.out, key, name, batch, config.dtype)
+        write_part(self.spec.out, key, name, batch, config.dtype, config.name)
 
     @cached_property
     def _task_of(self) -> dict[int, str]:

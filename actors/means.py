@@ -22,6 +22,7 @@ from ..models.taps.gradients import GradientTap
 from ..pool.reader import Pool
 from ..store.errors import InputError
 from ..store.features import parts_done
+from ..store.names import AIMS
 from ..store.reading import as_kind, parse_json, reading
 from ..store.refusals import listing, write_refused
 from ..store.usage import TRY_AGAIN, Usage
@@ -30,7 +31,6 @@ from .config import FeatureConfig, FeatureSpec
 from .loader import LoadedPart
 
 _ANEW = "Delete it, and make the features again."
-MEANS = "target-means"
 
 
 def target_tasks(pool: str) -> list[str]:
@@ -38,15 +38,20 @@ def target_tasks(pool: str) -> list[str]:
     return sorted(set(Pool(pool).column("task").tolist()))
 
 
-def means_path(out: str, step: int) -> str:
-    """Return where the means of a checkpoint stand.
+def means_folder(feature: str) -> str:
+    """Return the folder of a feature's means in a store, and that of the targets refused on the way."""
+    return AIMS if feature == "influence" else f"{AIMS}-{feature}"
+
+
+def means_path(out: str, feature: str, step: int) -> str:
+    """Return where the means of a feature at a checkpoint stand.
 
     Raises:
         InputError: the output is not a path of a file system (safetensors are mapped, not streamed).
     """
     if "://" in out:
         raise InputError(f"{out!r}: influence needs an output folder that all nodes can open as a path, not a URI.")
-    return os.path.join(out, MEANS, f"step={step:08d}.safetensors")
+    return os.path.join(out, means_folder(feature), f"step={step:08d}.safetensors")
 
 
 def write_means(spec: FeatureSpec, number: int) -> str:
@@ -60,7 +65,8 @@ def write_means(spec: FeatureSpec, number: int) -> str:
     """
     from .features import FeatureActor
 
-    path, key = means_path(spec.out, spec.keys[number].checkpoint), spec.keys[number]
+    key = spec.keys[number]
+    path = means_path(spec.out, spec.config.name, key.checkpoint)
     facts = {"model": key.model, "recipe": key.recipe}
     if os.path.exists(path):
         with reading(path, "means of targets", _ANEW, (SafetensorError,)), safe_open(path, "pt") as file:
@@ -71,7 +77,7 @@ def write_means(spec: FeatureSpec, number: int) -> str:
             )
         said = parse_json(told.get("refused", "{}"), f"{path}: its header", _ANEW)
         missed = as_kind(said, dict[str, int], path, "means of targets", _ANEW)
-        if not TRY_AGAIN & missed.keys() or parts_done(spec.out, key):
+        if not TRY_AGAIN & missed.keys() or parts_done(spec.out, key, feature=spec.config.name):
             return path
     assert spec.target_pool is not None
     # an actor that reads and batches the targets; the taps come later
@@ -140,12 +146,13 @@ def _add_up(actor: Any, step: int, which: str, tasks: list[str]) -> tuple[dict[s
 def _account(actor: Any, step: int, parts: list[LoadedPart]) -> Usage:
     """List the target rows that were refused, and see that enough of them, and of each task, are left."""
     out, pool, limit = actor.spec.out, actor.loader.pool, actor.spec.config.max_refused
+    folder = means_folder(actor.spec.config.name)
     task_of = dict(zip(pool.ids().tolist(), pool.column("task").tolist(), strict=True))
     for name, part in zip(actor.loader.parts, parts, strict=True):
-        write_refused(out, MEANS, step, name, part.refused, task_of)
+        write_refused(out, folder, step, name, part.refused, task_of)
     reasons = Counter(reason for part in parts for _, _, reason, _ in part.refused)
-    usage = Usage(sum(len(p.encoded) for p in parts), dict(reasons), listing(out, [MEANS]))
-    check_tasks(pool, (out, MEANS), limit)
+    usage = Usage(sum(len(p.encoded) for p in parts), dict(reasons), listing(out, [folder]))
+    check_tasks(pool, (out, folder), limit)
     usage.check(f"targets in {actor.spec.pool}", limit)
     return usage
 

@@ -79,7 +79,8 @@ def make_spec(
     if kind.aims:
         if target_pool is None:
             raise InputError(f"{config.kind} is measured against targets: give their pool (--target-pool).")
-        means_path(out, checkpoints[0].step)  # an output that cannot hold them is refused here, not on a worker
+        # an output that cannot hold them is refused here, not on a worker
+        means_path(out, config.name, checkpoints[0].step)
         target_pool = _absolute(target_pool)
         tasks = target_tasks(target_pool)
         facts = {"tasks": tasks, "digest": Pool(target_pool).digest}
@@ -130,13 +131,13 @@ def run_features(
     Ray is needed, if it is.
 
     Raises:
-        BusyError: another process writes this kind into the output folder.
+        BusyError: another process writes this feature into the output folder.
         KeyMismatchError: the output folder holds features of another pool, model or recipe.
         CheckpointError: some checkpoints could not be loaded; it names them. Parts of all others are written.
         LostRowsError: more than `max_refused` of the rows were refused. All parts are written.
         VinnowError: an actor failed; names a file that has the whole trace.
     """
-    with claim(join(spec.out, spec.config.kind), f"features {spec.config.kind}", r"step=\d+"):
+    with claim(join(spec.out, spec.config.name), f"features {spec.config.name}", r"step=\d+"):
         return _run(spec, resources or ActorResources(), progress, connect)
 
 
@@ -147,8 +148,8 @@ def _run(
     connect: Callable[[], None] | None,
 ) -> FeatureReport:
     start, work, report = time.perf_counter(), open_work(spec), _new_report(spec)
-    write_rates(spec.out, spec.config.kind, {c.step: of_checkpoint(c.path) for c in spec.checkpoints})
-    forget(spec.out, spec.config.kind)
+    write_rates(spec.out, spec.config.name, {c.step: of_checkpoint(c.path) for c in spec.checkpoints})
+    forget(spec.out, spec.config.name)
     report.notes += damage_notes(work)
     report.skipped_parts = sum(len(d) for d in work.done.values())
     total = len(work.names) * len(spec.keys)
@@ -170,7 +171,7 @@ def _run(
 def run_inline(spec: FeatureSpec) -> FeatureReport:
     """The same without Ray, in this process: for tests and for looking at one part in a debugger."""
     work, report = open_work(spec), _new_report(spec)
-    forget(spec.out, spec.config.kind)
+    forget(spec.out, spec.config.name)
     report.notes += damage_notes(work)
     report.skipped_parts = sum(len(d) for d in work.done.values())
     items = work.items(spec)
@@ -186,7 +187,7 @@ def run_inline(spec: FeatureSpec) -> FeatureReport:
 
 
 def _new_report(spec: FeatureSpec) -> FeatureReport:
-    return FeatureReport(spec.config.kind, [k.checkpoint for k in spec.keys])
+    return FeatureReport(spec.config.name, [k.checkpoint for k in spec.keys])
 
 
 def _settled(report: FeatureReport, spec: FeatureSpec) -> FeatureReport:
@@ -208,7 +209,7 @@ def _make_means(spec: FeatureSpec, resources: ActorResources) -> None:
 
     spec = replace(spec, threads=resources.threads, device="cuda" if resources.gpus_per_actor else "cpu")
     share = Share(1, resources.cpus_per_actor, resources.gpus_per_actor)
-    require(f"features {spec.config.kind}", [share], "Set less for an actor (cpus_per_actor, gpus_per_actor).")
+    require(f"features {spec.config.name}", [share], "Set less for an actor (cpus_per_actor, gpus_per_actor).")
     work = ray.remote(write_means).options(num_cpus=resources.cpus_per_actor, num_gpus=resources.gpus_per_actor)
     try:
         ray.get([work.remote(spec, number) for number in range(len(spec.checkpoints))])
@@ -232,8 +233,8 @@ def _refuse_failed(report: FeatureReport, spec: FeatureSpec) -> None:
     path_of = {c.step: c.path for c in spec.checkpoints}
     named = "; ".join(f"step {s} ({path_of[s]}): {why}" for s, why in sorted(report.failed.items()))
     raise CheckpointError(
-        f"{len(report.failed)} of {len(spec.keys)} checkpoints could not be loaded, the others' {report.kind} features are "
-        f"in {spec.out}: {named} Mend or leave out what is named and run again: only that is missing.",
+        f"{len(report.failed)} of {len(spec.keys)} checkpoints could not be loaded, the others' {report.feature} features "
+        f"are in {spec.out}: {named} Mend or leave out what is named and run again: only that is missing.",
         report,
     )
 
@@ -253,7 +254,7 @@ def _stream(spec: FeatureSpec, items: list[dict[str, str]], resources: ActorReso
     work = told(FeatureActor)
     stages.append(Stage(work, {"spec": spec}, resources.actors, resources.cpus_per_actor, resources.gpus_per_actor))
     try:
-        yield from stream(items, stages, spec.out, f"features {spec.config.kind}")
+        yield from stream(items, stages, spec.out, f"features {spec.config.name}")
     except VinnowError as error:
         if "out of memory" not in str(error).lower():
             raise

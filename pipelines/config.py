@@ -102,7 +102,7 @@ class RunConfig(Config):
         """
         tree = self.model_dump(exclude={"out", "ray", "plan", "devices"})
         pools = {"pool", "captions", "target", "test"}
-        tree["features"] = [_ONCE_OF_ALL | f for f in tree["features"]]
+        tree["features"] = [_ONCE_OF_ALL | _as_named(f) for f in tree["features"]]
         kept = {k: _without(v, ("max_refused",) if k in pools else PLACES) for k, v in tree.items()}
         return digest(json.dumps(kept, sort_keys=True))
 
@@ -200,10 +200,15 @@ def _of_their_kinds(config: Any) -> Any:
     return config | {"features": [_of_its_kind(f) for f in features]}
 
 
+def _as_named(feature: dict[str, Any]) -> dict[str, Any]:
+    """Return a feature's fields without a name that says no more than its kind: digests knew none once."""
+    return {k: v for k, v in feature.items() if k != "name" or v != feature["kind"]}
+
+
 def _of_its_kind(feature: dict[str, Any]) -> dict[str, Any]:
     kind = feature.get("kind", "gradient")
     own = find(kind).Config.model_fields if kind in names() else feature
-    return {k: v for k, v in feature.items() if k in own or k not in _ONCE_OF_ALL}
+    return {"name": kind} | {k: v for k, v in feature.items() if k in own or k not in _ONCE_OF_ALL}
 
 
 def with_recipe(section: dict[str, Any], where: str) -> dict[str, Any]:
@@ -232,12 +237,13 @@ def where_of(variant: str) -> str:
 
 
 def _refuse_twins(run: RunConfig) -> None:
-    names = [s.name.lower() for s in run.warmup]  # some file systems tell no case apart
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(
-                f"warmup: {name!r} is there twice; folders are called after it, so give each its own name."
-            )
+    for where, sections in (("warmup", run.warmup), ("features", run.features)):
+        names = [s.name.lower() for s in sections]  # some file systems tell no case apart
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(
+                    f"{where}: {name!r} is there twice; folders are called after it, so give each its own name."
+                )
 
 
 def _with_recipes(run: RunConfig) -> RunConfig:

@@ -105,7 +105,7 @@ def select_all(config: RunConfig, out: str, weights: dict[int, float] | None) ->
     made: dict[tuple[str, str, int], str] = {}
     pool = join(out, "pool")
     # each feature stage has held its rows to its own limit
-    limits = {f.kind: f.max_refused for f in config.features}
+    limits = {f.name: f.max_refused for f in config.features}
     features, targets = join(out, "features"), join(out, "targets")
     for section in config.selectors:
         needs = registry.make(section.name, section.config).needs

@@ -97,7 +97,7 @@ def _features(run: RunConfig, config: FeatureConfig, prices: Prices, proxy: Trai
             stored = kind_of(config).for_targets() if pool == "target" else config
             n, dim = prices.samples[pool].rows * points, prices.dim(config)
             line = _line(
-                run, f"{out}-{config.kind}", f"{config.kind}, dim {dim}, {points} checkpoints", n, config=config
+                run, f"{out}-{config.name}", f"{config.kind}, dim {dim}, {points} checkpoints", n, config=config
             )
             line.bytes, line.on = int(n * dim * _BYTES[stored.dtype]), _actors(run)
             line.devices = run.actors.actors

@@ -42,7 +42,8 @@ class Influence(Differentiated):
         from ..modes import make_mode
 
         checkpoint = spec.checkpoints[number]
-        means = read_means(means_path(spec.out, checkpoint.step), spec.device, next(model.parameters()).dtype)
+        path = means_path(spec.out, self.config.name, checkpoint.step)
+        means = read_means(path, spec.device, next(model.parameters()).dtype)
         mode = make_mode(model, self.config.which, self.config.mode, checkpoint)
         return GradientTap(model, self.config.which, Targets(means), mode)
 

@@ -23,6 +23,7 @@ def features(
     checkpoint: Annotated[list[str], typer.Option(help="STEP=FOLDER of a proxy checkpoint (repeatable).")],
     out: Out,
     kind: Annotated[str, typer.Option(help="gradient, influence, trajectory, loss, embedding, …")] = "gradient",
+    name: Annotated[str | None, typer.Option(help="What the feature is called; its kind, if left out.")] = None,
     targets: Annotated[bool, typer.Option(help="The pool is a target set: keep its tasks.")] = False,
     target_pool: Annotated[str | None, typer.Option(help="The target set's pool, for influence.")] = None,
     optimizer: Annotated[
@@ -55,7 +56,8 @@ def features(
     devices = find_devices(ray, gpus)
     resources = ActorResources.parse(place_actors(values.pop("actors", {}), devices), "actors")
     values = place_precision(values, devices) if resources.gpus_per_actor else values
-    config = FeatureConfig.parse({"kind": kind, "image_root": images} | values)
+    called = {} if name is None else {"name": name}
+    config = FeatureConfig.parse({"kind": kind, "image_root": images} | called | values)
     console.print(f"computing on {devices}", markup=False, soft_wrap=True)
     states = {c.step: c.path for c in map(_checkpoint, optimizer or [])}
     checkpoints = [replace(c, optimizer=states.pop(c.step, None)) for c in map(_checkpoint, checkpoint)]
@@ -63,7 +65,7 @@ def features(
         raise InputError(f"--optimizer names steps {sorted(states)} that no --checkpoint has.")
     spec = make_spec(pool, checkpoints, config, out, targets=targets, target_pool=target_pool)
     try:
-        with bar(f"{kind} features", "parts") as tell:
+        with bar(f"{config.name} features", "parts") as tell:
             report = run_features(spec, resources, tell, lambda: ensure_ray(ray))
     except (CheckpointError, LostRowsError) as error:
         _print_features(error.report)

@@ -66,6 +66,6 @@ def test_targets_that_cannot_be_used_say_so(tiny_pool, target_pool, twin_path, t
         FeatureConfig.parse({"projection": {"kind": "kron"}, "mode": "adam"})
     run_inline(make_spec(tiny_pool, [CheckpointRef(1, twin_path)], CONFIG, str(tmp_path), target_pool=target_pool))
     other = make_spec(tiny_pool, [CheckpointRef(2, twin_path)], CONFIG, str(tmp_path), target_pool=tiny_pool)
-    (tmp_path / "target-means" / "step=00000001.safetensors").rename(means_path(other.out, 2))
+    (tmp_path / "target-means" / "step=00000001.safetensors").rename(means_path(other.out, "influence", 2))
     with pytest.raises(InputError, match="other targets or another checkpoint"):
         run_inline(other)

@@ -24,7 +24,7 @@ SMALL = {"rows_per_part": 16, "token_budget": 900}
 OWN = {"gradient": {"projection": {"dim": 64}}}
 # common fields by what they may change: the recipe's text, nothing but how it is stored, computed and accounted for
 TEXT = {"template", "image_mode", "pictures", "max_len"}
-FREE = {"dtype", "token_budget", "max_rows", "rows_per_part", "checkpoints_per_pass"}
+FREE = {"name", "dtype", "token_budget", "max_rows", "rows_per_part", "checkpoints_per_pass"}
 FREE |= {"image_root", "target_image_root", "max_refused", "max_part_retries"}
 # another value of a field, where its type does not say one
 OTHER = {"which": "lora", "template": "plain", "projection": {"dim": 96}}
