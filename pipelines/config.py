@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +18,11 @@ from ..models.specs import TwinConfig
 from ..pool.ingest import IngestConfig
 from ..select import registry
 from ..select.run import budget_rows, refuse_repeats
-from ..select.view import feature_kinds
 from ..store.config import Config
 from ..store.errors import InputError, suggest
 from ..store.facts import read_fields
 from ..store.files import digest, join, read_bytes, read_json
-from ..store.names import Name, path_part
+from ..store.names import FeatureName, Name, path_part
 from ..store.reading import check_path, shown
 from ..train.config import TrainConfig
 from .placing import Devices
@@ -52,10 +52,30 @@ class StageSection(Config):
 
 
 class SelectorSection(Config):
-    """One selector of the sweep and its own config."""
+    """One selector of the sweep and its own config.
+
+    `name`: the method. `label`: what picks, trials and the report call it; the method's name, unless one is there several
+    times. `reads`: need → the feature that it means, where the run makes that kind under another name
+    (`{gradient: grad_layer12}`). The baseline that all are compared with is the one labelled `random`.
+    """
 
     name: Name
     config: dict[str, Any] = {}
+    label: Name = Field(default_factory=lambda fields: fields.get("name", ""))
+    reads: dict[str, FeatureName] = {}
+
+    @model_validator(mode="after")
+    def _free(self) -> "SelectorSection":
+        # files of a seed are called LABEL-sSEED, and the whole pool beside the choices is called full
+        if self.label != self.name and (re.search(r"-s\d+$", self.label) or self.label.lower() == "full"):
+            raise ValueError(f"{self.label!r} is what something else is called; take another label")
+        return self
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Show what is said beyond the defaults: stages know their inputs by it, also those of older versions."""
+        for name, value in super().__repr_args__():
+            if name in ("name", "config") or value not in (self.name, {}):
+                yield name, value
 
 
 class SweepSection(Config):
@@ -102,7 +122,8 @@ class RunConfig(Config):
         """
         tree = self.model_dump(exclude={"out", "ray", "plan", "devices"})
         pools = {"pool", "captions", "target", "test"}
-        tree["features"] = [_ONCE_OF_ALL | _as_named(f) for f in tree["features"]]
+        tree["features"] = [_ONCE_OF_ALL | _unless(f, name=f["kind"]) for f in tree["features"]]
+        tree["selectors"] = [_unless(s, label=s["name"], reads={}) for s in tree["selectors"]]
         kept = {k: _without(v, ("max_refused",) if k in pools else PLACES) for k, v in tree.items()}
         return digest(json.dumps(kept, sort_keys=True))
 
@@ -200,9 +221,9 @@ def _of_their_kinds(config: Any) -> Any:
     return config | {"features": [_of_its_kind(f) for f in features]}
 
 
-def _as_named(feature: dict[str, Any]) -> dict[str, Any]:
-    """Return a feature's fields without a name that says no more than its kind: digests knew none once."""
-    return {k: v for k, v in feature.items() if k != "name" or v != feature["kind"]}
+def _unless(section: dict[str, Any], **usual: Any) -> dict[str, Any]:
+    """Return a section without fields that say what they usually do: digests knew none of them once."""
+    return {k: v for k, v in section.items() if k not in usual or v != usual[k]}
 
 
 def _of_its_kind(feature: dict[str, Any]) -> dict[str, Any]:
@@ -273,31 +294,43 @@ def _over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_selectors(run: RunConfig) -> None:
-    names = [s.name for s in run.selectors]
-    for name in names:
-        if names.count(name) > 1:  # files and trials are called after the selector
-            raise InputError(f"selector {name!r} is listed twice; give each its own run.")
+    labels = [s.label.lower() for s in run.selectors]
     refuse_repeats(run.budgets)
     for budget in run.budgets:
         budget_rows(budget, _ANY_POOL)
-    kinds = {f.kind: kind_of(f) for f in run.features}
-    for name in (n for n, kind in kinds.items() if kind.aims and run.target is None):
-        raise InputError(f"{name} features are measured against targets, but the run has no `target` section.")
+    for feature in run.features:
+        if kind_of(feature).aims and run.target is None:
+            raise InputError(
+                f"{feature.name} features are measured against targets, but the run has no `target` section."
+            )
     for section in run.selectors:
-        selector = registry.make(section.name, section.config)
-        for need in selector.needs:
-            if need == "targets" and run.target is None:
-                raise InputError(f"selector {section.name!r} reads targets, but the run has no `target` section.")
-            # one model, whose learning rate nobody knows, is no path
-            if run.proxy is None and need in feature_kinds(selector.needs) and find(need).along:
-                raise InputError(
-                    f"selector {section.name!r} goes by {need} features at a proxy's checkpoints and their learning rates, "
-                    "but the run has no `proxy` section."
-                )
-            if need in feature_kinds(selector.needs) and need not in kinds:
-                raise InputError(
-                    f"selector {section.name!r} needs {need!r} features; `features` makes {sorted(kinds)}."
-                )
+        if labels.count(section.label.lower()) > 1:  # files and trials are called after it
+            raise InputError(f"selector {section.label!r} is listed twice; give each a label of its own.")
+        if section.label != section.name and section.label in registry.names():
+            raise InputError(f"selector {section.name!r}: the label {section.label!r} is another method's name.")
+        needs = registry.make(section.name, section.config).needs.called(section.reads)
+        if needs.targets and run.target is None:
+            raise InputError(f"selector {section.label!r} reads targets, but the run has no `target` section.")
+        for need in needs.features:
+            _check_need(run, section, need)
+
+
+def _check_need(run: RunConfig, section: SelectorSection, need: str) -> None:
+    """See that the run makes what a selector reads."""
+    made, name = {f.name: f for f in run.features}, section.reads.get(need, need)
+    if name not in made:
+        alike = [f.name for f in run.features if f.kind == need]
+        hint = f" Say which with `reads: {{{need}: {alike[0]}}}`." if alike else ""
+        wanted = f"{need!r} features" + (f" (by the name {name!r})" if name != need else "")
+        raise InputError(f"selector {section.label!r} needs {wanted}; `features` makes {sorted(made)}.{hint}")
+    if need in section.reads and made[name].kind != need:
+        raise InputError(f"selector {section.label!r} reads {need!r}; {name!r} is of kind {made[name].kind!r}.")
+    # one model, whose learning rate nobody knows, is no path
+    if run.proxy is None and kind_of(made[name]).along:
+        raise InputError(
+            f"selector {section.label!r} goes by {name} features at a proxy's checkpoints and their learning rates, "
+            "but the run has no `proxy` section."
+        )
 
 
 def read_yaml(path: str, room: str = "pipelines", what: str = "run config") -> dict[str, Any]:

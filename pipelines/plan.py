@@ -71,7 +71,7 @@ def make_plan(run: RunConfig) -> list[Planned]:
     for selector in run.selectors:
         wanted = ", ".join(f"{b} = {budget_rows(b, rows['pool'])}" for b in run.budgets)
         plan.append(
-            _line(run, "select", f"{selector.name}: {wanted}; seeds {run.seeds}", rows["pool"], config=selector)
+            _line(run, "select", f"{selector.label}: {wanted}; seeds {run.seeds}", rows["pool"], config=selector)
         )
     plan += _sweep(run, prices)
     return plan
@@ -122,7 +122,7 @@ def _training(
 
 def _sweep(run: RunConfig, prices: Prices) -> list[Planned]:
     rows = {n: s.rows for n, s in prices.samples.items()}
-    chosen = [(s.name, str(b), budget_rows(b, rows["pool"])) for s in run.selectors for b in run.budgets]
+    chosen = [(s.label, str(b), budget_rows(b, rows["pool"])) for s in run.selectors for b in run.budgets]
     if run.sweep.full:
         chosen.append(("full", "100%", rows["pool"]))
     lines = []

@@ -13,6 +13,7 @@ from typing import Any
 from ..store.errors import InputError, suggest
 from ..store.files import digest
 from ..store.scan import classes_of, modules_of, refuse_lacking
+from .needs import Needs
 from .protocol import MEANINGS, ScoreMeans, Selector
 
 HERE = Path(__file__).parent / "methods"
@@ -56,7 +57,7 @@ def facts() -> list[Facts]:
         kind = _found(os.environ.get(VARIABLE, ""))[name]
         about = " ".join((sys.modules[kind.__module__].__doc__ or "").split("\n\n")[0].split())
         means = getattr(kind, "score_means", "order")
-        found.append(Facts(name, list(kind.needs), means, about, list(kind.Config.model_fields)))
+        found.append(Facts(name, kind.needs.words(), means, about, list(kind.Config.model_fields)))
     return found
 
 
@@ -80,5 +81,9 @@ def _found(extra: str) -> dict[str, type[Selector]]:
 
 def _check(kind: type[Selector], file: Path) -> None:
     refuse_lacking(kind, _PARTS, file, "select/protocol.py")
+    if not isinstance(kind.needs, Needs):
+        raise InputError(
+            f"{file}: needs is a Needs(features=…, targets=…, fields=…) of select/needs.py, not {kind.needs!r}."
+        )
     if (means := getattr(kind, "score_means", "order")) not in MEANINGS:
         raise InputError(f"{file}: score_means is one of {', '.join(MEANINGS)}, not {means!r}.")

@@ -91,6 +91,10 @@ def select(
     out: Out,
     features: Annotated[str | None, typer.Option(help="The feature store, made by `vinnow features`.")] = None,
     targets: Annotated[str | None, typer.Option(help="The targets' feature store (LESS).")] = None,
+    label: Annotated[str | None, typer.Option(help="What files call this choice; SELECTOR, if left out.")] = None,
+    reads: Annotated[
+        list[str] | None, typer.Option(help="NEED=NAME: which feature is read, of several of a kind (repeatable).")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of whatever is random.")] = 0,
     max_refused: Annotated[
         float, typer.Option(min=0, max=1, help="The share of the pool's rows that may be without features.")
@@ -98,31 +102,31 @@ def select(
     as_json: AsJson = False,
     sets: Sets = None,
 ) -> None:
-    """Choose rows: `OUT/picks/SELECTOR-BUDGET.parquet`, and `.json` in LLaVA's own format.
+    """Choose rows: `OUT/picks/LABEL-BUDGET.parquet`, and `.json` in LLaVA's own format.
 
     Rows that the feature stage refused cannot be chosen; shares count the others.
     """
     from ...select import registry
-    from ...select.run import budget_rows
-    from ...select.run import select as work
+    from ...select.run import budget_rows, select_by
     from ..config import settings
     from ..picking import export_picks, make_view, told, traps
 
     config = settings(sets)
-    needs = registry.make(selector, config).needs
+    method, name = registry.make(selector, config), label or selector
+    needs = method.needs.called(dict(_pair(text, "--reads NEED=NAME") for text in reads or []))
     view = make_view(pool, features, targets, needs, max_refused=max_refused)
     lines = told(pool, features, view)
     if not as_json:
         for line in lines:
             show(line)
     chosen = []
-    for label, path in work(view, selector, config, list(budget), seed, out).items():
-        rows = budget_rows(label, len(view.ids))
-        row = {"selector": selector, "budget": label, "seed": seed, "rows": rows, "picks": path}
+    for share, path in select_by(view, method, name, list(budget), seed, out).items():
+        rows = budget_rows(share, len(view.ids))
+        row = {"selector": name, "budget": share, "seed": seed, "rows": rows, "picks": path}
         chosen.append(row | {"records": export_picks(pool, path), "told": lines})
         if not as_json:
-            show(f"{selector} {label}: {rows:,} rows, {path} and {chosen[-1]['records']}")
-    said = traps(out, selector, seed, view)
+            show(f"{name} {share}: {rows:,} rows, {path} and {chosen[-1]['records']}")
+    said = traps(out, name, seed, view)
     for line in () if as_json else said:
         show(line)
     if as_json:
@@ -177,6 +181,13 @@ def evaluate(
     counted = "; those count as wrong" if report.refused else ""
     usage = Usage(report.rows - report.refused, report.reasons, os.path.join(out, "refused"))
     show(usage.line() + counted)
+
+
+def _pair(text: str, wanted: str) -> tuple[str, str]:
+    name, sep, value = text.partition("=")
+    if not sep or not name or not value:
+        raise InputError(f"give {wanted}, not {shown(text)}.")
+    return name, value
 
 
 def _checkpoint(text: str) -> "CheckpointRef":
