@@ -39,7 +39,10 @@ def target_tasks(pool: str) -> list[str]:
 
 
 def means_folder(feature: str) -> str:
-    """Return the folder of a feature's means in a store, and that of the targets refused on the way."""
+    """Return the folder of a feature's means in a store, and that of the targets refused on the way.
+
+    Stores of before, when there was one such feature, go on.
+    """
     return AIMS if feature == "influence" else f"{AIMS}-{feature}"
 
 
