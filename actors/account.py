@@ -57,7 +57,7 @@ def open_work(spec: FeatureSpec) -> Work:
         KeyMismatchError: the output folder holds features of another pool, model or recipe.
         InputError: it holds parts of another size; or pictures are to be read, and their root is not there.
     """
-    damaged = {key.checkpoint: drop_damaged(spec.out, key.kind, key.checkpoint) for key in spec.keys}
+    damaged = {key.checkpoint: drop_damaged(spec.out, spec.config.name, key.checkpoint) for key in spec.keys}
     pool, parts, done = _open(spec)
     for step, have in done.items():
         other = sorted(have - parts.keys())
@@ -91,7 +91,8 @@ def parts_back(spec: FeatureSpec) -> set[str]:
 def _open(spec: FeatureSpec) -> tuple[Pool, dict[str, PartRef], dict[int, set[str]]]:
     pool = Pool(spec.pool)
     parts = {p.name: p for p in pool.parts(spec.config.rows_per_part)}
-    return pool, parts, {key.checkpoint: parts_done(spec.out, key, spec.config.dtype) for key in spec.keys}
+    stored, name = spec.config.dtype, spec.config.name
+    return pool, parts, {key.checkpoint: parts_done(spec.out, key, stored, name) for key in spec.keys}
 
 
 class _Back:
@@ -104,7 +105,7 @@ class _Back:
 
     def parts(self, step: int, done: dict[str, PartRef]) -> set[str]:
         """Return the done parts of a step that have rows to try again."""
-        listed = to_try_again(self.spec.out, self.spec.config.kind, step)
+        listed = to_try_again(self.spec.out, self.spec.config.name, step)
         wanted = {name: ids for name, ids in listed.items() if name in done}
         self._look([i for ids in wanted.values() for i in ids if i not in self._seen])
         return {name for name, ids in wanted.items() if any(self._seen[i] for i in ids)}
@@ -135,17 +136,17 @@ def settle(report: FeatureReport, spec: FeatureSpec) -> None:
     Raises:
         LostRowsError: more than `max_refused` of the rows are lost, all of them, or most of a target task's.
     """
-    kind, steps = spec.config.kind, [k.checkpoint for k in spec.keys if k.checkpoint not in report.failed]
+    feature, steps = spec.config.name, [k.checkpoint for k in spec.keys if k.checkpoint not in report.failed]
     pool = Pool(spec.pool)
-    report.usage = usage_of(spec.out, [kind], pool.ids(), steps)
+    report.usage = usage_of(spec.out, [feature], pool.ids(), steps)
     report.refused = sum(report.usage.refused.values())
-    cut = count_cut(spec.out, kind, {p.name for p in pool.parts(spec.config.rows_per_part)})
+    cut = count_cut(spec.out, feature, {p.name for p in pool.parts(spec.config.rows_per_part)})
     if cut:
-        listed = join(spec.out, CUT, kind)
+        listed = join(spec.out, CUT, feature)
         report.notes.append(
             f"{cut:,} rows lost a part of their answers at max_len {spec.config.max_len} (listed in {listed})"
         )
-    by_step = refused_at(spec.out, kind, steps)
+    by_step = refused_at(spec.out, feature, steps)
     if len({frozenset(rows) for rows in by_step.values()}) > 1:
         counts = ", ".join(f"{len(rows):,} at step {step}" for step, rows in by_step.items())
         report.notes.append(
@@ -154,15 +155,15 @@ def settle(report: FeatureReport, spec: FeatureSpec) -> None:
     if report.failed:  # their error is told first
         return
     try:
-        report.usage.check(f"{kind} features in {spec.out}", spec.config.max_refused)
+        report.usage.check(f"{feature} features in {spec.out}", spec.config.max_refused)
         if spec.targets:
-            check_tasks(pool, (spec.out, kind), spec.config.max_refused)
+            check_tasks(pool, (spec.out, feature), spec.config.max_refused)
     except InputError as error:
         raise LostRowsError(str(error), report) from None
 
 
 def check_tasks(pool: Pool, lists: tuple[str, str], max_refused: float) -> None:
-    """See that no task of a target set lost all or most of its rows; `lists`: root and kind of the refusals.
+    """See that no task of a target set lost all or most of its rows; `lists`: root and feature of the refusals.
 
     Raises:
         InputError: one did; names it, with reasons.

@@ -1,42 +1,37 @@
 """What is computed for each row, and on what: configs of the feature stage."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from ..models.projections.config import ProjectionConfig
-from ..models.specs import Mode, Pooling, Reading
 from ..pool.shown import Pictures
 from ..store.config import Config
-from ..store.keys import FeatureKey, recipe_text
+from ..store.keys import FeatureKey
+from ..store.names import FeatureName
 from ..store.usage import MAX_REFUSED, Usage
+from .registry import UnknownKindError, find
 
 
 class FeatureConfig(Config):
-    """One kind of feature. Lengths in tokens, image tokens included.
+    """What every kind of feature is computed with; a kind's own fields stand in its file of `kinds/`.
 
-    `gradient`: projected per-sample gradients. `influence`: their exact inner products with the mean gradients of a target
-    set's tasks, without a projection. `trajectory`: attention's singular values. `loss`: mean loss a trained token.
-    `pictures`: how a picture's file becomes RGB (`pool/shown.py`).
-    `embedding`: means of what the model makes of the text, the picture, or both (`pooling`).
+    `FeatureConfig(kind=…, …)` and `FeatureConfig.parse({"kind": …, …})` are the kind's own Config (`gradient` where none is
+    named), which refuses all other fields. `name`: what folders, stages and selectors call the feature; its kind, unless
+    several of one kind are made. Lengths in tokens, image tokens included. `pictures`: how a picture's file becomes RGB
+    (`pool/shown.py`).
 
     `image_root`: where the pool's pictures lie now, if not where ingest found them; `target_image_root`: those of the
     target pool. `max_refused`: the share of rows that may be refused before that is an error. `max_part_retries`: how often
     a part may end its actor's process before the run ends and names it. None of the four changes a number.
     """
 
-    kind: Literal["gradient", "influence", "trajectory", "loss", "embedding"] = "gradient"
-    # gradient, influence
-    which: str = "projector"
-    mode: Mode = "sgd"
-    projection: ProjectionConfig = ProjectionConfig()
-    unit_rows: bool = True
-    # trajectory
-    top_k: int = Field(5, ge=1)
-    attention: Reading = "flat"
-    # embedding
-    pooling: Pooling = "text"
+    # storage that a kind may be asked for
+    stores: ClassVar[tuple[str, ...]] = ("float32",)
+
+    kind: str = "gradient"
+    name: FeatureName = Field(default_factory=lambda fields: fields.get("kind", ""))
     # the text that is fed
     template: str = "v1"
     image_mode: Literal["pad", "square"] = "pad"
@@ -55,58 +50,40 @@ class FeatureConfig(Config):
     max_refused: float = Field(MAX_REFUSED, ge=0, le=1)
     max_part_retries: int = Field(3, ge=1)
 
+    def __new__(cls, **values: Any) -> Self:
+        """Make the config of the kind that is named."""
+        return super().__new__(cls.variant(values))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as plain values: a kind's file of one's own is no module that a worker could import by its name."""
+        return FeatureConfig.model_validate, (self.model_dump(),)
+
+    @classmethod
+    def variant(cls, values: dict[str, Any]) -> type[Any]:
+        """Return the Config of the kind that the values name. Raises: `ValidationError`, with the kind's neighbours."""
+        if cls is not FeatureConfig:
+            return cls
+        kind = values.get("kind", cls.model_fields["kind"].default)
+        try:
+            return find(kind).Config
+        except UnknownKindError as error:
+            wrong = PydanticCustomError("unknown_kind", "{said}", {"said": str(error).removesuffix(".")})
+            raise ValidationError.from_exception_data(
+                cls.__name__, [InitErrorDetails(type=wrong, loc=("kind",), input=kind)]
+            ) from None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _of_its_kind(cls, values: Any, handler: ModelWrapValidatorHandler[Any]) -> Any:
+        if cls is FeatureConfig and isinstance(values, dict):
+            return cls.variant(values).model_validate(values)
+        return handler(values)
+
     @model_validator(mode="after")
-    def _fits(self) -> "FeatureConfig":
-        if self.kind == "gradient" and self.projection.kind == "none":
-            raise ValueError("projection 'none' is for tests: a stored gradient needs a projection with a fixed dim")
-        if self.kind == "gradient" and self.projection.kind == "kron" and self.mode != "sgd":
-            raise ValueError(f"projection 'kron' never forms the gradient, which mode {self.mode!r} needs: take sjlt")
-        if self.kind == "gradient" and self.dtype == "float16" and not self.unit_rows:
-            raise ValueError("raw gradients underflow in float16; keep unit_rows, or store float32")
-        if self.kind == "trajectory" and self.attention == "xmas" and self.rows_per_part % 8:
-            raise ValueError(
-                "attention 'xmas' takes batches of 8 in the pool's order: give rows_per_part a multiple of 8"
-            )
-        if self.kind == "embedding" and self.dtype in ("float32", "float16"):
-            return self
-        if self.kind != "gradient" and self.dtype != "float32":
+    def _is_stored(self) -> Self:
+        if self.dtype not in self.stores:
             raise ValueError(f"{self.kind} features are narrow and keep their scale: store them as float32")
         return self
-
-    @property
-    def uses_gradients(self) -> bool:
-        """Say whether each row is differentiated."""
-        return self.kind in ("gradient", "influence")
-
-    @property
-    def dim(self) -> int:
-        """Width of the stored vector; 0 for influence (one column a task of the targets) and embedding (the model's)."""
-        return {"gradient": self.projection.dim, "trajectory": self.top_k, "loss": 1}.get(self.kind, 0)
-
-    def for_targets(self) -> "FeatureConfig":
-        """Return what targets are computed with: plain gradients (LESS compares Adam's updates with those), unquantised."""
-        return self.model_copy(update={"mode": "sgd", "dtype": "float32"}) if self.uses_gradients else self
-
-    def recipe(self, text: dict[str, Any], targets: dict[str, Any] | None = None) -> str:
-        """Return the maths as canonical JSON; `text` is `Encoder.recipe()`. Batching and parts leave it alone.
-
-        `targets`: tasks and digest of the target means, for influence.
-        """
-        facts: dict[str, Any] = {"text": text, "precision": self.precision}
-        if self.uses_gradients:
-            facts |= {"which": self.which, "mode": self.mode}
-        if self.kind == "gradient":
-            facts |= {"projection": self.projection.facts(), "unit_rows": self.unit_rows}
-        if self.kind == "embedding":
-            facts["pooling"] = self.pooling
-        if targets is not None:
-            facts["targets"] = targets
-        if self.kind == "trajectory":
-            facts |= {"reading": self.attention, "rows": "text after the image", "pads": "masked"}
-            if self.attention == "xmas":
-                facts |= {"rows": "from 612 on", "pads": "counted", "batches": "8 in pool order"}
-                facts |= {"release": "2025-10: q and k exchanged", "start": "seed 42 anew each part"}
-        return recipe_text(**facts)
 
 
 @dataclass(frozen=True)
@@ -156,7 +133,7 @@ class FeatureReport:
     once a checkpoint; `usage` and `refused` count the pool's, each once; `notes` are further lines for the user.
     """
 
-    kind: str
+    feature: str
     steps: list[int]
     rows: int = 0
     parts: int = 0

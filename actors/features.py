@@ -23,11 +23,10 @@ from ..store.keys import FeatureKey
 from ..store.quantise import error, row_norms
 from ..store.refusals import write_refused
 from ..store.tries import begin, end
-from .batching import token_batches
 from .config import FeatureSpec
+from .kind import kind_of
 from .loader import LoadedPart, PartLoader, unpack
 from .sharing import same_tower, share_equal
-from .taps import make_tap
 
 Array = np.ndarray[Any, Any]
 
@@ -37,7 +36,7 @@ class FeatureActor:
 
     def __init__(self, spec: FeatureSpec) -> None:
         torch.set_num_threads(spec.threads)
-        self.spec = spec
+        self.spec, self.kind = spec, kind_of(spec.config)
         self.loader = PartLoader(spec)
         self.keys = {key.checkpoint: key for key in spec.keys}
         self.pad_id = self.loader.encoder.tokenizer.pad_token_id or 0
@@ -59,7 +58,7 @@ class FeatureActor:
             raise InputError(f"{loaded.path!r} changed while the run was under way. Run again.")
         if self.models:
             share_equal(self.first, loaded.model)
-        self.taps[key.checkpoint] = make_tap(loaded.model, self.spec, number)
+        self.taps[key.checkpoint] = self.kind.tap(loaded.model, self.spec, number)
         self.models[key.checkpoint] = loaded.model
 
     @property
@@ -70,8 +69,7 @@ class FeatureActor:
     def _shares_tower(self) -> bool:
         """Say whether several checkpoints have one tower: then its features are computed once a batch."""
         others = list(self.models.values())[1:]
-        modules = next(iter(self.taps.values())).modules if self.spec.config.uses_gradients and others else ()
-        tapped = any("vision_tower" in n for n in modules)
+        tapped = bool(others) and any("vision_tower" in n for n in next(iter(self.taps.values())).modules)
         return bool(others) and not tapped and all(same_tower(self.first, m) for m in others)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -92,11 +90,11 @@ class FeatureActor:
         steps = [s for s in steps if s in self.models]
         if not steps:
             return {"part": name, "rows": 0, "steps": 0, "seconds": 0.0} | _counts() | self._failures()
-        begin(self.spec.out, self.spec.config.kind, name, self.spec.config.max_part_retries, self._rows_of(name))
+        begin(self.spec.out, self.spec.config.name, name, self.spec.config.max_part_retries, self._rows_of(name))
         try:
             return self._computed(name, steps, payload, start)
         finally:
-            end(self.spec.out, self.spec.config.kind, name)
+            end(self.spec.out, self.spec.config.name, name)
 
     def _rows_of(self, name: str) -> str:
         part = self.loader.parts[name]
@@ -106,7 +104,7 @@ class FeatureActor:
     def _computed(self, name: str, steps: list[int], payload: bytes | None, start: float) -> dict[str, Any]:
         part = self.loader.load(name) if payload is None else unpack(payload)
         counts = _counts()
-        write_cut(self.spec.out, self.spec.config.kind, name, {e.sample_id: e.cut for e in part.encoded if e.cut})
+        write_cut(self.spec.out, self.spec.config.name, name, {e.sample_id: e.cut for e in part.encoded if e.cut})
         for step, (vec_ND, norm_N) in self._vectors(part, steps, counts).items():
             self._write(name, part, self.keys[step], (vec_ND, norm_N), counts)
         self._count_small(steps, counts)
@@ -122,8 +120,8 @@ class FeatureActor:
 
     def _count_small(self, steps: list[int], counts: dict[str, Any]) -> None:
         """Add how many second moments this part met, and how many of them were under Adam's epsilon."""
-        for step in steps if self.spec.config.uses_gradients else ():
-            facts = self.taps[step].transform.facts()
+        for step in steps:
+            facts = self.taps[step].facts()
             entries = facts.get("entries", 0)
             now = (entries, entries * facts.get("below_eps", 0.0))
             before = self.counted.get(step, (0, 0.0))
@@ -134,8 +132,8 @@ class FeatureActor:
     def _vectors(self, part: LoadedPart, steps: list[int], counts: dict[str, Any]) -> dict[int, tuple[Array, Array]]:
         """Return each step's vectors [N, D] and the norms [N] of what they stand for."""
         made: dict[int, list[tuple[list[int], torch.Tensor, torch.Tensor | None]]] = {s: [] for s in steps}
-        for step in steps if self.spec.config.kind == "trajectory" else ():
-            self.taps[step].sketch.restart()
+        for step in steps:
+            self.taps[step].restart()
         for rows, batch in self.batches(part, counts):
             batch = on_device(batch, self.first)
             if self.one_tower and len(steps) > 1 and batch.get("pixel_values") is not None:
@@ -143,21 +141,16 @@ class FeatureActor:
             for step in steps:
                 tap = self.taps[step]
                 vec = tap.tensors(batch)
-                made[step].append((rows, vec, tap.norms() if self.spec.config.uses_gradients else None))
+                made[step].append((rows, vec, tap.norms()))
         # the device is waited for here, once a part and step
-        for step in steps if self.spec.config.kind == "trajectory" else ():
+        for step in steps:
             self.taps[step].settle()
         return {step: _gather(found, len(part.encoded), self.keys[step].dim) for step, found in made.items()}
 
     def batches(self, part: LoadedPart, counts: dict[str, Any]) -> Iterator[tuple[list[int], dict[str, Any]]]:
         """Yield a part's batches under the token budget, with their rows; counts tokens and pads."""
-        config = self.spec.config
         lengths = [len(e.input_ids) for e in part.encoded]
-        chosen = token_batches(lengths, config.token_budget, config.max_rows)
-        if config.kind == "trajectory" and config.attention == "xmas":
-            # the published values depend on batch-mates, so these are the published ones
-            chosen = [list(range(i, min(i + 8, len(lengths)))) for i in range(0, len(lengths), 8)]
-        for rows in chosen:
+        for rows in self.kind.batches(lengths):
             longest = max(lengths[i] for i in rows)
             counts["tokens"] += longest * len(rows)
             counts["padded"] += longest * len(rows) - sum(lengths[i] for i in rows)
@@ -170,22 +163,21 @@ class FeatureActor:
         vec_ND, norm_N = found
         refused = list(part.refused)
         keep = np.isfinite(vec_ND).all(1) & np.isfinite(norm_N)
-        if config.kind == "gradient" and config.unit_rows:
-            vec_ND = np.divide(vec_ND, norm_N[:, None], out=np.zeros_like(vec_ND), where=norm_N[:, None] > 0)
+        vec_ND = self.kind.finished(vec_ND, norm_N)
         for i in np.flatnonzero(~keep):
-            refused.append((part.encoded[i].sample_id, "", "not_finite", f"{key.kind} at step {key.checkpoint}"))
+            refused.append((part.encoded[i].sample_id, "", "not_finite", f"{config.name} at step {key.checkpoint}"))
         ids = np.array([e.sample_id for e in part.encoded], np.uint64)
         lengths = np.array([len(e.input_ids) for e in part.encoded], np.int32)
         tasks = np.array(part.tasks, object)[keep] if self.spec.targets else None
         counts["refused"] += len(refused)
         if config.dtype in ("int8", "bit1") and keep.any():
             counts["storage_error"] = max(counts["storage_error"], error(vec_ND[keep], config.dtype)["mean"])
-        drop_part(self.spec.out, key, name)
+        drop_part(self.spec.out, key, name, config.name)
         write_refused(
-            self.spec.out, key.kind, key.checkpoint, name, refused, self._task_of if self.spec.targets else None
+            self.spec.out, config.name, key.checkpoint, name, refused, self._task_of if self.spec.targets else None
         )
         batch = FeatureBatch(ids[keep], lengths[keep], vec_ND[keep], tasks, norm_N[keep])
-        write_part(self.spec.out, key, name, batch, config.dtype)
+        write_part(self.spec.out, key, name, batch, config.dtype, config.name)
 
     @cached_property
     def _task_of(self) -> dict[int, str]:

@@ -13,6 +13,7 @@ from ..pool.encode import Encoded, Encoder
 from ..pool.reader import Pool
 from ..store.errors import InputError
 from .config import FeatureSpec
+from .kind import kind_of
 
 _SCHEMA = pa.schema(
     [
@@ -46,6 +47,7 @@ class PartLoader:
         self.spec = spec
         self.pool = Pool(spec.pool)
         config = spec.config
+        self.needs_labels = kind_of(config).needs_labels
         self.root = config.image_root or self.pool.image_root
         processor = load_processor(spec.checkpoints[0].path)
         self.encoder = Encoder(processor, config.template, config.max_len, config.image_mode, config.pictures)
@@ -73,7 +75,7 @@ class PartLoader:
     def _one(self, record: Any) -> tuple[Encoded | None, list[np.ndarray[Any, Any]], tuple[str, str]]:
         try:
             encoded = self.encoder.encode(record)
-            if self.spec.config.kind not in ("trajectory", "embedding") and (encoded.labels == -100).all():
+            if self.needs_labels and (encoded.labels == -100).all():
                 return (
                     None,
                     [],

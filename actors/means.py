@@ -24,15 +24,15 @@ from ..pool.reader import Pool
 from ..store.errors import InputError
 from ..store.features import parts_done
 from ..store.machine import writing
+from ..store.names import AIMS
 from ..store.reading import as_kind, parse_json, reading
 from ..store.refusals import listing, write_refused
 from ..store.usage import TRY_AGAIN, Usage
 from .account import check_tasks
-from .config import FeatureSpec
+from .config import FeatureConfig, FeatureSpec
 from .loader import LoadedPart
 
 _ANEW = "Delete it, and make the features again."
-MEANS = "target-means"
 
 
 def target_tasks(pool: str) -> list[str]:
@@ -40,15 +40,23 @@ def target_tasks(pool: str) -> list[str]:
     return sorted(set(Pool(pool).column("task").tolist()))
 
 
-def means_path(out: str, step: int) -> str:
-    """Return where the means of a checkpoint stand.
+def means_folder(feature: str) -> str:
+    """Return the folder of a feature's means in a store, and that of the targets refused on the way.
+
+    Stores of before, when there was one such feature, go on.
+    """
+    return AIMS if feature == "influence" else f"{AIMS}-{feature}"
+
+
+def means_path(out: str, feature: str, step: int) -> str:
+    """Return where the means of a feature at a checkpoint stand.
 
     Raises:
         InputError: the output is not a path of a file system (safetensors are mapped, not streamed).
     """
     if "://" in out:
         raise InputError(f"{out!r}: influence needs an output folder that all nodes can open as a path, not a URI.")
-    return os.path.join(out, MEANS, f"step={step:08d}.safetensors")
+    return os.path.join(out, means_folder(feature), f"step={step:08d}.safetensors")
 
 
 def write_means(spec: FeatureSpec, number: int) -> str:
@@ -62,7 +70,8 @@ def write_means(spec: FeatureSpec, number: int) -> str:
     """
     from .features import FeatureActor
 
-    path, key = means_path(spec.out, spec.keys[number].checkpoint), spec.keys[number]
+    key = spec.keys[number]
+    path = means_path(spec.out, spec.config.name, key.checkpoint)
     facts = {"model": key.model, "recipe": key.recipe}
     if os.path.exists(path):
         with reading(path, "means of targets", _ANEW, (SafetensorError,)), safe_open(path, "pt") as file:
@@ -73,21 +82,21 @@ def write_means(spec: FeatureSpec, number: int) -> str:
             )
         said = parse_json(told.get("refused", "{}"), f"{path}: its header", _ANEW)
         missed = as_kind(said, dict[str, int], path, "means of targets", _ANEW)
-        if not TRY_AGAIN & missed.keys() or parts_done(spec.out, key):
+        if not TRY_AGAIN & missed.keys() or parts_done(spec.out, key, feature=spec.config.name):
             return path
     assert spec.target_pool is not None
     # an actor that reads and batches the targets; the taps come later
     aim = replace(
         spec,
         pool=spec.target_pool,
-        config=spec.config.model_copy(update={"kind": "loss", "image_root": spec.config.target_image_root}),
+        config=_reading(spec.config),
         checkpoints=(spec.checkpoints[number],),
         keys=(replace(key, kind="loss", dim=1, pool=Pool(spec.target_pool).digest),),
     )
     actor = FeatureActor(aim)
     if actor.failed:
         raise InputError(f"step {key.checkpoint}: {next(iter(actor.failed.values()))}")
-    sums, usage = _add_up(actor, key.checkpoint, target_tasks(spec.target_pool))
+    sums, usage = _add_up(actor, key.checkpoint, spec.config.which, target_tasks(spec.target_pool))
     kind = {"bfloat16": torch.bfloat16, "float64": torch.float64}.get(spec.config.precision, torch.float32)
     _write(path, {n: s.to("cpu", kind).contiguous() for n, s in sums.items()}, facts, usage)
     return path
@@ -111,10 +120,16 @@ def read_means(path: str, device: str, dtype: torch.dtype) -> dict[str, torch.Te
         return {name: file.get_tensor(name).to(dtype) for name in file.keys()}  # noqa: SIM118
 
 
-def _add_up(actor: Any, step: int, tasks: list[str]) -> tuple[dict[str, torch.Tensor], Usage]:
+def _reading(config: FeatureConfig) -> FeatureConfig:
+    """Return the config of an actor that reads the targets as `config` has its rows read."""
+    common = {n: getattr(config, n) for n in FeatureConfig.model_fields}
+    return FeatureConfig(**(common | {"kind": "loss", "image_root": config.target_image_root}))
+
+
+def _add_up(actor: Any, step: int, which: str, tasks: list[str]) -> tuple[dict[str, torch.Tensor], Usage]:
     """Return the sums by parameter, and what became of the target rows."""
-    model, config = actor.first, actor.spec.config
-    norms_tap = GradientTap(model, config.which, Norms())
+    model = actor.first
+    norms_tap = GradientTap(model, which, Norms())
     parts = [actor.loader.load(name) for name in actor.loader.parts]
     usage = _account(actor, step, parts)
     counts = {"tokens": 0, "padded": 0}
@@ -126,7 +141,7 @@ def _add_up(actor: Any, step: int, tasks: list[str]) -> tuple[dict[str, torch.Te
         norms.append(norm_N)
     sizes = _check_targets(parts, norms, tasks)
     sink = Means(len(tasks))
-    tap = GradientTap(model, config.which, sink)
+    tap = GradientTap(model, which, sink)
     for part, norm_N in zip(parts, norms, strict=True):
         for rows, batch in actor.batches(part, counts):
             weights = np.zeros((len(rows), len(tasks)))
@@ -141,12 +156,13 @@ def _add_up(actor: Any, step: int, tasks: list[str]) -> tuple[dict[str, torch.Te
 def _account(actor: Any, step: int, parts: list[LoadedPart]) -> Usage:
     """List the target rows that were refused, and see that enough of them, and of each task, are left."""
     out, pool, limit = actor.spec.out, actor.loader.pool, actor.spec.config.max_refused
+    folder = means_folder(actor.spec.config.name)
     task_of = dict(zip(pool.ids().tolist(), pool.column("task").tolist(), strict=True))
     for name, part in zip(actor.loader.parts, parts, strict=True):
-        write_refused(out, MEANS, step, name, part.refused, task_of)
+        write_refused(out, folder, step, name, part.refused, task_of)
     reasons = Counter(reason for part in parts for _, _, reason, _ in part.refused)
-    usage = Usage(sum(len(p.encoded) for p in parts), dict(reasons), listing(out, [MEANS]))
-    check_tasks(pool, (out, MEANS), limit)
+    usage = Usage(sum(len(p.encoded) for p in parts), dict(reasons), listing(out, [folder]))
+    check_tasks(pool, (out, folder), limit)
     usage.check(f"targets in {actor.spec.pool}", limit)
     return usage
 

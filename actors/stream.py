@@ -17,7 +17,6 @@ from ..models.check import check_model
 from ..models.folders import local_model
 from ..models.load import load_processor, model_digest
 from ..models.shape import hidden_size
-from ..models.taps.forward import pooled_width
 from ..pool.encode import Encoder
 from ..pool.paths import absolute_root
 from ..pool.reader import Pool
@@ -31,10 +30,10 @@ from .account import damage_notes, open_work, settle
 from .capacity import Share, require
 from .config import ActorResources, CheckpointRef, FeatureConfig, FeatureReport, FeatureSpec
 from .features import FeatureActor
+from .kind import kind_of
 from .loader import PartLoader
 from .means import means_path, target_tasks, write_means
 from .pool import Stage, in_our_words, stream
-from .taps import optimizer_digest
 from .told import told
 
 
@@ -68,7 +67,7 @@ def make_spec(
             influence without a target pool; a mode that needs Adam's moments where a checkpoint has none.
     """
     if targets:
-        config = config.for_targets()
+        config = kind_of(config).for_targets()
     pool, out = _absolute(pool), _absolute(out)
     roots = {n: getattr(config, n) for n in ("image_root", "target_image_root")}
     config = config.model_copy(update={n: absolute_root(root) for n, root in roots.items()})
@@ -76,16 +75,16 @@ def make_spec(
     text = Encoder(
         load_processor(checkpoints[0].path), config.template, config.max_len, config.image_mode, config.pictures
     ).recipe()
-    facts, dim = None, config.dim
-    if config.kind == "influence":
+    kind, facts, tasks = kind_of(config), None, []
+    if kind.aims:
         if target_pool is None:
-            raise InputError("influence is measured against targets: give their pool (--target-pool).")
-        means_path(out, checkpoints[0].step)  # an output that cannot hold them is refused here, not on a worker
+            raise InputError(f"{config.kind} is measured against targets: give their pool (--target-pool).")
+        # an output that cannot hold them is refused here, not on a worker
+        means_path(out, config.name, checkpoints[0].step)
         target_pool = _absolute(target_pool)
         tasks = target_tasks(target_pool)
-        facts, dim = {"tasks": tasks, "digest": Pool(target_pool).digest}, len(tasks)
-    if config.kind == "embedding":
-        dim = pooled_width(hidden_size(checkpoints[0].path), config.pooling)
+        facts = {"tasks": tasks, "digest": Pool(target_pool).digest}
+    dim = kind.dim(lambda: hidden_size(checkpoints[0].path), len(tasks))
     # workers start in other folders than the driver
     absolute = tuple(
         replace(c, path=local_model(c.path), optimizer=c.optimizer and os.path.abspath(c.optimizer))
@@ -98,8 +97,8 @@ def make_spec(
             pool=Pool(pool).digest,
             model=model_digest(c.path),
             checkpoint=c.step,
-            recipe=config.recipe(text, facts),
-            optimizer=optimizer_digest(config, c),
+            recipe=kind.key_recipe(text, facts),
+            optimizer=kind.optimizer(c),
         )
         for c in absolute
     )
@@ -132,13 +131,13 @@ def run_features(
     Ray is needed, if it is.
 
     Raises:
-        BusyError: another process writes this kind into the output folder.
+        BusyError: another process writes this feature into the output folder.
         KeyMismatchError: the output folder holds features of another pool, model or recipe.
         CheckpointError: some checkpoints could not be loaded; it names them. Parts of all others are written.
         LostRowsError: more than `max_refused` of the rows were refused. All parts are written.
         VinnowError: an actor failed; names a file that has the whole trace.
     """
-    with claim(join(spec.out, spec.config.kind), f"features {spec.config.kind}", r"step=\d+"):
+    with claim(join(spec.out, spec.config.name), f"features {spec.config.name}", r"step=\d+"):
         return _run(spec, resources or ActorResources(), progress, connect)
 
 
@@ -149,8 +148,8 @@ def _run(
     connect: Callable[[], None] | None,
 ) -> FeatureReport:
     start, work, report = time.perf_counter(), open_work(spec), _new_report(spec)
-    write_rates(spec.out, spec.config.kind, {c.step: of_checkpoint(c.path) for c in spec.checkpoints})
-    forget(spec.out, spec.config.kind)
+    write_rates(spec.out, spec.config.name, {c.step: of_checkpoint(c.path) for c in spec.checkpoints})
+    forget(spec.out, spec.config.name)
     report.notes += damage_notes(work)
     report.skipped_parts = sum(len(d) for d in work.done.values())
     total = len(work.names) * len(spec.keys)
@@ -172,7 +171,7 @@ def _run(
 def run_inline(spec: FeatureSpec) -> FeatureReport:
     """The same without Ray, in this process: for tests and for looking at one part in a debugger."""
     work, report = open_work(spec), _new_report(spec)
-    forget(spec.out, spec.config.kind)
+    forget(spec.out, spec.config.name)
     report.notes += damage_notes(work)
     report.skipped_parts = sum(len(d) for d in work.done.values())
     items = work.items(spec)
@@ -188,7 +187,7 @@ def run_inline(spec: FeatureSpec) -> FeatureReport:
 
 
 def _new_report(spec: FeatureSpec) -> FeatureReport:
-    return FeatureReport(spec.config.kind, [k.checkpoint for k in spec.keys])
+    return FeatureReport(spec.config.name, [k.checkpoint for k in spec.keys])
 
 
 def _settled(report: FeatureReport, spec: FeatureSpec) -> FeatureReport:
@@ -210,7 +209,7 @@ def _make_means(spec: FeatureSpec, resources: ActorResources) -> None:
 
     spec = replace(spec, threads=resources.threads, device="cuda" if resources.gpus_per_actor else "cpu")
     share = Share(1, resources.cpus_per_actor, resources.gpus_per_actor)
-    require(f"features {spec.config.kind}", [share], "Set less for an actor (cpus_per_actor, gpus_per_actor).")
+    require(f"features {spec.config.name}", [share], "Set less for an actor (cpus_per_actor, gpus_per_actor).")
     work = ray.remote(write_means).options(num_cpus=resources.cpus_per_actor, num_gpus=resources.gpus_per_actor)
     try:
         ray.get([work.remote(spec, number) for number in range(len(spec.checkpoints))])
@@ -234,8 +233,8 @@ def _refuse_failed(report: FeatureReport, spec: FeatureSpec) -> None:
     path_of = {c.step: c.path for c in spec.checkpoints}
     named = "; ".join(f"step {s} ({path_of[s]}): {why}" for s, why in sorted(report.failed.items()))
     raise CheckpointError(
-        f"{len(report.failed)} of {len(spec.keys)} checkpoints could not be loaded, the others' {report.kind} features are "
-        f"in {spec.out}: {named} Mend or leave out what is named and run again: only that is missing.",
+        f"{len(report.failed)} of {len(spec.keys)} checkpoints could not be loaded, the others' {report.feature} features "
+        f"are in {spec.out}: {named} Mend or leave out what is named and run again: only that is missing.",
         report,
     )
 
@@ -255,7 +254,7 @@ def _stream(spec: FeatureSpec, items: list[dict[str, str]], resources: ActorReso
     work = told(FeatureActor)
     stages.append(Stage(work, {"spec": spec}, resources.actors, resources.cpus_per_actor, resources.gpus_per_actor))
     try:
-        yield from stream(items, stages, spec.out, f"features {spec.config.kind}")
+        yield from stream(items, stages, spec.out, f"features {spec.config.name}")
     except VinnowError as error:
         if "out of memory" not in str(error).lower():
             raise

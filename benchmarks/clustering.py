@@ -79,6 +79,7 @@ def ours(folder: Path, seconds: dict[str, float]) -> None:
     """The store → scores and picks on disk."""
     from vinnow.select import run
     from vinnow.select.methods import xmas
+    from vinnow.select.needs import Needs
     from vinnow.select.view import View
 
     whole = xmas.cluster
@@ -93,7 +94,7 @@ def ours(folder: Path, seconds: dict[str, float]) -> None:
     xmas.cluster = clustered
     table = np.load(folder / "rows.npz")
     columns = {"has_image": table["image"]}
-    view = View(table["ids"], columns, features_root=str(folder / "features"), needs=("trajectory",))
+    view = View(table["ids"], columns, features_root=str(folder / "features"), needs=Needs(features=("trajectory",)))
     config = {"clusters": CLUSTERS, "niter": NITER}
     begin = time.perf_counter()
     run.select(view, "xmas", config, [f"{PERCENT}%"], 0, str(folder / "ours"))

@@ -109,7 +109,7 @@ def _view(folder: Path, name: str) -> Any:
     from vinnow.select import registry
 
     needs = registry.make(name).needs
-    features = str(folder / "features") if needs else None
+    features = str(folder / "features") if needs.features else None
     return make_view(str(folder / "pool"), features, str(folder / "targets"), needs)
 
 

@@ -6,13 +6,12 @@ LESS §6.3, whose table the test holds these formulas to.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from ..store.errors import InputError, suggest
 from .shape import Dense, Shape
 
-Kind = Literal["gradient", "influence", "trajectory", "loss", "embedding"]
 PROJECTIONS = ("rademacher", "sjlt", "kron", "targets", "none")
+VALUE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
 
 
 @dataclass(frozen=True)
@@ -51,24 +50,25 @@ class Cost:
         return sum(self.items.values())
 
 
-def flop_per_row(
-    shape: Shape, kind: Kind, row: RowSize, which: str = "projector", sketch: Sketch | None = None
-) -> Cost:
-    """Return what one row's feature costs at one checkpoint; `which` and `sketch` matter to gradients alone.
+def forward_flop(shape: Shape, row: RowSize, head: bool = True) -> Cost:
+    """Return what one row's forward pass costs; `head`: with the LM head, which sees trained tokens alone."""
+    flop = _forward(shape, row)
+    return _cost(flop if head else _without_head(flop))
+
+
+def trajectory_flop(shape: Shape, row: RowSize) -> Cost:
+    """Return what the attention of one row's text costs: text rows × all keys over the whole width; no LM head."""
+    text = max(0.0, row.tokens - shape.image_tokens) * row.images
+    own = {"trajectory": 2 * text * row.tokens * shape.query_width * shape.layers}
+    return _cost(_without_head(_forward(shape, row)) | own)
+
+
+def gradient_flop(shape: Shape, row: RowSize, which: str = "projector", sketch: Sketch | None = None) -> Cost:
+    """Return what one row's gradient costs, of the Linears `which` names, through a projection.
 
     Raises:
         InputError: `which` names nothing that the shape has, or the projection is unknown.
     """
-    forward = _forward(shape, row)
-    if kind == "loss":
-        return _cost(forward)
-    if kind == "trajectory":
-        # text rows × all keys over the whole width (models/taps/attention.py); the LM head is not applied
-        text = max(0.0, row.tokens - shape.image_tokens) * row.images
-        own = {"trajectory": 2 * text * row.tokens * shape.query_width * shape.layers}
-        return _cost(_without_head(forward) | own)
-    if kind == "embedding":
-        return _cost(_without_head(forward))
     tapped = shape.chosen(which)
     sketch = sketch or Sketch("none", 0)
     if sketch.kind not in PROJECTIONS:
@@ -76,7 +76,7 @@ def flop_per_row(
     ends = {"projection": _projection(shape, row, tapped, sketch)}
     if sketch.kind != "kron":  # which never forms a gradient
         ends["per-sample gradients"] = sum(_product(d, shape, row) for d in tapped)
-    return _cost(forward | _backward(shape, row, tapped) | ends)
+    return _cost(_forward(shape, row) | _backward(shape, row, tapped) | ends)
 
 
 def training_flop_per_row(shape: Shape, row: RowSize, parts: list[str], checkpointing: bool = False) -> Cost:

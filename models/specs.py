@@ -17,10 +17,17 @@ from .family.towers import TOWERS
 
 # what per-sample gradients are turned into (`taps/modes.py`)
 Mode = Literal["sgd", "sign", "less_adam", "adam"]
+NEED_MOMENTS = ("less_adam", "adam")
 # how attention is read (`taps/attention.py`)
 Reading = Literal["flat", "heads", "xmas"]
 # what an embedding is the mean of (`taps/forward.py`)
 Pooling = Literal["text", "image", "both"]
+
+
+def pooled_width(hidden: int, pooling: Pooling) -> int:
+    """Return the width of an embedding, of a model of `hidden` values a token."""
+    return hidden * (2 if pooling == "both" else 1)
+
 
 PARTS = ("vision_tower", "projector", "language_model", "lora", "mores")
 

@@ -3,24 +3,26 @@
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from ..actors.cluster import RayConfig
 from ..actors.config import ActorResources, FeatureConfig
+from ..actors.kind import kind_of
+from ..actors.registry import find, names
 from ..evaluate.config import EvalConfig
 from ..models.specs import TwinConfig
 from ..pool.ingest import IngestConfig
 from ..select import registry
 from ..select.run import budget_rows, refuse_repeats
-from ..select.view import feature_kinds
 from ..store.config import Config
 from ..store.errors import InputError, suggest
 from ..store.facts import read_fields
 from ..store.files import digest, join, read_bytes, read_json
-from ..store.names import Name, path_part
+from ..store.names import FeatureName, Name, path_part
 from ..store.reading import check_path, shown
 from ..train.config import TrainConfig
 from .placing import Devices
@@ -50,10 +52,30 @@ class StageSection(Config):
 
 
 class SelectorSection(Config):
-    """One selector of the sweep and its own config."""
+    """One selector of the sweep and its own config.
+
+    `name`: the method. `label`: what picks, trials and the report call it; the method's name, unless one is there several
+    times. `reads`: need → the feature that it means, where the run makes that kind under another name
+    (`{gradient: grad_layer12}`). The baseline that all are compared with is the one labelled `random`.
+    """
 
     name: Name
     config: dict[str, Any] = {}
+    label: Name = Field(default_factory=lambda fields: fields.get("name", ""))
+    reads: dict[str, FeatureName] = {}
+
+    @model_validator(mode="after")
+    def _free(self) -> "SelectorSection":
+        # files of a seed are called LABEL-sSEED, and the whole pool beside the choices is called full
+        if self.label != self.name and (re.search(r"-s\d+$", self.label) or self.label.lower() == "full"):
+            raise ValueError(f"{self.label!r} is what something else is called; take another label")
+        return self
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Show what is said beyond the defaults: stages know their inputs by it, also those of older versions."""
+        for name, value in super().__repr_args__():
+            if name in ("name", "config") or value not in (self.name, {}):
+                yield name, value
 
 
 class SweepSection(Config):
@@ -82,7 +104,7 @@ class RunConfig(Config):
     model: ModelSection
     warmup: list[StageSection] = []
     proxy: dict[str, Any] | None = None
-    features: list[FeatureConfig] = []
+    features: list[SerializeAsAny[FeatureConfig]] = []
     actors: ActorResources = ActorResources()
     selectors: list[SelectorSection]
     budgets: list[int | str]
@@ -100,6 +122,8 @@ class RunConfig(Config):
         """
         tree = self.model_dump(exclude={"out", "ray", "plan", "devices"})
         pools = {"pool", "captions", "target", "test"}
+        tree["features"] = [_ONCE_OF_ALL | _unless(f, name=f["kind"]) for f in tree["features"]]
+        tree["selectors"] = [_unless(s, label=s["name"], reads={}) for s in tree["selectors"]]
         kept = {k: _without(v, ("max_refused",) if k in pools else PLACES) for k, v in tree.items()}
         return digest(json.dumps(kept, sort_keys=True))
 
@@ -113,8 +137,11 @@ _ANY_POOL = 10**12
 # fields that the run fills in; a recipe that sets one of them would be overruled silently
 TRAIN_FILLED = ("model", "pool", "picks", "seed")
 EVAL_FILLED = ("model", "pool", "run")
-# what weighs or follows the checkpoints of a training: one model, whose learning rate nobody knows, is no path
-ALONG = ("gradient", "influence", "trajectory")
+# what every kind's config once held, in each digest still: runs go on in the folders that they began
+_ONCE_OF_ALL: dict[str, Any] = {
+    **{"which": "projector", "mode": "sgd", "unit_rows": True, "top_k": 5, "attention": "flat", "pooling": "text"},
+    "projection": {"kind": "rademacher", "dim": 8192, "seed": 0, "nonzeros": 2},
+}
 
 
 def _without(tree: Any, names: tuple[str, ...]) -> Any:
@@ -152,7 +179,8 @@ def read_run(path: str) -> dict[str, Any]:
         InputError: no such file, or it is something else.
     """
     values = read_json(path) if path.endswith(".json") else read_yaml(path)
-    return values["config"] if isinstance(values, dict) and {"config", "digest"} <= set(values) else values
+    saved = isinstance(values, dict) and {"config", "digest"} <= set(values)
+    return _of_their_kinds(values["config"]) if saved else values
 
 
 def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
@@ -181,7 +209,27 @@ def saved_run(run_dir: str) -> dict[str, Any]:
         DamagedError: something else lies in its run.json's place.
     """
     kinds = {"digest": str, "config": dict[str, Any], "version": str | None}
-    return read_fields(join(run_dir, "run.json"), "run's config", "Put it back, or begin in another `out`.", **kinds)
+    found = read_fields(join(run_dir, "run.json"), "run's config", "Put it back, or begin in another `out`.", **kinds)
+    return found | {"config": _of_their_kinds(found["config"])}
+
+
+def _of_their_kinds(config: Any) -> Any:
+    """Return a saved config without what its features once held of other kinds' fields, and never read."""
+    features = config.get("features") if isinstance(config, dict) else None
+    if not isinstance(features, list) or not all(isinstance(f, dict) for f in features):
+        return config
+    return config | {"features": [_of_its_kind(f) for f in features]}
+
+
+def _unless(section: dict[str, Any], **usual: Any) -> dict[str, Any]:
+    """Return a section without fields that say what they usually do: digests knew none of them once."""
+    return {k: v for k, v in section.items() if k not in usual or v != usual[k]}
+
+
+def _of_its_kind(feature: dict[str, Any]) -> dict[str, Any]:
+    kind = feature.get("kind", "gradient")
+    own = find(kind).Config.model_fields if kind in names() else feature
+    return {"name": kind} | {k: v for k, v in feature.items() if k in own or k not in _ONCE_OF_ALL}
 
 
 def with_recipe(section: dict[str, Any], where: str) -> dict[str, Any]:
@@ -210,12 +258,13 @@ def where_of(variant: str) -> str:
 
 
 def _refuse_twins(run: RunConfig) -> None:
-    names = [s.name.lower() for s in run.warmup]  # some file systems tell no case apart
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(
-                f"warmup: {name!r} is there twice; folders are called after it, so give each its own name."
-            )
+    for where, sections in (("warmup", run.warmup), ("features", run.features)):
+        names = [s.name.lower() for s in sections]  # some file systems tell no case apart
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(
+                    f"{where}: {name!r} is there twice; folders are called after it, so give each its own name."
+                )
 
 
 def _with_recipes(run: RunConfig) -> RunConfig:
@@ -245,30 +294,43 @@ def _over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_selectors(run: RunConfig) -> None:
-    names = [s.name for s in run.selectors]
-    for name in names:
-        if names.count(name) > 1:  # files and trials are called after the selector
-            raise InputError(f"selector {name!r} is listed twice; give each its own run.")
+    labels = [s.label.lower() for s in run.selectors]
     refuse_repeats(run.budgets)
     for budget in run.budgets:
         budget_rows(budget, _ANY_POOL)
-    kinds = {f.kind for f in run.features}
-    if "influence" in kinds and run.target is None:
-        raise InputError("influence features are measured against targets, but the run has no `target` section.")
+    for feature in run.features:
+        if kind_of(feature).aims and run.target is None:
+            raise InputError(
+                f"{feature.name} features are measured against targets, but the run has no `target` section."
+            )
     for section in run.selectors:
-        selector = registry.make(section.name, section.config)
-        for need in selector.needs:
-            if need == "targets" and run.target is None:
-                raise InputError(f"selector {section.name!r} reads targets, but the run has no `target` section.")
-            if run.proxy is None and need in ALONG:
-                raise InputError(
-                    f"selector {section.name!r} goes by {need} features at a proxy's checkpoints and their learning rates, "
-                    "but the run has no `proxy` section."
-                )
-            if need in feature_kinds(selector.needs) and need not in kinds:
-                raise InputError(
-                    f"selector {section.name!r} needs {need!r} features; `features` makes {sorted(kinds)}."
-                )
+        if labels.count(section.label.lower()) > 1:  # files and trials are called after it
+            raise InputError(f"selector {section.label!r} is listed twice; give each a label of its own.")
+        if section.label != section.name and section.label in registry.names():
+            raise InputError(f"selector {section.name!r}: the label {section.label!r} is another method's name.")
+        needs = registry.make(section.name, section.config).needs.called(section.reads)
+        if needs.targets and run.target is None:
+            raise InputError(f"selector {section.label!r} reads targets, but the run has no `target` section.")
+        for need in needs.features:
+            _check_need(run, section, need)
+
+
+def _check_need(run: RunConfig, section: SelectorSection, need: str) -> None:
+    """See that the run makes what a selector reads."""
+    made, name = {f.name: f for f in run.features}, section.reads.get(need, need)
+    if name not in made:
+        alike = [f.name for f in run.features if f.kind == need]
+        hint = f" Say which with `reads: {{{need}: {alike[0]}}}`." if alike else ""
+        wanted = f"{need!r} features" + (f" (by the name {name!r})" if name != need else "")
+        raise InputError(f"selector {section.label!r} needs {wanted}; `features` makes {sorted(made)}.{hint}")
+    if need in section.reads and made[name].kind != need:
+        raise InputError(f"selector {section.label!r} reads {need!r}; {name!r} is of kind {made[name].kind!r}.")
+    # one model, whose learning rate nobody knows, is no path
+    if run.proxy is None and kind_of(made[name]).along:
+        raise InputError(
+            f"selector {section.label!r} goes by {name} features at a proxy's checkpoints and their learning rates, "
+            "but the run has no `proxy` section."
+        )
 
 
 def read_yaml(path: str, room: str = "pipelines", what: str = "run config") -> dict[str, Any]:

@@ -13,6 +13,7 @@ from .. import __version__
 from ..actors.account import parts_back
 from ..actors.cluster import ensure_ray
 from ..actors.config import CheckpointRef, FeatureConfig
+from ..actors.kind import kind_of
 from ..actors.stream import make_spec, run_features
 from ..models.check import check_model
 from ..models.folders import check_folder
@@ -81,7 +82,7 @@ def start(config: RunConfig) -> Run:
     tree = {"digest": config.digest(), "config": config.model_dump(mode="json"), "version": __version__}
     if exists(saved):
         before = saved_run(config.out)
-        if before["digest"] != tree["digest"]:
+        if before["digest"] != tree["digest"] and _digest_now(before["config"]) != tree["digest"]:
             changed = differences(before["config"], tree["config"])
             raise InputError(
                 f"{config.out}: this run was started with another config: {'; '.join(changed[:8])}. "
@@ -90,6 +91,14 @@ def start(config: RunConfig) -> Run:
     else:
         write_json(saved, tree)
     return Run(config, Manifest(config.out, __version__))
+
+
+def _digest_now(saved: dict[str, Any]) -> str:
+    """Return the digest of a saved config as it is read today: an older one held fields that its kinds never read."""
+    try:
+        return RunConfig.parse(saved).digest()
+    except InputError:
+        return ""
 
 
 def ingest_pools(run: Run) -> None:
@@ -167,7 +176,7 @@ def make_features(run: Run, checkpoints: list[CheckpointRef]) -> None:
     """Write every kind of feature at every checkpoint, for the pool and for the targets."""
     for config in run.config.features:
         _features(run, config, checkpoints, "pool", "features")
-        if run.config.target is not None and config.kind == "gradient":
+        if run.config.target is not None and kind_of(config).of_targets:
             _features(run, config, checkpoints, "target", "targets")
 
 
@@ -187,7 +196,7 @@ def pick(run: Run, weights: dict[int, float] | None) -> dict[tuple[str, str, int
         except DamagedError as error:
             for config in run.config.features:  # its parts are looked at again, and the damaged ones made anew
                 for out in ("features", "targets"):
-                    run.manifest.undo(f"{out}-{config.kind}")
+                    run.manifest.undo(f"{out}-{config.name}")
             raise DamagedError(f"{error} In a run: run it again.") from error
         record.facts.update(
             rows=Pool(run.folder("pool")).rows, picks={"|".join(map(str, k)): v for k, v in made.items()}
@@ -211,7 +220,13 @@ def differences(before: Any, now: Any, where: str = "") -> list[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         names = sorted(set(before) | set(now))
         return [d for n in names for d in differences(before.get(n), now.get(n), f"{where}.{n}".lstrip("."))]
+    if _are_sections(before) and _are_sections(now) and len(before) == len(now):
+        return [d for i, pair in enumerate(zip(before, now)) for d in differences(*pair, f"{where}.{i}")]
     return [] if before == now or where in ("out", "ray") or _free(where) else [f"{where}: was {before!r}, is {now!r}"]
+
+
+def _are_sections(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(v, dict) for v in value)
 
 
 def _free(where: str) -> bool:
@@ -245,20 +260,20 @@ def _features(run: Run, config: FeatureConfig, checkpoints: list[CheckpointRef],
     targets = pool == "target"
     if targets:
         config = config.model_copy(update={"image_root": config.target_image_root})
-    aim = run.folder("target") if config.kind == "influence" else None
+    aim = run.folder("target") if kind_of(config).aims else None
     spec = make_spec(run.folder(pool), checkpoints, config, run.folder(out), targets=targets, target_pool=aim)
 
     def work(record: StageRecord) -> None:
-        with bar(f"{out} {config.kind}", "parts") as tell:
+        with bar(f"{out} {config.name}", "parts") as tell:
             report = run_features(spec, run.config.actors, tell, lambda: ensure_ray(run.config.ray))
         record.facts.update(rows=report.rows, tokens=report.tokens, padded=report.padded)
         record.account(report.usage)
         for note in report.notes:
             _tell(note)
         record.facts.update(report.extra)
-        record.facts["bytes"] = folder_bytes(join(run.folder(out), config.kind))
+        record.facts["bytes"] = folder_bytes(join(run.folder(out), config.name))
 
-    stage, inputs = f"{out}-{config.kind}", {"keys": " ".join(k.digest() for k in spec.keys)}
+    stage, inputs = f"{out}-{config.name}", {"keys": " ".join(k.digest() for k in spec.keys)}
     if run.manifest.changed(stage, inputs) == [] and (parts := parts_back(spec)):
         if run.manifest.read("select") is None:
             run.manifest.undo(stage)

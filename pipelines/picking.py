@@ -9,8 +9,9 @@ from ..pool.export import write_llava_json
 from ..pool.reader import Pool
 from ..select import registry
 from ..select.diagnostics import without_gradient
-from ..select.run import scores_notes, select
-from ..select.view import EXTRA, View, extra_fields, feature_kinds
+from ..select.needs import Needs
+from ..select.run import scores_notes, select_by
+from ..select.view import EXTRA, View
 from ..store.features import FeatureSet, exists_any
 from ..store.files import exists, join
 from ..store.learning_rates import read_rates
@@ -25,7 +26,7 @@ def make_view(
     pool: str,
     features: str | None,
     targets: str | None,
-    needs: tuple[str, ...],
+    needs: Needs,
     weights: dict[int, float] | None = None,
     max_refused: float = MAX_REFUSED,
 ) -> View:
@@ -40,13 +41,12 @@ def make_view(
     ids = reader.ids()
     columns: dict[str, np.ndarray[Any, Any]] = {n: reader.column(n) for n in ("source", "task", "n_chars")}
     columns["has_image"] = reader.has_image()
-    columns |= {EXTRA + n: c for n, c in reader.extra(extra_fields(needs)).items()}
-    kinds = feature_kinds(needs)
+    columns |= {EXTRA + n: c for n, c in reader.extra(list(needs.fields)).items()}
     refused = np.empty(0, np.uint64)
-    if features and kinds:
-        weights = weights or _learning_rates(features, kinds)
-        refused = refused_ids(features, kinds)
-        usage_of(features, kinds, ids).check(f"select by {' and '.join(kinds)}", max_refused)
+    if features and needs.names:
+        weights = weights or _learning_rates(features, needs.names)
+        refused = refused_ids(features, needs.names)
+        usage_of(features, needs.names, ids).check(f"select by {' and '.join(needs.names)}", max_refused)
     return View(
         ids,
         columns,
@@ -58,23 +58,23 @@ def make_view(
     )
 
 
-def _learning_rates(features: str, kinds: list[str]) -> dict[int, float] | None:
+def _learning_rates(features: str, names: list[str]) -> dict[int, float] | None:
     """Return the learning rates that `features` found beside the checkpoints; None where some are not known."""
     found: dict[int, float] = {}
-    for kind in kinds:
-        rates = read_rates(features, kind)
-        if not exists_any(features, kind) or not set(FeatureSet(features, kind).steps()) <= set(rates):
+    for name in names:
+        rates = read_rates(features, name)
+        if not exists_any(features, name) or not set(FeatureSet(features, name).steps()) <= set(rates):
             return None
         found |= rates
     return found if any(found.values()) else None
 
 
-def traps(out: str, name: str, seed: int, view: View) -> list[str]:
+def traps(out: str, label: str, seed: int, view: View) -> list[str]:
     """Return what a method's scores say of themselves that a user should know before believing them.
 
     Rows without a gradient score 0 at every checkpoint; without learning rates all checkpoints weigh the same.
     """
-    notes = scores_notes(out, name, seed)
+    notes = scores_notes(out, label, seed)
     lines = [line] if (line := without_gradient(notes, len(view.ids))) else []
     weights = notes.get("checkpoint_weights", {})
     if len(weights) > 1 and view.checkpoint_weights is None and len(set(weights.values())) == 1:
@@ -90,12 +90,12 @@ def told(pool: str, features: str | None, view: View) -> list[str]:
 
     Nothing for a selector that reads no features.
     """
-    kinds = feature_kinds(view.needs)
-    if not features or not kinds:
+    needs = view.needs
+    if not features or not needs.names:
         return []
-    lines = [usage_of(features, kinds, Pool(pool).ids()).line()]
-    if "targets" in view.needs:
-        by_task = {task: usage for kind in kinds for task, usage in view.target_usage(kind).items()}
+    lines = [usage_of(features, needs.names, Pool(pool).ids()).line()]
+    if needs.targets:
+        by_task = {task: usage for kind in needs.features for task, usage in view.target_usage(kind).items()}
         lines += [f"target task {task!r}: {usage.line()}" for task, usage in by_task.items() if usage.refused]
     return lines
 
@@ -105,26 +105,27 @@ def select_all(config: RunConfig, out: str, weights: dict[int, float] | None) ->
     made: dict[tuple[str, str, int], str] = {}
     pool = join(out, "pool")
     # each feature stage has held its rows to its own limit
-    limits = {f.kind: f.max_refused for f in config.features}
+    limits = {f.name: f.max_refused for f in config.features}
     features, targets = join(out, "features"), join(out, "targets")
     for section in config.selectors:
-        needs = registry.make(section.name, section.config).needs
+        selector = registry.make(section.name, section.config)
+        needs = selector.needs.called(section.reads)
         view = make_view(
             pool,
-            features if any(exists_any(features, n) for n in feature_kinds(needs)) else None,
+            features if any(exists_any(features, n) for n in needs.names) else None,
             targets if exists(targets) else None,
             needs,
             weights,
-            min(1.0, sum(limits.get(n, 0.0) for n in feature_kinds(needs))),
+            min(1.0, sum(limits.get(n, 0.0) for n in needs.names)),
         )
         for line in told(pool, view.features_root, view):
-            console.print(f"{section.name}: {line}", markup=False, soft_wrap=True)
+            console.print(f"{section.label}: {line}", markup=False, soft_wrap=True)
         for seed in config.seeds:
-            paths = select(view, section.name, section.config, config.budgets, seed, out)
-            for line in traps(out, section.name, seed, view) if seed == config.seeds[0] else ():
-                console.print(f"{section.name}: {line}", markup=False, soft_wrap=True)
+            paths = select_by(view, selector, section.label, config.budgets, seed, out)
+            for line in traps(out, section.label, seed, view) if seed == config.seeds[0] else ():
+                console.print(f"{section.label}: {line}", markup=False, soft_wrap=True)
             for budget, path in paths.items():
-                made[section.name, str(budget), seed] = os.path.abspath(path)
+                made[section.label, str(budget), seed] = os.path.abspath(path)
                 export_picks(pool, path)
     return made
 

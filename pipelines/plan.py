@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..actors.config import FeatureConfig
+from ..actors.kind import kind_of
 from ..models.check import check_model
 from ..select.run import budget_rows
 from ..store.files import exists, join
@@ -70,7 +71,7 @@ def make_plan(run: RunConfig) -> list[Planned]:
     for selector in run.selectors:
         wanted = ", ".join(f"{b} = {budget_rows(b, rows['pool'])}" for b in run.budgets)
         plan.append(
-            _line(run, "select", f"{selector.name}: {wanted}; seeds {run.seeds}", rows["pool"], config=selector)
+            _line(run, "select", f"{selector.label}: {wanted}; seeds {run.seeds}", rows["pool"], config=selector)
         )
     plan += _sweep(run, prices)
     return plan
@@ -92,11 +93,11 @@ def _features(run: RunConfig, config: FeatureConfig, prices: Prices, proxy: Trai
     if proxy is not None:
         points = len(proxy.kept_checkpoints(proxy.planned_steps(prices.samples["pool"].rows)))
     for out, pool in (("features", "pool"), ("targets", "target")):
-        if pool == "pool" or (config.kind == "gradient" and pool in prices.samples):
-            stored = config.for_targets() if pool == "target" else config
+        if pool == "pool" or (kind_of(config).of_targets and pool in prices.samples):
+            stored = kind_of(config).for_targets() if pool == "target" else config
             n, dim = prices.samples[pool].rows * points, prices.dim(config)
             line = _line(
-                run, f"{out}-{config.kind}", f"{config.kind}, dim {dim}, {points} checkpoints", n, config=config
+                run, f"{out}-{config.name}", f"{config.kind}, dim {dim}, {points} checkpoints", n, config=config
             )
             line.bytes, line.on = int(n * dim * _BYTES[stored.dtype]), _actors(run)
             line.devices = run.actors.actors
@@ -121,7 +122,7 @@ def _training(
 
 def _sweep(run: RunConfig, prices: Prices) -> list[Planned]:
     rows = {n: s.rows for n, s in prices.samples.items()}
-    chosen = [(s.name, str(b), budget_rows(b, rows["pool"])) for s in run.selectors for b in run.budgets]
+    chosen = [(s.label, str(b), budget_rows(b, rows["pool"])) for s in run.selectors for b in run.budgets]
     if run.sweep.full:
         chosen.append(("full", "100%", rows["pool"]))
     lines = []

@@ -7,21 +7,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from ..actors.config import FeatureConfig
-from ..models.cost import Cost, Sketch, activation_bytes_per_token, elements, flop_per_row, training_flop_per_row
+from ..actors.kind import Held, kind_of
+from ..models.cost import VALUE_BYTES, Cost, activation_bytes_per_token, training_flop_per_row
 from ..models.load import load_processor
 from ..models.parts import LORA_TARGETS
 from ..models.shape import Shape, UnknownShapeError, read_shape, shape_of
 from ..models.specs import TwinConfig
-from ..models.taps.forward import pooled_width
 from ..models.tiny import SPECIALS, twin_config
 from ..pool.encode import Encoder
 from ..store.files import exists, join
 from ..train.config import TrainConfig
 from .config import RunConfig
-from .rates import PlanConfig, Rate, Work, load_rates, rate_for
+from .rates import PlanConfig, Rate, load_rates, rate_for
 from .samples import Measured, Sample, encode_sizes, estimate_sizes
-
-_VALUE = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
 
 
 @dataclass
@@ -73,26 +71,26 @@ class Prices:
         found = self.rows(config, pool)
         cost = training_flop_per_row(shape, found.row, list(config.parts), config.gradient_checkpointing)
         memory = _training_memory(shape, config, found)
-        return self._price(config, found, cost, rows, memory)
+        rate = rate_for(self.rates, "training", None, config.zero_stage)
+        return self._price(config.precision, rate, found, cost, rows, memory)
 
     def feature(self, config: FeatureConfig, pool: str, points: int, proxy: TrainConfig | None) -> Price:
         """Price a feature of every row of a pool at `points` checkpoints of the proxy; without one, at the model itself."""
         if self.shape is None:
             return self._none
         shape = self.after(proxy) if proxy is not None else self.shape
-        found, sketch = self.rows(config, pool), self._sketch(config)
-        cost = flop_per_row(shape, config.kind, found.row, config.which, sketch)
-        if config.kind == "embedding" and config.pooling == "image":  # the decoder does not run
-            cost = Cost({k: v for k, v in cost.items.items() if k in ("vision fwd", "projector fwd")})
+        kind, found, tasks = kind_of(config), self.rows(config, pool), self._tasks(config)
+        cost = kind.cost(shape, found.row, tasks)
         models = min(config.checkpoints_per_pass, points)
-        memory = _feature_memory(shape, config, found, (models, list(proxy.parts) if proxy is not None else []))
-        if config.kind != "influence":
-            return self._price(config, found, cost, self.samples[pool].rows * points, memory)
-        # the targets' mean gradients take two passes over them, and lie in memory afterwards
-        aim = flop_per_row(shape, config.kind, self.rows(config, "target").row, config.which, sketch)
-        share = 2 * self.samples["target"].rows * aim.total / cost.total
-        memory += models * sketch.dim * elements(shape.chosen(config.which)) * _VALUE[config.precision]
-        return self._price(config, found, cost, (self.samples[pool].rows + share) * points, memory)
+        held = Held(min(config.max_rows, max(1, config.token_budget // found.longest)), found.longest, models, tasks)
+        memory = _weights(shape, config, models, list(proxy.parts) if proxy is not None else [])
+        rows: float = self.samples[pool].rows
+        if kind.aims:  # the targets' mean gradients take two passes over them
+            aim = kind.cost(shape, self.rows(config, "target").row, tasks)
+            rows += 2 * self.samples["target"].rows * aim.total / cost.total
+        rate = rate_for(self.rates, kind.work, kind.projection)
+        memory += kind.memory(shape, held)
+        return self._price(config.precision, rate, found, cost, rows * points, memory)
 
     def advance(self, config: TrainConfig) -> None:
         """Go on with the model that a training makes."""
@@ -104,9 +102,7 @@ class Prices:
 
         0 for an embedding of a model without formulas.
         """
-        if config.kind == "embedding":
-            return pooled_width(self.shape.width, config.pooling) if self.shape is not None else 0
-        return self._sketch(config).dim if config.kind == "influence" else config.dim
+        return kind_of(config).dim(lambda: self.shape.width if self.shape is not None else 0, self._tasks(config))
 
     def after(self, config: TrainConfig) -> Shape:
         """Return the shape of the model that a training makes."""
@@ -127,13 +123,13 @@ class Prices:
         """Return the bytes that a training leaves: its model, the proxy checkpoints, and the last two resumable states."""
         if self.shape is None:
             return 0
-        parameters, value = self.after(config).parameters(), _VALUE[config.precision]
+        parameters, value = self.after(config).parameters(), VALUE_BYTES[config.precision]
         # with LoRA or MoReS a folder holds what was trained, not the base
         kept = config.parts if config.lora or config.peft or config.mores else parameters
         folder = sum(parameters[p] for p in kept) * value
         point = folder
         if config.checkpoint_weights == "trained":
-            point = sum(parameters[p] for p in config.parts) * _VALUE["bfloat16"]
+            point = sum(parameters[p] for p in config.parts) * VALUE_BYTES["bfloat16"]
         # Adam's moments beside each proxy checkpoint are float32
         moments = 8 * sum(parameters[p] for p in config.parts) if config.save_moments else 0
         state = sum(parameters.values()) * value + _optimizer(config, parameters)
@@ -155,20 +151,12 @@ class Prices:
             self._seen[key] = found
         return self._seen[key]
 
-    def _sketch(self, config: FeatureConfig) -> Sketch:
-        if config.kind == "influence":
-            return Sketch("targets", len({r.task for r in self.samples["target"].records}))
-        return Sketch(config.projection.kind, config.projection.dim, config.projection.nonzeros)
+    def _tasks(self, config: FeatureConfig) -> int:
+        """Return how many tasks a feature is measured against; 0 for one that has no aim."""
+        return len({r.task for r in self.samples["target"].records}) if kind_of(config).aims else 0
 
-    def _price(
-        self, config: TrainConfig | FeatureConfig, found: Measured, cost: Cost, rows: float, memory: float
-    ) -> Price:
-        work: Work = "training"
-        if isinstance(config, FeatureConfig):
-            work = "gradient" if config.uses_gradients else "forward"
-        projection = config.projection.kind if isinstance(config, FeatureConfig) and work == "gradient" else None
-        stage = config.zero_stage if isinstance(config, TrainConfig) else None
-        speed, how = self._speed(rate_for(self.rates, work, projection, stage), config.precision)
+    def _price(self, precision: str, rate: Rate, found: Measured, cost: Cost, rows: float, memory: float) -> Price:
+        speed, how = self._speed(rate, precision)
         total, row = cost.total * rows, {k: float(f"{v:.4g}") for k, v in cost.items.items()}
         lines = [f"tokens: {found.how}", f"GPU-hours: {how}"]
         return Price(found.row.tokens, row, total, total / speed / 3600, int(memory), lines)
@@ -204,7 +192,7 @@ class _Words:
 
 
 def _training_memory(shape: Shape, config: TrainConfig, found: Measured) -> float:
-    parameters, value = shape.parameters(), _VALUE[config.precision]
+    parameters, value = shape.parameters(), VALUE_BYTES[config.precision]
     trained = sum(parameters[p] for p in config.parts)
     share = [config.workers if config.zero_stage >= s else 1 for s in (1, 2, 3)]
     kept = (
@@ -224,17 +212,8 @@ def _optimizer(config: TrainConfig, parameters: dict[str, int]) -> int:
     return sum(parameters[p] for p in config.parts) * (12 if config.zero_stage else 8)
 
 
-def _feature_memory(shape: Shape, config: FeatureConfig, found: Measured, loaded: tuple[int, list[str]]) -> float:
-    """`loaded`: checkpoints in memory at one time, and the parts that differ between them (equal ones are shared)."""
-    parameters, value = shape.parameters(), _VALUE[config.precision]
-    models, differing = loaded
+def _weights(shape: Shape, config: FeatureConfig, models: int, differing: list[str]) -> float:
+    """Bytes of the weights of `models` checkpoints, which share all but the differing parts."""
+    parameters = shape.parameters()
     own = sum(parameters[p] for p in differing)
-    weights = (sum(parameters.values()) + (models - 1) * own) * value
-    rows = min(config.max_rows, max(1, config.token_budget // found.longest))
-    if not config.uses_gradients:
-        return weights + rows * found.longest * activation_bytes_per_token(shape, value, 1)
-    tapped = shape.chosen(config.which)
-    # one module's per-sample gradients at a time
-    buffer = rows * max(d.elements for d in tapped) * value
-    moments = models * elements(tapped) * 8 if config.mode in ("less_adam", "adam") else 0
-    return weights + buffer + moments + rows * found.longest * activation_bytes_per_token(shape, value)
+    return (sum(parameters.values()) + (models - 1) * own) * VALUE_BYTES[config.precision]

@@ -10,6 +10,7 @@ from typing import Literal
 from rich.markup import escape
 from rich.table import Table
 
+from ..actors.kind import kind_of
 from ..store.errors import InputError
 from ..store.facts import read_lines
 from ..store.files import exists, folder_bytes, join, list_files, reading_parquet
@@ -54,9 +55,9 @@ def stage_names(config: RunConfig) -> list[str]:
     names += [f"warmup-{s.name}" for s in config.warmup]
     names += ["proxy"] if config.proxy is not None else []
     for feature in config.features:
-        names.append(f"features-{feature.kind}")
-        if config.target is not None and feature.kind == "gradient":
-            names.append(f"targets-{feature.kind}")
+        names.append(f"features-{feature.name}")
+        if config.target is not None and kind_of(feature).of_targets:
+            names.append(f"targets-{feature.name}")
     return [*names, "select", "sweep"]
 
 
@@ -109,9 +110,9 @@ def _ingest(run_dir: str, name: str, pool: str) -> StageStatus:
     return _progress(name, bool(parts), f"{rows:,} rows so far; ingest begins again when it is interrupted")
 
 
-def _features(run_dir: str, name: str, out: str, kind: str) -> StageStatus:
-    parts = list_files(join(run_dir, out, kind), ".parquet", recursive=True)
-    size = folder_bytes(join(run_dir, out, kind)) if parts else None
+def _features(run_dir: str, name: str, out: str, feature: str) -> StageStatus:
+    parts = list_files(join(run_dir, out, feature), ".parquet", recursive=True)
+    size = folder_bytes(join(run_dir, out, feature)) if parts else None
     steps = {p.rsplit("/", 2)[1] for p in parts}
     said = f"{len(parts):,} parts at {len(steps)} checkpoints are there and stay"
     return StageStatus(name, "under way" if parts else "waiting", bytes=size, detail=said if parts else "")

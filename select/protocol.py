@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import pyarrow as pa
 
 from ..store import config
+from .needs import Needs
 from .view import View
 
 # worth: of any two rows the better one scores higher, and picks are the best ones. order: a row's place among the picks
@@ -16,15 +17,14 @@ MEANINGS: tuple[ScoreMeans, ...] = ("worth", "order", "chance")
 class Selector(Protocol):
     """A selection method: one file in `methods/` that ends in `SELECTOR = ItsClass`.
 
-    `needs` names the feature kinds that it reads, "targets" if it reads targets, and "extra:FIELD" for a field
-    of the source records; the View refuses all else. `seeded` says whether its scores depend on the seed: if
-    not, one file of scores serves all seeds. `score_means` says how its scores are to be read; a class may leave it
-    out, which is "order".
+    `needs` says what it reads: features, targets, fields of the source records; the View refuses all else. `seeded` says
+    whether its scores depend on the seed: if not, one file of scores serves all seeds. `score_means` says how its scores
+    are to be read; a class may leave it out, which is "order".
     Higher scores are better; ties go to the smaller sample_id.
     """
 
     name: ClassVar[str]
-    needs: ClassVar[tuple[str, ...]]
+    needs: ClassVar[Needs]
     seeded: ClassVar[bool]
     score_means: ClassVar[ScoreMeans]
     Config: ClassVar[type[config.Config]]

@@ -3,20 +3,17 @@
 A selector file ends in `SELECTOR = ItsClass`; files whose name begins with `_` are left alone.
 """
 
-import importlib
-import importlib.util
 import os
-import re
 import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ..store.errors import InputError, suggest
 from ..store.files import digest
-from ..store.names import is_name
+from ..store.scan import classes_of, modules_of, refuse_lacking
+from .needs import Needs
 from .protocol import MEANINGS, ScoreMeans, Selector
 
 HERE = Path(__file__).parent / "methods"
@@ -60,7 +57,7 @@ def facts() -> list[Facts]:
         kind = _found(os.environ.get(VARIABLE, ""))[name]
         about = " ".join((sys.modules[kind.__module__].__doc__ or "").split("\n\n")[0].split())
         means = getattr(kind, "score_means", "order")
-        found.append(Facts(name, list(kind.needs), means, about, list(kind.Config.model_fields)))
+        found.append(Facts(name, kind.needs.words(), means, about, list(kind.Config.model_fields)))
     return found
 
 
@@ -79,46 +76,14 @@ def source_digest(selector: Selector) -> str:
 @cache
 def _found(extra: str) -> dict[str, type[Selector]]:
     package = __name__.rsplit(".", 1)[0]
-    by_name: dict[str, tuple[type[Selector], Path]] = {}
-    files = [(f, f"{package}.methods.{f.stem}") for f in _files(HERE)]
-    for folder in filter(None, extra.split(os.pathsep)):
-        if not Path(folder).is_dir():
-            raise InputError(f"{VARIABLE} lists {folder!r}, which is no folder.")
-        files += [(f, "") for f in _files(Path(folder))]
-    for file, module in files:
-        kind = _selector_of(importlib.import_module(module) if module else _load(file), file)
-        if kind.name in by_name:
-            raise InputError(f"two selectors are called {kind.name!r}: {by_name[kind.name][1]} and {file}.")
-        by_name[kind.name] = kind, file
-    return {name: kind for name, (kind, _) in by_name.items()}
+    return classes_of(modules_of(f"{package}.methods", HERE, VARIABLE), "SELECTOR", "selector", _check)
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.glob("*.py") if not f.name.startswith("_"))
-
-
-def _load(file: Path) -> ModuleType:
-    # named by the whole path (folders may share file names), registered so that its classes can be pickled
-    name = f"vinnow_method_{file.stem}_{digest(str(file.resolve()))}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def _selector_of(module: ModuleType, file: Path) -> type[Selector]:
-    kind = getattr(module, "SELECTOR", None)
-    if kind is None:
-        raise InputError(f"{file}: a selector file ends in `SELECTOR = ItsClass`; name helpers with a leading _.")
-    lacking = [n for n in _PARTS if not hasattr(kind, n)]
-    if lacking:
-        raise InputError(f"{file}: {kind.__name__} lacks {', '.join(lacking)} (see select/protocol.py).")
-    # the name becomes part of file names
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", kind.name) or not is_name(kind.name):
-        raise InputError(f"{file}: a selector's name is of a-z, 0-9, - and _, not {kind.name!r}.")
+def _check(kind: type[Selector], file: Path) -> None:
+    refuse_lacking(kind, _PARTS, file, "select/protocol.py")
+    if not isinstance(kind.needs, Needs):
+        raise InputError(
+            f"{file}: needs is a Needs(features=…, targets=…, fields=…) of select/needs.py, not {kind.needs!r}."
+        )
     if (means := getattr(kind, "score_means", "order")) not in MEANINGS:
         raise InputError(f"{file}: score_means is one of {', '.join(MEANINGS)}, not {means!r}.")
-    return kind

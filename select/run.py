@@ -13,7 +13,7 @@ from .. import __version__
 from ..store.claim import claim
 from ..store.errors import DamagedError, InputError
 from ..store.files import digest, exists, join, reading_parquet, write_parquet
-from ..store.names import is_name
+from ..store.names import is_name, path_part
 from ..store.reading import shown
 from ..store.tables import PICKS, SCORES, check_unique, conform, write_rows
 from . import registry
@@ -42,7 +42,7 @@ def budget_rows(budget: int | str, rows: int) -> int:
         raise InputError(f"a budget is a number of rows or a share like 10%, not {shown(budget)}.") from None
     if share is not None and share > 1:
         raise InputError(f"a budget of {budget} is more than the whole pool.")
-    if not is_name(label(text)):  # 1/3% is a fraction too, and files are called after a budget
+    if not is_name(budget_label(text)):  # 1/3% is a fraction too, and files are called after a budget
         raise InputError(f"a budget is a number of rows or a share like 10%, in plain digits, not {budget!r}.")
     check_budget(wanted, rows)
     return wanted
@@ -72,7 +72,7 @@ def _number(text: str) -> Fraction:
     return Fraction(text.strip())
 
 
-def label(budget: int | str) -> str:
+def budget_label(budget: int | str) -> str:
     """Return a budget as part of a file name: 10% → 10pct."""
     return str(budget).replace("%", "pct").replace(" ", "")
 
@@ -88,35 +88,45 @@ def select(
     Raises:
         InputError: unknown selector or field, a budget that does not fit, features missing or made otherwise.
     """
-    selector = registry.make(name, config)
+    return select_by(view, registry.make(name, config), name, budgets, seed, out)
+
+
+def select_by(
+    view: View, selector: Selector, label: str, budgets: Sequence[int | str], seed: int, out: str
+) -> dict[str, str]:
+    """The same with a selector that is made; files and the column `selector` go by its label. Raises: as `select`."""
+    path_part(label, "label")
     if not -(1 << 63) <= seed < 1 << 63:
         raise InputError(f"seed {shown(seed)} does not fit into 64 bits.")
     rows = {str(b): budget_rows(b, len(view.ids)) for b in budgets}
     refuse_repeats(budgets)
     with claim(join(out, "picks"), "select"):
-        return _picked(view, selector, rows, seed, out)
+        return _picked(view, selector, label, rows, seed, out)
 
 
-def _picked(view: View, selector: Selector, rows: dict[str, int], seed: int, out: str) -> dict[str, str]:
+def _picked(view: View, selector: Selector, label: str, rows: dict[str, int], seed: int, out: str) -> dict[str, str]:
     name = selector.name
-    scores = load_scores(view, selector, seed, out)
+    scores = load_scores(view, selector, seed, out, label)
     paths = {}
     for budget, wanted in rows.items():
         picks = conform(selector.pick(scores, wanted, seed), PICKS, f"{name} picks")
         # what the scores say of themselves (rows without a gradient) goes where the picks go
         picks = picks.replace_schema_metadata({NOTES: json.dumps(read_notes(scores))})
         _check_picks(picks, (name, wanted, seed), view)
-        paths[budget] = join(out, "picks", f"{name}-{label(budget)}{_suffix(seed)}.parquet")
+        called = pa.repeat(label, picks.num_rows)
+        picks = picks.set_column(picks.column_names.index("selector"), PICKS.field("selector"), called)
+        paths[budget] = join(out, "picks", f"{label}-{budget_label(budget)}{_suffix(seed)}.parquet")
         write_rows(paths[budget], picks, PICKS)
     return paths
 
 
-def load_scores(view: View, selector: Selector, seed: int, out: str) -> pa.Table:
+def load_scores(view: View, selector: Selector, seed: int, out: str, label: str = "") -> pa.Table:
     """Return a selector's SCORES: those on disk if made from just these inputs, else new ones, written.
 
-    `out/scores/NAME[-sSEED].parquet`; a method whose scores do not depend on the seed has one file for all.
+    `out/scores/LABEL[-sSEED].parquet`, LABEL being the method's name if none is given; a method whose scores do not depend
+    on the seed has one file for all.
     """
-    path = join(out, "scores", f"{selector.name}{_suffix(seed) if selector.seeded else ''}.parquet")
+    path = join(out, "scores", f"{label or selector.name}{_suffix(seed) if selector.seeded else ''}.parquet")
     facts = {
         "view": view.digest_facts(),
         "config": selector.config.model_dump(mode="json"),
@@ -134,10 +144,10 @@ def load_scores(view: View, selector: Selector, seed: int, out: str) -> pa.Table
     return scores
 
 
-def scores_notes(out: str, name: str, seed: int) -> dict[str, Any]:
+def scores_notes(out: str, label: str, seed: int) -> dict[str, Any]:
     """Return the notes that a method left with the scores that its picks were made of; none where it has no scores."""
     for suffix in dict.fromkeys((_suffix(seed), "")):
-        path = join(out, "scores", f"{name}{suffix}.parquet")
+        path = join(out, "scores", f"{label}{suffix}.parquet")
         if exists(path):
             with reading_parquet(path, "Delete it: it is scored anew.") as file:
                 return notes_in(file.schema_arrow.metadata or {})

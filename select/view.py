@@ -4,7 +4,7 @@ Axes: N pool rows (ids ascending), D features, M target rows.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import KW_ONLY, asdict, dataclass, field
 from typing import Any
 
@@ -18,20 +18,11 @@ from ..store.ids import ids_digest
 from ..store.keys import FeatureKey
 from ..store.refusals import listing, refused_tasks
 from ..store.usage import Usage
+from .needs import Needs
 
 Array = np.ndarray[Any, Any]
-# in front of a need (and a column's name): a field of the source records
+# in front of a column's name: a field of the source records
 EXTRA = "extra:"
-
-
-def feature_kinds(needs: Sequence[str]) -> list[str]:
-    """Return which of a selector's needs are feature kinds."""
-    return [n for n in needs if n != "targets" and not n.startswith(EXTRA)]
-
-
-def extra_fields(needs: Sequence[str]) -> list[str]:
-    """Return which of a selector's needs are fields of the source records, without their prefix."""
-    return [n.removeprefix(EXTRA) for n in needs if n.startswith(EXTRA)]
 
 
 @dataclass(frozen=True)
@@ -58,7 +49,7 @@ class View:
     _: KW_ONLY
     features_root: str | None = None
     targets_root: str | None = None
-    needs: tuple[str, ...] = ()
+    needs: Needs = field(default_factory=Needs)
     checkpoint_weights: dict[int, float] | None = None
     refused: Array | None = None
 
@@ -82,7 +73,7 @@ class View:
             InputError: there is no such column, or the selector does not declare it.
         """
         if name.startswith(EXTRA):
-            self._allow(name)
+            self._allow(name.removeprefix(EXTRA) in self.needs.fields, name)
         if name not in self.columns:
             raise InputError(f"the pool has no column {name!r}{suggest(name, self.columns)}")
         return self.columns[name]
@@ -172,22 +163,22 @@ class View:
         found = self._targets(kind)
         assert self.targets_root is not None
         tasks = found.load(found.steps()[0]).task
-        refused, where = refused_tasks(self.targets_root, kind), listing(self.targets_root, [kind])
+        refused, where = refused_tasks(self.targets_root, found.name), listing(self.targets_root, [found.name])
         there = [] if tasks is None else tasks.tolist()
         return {t: Usage(there.count(t), refused.get(t, {}), where) for t in sorted({*there, *refused})}
 
     def digest_facts(self) -> dict[str, Any]:
         """Return what scores depend on: rows, columns, weights, the keys of declared features and targets."""
-        kinds = feature_kinds(self.needs)
+        kinds = self.needs.features
         sets = {k: self._features(k) for k in kinds}
-        if "targets" in self.needs:
+        if self.needs.targets:
             sets |= {f"targets {k}": self._targets(k) for k in kinds}
         # the storage too: a quantised store gives other cosines under the same key
         facts: dict[str, Any] = {
             k: [asdict(s.key(step)) | {"stored": s.stored(step)} for step in s.steps()] for k, s in sets.items()
         }
         # rows of targets that were refused may have come back, under the same key
-        if "targets" in self.needs:
+        if self.needs.targets:
             facts["target rows"] = [
                 [ids_digest(self._targets(k).ids(s)) for s in self._targets(k).steps()] for k in kinds
             ]
@@ -218,30 +209,34 @@ class View:
         return keep, at
 
     def _features(self, kind: str) -> FeatureSet:
-        self._allow(kind)
+        self._allow(kind in self.needs.features, kind)
         if self.features_root is None:
             raise InputError(f"this selector reads {kind!r} features: give their store (--features).")
         return self._open(self.features_root, kind)
 
     def _targets(self, kind: str) -> FeatureSet:
-        self._allow("targets")
-        self._allow(kind)
+        self._allow(self.needs.targets, "targets")
+        self._allow(kind in self.needs.features, kind)
         if self.targets_root is None:
             raise InputError("this selector reads targets: give their feature store (--targets).")
         return self._open(self.targets_root, kind)
 
     def _open(self, root: str, kind: str) -> FeatureSet:
         if (root, kind) not in self._sets:
-            found = FeatureSet(root, kind)
+            found = FeatureSet(root, self.needs.name_of(kind))
             first = found.key(found.steps()[0])
+            if kind in self.needs.reads and first.kind != kind:
+                raise InputError(
+                    f"reads: {found.name!r} in {root!r} are {first.kind} features, and the selector reads {kind!r}."
+                )
             # numbers of two recipes must not be added up over checkpoints; `optimizer` is each checkpoint's own
             found.check_key(kind=first.kind, dim=first.dim, pool=first.pool, recipe=first.recipe)
             self._sets[root, kind] = found
         return self._sets[root, kind]
 
-    def _allow(self, kind: str) -> None:
-        if kind not in self.needs:
-            raise InputError(f"the selector reads {kind!r} but declares only {self.needs}; add it to `needs`.")
+    def _allow(self, declared: bool, what: str) -> None:
+        if not declared:
+            raise InputError(f"the selector reads {what!r} but declares only {self.needs.words()}; add it to `needs`.")
 
 
 def _among(ids: Array, known: Array) -> Array:

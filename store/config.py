@@ -1,6 +1,7 @@
 """The base of every config: frozen, no unknown fields, and errors that name the nearest right field."""
 
-from typing import Any, Self
+from collections.abc import Iterator
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -23,16 +24,21 @@ class Config(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise InputError("\n".join(_explain(cls, e, where) for e in error.errors())) from error
+            raise InputError("\n".join(_explain(cls, e, where, values) for e in error.errors())) from error
         except (RecursionError, OverflowError) as error:
             raise InputError(f"{where or cls.__name__} cannot be read: {wrong(error)}.") from error
 
+    @classmethod
+    def variant(cls, values: dict[str, Any]) -> type["Config"]:
+        """Return the class that reads these values: this one, unless one of their fields says which."""
+        return cls
 
-def _explain(model: type[BaseModel], error: Any, where: str) -> str:
+
+def _explain(model: type[Config], error: Any, where: str, values: Any) -> str:
     path = [str(p) for p in error["loc"]]
     at = ".".join([where, *path] if where else path) or where or model.__name__
     if error["type"] == "extra_forbidden":
-        owner = _owner(model, path[:-1])
+        owner = _owner(model, error["loc"][:-1], values)
         return f"unknown field {at!r}{suggest(path[-1], owner.model_fields if owner else [])}"
     if error["type"] == "missing":
         return f"{at!r} is required: {model.__name__} cannot do without it."
@@ -40,14 +46,34 @@ def _explain(model: type[BaseModel], error: Any, where: str) -> str:
     return f"{at}: {error['msg']}{given}."
 
 
-def _owner(model: type[BaseModel], path: list[str]) -> type[BaseModel] | None:
+def _owner(model: type[BaseModel], path: tuple[str | int, ...], values: Any) -> type[BaseModel] | None:
+    """Return the model that reads what stands at `path` of the values; a place in a list is its items' model."""
+    model = _variant(model, values)
     for name in path:
-        field = model.model_fields.get(name)
-        if field is None:
-            return None
-        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        nested = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
-        if not nested:
-            return None
-        model = nested[0]
+        values = _inside(values, name)
+        if isinstance(name, str):
+            field = model.model_fields.get(name)
+            nested = [] if field is None else list(_models_in(field.annotation))
+            if not nested:
+                return None
+            model = nested[0]
+        model = _variant(model, values)
     return model
+
+
+def _variant(model: type[BaseModel], values: Any) -> type[BaseModel]:
+    return model.variant(values) if issubclass(model, Config) and isinstance(values, dict) else model
+
+
+def _inside(values: Any, name: str | int) -> Any:
+    try:
+        return values[name]
+    except (LookupError, TypeError):  # a model that was given whole
+        return None
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)

@@ -1,4 +1,6 @@
-"""The feature store: `ROOT/KIND/step=NNNNNNNN/part-*.parquet`, one folder a checkpoint, one key and storage a folder.
+"""The feature store: `ROOT/NAME/step=NNNNNNNN/part-*.parquet`, one folder a checkpoint, one key and storage a folder.
+
+A feature is called after its kind, or otherwise where a store holds several of one kind.
 
 Laws: a part appears by temporary file + rename, so its presence means done; its vectors are finite after the cast; the
 reader refuses another key, another storage, a missing row and a row twice. Axes: N rows, D = `key.dim`.
@@ -32,21 +34,28 @@ _ANEW = "Run `vinnow features` again: it looks at every part, and computes damag
 _STEP = re.compile(r"step=(\d+)/[^/]+\.parquet$")
 
 
-def step_folder(root: str | os.PathLike[str], kind: str, step: int) -> str:
-    """Return the folder of one kind at one checkpoint."""
-    return join(root, path_part(kind, "kind"), f"step={step:08d}")
+def step_folder(root: str | os.PathLike[str], feature: str, step: int) -> str:
+    """Return the folder of one feature at one checkpoint."""
+    return join(root, path_part(feature, "feature or kind"), f"step={step:08d}")
 
 
 def write_part(
-    root: str | os.PathLike[str], key: FeatureKey, name: str, batch: FeatureBatch, dtype: str = "float16"
+    root: str | os.PathLike[str],
+    key: FeatureKey,
+    name: str,
+    batch: FeatureBatch,
+    dtype: str = "float16",
+    feature: str | None = None,
 ) -> str:
     """Write one part, whole or not at all, and return its path; `dtype`: float32, float16, int8 or bit1.
+
+    `feature`: what the feature is called; None: as its kind.
 
     Raises:
         NotFiniteError: a value is NaN or infinite after the cast to `dtype`; names the first row.
         InputError: the vectors' width is not `key.dim`, or the dtype is unknown.
     """
-    path = join(step_folder(root, key.kind, key.checkpoint), f"{path_part(name, 'part')}.parquet")
+    path = join(step_folder(root, feature or key.kind, key.checkpoint), f"{path_part(name, 'part')}.parquet")
     table = to_table(key, batch, dtype, name)
     # only leaf columns can be split by byte stream; the vector's leaf is vec.list.element
     split = ("vec.list.element",) if dtype in FLOATS else ()
@@ -55,24 +64,28 @@ def write_part(
     return path
 
 
-def parts_done(root: str | os.PathLike[str], key: FeatureKey, stored: str | None = None) -> set[str]:
+def parts_done(
+    root: str | os.PathLike[str], key: FeatureKey, stored: str | None = None, feature: str | None = None
+) -> set[str]:
     """Name the parts already written under exactly this key and, where it is given, in this storage.
+
+    `feature`: what the feature is called; None: as its kind.
 
     Raises:
         KeyMismatchError: the folder holds features of another key or storage; lists what differs.
         DamagedError: a part's footer cannot be read.
     """
     done = set()
-    for path in list_files(step_folder(root, key.kind, key.checkpoint), ".parquet"):
+    for path in list_files(step_folder(root, feature or key.kind, key.checkpoint), ".parquet"):
         found = _read_footer(path)
         _refuse_other(path, found, (key, stored or found[1]))
         done.add(_name(path))
     return done
 
 
-def drop_damaged(root: str | os.PathLike[str], kind: str, step: int) -> list[str]:
+def drop_damaged(root: str | os.PathLike[str], feature: str, step: int) -> list[str]:
     """Read every part of a checkpoint, and delete those that are not as they were written; return their names."""
-    paths = list_files(step_folder(root, kind, step), ".parquet")
+    paths = list_files(step_folder(root, feature, step), ".parquet")
     with ThreadPoolExecutor(READERS, thread_name_prefix="features") as threads:
         damaged = [path for path, sound in zip(paths, threads.map(_is_sound, paths), strict=True) if not sound]
     for path in damaged:
@@ -95,28 +108,28 @@ def _name(path: str) -> str:
     return path.rsplit("/", 1)[1].removesuffix(".parquet")
 
 
-def drop_part(root: str | os.PathLike[str], key: FeatureKey, name: str) -> None:
+def drop_part(root: str | os.PathLike[str], key: FeatureKey, name: str, feature: str | None = None) -> None:
     """Take back a part that is computed anew, if it is there.
 
     Its list of refusals changes next: a part must not stand beside a list that no longer names its missing rows.
     """
-    path = join(step_folder(root, key.kind, key.checkpoint), f"{name}.parquet")
+    path = join(step_folder(root, feature or key.kind, key.checkpoint), f"{name}.parquet")
     if exists(path):
         fs, inner = open_fs(path)
         fs.delete_file(inner)
 
 
 class FeatureSet:
-    """Reads all checkpoints of one kind."""
+    """Reads all checkpoints of one feature, by its name."""
 
-    def __init__(self, root: str | os.PathLike[str], kind: str) -> None:
-        self.root, self.kind = os.fspath(root), kind
+    def __init__(self, root: str | os.PathLike[str], name: str) -> None:
+        self.root, self.name = os.fspath(root), name
         self._parts: dict[int, list[str]] = {}
-        for path in list_files(join(root, kind), ".parquet", recursive=True):
+        for path in list_files(join(root, name), ".parquet", recursive=True):
             if match := _STEP.search(path):
                 self._parts.setdefault(int(match.group(1)), []).append(path)
         if not self._parts:
-            raise InputError(f"no {kind!r} features under {self.root!r}. Make them with `vinnow features`.")
+            raise InputError(f"no {name!r} features under {self.root!r}. Make them with `vinnow features`.")
 
     def steps(self) -> list[int]:
         """List the checkpoints, ascending."""
@@ -160,7 +173,7 @@ class FeatureSet:
             DuplicateRowsError: a row is there twice.
         """
         whole = joined(list(self.scan(step)))
-        take = match_rows(whole.ids, whole.ids if ids is None else ids, f"{self.kind} at step {step}")
+        take = match_rows(whole.ids, whole.ids if ids is None else ids, f"{self.name} at step {step}")
         return whole if ids is None else whole.rows(take)
 
     def ids(self, step: int) -> np.ndarray[Any, Any]:
@@ -174,7 +187,7 @@ class FeatureSet:
 
     def _of(self, step: int) -> Sequence[str]:
         if step not in self._parts:
-            raise InputError(f"no {self.kind!r} features at step {step}; there are {self.steps()} in {self.root!r}.")
+            raise InputError(f"no {self.name!r} features at step {step}; there are {self.steps()} in {self.root!r}.")
         return self._parts[step]
 
 
@@ -230,6 +243,6 @@ def _refuse_other(path: str, found: tuple[FeatureKey, str], wanted: tuple[Featur
         )
 
 
-def exists_any(root: str | os.PathLike[str], kind: str) -> bool:
-    """Say whether any features of a kind lie under a root."""
-    return look_at(join(root, kind)).type == pafs.FileType.Directory
+def exists_any(root: str | os.PathLike[str], name: str) -> bool:
+    """Say whether any features of this name lie under a root."""
+    return look_at(join(root, name)).type == pafs.FileType.Directory

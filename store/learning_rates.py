@@ -1,6 +1,6 @@
 """The learning rate of each checkpoint whose features a store holds: what LESS weighs checkpoints by (its paper, eq. 3).
 
-`features` writes them beside the parts (`ROOT/KIND/learning_rates.json`), from the report of the training that left the
+`features` writes them beside the parts (`ROOT/FEATURE/learning_rates.json`), from the report of the training that left the
 checkpoints; `select` reads them where nobody gives weights. They are no part of a feature's key: no number depends on them.
 """
 
@@ -31,22 +31,22 @@ def of_checkpoint(path: str) -> float | None:
     return float(rates[0]) if len(rates) == 1 and isinstance(rates[0], (int, float)) and rates[0] >= 0 else None
 
 
-def write_rates(root: str, kind: str, rates: dict[int, float | None]) -> None:
+def write_rates(root: str, feature: str, rates: dict[int, float | None]) -> None:
     """Keep the rates that are known, beside those of earlier checkpoints. Raises: as `write_json`."""
-    path = join(root, kind, FILE)
+    path = join(root, feature, FILE)
     before = _read(path) if exists(path) else {}
     now = before | {step: rate for step, rate in rates.items() if rate is not None}
     if now != before:
         write_json(path, {"learning_rates": {str(step): rate for step, rate in sorted(now.items())}})
 
 
-def read_rates(root: str, kind: str) -> dict[int, float]:
+def read_rates(root: str, feature: str) -> dict[int, float]:
     """Return the rates that are known, by step.
 
     Raises:
         DamagedError: the file holds something else.
     """
-    path = join(root, kind, FILE)
+    path = join(root, feature, FILE)
     return _read(path) if exists(path) else {}
 
 

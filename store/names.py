@@ -12,6 +12,9 @@ from .files import exists, join
 
 # bytes: what temporary names and endings add stays under the 255 of file systems
 MOST = 128
+# what lies beside the features of a store: lists of refused and of cut rows, tries, means of targets
+TAKEN = ("refused", "cut", "tries")
+AIMS = "target-means"
 _NAME = re.compile(rf"[A-Za-z0-9_-][A-Za-z0-9_.-]{{0,{MOST - 1}}}")
 _RULE = f"take letters, digits, _, - and single dots (not first), {MOST} at most"
 
@@ -55,4 +58,11 @@ def _checked(name: str) -> str:
     return name
 
 
+def _no_folder_of_a_store(name: str) -> str:
+    if name.lower() in TAKEN or name.lower().startswith(AIMS):
+        raise ValueError(f"a feature store keeps something else under {name!r}; take another name")
+    return name
+
+
 Name = Annotated[str, AfterValidator(_checked)]
+FeatureName = Annotated[Name, AfterValidator(_no_folder_of_a_store)]

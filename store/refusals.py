@@ -1,4 +1,4 @@
-"""Rows that a feature stage could not compute, with reasons: `ROOT/refused/KIND/step=NNNNNNNN/PART.parquet`."""
+"""Rows that a feature stage could not compute, with reasons: `ROOT/refused/FEATURE/step=NNNNNNNN/PART.parquet`."""
 
 import json
 import os
@@ -24,7 +24,7 @@ _STEP = re.compile(r"step=(\d+)/([^/]+)\.parquet$")
 
 def write_refused(
     root: str | os.PathLike[str],
-    kind: str,
+    feature: str,
     step: int,
     part: str,
     rows: list[tuple[int, str, str, str]],
@@ -35,8 +35,8 @@ def write_refused(
     Without rows, what an earlier try of this part refused is taken back (its picture has been mended since). `tasks`: of
     a target set's rows, by sample_id.
     """
-    kind, part = path_part(kind, "kind"), path_part(part, "part")
-    path = join(root, FOLDER, kind, f"step={step:08d}", f"{part}.parquet")
+    feature, part = path_part(feature, "feature or kind"), path_part(part, "part")
+    path = join(root, FOLDER, feature, f"step={step:08d}", f"{part}.parquet")
     if not rows:
         if exists(path):
             fs, inner = open_fs(path)
@@ -57,31 +57,31 @@ def write_refused(
     write_rows(path, table, REFUSED)
 
 
-def read_refused(root: str | os.PathLike[str], kind: str) -> pa.Table:
-    """Read all refusals of a kind, over all steps (REFUSED; empty when there are none)."""
-    tables = [read_rows(p, REFUSED).replace_schema_metadata(None) for p in _lists(root, kind)]
+def read_refused(root: str | os.PathLike[str], feature: str) -> pa.Table:
+    """Read all refusals of a feature, over all steps (REFUSED; empty when there are none)."""
+    tables = [read_rows(p, REFUSED).replace_schema_metadata(None) for p in _lists(root, feature)]
     return pa.concat_tables(tables) if tables else REFUSED.empty_table()
 
 
-def refused_parts(root: str | os.PathLike[str], kind: str, reasons: Collection[str]) -> set[str]:
+def refused_parts(root: str | os.PathLike[str], feature: str, reasons: Collection[str]) -> set[str]:
     """Return the names of parts that refused a row for one of the reasons, at any step."""
     found = set()
-    for path in list_files(join(root, FOLDER, kind), ".parquet", recursive=True):
+    for path in list_files(join(root, FOLDER, feature), ".parquet", recursive=True):
         if not set(reasons).isdisjoint(read_rows(path, REFUSED)["reason"].to_pylist()):
             found.add(path.rsplit("/", 1)[1].removesuffix(".parquet"))
     return found
 
 
-def refused_ids(root: str | os.PathLike[str], kinds: list[str]) -> np.ndarray[Any, Any]:
-    """Return the ids (u64, ascending, unique) that any of the kinds refused at any step."""
-    found = [read_refused(root, k)["sample_id"].to_numpy() for k in kinds]
+def refused_ids(root: str | os.PathLike[str], features: list[str]) -> np.ndarray[Any, Any]:
+    """Return the ids (u64, ascending, unique) that any of the features refused at any step."""
+    found = [read_refused(root, k)["sample_id"].to_numpy() for k in features]
     return np.unique(np.concatenate([np.empty(0, np.uint64), *found]).astype(np.uint64))
 
 
-def refused_at(root: str | os.PathLike[str], kind: str, steps: Sequence[int]) -> dict[int, dict[int, str]]:
+def refused_at(root: str | os.PathLike[str], feature: str, steps: Sequence[int]) -> dict[int, dict[int, str]]:
     """Return why rows were refused at each of the steps: step → sample_id → reason."""
     found: dict[int, dict[int, str]] = {step: {} for step in steps}
-    for path in _lists(root, kind):
+    for path in _lists(root, feature):
         step = int(_STEP.search(path).group(1))  # type: ignore[union-attr]
         if step in found:
             table = read_rows(path, REFUSED)
@@ -89,10 +89,10 @@ def refused_at(root: str | os.PathLike[str], kind: str, steps: Sequence[int]) ->
     return found
 
 
-def to_try_again(root: str | os.PathLike[str], kind: str, step: int) -> dict[str, list[int]]:
+def to_try_again(root: str | os.PathLike[str], feature: str, step: int) -> dict[str, list[int]]:
     """Return the rows of each part that were refused for what may be otherwise by now (`TRY_AGAIN`)."""
     found: dict[str, list[int]] = {}
-    for path in list_files(join(root, FOLDER, kind, f"step={step:08d}"), ".parquet"):
+    for path in list_files(join(root, FOLDER, feature, f"step={step:08d}"), ".parquet"):
         table = read_rows(path, REFUSED)
         pairs = zip(table["sample_id"].to_pylist(), table["reason"].to_pylist(), strict=True)
         ids = [sample_id for sample_id, reason in pairs if reason in TRY_AGAIN]
@@ -101,10 +101,10 @@ def to_try_again(root: str | os.PathLike[str], kind: str, step: int) -> dict[str
     return found
 
 
-def refused_tasks(root: str | os.PathLike[str], kind: str) -> dict[str, dict[str, int]]:
+def refused_tasks(root: str | os.PathLike[str], feature: str) -> dict[str, dict[str, int]]:
     """Count a target set's refused rows by task and reason, each row once; "" stands for lists that name no tasks."""
     reason_of: dict[int, tuple[str, str]] = {}
-    for path in _lists(root, kind):
+    for path in _lists(root, feature):
         table = read_rows(path, REFUSED)
         said = parse_json((table.schema.metadata or {}).get(TASKS, b"null"), f"{path}: its footer")
         named = as_kind(said, list[str] | None, path, "list of refused rows") or [""] * table.num_rows
@@ -117,27 +117,27 @@ def refused_tasks(root: str | os.PathLike[str], kind: str) -> dict[str, dict[str
 
 
 def usage_of(
-    root: str | os.PathLike[str], kinds: Sequence[str], ids: np.ndarray[Any, Any], steps: Sequence[int] | None = None
+    root: str | os.PathLike[str], features: Sequence[str], ids: np.ndarray[Any, Any], steps: Sequence[int] | None = None
 ) -> Usage:
-    """Account for a pool's rows (`ids`): used are those that no kind refused at any step, each counted once."""
+    """Account for a pool's rows (`ids`): used are those that no feature refused at any step, each counted once."""
     reason_of: dict[int, str] = {}
-    for kind in kinds:
-        table = read_refused(root, kind) if steps is None else None
+    for feature in features:
+        table = read_refused(root, feature) if steps is None else None
         if table is not None:
             found = [dict(zip(table["sample_id"].to_pylist(), table["reason"].to_pylist(), strict=True))]
         else:
-            found = list(refused_at(root, kind, steps or ()).values())
+            found = list(refused_at(root, feature, steps or ()).values())
         for one in found:
             reason_of = one | reason_of
     refused = np.fromiter(reason_of, np.uint64, len(reason_of))
     mine = [int(i) for i in refused[np.isin(refused, ids)]]
-    return Usage(len(ids) - len(mine), dict(Counter(reason_of[i] for i in mine)), listing(root, kinds))
+    return Usage(len(ids) - len(mine), dict(Counter(reason_of[i] for i in mine)), listing(root, features))
 
 
-def listing(root: str | os.PathLike[str], kinds: Sequence[str]) -> str:
-    """Return the folder in which the refusals of these kinds are listed."""
-    return join(root, FOLDER, kinds[0]) if len(kinds) == 1 else join(root, FOLDER)
+def listing(root: str | os.PathLike[str], features: Sequence[str]) -> str:
+    """Return the folder in which the refusals of these features are listed."""
+    return join(root, FOLDER, features[0]) if len(features) == 1 else join(root, FOLDER)
 
 
-def _lists(root: str | os.PathLike[str], kind: str) -> list[str]:
-    return list_files(join(root, FOLDER, kind), ".parquet", recursive=True)
+def _lists(root: str | os.PathLike[str], feature: str) -> list[str]:
+    return list_files(join(root, FOLDER, feature), ".parquet", recursive=True)

@@ -1,6 +1,6 @@
 """How often a part was begun and not ended: one that kills its actor (out of memory, a crash in a library) is named.
 
-`ROOT/tries/KIND/PART.json`, written when an actor begins the part and removed when it ends it, in whichever way; only a
+`ROOT/tries/FEATURE/PART.json`, written when an actor begins the part and removed when it ends it, in whichever way; only a
 process that died leaves it behind. Ray starts such an actor, and its task, again without end.
 """
 
@@ -19,35 +19,35 @@ class PoisonError(VinnowError):
     """A part's computation ended its process again and again."""
 
 
-def begin(root: str | os.PathLike[str], kind: str, part: str, most: int, rows: str) -> None:
+def begin(root: str | os.PathLike[str], feature: str, part: str, most: int, rows: str) -> None:
     """Note that a part is begun; `rows` says which they are.
 
     Raises:
         PoisonError: it was begun `most` times before and never ended.
     """
-    path = _path(root, kind, part)
+    path = _path(root, feature, part)
     before = read_fields(path, "count of tries", "Delete it.", tries=int)["tries"] if exists(path) else 0
     if before >= most:
         raise PoisonError(
-            f"the process that computed {kind} of {part} ({rows}) died {before} times. Was its memory not enough? Give "
+            f"the process that computed {feature} of {part} ({rows}) died {before} times. Was its memory not enough? Give "
             "it more, or a smaller token_budget; or leave those rows out."
         )
     write_json(path, {"tries": before + 1})
 
 
-def end(root: str | os.PathLike[str], kind: str, part: str) -> None:
+def end(root: str | os.PathLike[str], feature: str, part: str) -> None:
     """Note that a part's computation ended, well or with an error of its own."""
-    fs, inner = open_fs(_path(root, kind, part))
+    fs, inner = open_fs(_path(root, feature, part))
     with suppress(FileNotFoundError):
         fs.delete_file(inner)
 
 
-def forget(root: str | os.PathLike[str], kind: str) -> None:
+def forget(root: str | os.PathLike[str], feature: str) -> None:
     """Begin to count anew: a run that was stopped from outside left the parts that were under way."""
-    fs, inner = open_fs(join(root, FOLDER, kind))
-    if exists(join(root, FOLDER, kind)):
+    fs, inner = open_fs(join(root, FOLDER, feature))
+    if exists(join(root, FOLDER, feature)):
         fs.delete_dir(inner)
 
 
-def _path(root: str | os.PathLike[str], kind: str, part: str) -> str:
-    return join(root, FOLDER, path_part(kind, "kind"), f"{path_part(part, 'part')}.json")
+def _path(root: str | os.PathLike[str], feature: str, part: str) -> str:
+    return join(root, FOLDER, path_part(feature, "feature or kind"), f"{path_part(part, 'part')}.json")

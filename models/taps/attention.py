@@ -12,13 +12,13 @@ Axes: B samples, L tokens, R text rows after the image, C image columns, W width
 import sys
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from ...store.errors import InputError
 from ..load import base_of
 from ..specs import Reading
+from .base import Tap
 from .forward import embed, on_device, run_language_model, wide
 from .published import OFFSETS, Offsets, Sketch, as_released, elementwise, fixed_places
 from .singular import exact, gram, iterated
@@ -31,7 +31,7 @@ class _Enough(Exception):
     """Raised at the last layer's keys: what comes after is not needed."""
 
 
-class AttentionTap:
+class AttentionTap(Tap):
     """Turns a collated batch into the top-k singular values [B, K], descending; text-only samples get zeros.
 
     `offsets` (first image column, one past the last, first text row) are the published ones; `xmas` alone reads them. It
@@ -53,15 +53,9 @@ class AttentionTap:
         self._pads_BL: torch.Tensor | None = None
         self.sketch = Sketch()
 
-    def __call__(self, batch: dict[str, Any]) -> np.ndarray[Any, Any]:
-        """Return the vectors [B, K], float32."""
-        values_BK = self.tensors(batch)
-        self.settle()
-        return values_BK.cpu().numpy()
-
     @torch.no_grad()
     def tensors(self, batch: dict[str, Any]) -> torch.Tensor:
-        """The same on the model's device, without waiting for it; final after `settle`."""
+        """Return the vectors [B, K] f32 on the model's device, without waiting for it; final after `settle`."""
         batch = on_device(batch if self.reading != "xmas" else as_released(batch, self.model), self.model)
         self._places, self._sum_BRC = self._cut(batch), None
         masked = batch["padded"] and self.reading != "xmas"
@@ -88,6 +82,10 @@ class AttentionTap:
         values_BK = wide_BK.float()
         self._open.append((values_BK, bad_B, gram_Bnn))
         return values_BK
+
+    def restart(self) -> None:
+        """Begin the released code's random start anew."""
+        self.sketch.restart()
 
     def settle(self) -> None:
         """Make values that did not settle by iteration exact, in place; waits for the device."""

@@ -3,10 +3,9 @@
 Axes: B rows (samples), I images, T tokens, L label positions, H hidden, V vocabulary, D the vision tower's width.
 """
 
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional
 
@@ -14,7 +13,8 @@ from ...store.errors import InputError
 from ..load import base_of
 from ..mores import steer
 from ..projections.sink import sums_dtype
-from ..specs import Pooling
+from ..specs import Pooling, pooled_width
+from .base import Tap
 
 # label positions whose logits exist at one time: 2 GB of float32 at 32,000 words
 CHUNK = 16_384
@@ -178,19 +178,19 @@ def _is_tapped(module: torch.nn.Module) -> bool:
     return any("forward" in vars(m) for m in module.modules())
 
 
-class ForwardTap(ABC):
-    """What one forward pass says of each row."""
+class ForwardTap(Tap):
+    """What a function of (model, batch from `on_device`) says of each row, [B, D], without gradients."""
 
-    @abstractmethod
+    def __init__(self, model: Any, vectors: Callable[[Any, dict[str, Any]], torch.Tensor]) -> None:
+        self.model, self.vectors = model, vectors
+
+    @torch.no_grad()
     def tensors(self, batch: dict[str, Any]) -> torch.Tensor:
-        """Return vectors [B, dim] f32 on the model's device, without waiting for it."""
-
-    def __call__(self, batch: dict[str, Any]) -> np.ndarray[Any, Any]:
-        """Return the same as an array."""
-        return self.tensors(batch).cpu().numpy()
+        """Return them; see `Tap`."""
+        return self.vectors(self.model, on_device(batch, self.model)).float()
 
 
-class LossTap(ForwardTap):
+class LossTap(Tap):
     """Per-sample loss as a feature of width 1, in nats a token."""
 
     def __init__(self, model: Any) -> None:
@@ -198,13 +198,13 @@ class LossTap(ForwardTap):
 
     @torch.no_grad()
     def tensors(self, batch: dict[str, Any]) -> torch.Tensor:
-        """Return them; see `ForwardTap`."""
+        """Return them; see `Tap`."""
         batch = on_device(batch, self.model)
         losses_B, _ = sample_losses(self.model, batch, last_hidden(self.model, batch))
         return losses_B.float()[:, None]
 
 
-class EmbeddingTap(ForwardTap):
+class EmbeddingTap(Tap):
     """What a model makes of a sample, as one vector a row.
 
     `text`: the last hidden states' mean over all text positions (system prompt and answers included); `image`: the mean of
@@ -217,7 +217,7 @@ class EmbeddingTap(ForwardTap):
 
     @torch.no_grad()
     def tensors(self, batch: dict[str, Any]) -> torch.Tensor:
-        """Return them; see `ForwardTap`."""
+        """Return them; see `Tap`."""
         batch = on_device(batch, self.model)
         embeds_BTH, valid_BT = embed(self.model, batch), batch["attention_mask"].bool()
         image_BT = torch.zeros_like(valid_BT).index_put(batch["image_at"], torch.ones_like(valid_BT[0, 0]))
@@ -227,11 +227,6 @@ class EmbeddingTap(ForwardTap):
         if self.pooling != "text":
             found.append(_mean(embeds_BTH, image_BT))
         return torch.cat(found, dim=1).float()
-
-
-def pooled_width(hidden: int, pooling: Pooling) -> int:
-    """Return the width of an embedding, of a model of `hidden` values a token."""
-    return hidden * (2 if pooling == "both" else 1)
 
 
 def _mean(x_BTH: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:

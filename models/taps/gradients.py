@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 
 from ...store.errors import InputError
@@ -18,13 +17,14 @@ from ..parts import parameters_of, part_of, pick_linears
 from ..projections.build import make_sink
 from ..projections.config import ProjectionConfig
 from ..projections.sink import Sink
+from .base import Tap
 from .fast import FastDecoder, find_decoder
 from .forward import embed, on_device, run_language_model, sample_losses
 from .modes import Transform, make_transform
 from .tapped import tap_linear
 
 
-class GradientTap:
+class GradientTap(Tap):
     """Turns a collated batch into projected per-sample gradients [B, K].
 
     `projection`: a config, or a sink of one's own. `transform`: the maths mode (`modes.py`), `sgd` by default.
@@ -60,12 +60,8 @@ class GradientTap:
         """Return the tapped parameters by canonical name."""
         return parameters_of(self.modules)
 
-    def __call__(self, batch: dict[str, Any]) -> np.ndarray[Any, Any]:
-        """Return the vectors [B, K] (float32; float64 for a float64 model)."""
-        return self.tensors(batch).cpu().numpy()
-
     def tensors(self, batch: dict[str, Any]) -> torch.Tensor:
-        """The same on the model's device, without waiting for it. `batch` may bring `tower_features`."""
+        """Return vectors [B, K] (float32; float64 for a float64 model); `batch` may bring `tower_features`."""
         batch = on_device(batch, self.model)
         first = next(self.model.parameters())
         self._rows, self._owner_I = batch["input_ids"].shape[0], batch.get("image_owner")
@@ -87,6 +83,10 @@ class GradientTap:
     def norms(self) -> torch.Tensor | None:
         """Return the exact norms [B] of the last batch, where the sink knows them."""
         return self.sink.norms()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the maths mode counted so far."""
+        return self.transform.facts()
 
     @contextmanager
     def _tapped(self, decoder: FastDecoder | None) -> Iterator[None]:

@@ -22,7 +22,8 @@ def features(
     pool: PoolDir,
     checkpoint: Annotated[list[str], typer.Option(help="STEP=FOLDER of a proxy checkpoint (repeatable).")],
     out: Out,
-    kind: Annotated[str, typer.Option(help="gradient, influence, trajectory, loss or embedding.")] = "gradient",
+    kind: Annotated[str, typer.Option(help="gradient, influence, trajectory, loss, embedding, …")] = "gradient",
+    name: Annotated[str | None, typer.Option(help="What the feature is called; its kind, if left out.")] = None,
     targets: Annotated[bool, typer.Option(help="The pool is a target set: keep its tasks.")] = False,
     target_pool: Annotated[str | None, typer.Option(help="The target set's pool, for influence.")] = None,
     optimizer: Annotated[
@@ -55,7 +56,8 @@ def features(
     devices = find_devices(ray, gpus)
     resources = ActorResources.parse(place_actors(values.pop("actors", {}), devices), "actors")
     values = place_precision(values, devices) if resources.gpus_per_actor else values
-    config = FeatureConfig.parse({"kind": kind, "image_root": images} | values)
+    called = {} if name is None else {"name": name}
+    config = FeatureConfig.parse({"kind": kind, "image_root": images} | called | values)
     _refuse_unread(config, target_pool, optimizer)
     console.print(f"computing on {devices}", markup=False, soft_wrap=True)
     states = {c.step: c.path for c in map(_checkpoint, optimizer or [])}
@@ -64,7 +66,7 @@ def features(
         raise InputError(f"--optimizer names steps {sorted(states)} that no --checkpoint has.")
     spec = make_spec(pool, checkpoints, config, out, targets=targets, target_pool=target_pool)
     try:
-        with bar(f"{kind} features", "parts") as tell:
+        with bar(f"{config.name} features", "parts") as tell:
             report = run_features(spec, resources, tell, lambda: ensure_ray(ray))
     except (CheckpointError, LostRowsError) as error:
         _print_features(error.report)
@@ -103,6 +105,10 @@ def select(
     out: Out,
     features: Annotated[str | None, typer.Option(help="The feature store, made by `vinnow features`.")] = None,
     targets: Annotated[str | None, typer.Option(help="The targets' feature store (LESS).")] = None,
+    label: Annotated[str | None, typer.Option(help="What files call this choice; SELECTOR, if left out.")] = None,
+    reads: Annotated[
+        list[str] | None, typer.Option(help="NEED=NAME: which feature is read, of several of a kind (repeatable).")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of whatever is random.")] = 0,
     max_refused: Annotated[
         float, typer.Option(min=0, max=1, help="The share of the pool's rows that may be without features.")
@@ -110,19 +116,19 @@ def select(
     as_json: AsJson = False,
     sets: Sets = None,
 ) -> None:
-    """Choose rows: `OUT/picks/SELECTOR-BUDGET.parquet`, and `.json` in LLaVA's own format.
+    """Choose rows: `OUT/picks/LABEL-BUDGET.parquet`, and `.json` in LLaVA's own format.
 
     Rows that the feature stage refused cannot be chosen; shares count the others.
     """
     from ...select import registry
-    from ...select.run import budget_rows
-    from ...select.run import select as work
+    from ...select.run import budget_rows, select_by
     from ...store.claim import claim
     from ..config import settings
     from ..picking import export_picks, make_view, told, traps
 
     config = settings(sets)
-    needs = registry.make(selector, config).needs
+    method, name = registry.make(selector, config), label or selector
+    needs = method.needs.called(dict(_pair(text, "--reads NEED=NAME") for text in reads or []))
     view = make_view(pool, features, targets, needs, max_refused=max_refused)
     lines = told(pool, features, view)
     if not as_json:
@@ -131,13 +137,13 @@ def select(
     chosen = []
     # a run's picks, a pool's folder and what is yours stay as they are; `picks`: a folder of a time without marks
     with claim(out, "select", "picks", inputs=[pool, features, targets]):
-        for label, path in work(view, selector, config, list(budget), seed, out).items():
-            rows = budget_rows(label, len(view.ids))
-            row = {"selector": selector, "budget": label, "seed": seed, "rows": rows, "picks": path}
+        for share, path in select_by(view, method, name, list(budget), seed, out).items():
+            rows = budget_rows(share, len(view.ids))
+            row = {"selector": name, "budget": share, "seed": seed, "rows": rows, "picks": path}
             chosen.append(row | {"records": export_picks(pool, path), "told": lines})
             if not as_json:
-                show(f"{selector} {label}: {rows:,} rows, {path} and {chosen[-1]['records']}")
-    said = traps(out, selector, seed, view)
+                show(f"{name} {share}: {rows:,} rows, {path} and {chosen[-1]['records']}")
+    said = traps(out, name, seed, view)
     for line in () if as_json else said:
         show(line)
     if as_json:
@@ -192,6 +198,13 @@ def evaluate(
     counted = "; those count as wrong" if report.refused else ""
     usage = Usage(report.rows - report.refused, report.reasons, os.path.join(out, "refused"))
     show(usage.line() + counted)
+
+
+def _pair(text: str, wanted: str) -> tuple[str, str]:
+    name, sep, value = text.partition("=")
+    if not sep or not name or not value:
+        raise InputError(f"give {wanted}, not {shown(text)}.")
+    return name, value
 
 
 def _checkpoint(text: str) -> "CheckpointRef":

@@ -16,7 +16,6 @@ from ...select import registry
 from ...select.diagnostics import without_gradient
 from ...select.protocol import ScoreMeans
 from ...select.rows import read_notes
-from ...select.view import feature_kinds
 from ...store.features import FeatureSet, exists_any, match_rows
 from ...store.files import exists, join, list_files, open_fs
 from ...store.manifest import read_stage
@@ -69,11 +68,16 @@ def _add_selector(run_dir: str, data: ReportData, pool: Pool, selector: str, pic
     if not paths:
         return
     scores = read_rows(paths[0], SCORES)
-    method = registry.make(selector, _selector_config(run_dir, selector))
-    needs = method.needs
-    if "trajectory" in needs:
-        data.trajectories = _trajectories(run_dir, pool, scores, picks)
-    elif feature_kinds(needs):
+    section = _section_of(run_dir, selector)
+    method = registry.make(section.name, section.config)
+    needs = method.needs.called(section.reads)
+    if "trajectory" in needs.features:
+        if data.trajectories is None:
+            data.trajectories = _trajectories(run_dir, needs.name_of("trajectory"), pool, (scores, picks))
+        else:
+            said = data.notes.get(selector, "")
+            data.notes[selector] = f"{said} Its clusters are not drawn: those of a selector before it are.".strip()
+    elif needs.features:
         # by SCORES, not PICKS: a vote's picks carry votes
         ids, best = _best(scores)
         lowest = {
@@ -85,12 +89,13 @@ def _add_selector(run_dir: str, data: ReportData, pool: Pool, selector: str, pic
     data.galleries.append(gallery_of(pool, (selector, budget), picks[budget], scores, registry.score_means(method)))
 
 
-def _selector_config(run_dir: str, selector: str) -> dict[str, Any]:
+def _section_of(run_dir: str, label: str) -> SelectorSection:
+    """Return what the run says of a selector; of one that it does not name, its method alone."""
     path = join(run_dir, "run.json")
     config = saved_run(run_dir)["config"] if exists(path) else {}
     listed = as_kind(config.get("selectors", []), list[dict[str, Any]], path, "list of selectors", field="selectors")
     sections = [SelectorSection.parse(s, f"{path}: selectors") for s in listed]
-    return next((s.config for s in sections if s.name == selector), {})
+    return next((s for s in sections if s.label == label), SelectorSection(name=label))
 
 
 def _best(scores: pa.Table) -> tuple[Array, Array]:
@@ -126,11 +131,14 @@ def _shown(pool: Pool, ids: Array, scores: Array) -> list[Shown]:
     ]
 
 
-def _trajectories(run_dir: str, pool: Pool, scores: pa.Table, picks: dict[str, pa.Table]) -> Trajectories | None:
-    root = join(run_dir, "features")
-    if not exists_any(root, "trajectory"):
+def _trajectories(
+    run_dir: str, name: str, pool: Pool, chosen: tuple[pa.Table, dict[str, pa.Table]]
+) -> Trajectories | None:
+    """`name`: the feature that was clustered; `chosen`: the scores, and the picks by budget."""
+    root, (scores, picks) = join(run_dir, "features"), chosen
+    if not exists_any(root, name):
         return None
-    features = FeatureSet(root, "trajectory")
+    features = FeatureSet(root, name)
     steps = features.steps()
     clustered = scores.filter(pc.greater_equal(scores["group"], 0))
     ids, group = clustered["sample_id"].to_numpy(), clustered["group"].to_numpy()
@@ -138,7 +146,7 @@ def _trajectories(run_dir: str, pool: Pool, scores: pa.Table, picks: dict[str, p
     for t, step in enumerate(steps):
         # one number a row is kept of every batch, so that memory holds N × T floats and no vectors
         parts = [(b.ids, b.vec.sum(1)) for b in features.scan(step)]
-        rows = match_rows(np.concatenate([i for i, _ in parts]), ids, f"trajectory at step {step}")
+        rows = match_rows(np.concatenate([i for i, _ in parts]), ids, f"{name} at step {step}")
         x_NT[:, t] = np.concatenate([x for _, x in parts])[rows]
     clusters = int(group.max()) + 1 if len(group) else 0
     quartiles_3CT = np.zeros((3, clusters, len(steps)), np.float32)

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from ...store.config import Config
 from ...store.errors import InputError
+from ..needs import Needs
 from ..pickers import check_budget, top_k, uniform
 from ..rows import columns_of, picks_table, scores_table
 from ..view import View
@@ -37,7 +38,7 @@ class Diverse:
     """
 
     name = "diverse"
-    needs = ("embedding",)
+    needs = Needs(features=("embedding",))
     seeded = True
     score_means = "order"
 

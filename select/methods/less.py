@@ -13,6 +13,7 @@ import numpy as np
 from ...store.errors import InputError
 from ...store.usage import Usage
 from ..influence import Influence, Products
+from ..needs import Needs
 from ..view import View
 
 Array = np.ndarray[Any, Any]
@@ -25,7 +26,7 @@ class Less(Influence):
 
     name = "less"
     kind = "gradient"
-    needs = ("gradient", "targets")
+    needs = Needs(features=("gradient",), targets=True)
 
     def known_tasks(self, view: View, step: int) -> list[str]:
         """Return the target set's tasks, by name."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...store.errors import InputError
 from ..influence import Influence, Products
+from ..needs import Needs
 from ..view import View
 
 Array = np.ndarray[Any, Any]
@@ -21,7 +22,7 @@ class LessExact(Influence):
 
     name = "less_exact"
     kind = "influence"
-    needs = ("influence",)
+    needs = Needs(features=("influence",))
 
     def known_tasks(self, view: View, step: int) -> list[str]:
         """Return the tasks that the features were made for, in the order of their columns.

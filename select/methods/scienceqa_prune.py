@@ -15,6 +15,7 @@ from pydantic import Field
 
 from ...store.config import Config
 from ...store.errors import InputError
+from ..needs import Needs
 from ..pickers import best_first, top_k
 from ..rows import columns_of, picks_table, scores_table
 from ..view import View
@@ -31,7 +32,7 @@ class ScienceQAPrune:
     """
 
     name = "scienceqa_prune"
-    needs = tuple(f"extra:{n}" for n in ("subject", "topic", "skill", "grade", "choices", "solution"))
+    needs = Needs(fields=("subject", "topic", "skill", "grade", "choices", "solution"))
     seeded = False
     score_means = "order"
 

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...store.config import Config
+from ..needs import Needs
 from ..pickers import per_group, proportional, uniform
 from ..rows import columns_of, picks_table, scores_table
 from ..view import View
@@ -13,7 +14,7 @@ class Stratified:
     """Group = number of the row's value in `column` (in their order); score = a hash of (sample_id, seed)."""
 
     name = "stratified"
-    needs = ()
+    needs = Needs()
     seeded = True
     score_means = "chance"
 

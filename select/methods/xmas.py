@@ -16,6 +16,7 @@ from pydantic import Field
 from ...store.config import Config
 from ...store.errors import InputError
 from ...store.files import digest
+from ..needs import Needs
 from ..pickers import check_budget, per_group, proportional, uniform, water_fill
 from ..rows import columns_of, picks_table, scores_table
 from ..view import View
@@ -28,7 +29,7 @@ class Xmas:
     """Group = cluster, score = -instability; text-only rows: target "text", group -1, a hashed score."""
 
     name = "xmas"
-    needs = ("trajectory",)
+    needs = Needs(features=("trajectory",))
     seeded = True
     score_means = "order"
 

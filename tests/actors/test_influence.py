@@ -14,11 +14,12 @@ from vinnow.store.errors import InputError
 from vinnow.store.features import FeatureSet
 
 CONFIG = FeatureConfig(kind="influence", which="projector", rows_per_part=16, token_budget=900)
+READING = FeatureConfig(kind="loss", rows_per_part=16, token_budget=900)
 
 
 def raw_gradients(pool, twin_path):
     """Every row's whole gradient at batch size 1, by id, and its task."""
-    spec = make_spec(pool, [CheckpointRef(1, twin_path)], CONFIG.model_copy(update={"kind": "loss"}), "unused")
+    spec = make_spec(pool, [CheckpointRef(1, twin_path)], READING, "unused")
     actor = FeatureActor(spec)
     tap = GradientTap(load(twin_path).model, "projector", ProjectionConfig(kind="none"), fast=False)
     found = {}
@@ -65,6 +66,6 @@ def test_targets_that_cannot_be_used_say_so(tiny_pool, target_pool, twin_path, t
         FeatureConfig.parse({"projection": {"kind": "kron"}, "mode": "adam"})
     run_inline(make_spec(tiny_pool, [CheckpointRef(1, twin_path)], CONFIG, str(tmp_path), target_pool=target_pool))
     other = make_spec(tiny_pool, [CheckpointRef(2, twin_path)], CONFIG, str(tmp_path), target_pool=tiny_pool)
-    (tmp_path / "target-means" / "step=00000001.safetensors").rename(means_path(other.out, 2))
+    (tmp_path / "target-means" / "step=00000001.safetensors").rename(means_path(other.out, "influence", 2))
     with pytest.raises(InputError, match="other targets or another checkpoint"):
         run_inline(other)

@@ -52,7 +52,7 @@ RENDERERS = {"apply_chat_template", "render_jinja_template", "compile_jinja_temp
 RENDERING: set[str] = set()
 IMPORTERS = {"import_module", "__import__"}
 # the one place that imports by a name found on disk
-SCANNERS = {"select/registry.py"}
+SCANNERS = {"store/scan.py"}
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ from vinnow.models.cost import (
     Sketch,
     activation_bytes_per_token,
     elements,
-    flop_per_row,
+    forward_flop,
+    gradient_flop,
     training_flop_per_row,
+    trajectory_flop,
 )
 from vinnow.models.parts import LORA_TARGETS, part_of, pick_linears
 from vinnow.models.shape import UnknownShapeError, read_shape, shape_of
@@ -80,7 +82,7 @@ TABLE = [
 
 @pytest.mark.parametrize(("item", "tflop"), TABLE)
 def test_each_row_of_the_spec_s_table(seven, item, tflop):
-    cost = flop_per_row(seven.with_lora(128), "gradient", ALL, "lora")
+    cost = gradient_flop(seven.with_lora(128), ALL, "lora")
     # 0.024 is given to two digits
     assert cost.items[item] == pytest.approx(tflop, rel=0.02)
     assert cost.total == pytest.approx(22.96, rel=0.001)
@@ -88,12 +90,12 @@ def test_each_row_of_the_spec_s_table(seven, item, tflop):
 
 
 def test_projector_gradients_and_label_rows(seven):
-    cost = flop_per_row(seven, "gradient", RowSize.fixed(776, labels=200), "projector")
+    cost = gradient_flop(seven, RowSize.fixed(776, labels=200), "projector")
     assert cost.items["projector dX"] == pytest.approx(0.019, rel=0.02)
     assert cost.items["per-sample gradients"] == pytest.approx(0.024, rel=0.02)
     assert cost.items["lm_head fwd"] == pytest.approx(0.05, rel=0.05)
     # the backward pass still crosses all layers: 5 % less than LoRA
-    assert 0.9 < cost.total / flop_per_row(seven.with_lora(128), "gradient", ALL, "lora").total < 0.96
+    assert 0.9 < cost.total / gradient_flop(seven.with_lora(128), ALL, "lora").total < 0.96
 
 
 @pytest.mark.parametrize(
@@ -110,22 +112,22 @@ def test_projector_gradients_and_label_rows(seven):
     ],
 )
 def test_projections(seven, which, sketch, tflop):
-    cost = flop_per_row(seven.with_lora(128), "gradient", ALL, which, sketch)
+    cost = gradient_flop(seven.with_lora(128), ALL, which, sketch)
     assert cost.items["projection"] == pytest.approx(tflop, rel=0.02)
 
 
 def test_kron_never_forms_the_gradient(seven):
-    cost = flop_per_row(seven.with_lora(128), "gradient", ALL, "lora", Sketch("kron", 8192))
+    cost = gradient_flop(seven.with_lora(128), ALL, "lora", Sketch("kron", 8192))
     assert "per-sample gradients" not in cost.items
     assert cost.items["projection"] < 0.7
 
 
 def test_forward_only_kinds(seven):
-    loss, path = (flop_per_row(seven, kind, RowSize.fixed(776, 200)) for kind in ("loss", "trajectory"))
+    loss, path = (flop(seven, RowSize.fixed(776, 200)) for flop in (forward_flop, trajectory_flop))
     assert loss.total == pytest.approx(0.382 + 10.051 + 0.158 + 0.052 + 0.024, rel=0.005)
     assert "lm_head fwd" not in path.items
     assert path.items["trajectory"] == pytest.approx(2 * 200 * 776 * 4096 * 32 / 1e12)
-    text = flop_per_row(seven, "loss", RowSize.fixed(776, 200, image=False))
+    text = forward_flop(seven, RowSize.fixed(776, 200, image=False))
     assert text.items["vision fwd"] == text.items["projector fwd"] == 0
 
 
@@ -142,7 +144,7 @@ def test_training_costs(seven):
 
 
 def test_late_layers_end_the_backward_pass_early(seven):
-    late = flop_per_row(seven, "gradient", ALL, r"re:language_model\.layers\.(30|31)\.")
+    late = gradient_flop(seven, ALL, r"re:language_model\.layers\.(30|31)\.")
     assert late.items["linears dX"] == pytest.approx(10.051 / 16, rel=0.01)
     assert late.items["attention bwd"] == pytest.approx(0.395 / 16, rel=0.01)
     assert "projector dX" not in late.items
@@ -201,4 +203,4 @@ def test_what_has_no_formula_is_said(seven, tmp_path):
     with pytest.raises(InputError, match="not a regular expression"):
         seven.chosen("re:(")
     with pytest.raises(InputError, match="unknown projection 'sjl'"):
-        flop_per_row(seven, "gradient", ALL, "projector", Sketch("sjl", 8))
+        gradient_flop(seven, ALL, "projector", Sketch("sjl", 8))

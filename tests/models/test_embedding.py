@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from batches import make_batch
-from vinnow.models.cost import RowSize, flop_per_row
+from vinnow.models.cost import RowSize, forward_flop
 from vinnow.models.load import load
 from vinnow.models.shape import hidden_size, read_shape
 from vinnow.models.taps.forward import EmbeddingTap
@@ -62,6 +62,6 @@ def test_the_width_is_read_from_the_config(twin_path, tmp_path):
 
 def test_it_costs_a_forward_pass_without_the_head(twin_path):
     shape, row = read_shape(twin_path), RowSize.fixed(60, labels=9)
-    loss, embedding = (flop_per_row(shape, kind, row).items for kind in ("loss", "embedding"))
+    loss, embedding = (forward_flop(shape, row, head).items for head in (True, False))
     assert embedding == {k: v for k, v in loss.items() if k != "lm_head fwd"}
     assert len(embedding) == len(loss) - 1

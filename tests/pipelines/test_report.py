@@ -31,6 +31,7 @@ from vinnow.pipelines.report.sections import SECTIONS
 from vinnow.pipelines.report.svg import nice_ticks
 from vinnow.pipelines.report.terminal import headline_table
 from vinnow.pool.reader import Pool
+from vinnow.select.needs import Needs
 from vinnow.select.run import select
 from vinnow.store.errors import InputError
 from vinnow.store.manifest import Manifest
@@ -205,12 +206,12 @@ def make_run(folder, pool, target, twin):
     run_inline(make_spec(target, checkpoints, projected, str(folder / "targets"), targets=True))
     weights = {1: 0.5, 2: 0.5}
     for name, needs in (
-        ("random", ()),
-        ("less", ("gradient", "targets")),
-        ("xmas", ("trajectory",)),
+        ("random", Needs()),
+        ("less", Needs(("gradient",), targets=True)),
+        ("xmas", Needs(("trajectory",))),
     ):
-        features = str(folder / "features") if needs else None
-        targets = str(folder / "targets") if needs else None
+        features = str(folder / "features") if needs.features else None
+        targets = str(folder / "targets") if needs.features else None
         view = make_view(pool, features, targets, needs, weights)
         select(view, name, {"clusters": 3} if name == "xmas" else {}, ["10%", 20], 0, str(folder))
     tables = []

@@ -9,6 +9,7 @@ from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_features
 from vinnow.pipelines.picking import make_view, traps
 from vinnow.pool.reader import Pool
+from vinnow.select.needs import Needs
 from vinnow.select.rows import NOTES
 from vinnow.select.run import select
 from vinnow.store.learning_rates import of_checkpoint, read_rates, write_rates
@@ -38,7 +39,7 @@ def stores(trained, tiny_pool, target_pool, ray_cluster, tmp_path_factory):
 
 
 def view_of(stores, pool):
-    return make_view(pool, str(stores / "features"), str(stores / "targets"), ("gradient", "targets"))
+    return make_view(pool, str(stores / "features"), str(stores / "targets"), Needs(("gradient",), targets=True))
 
 
 def test_learning_rates_are_those_of_the_training_beside_the_checkpoints(stores, trained, twin_path, tiny_pool):

@@ -1,6 +1,7 @@
 """The laws of a selector, for all registered ones: a new file in `methods/` is adopted unnamed."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +9,6 @@ import pyarrow.compute as pc
 import pytest
 from vinnow.select import registry
 from vinnow.select.run import select
-from vinnow.select.view import feature_kinds
 from vinnow.store.errors import InputError
 from vinnow.store.tables import PICKS, SCORES, read_rows
 
@@ -26,6 +26,14 @@ case = pytest.mark.parametrize(("name", "config"), CASES, ids=[f"{n}{list(c.valu
 
 def ids_of(table):
     return table["sample_id"].to_pylist()
+
+
+def without_one(needs):
+    """Yield the needs without each one of them."""
+    yield from (replace(needs, features=tuple(f for f in needs.features if f != n)) for n in needs.features)
+    yield from (replace(needs, fields=tuple(f for f in needs.fields if f != n)) for n in needs.fields)
+    if needs.targets:
+        yield replace(needs, targets=False)
 
 
 def test_the_suite_sees_every_method():
@@ -85,7 +93,7 @@ def test_the_seed_says_it_all(world, written, name, config):
 @case
 def test_neither_row_order_nor_parts_change_a_pick(world, written, tmp_path, name, config):
     selector = registry.make(name, config)
-    other = world.write(tmp_path, kinds=feature_kinds(selector.needs), parts=11, shuffle=8)
+    other = world.write(tmp_path, kinds=selector.needs.features, parts=11, shuffle=8)
     order = np.random.default_rng(4).permutation(world.n)
     views = world.view(written, selector.needs), world.view(other, selector.needs, order)
     one, two = (selector.score(v, 2) for v in views)
@@ -126,12 +134,11 @@ def test_scores_mean_what_the_method_says(world, written, name, config):
 @case
 def test_only_declared_features_are_read(world, tmp_path, name, config):
     selector = registry.make(name, config)
-    kinds = feature_kinds(selector.needs)
+    kinds = selector.needs.features
     # nothing else is there to be read
     root = world.write(tmp_path, kinds=kinds)
     assert selector.score(world.view(root, selector.needs), 0).num_rows
-    for need in selector.needs:
-        fewer = tuple(n for n in selector.needs if n != need)
+    for fewer in without_one(selector.needs):
         with pytest.raises(InputError, match="declares only"):
             selector.score(world.view(root, fewer), 0)
 

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from vinnow.select import registry
 from vinnow.select.diagnostics import by_column, by_task, overlap, score_histogram, trajectory_clusters
+from vinnow.select.needs import Needs
 from vinnow.select.rows import columns_of
 from vinnow.store.errors import MissingRowsError
 
 
 def test_counts_overlap_and_histogram(small, small_written, world, written):
-    view = small.view(small_written, ())
+    view = small.view(small_written, Needs())
     random = registry.make("random")
     scores = random.score(view, 0)
     few, many = (random.pick(scores, b, 0) for b in (10, 20))
@@ -27,11 +28,11 @@ def test_counts_overlap_and_histogram(small, small_written, world, written):
     assert (picked <= rows).all()
     assert picked[-1] == rows[-1] > 0
     with pytest.raises(MissingRowsError, match="0 of 10"):
-        by_task(few, world.view(written, ()))
+        by_task(few, world.view(written, Needs()))
 
 
 def test_clusters_with_their_mean_trajectories_and_sources(small, small_written):
-    view = small.view(small_written, ("trajectory",))
+    view = small.view(small_written, Needs(("trajectory",)))
     scores = registry.make("xmas", {"clusters": 5}).score(view, 0)
     ids, group, _ = columns_of(scores)
     mine = dict(zip(ids.tolist(), group.tolist(), strict=True))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from vinnow.select import registry
 from vinnow.select.methods.diverse import greedy
+from vinnow.select.needs import Needs
 from vinnow.select.rows import read_notes
 from vinnow.store.errors import InputError
 
@@ -41,7 +42,7 @@ def naive(world, budget, method="k_center", unit=True, step=30):
 @pytest.mark.parametrize("method", ["k_center", "mean_distance"])
 @pytest.mark.parametrize("unit", [True, False])
 def test_equals_a_naive_loop(small, small_written, method, unit):
-    view = small.view(small_written, ("embedding",))
+    view = small.view(small_written, Needs(("embedding",)))
     assert pick(view, 20, method=method, unit=unit) == naive(small, 20, method, unit)
     assert pick(view, 32, method=method, unit=unit, step=10)[:9] == naive(small, 9, method, unit, 10)
 
@@ -63,7 +64,7 @@ def test_its_radius_is_within_twice_the_best():
 
 
 def test_picks_are_nested_and_a_budget_beyond_the_order_is_refused(world, written):
-    view = world.view(written, ("embedding",))
+    view = world.view(written, Needs(("embedding",)))
     assert pick(view, 10) == pick(view, 60)[:10]
     assert pick(view, 10, max_picks=10) == pick(view, 10)
     with pytest.raises(InputError, match="above the 10 that `diverse` put in order: give it a larger max_picks"):
@@ -77,7 +78,7 @@ def test_picks_are_nested_and_a_budget_beyond_the_order_is_refused(world, writte
 
 
 def test_equal_rows_come_last_and_zero_rows_are_counted(world, written):
-    view = world.view(written, ("embedding",))
+    view = world.view(written, Needs(("embedding",)))
     chosen = pick(view, 90)
     vec = {int(i): tuple(v) for i, v in zip(world.ids, world.pool["embedding"][30])}
     different = len(set(vec.values()))
@@ -87,7 +88,7 @@ def test_equal_rows_come_last_and_zero_rows_are_counted(world, written):
 
 
 def test_what_is_drawn_depends_on_the_seed(world, written):
-    view = world.view(written, ("embedding",))
+    view = world.view(written, Needs(("embedding",)))
     for config in ({"start": "random"}, {"candidates": 40}):
         assert registry.make("diverse", config).seeded
         assert pick(view, 20, 1, **config) == pick(view, 20, 1, **config) != pick(view, 20, 2, **config)

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from vinnow.select import registry
 from vinnow.select.methods.less import cosines
+from vinnow.select.needs import Needs
 from vinnow.select.rows import read_notes
 from vinnow.store.errors import InputError, KeyMismatchError
 from vinnow.store.features import FeatureBatch, write_part
 from vinnow.store.keys import recipe_text
 from vinnow.store.quantise import roundtrip
 
-NEEDS = ("gradient", "targets")
+NEEDS = Needs(("gradient",), targets=True)
 
 
 def unit(v):

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 from vinnow.select.methods.less import Less
+from vinnow.select.needs import Needs
 from vinnow.select.run import select
 from vinnow.store.errors import InputError
 from vinnow.store.features import FeatureBatch, write_part
 from vinnow.store.refusals import refused_tasks, usage_of, write_refused
 
-NEEDS = ("gradient", "targets")
+NEEDS = Needs(("gradient",), targets=True)
 
 
 @pytest.fixture

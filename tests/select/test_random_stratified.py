@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from vinnow.select import registry
+from vinnow.select.needs import Needs
 from vinnow.select.pickers import uniform
 from vinnow.store.errors import InputError
 
@@ -18,14 +19,14 @@ def draw(ids, seed, salt):
 
 
 def test_random_is_the_largest_hashes_and_nested(small, small_written):
-    view = small.view(small_written, ())
+    view = small.view(small_written, Needs())
     number = draw(small.ids, 5, "random")
     assert pick(view, "random", 9, 5) == sorted(number, key=lambda i: (-number[i], i))[:9]
     assert pick(view, "random", 20, 5)[:9] == pick(view, "random", 9, 5)
 
 
 def test_random_takes_every_row_equally_often(small, small_written):
-    view = small.view(small_written, ())
+    view = small.view(small_written, Needs())
     hits = np.zeros(small.n)
     for seed in range(1500):
         hits += np.isin(view.ids, np.array(pick(view, "random", 8, seed), np.uint64))
@@ -35,7 +36,7 @@ def test_random_takes_every_row_equally_often(small, small_written):
 
 @pytest.mark.parametrize("column", ["source", "task", "has_image"])
 def test_stratified_is_largest_remainders_then_the_largest_hashes(small, small_written, column):
-    view = small.view(small_written, ())
+    view = small.view(small_written, Needs())
     number = draw(small.ids, 2, "stratified")
     rows = {}
     for i, value in zip(small.ids.tolist(), small.columns[column].tolist(), strict=True):
@@ -50,7 +51,7 @@ def test_stratified_is_largest_remainders_then_the_largest_hashes(small, small_w
 
 
 def test_stratified_names_the_group_in_target_and_refuses_an_unknown_column(small, small_written):
-    view = small.view(small_written, ())
+    view = small.view(small_written, Needs())
     scores = registry.make("stratified").score(view, 0)
     source = dict(zip(small.ids.tolist(), small.columns["source"], strict=True))
     assert scores["target"].to_pylist() == [source[i] for i in scores["sample_id"].to_pylist()]
@@ -59,6 +60,6 @@ def test_stratified_names_the_group_in_target_and_refuses_an_unknown_column(smal
 
 
 def test_random_and_stratified_draw_apart_with_one_seed(world, written):
-    view = world.view(written, ())
+    view = world.view(written, Needs())
     shared = set(pick(view, "random", 30)) & set(pick(view, "stratified", 30))
     assert len(shared) < 20

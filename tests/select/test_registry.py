@@ -14,11 +14,12 @@ from vinnow.store.tables import PICKS, read_rows
 # ten lines of code: rows of middling loss first
 MIDDLE = """
 from vinnow.select import pickers
+from vinnow.select.needs import Needs
 from vinnow.select.rows import columns_of, picks_table, scores_table
 from vinnow.store.config import Config as Base
 
 class Middle:
-    name, needs, seeded = {name!r}, ("loss",), False
+    name, needs, seeded = {name!r}, Needs(features=("loss",)), False
     class Config(Base):
         at: float = 1.0
     def __init__(self, config): self.config = config

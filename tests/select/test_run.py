@@ -6,12 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from vinnow.select import registry
+from vinnow.select.needs import Needs
 from vinnow.select.rows import read_notes
 from vinnow.select.run import budget_rows, load_scores, refuse_repeats, select
 from vinnow.store.errors import DuplicateRowsError, InputError
 from vinnow.store.tables import PICKS, SCORES, read_rows
 
-NEEDS = ("gradient", "targets")
+NEEDS = Needs(("gradient",), targets=True)
 
 
 @pytest.mark.parametrize(
@@ -37,13 +38,13 @@ def test_a_budget_that_does_not_fit_names_itself(budget):
 
 
 def test_one_file_a_budget_by_name_and_seed(world, written, tmp_path):
-    paths = select(world.view(written, ()), "stratified", {}, [7, "10%"], 0, str(tmp_path))
+    paths = select(world.view(written, Needs()), "stratified", {}, [7, "10%"], 0, str(tmp_path))
     assert paths == {
         "7": f"{tmp_path}/picks/stratified-7.parquet",
         "10%": f"{tmp_path}/picks/stratified-10pct.parquet",
     }
     assert read_rows(paths["10%"], PICKS).num_rows == 9
-    assert select(world.view(written, ()), "stratified", {}, [7], 4, str(tmp_path))["7"].endswith(
+    assert select(world.view(written, Needs()), "stratified", {}, [7], 4, str(tmp_path))["7"].endswith(
         "stratified-7-s4.parquet"
     )
     assert sorted(os.listdir(tmp_path / "scores")) == ["stratified-s4.parquet", "stratified.parquet"]
@@ -96,16 +97,16 @@ def test_stale_scores_are_made_anew(world, written, tmp_path, count_scores):
 
 
 def test_scores_follow_the_pools_columns(world, written, tmp_path):
-    view = world.view(written, ())
+    view = world.view(written, Needs())
     select(view, "stratified", {}, [9], 0, str(tmp_path))
-    view = world.view(written, ())
+    view = world.view(written, Needs())
     view.columns["source"] = np.array(["one"] * world.n, object)
     picks = select(view, "stratified", {}, [9], 0, str(tmp_path))["9"]
     assert read_rows(picks, PICKS)["group"].unique().to_pylist() == [0]
 
 
 def test_scores_follow_the_methods_code(world, written, tmp_path, monkeypatch):
-    view = world.view(written, ())
+    view = world.view(written, Needs())
     load_scores(view, registry.make("random"), 0, str(tmp_path))
     path = tmp_path / "scores" / "random.parquet"
     made = path.stat().st_mtime_ns
@@ -117,7 +118,7 @@ def test_scores_follow_the_methods_code(world, written, tmp_path, monkeypatch):
 
 
 def test_a_damaged_score_file_is_made_anew(world, written, tmp_path):
-    view, path = world.view(written, ()), tmp_path / "scores" / "random.parquet"
+    view, path = world.view(written, Needs()), tmp_path / "scores" / "random.parquet"
     whole = load_scores(view, registry.make("random"), 0, str(tmp_path))
     sound = path.read_bytes()
     for damaged in (b"PAR1 cut short", sound[:100] + bytes([sound[100] ^ 4]) + sound[101:]):
@@ -154,7 +155,7 @@ def test_a_method_that_breaks_a_law_is_stopped(world, written, tmp_path, monkeyp
     real = kind.pick
     monkeypatch.setattr(kind, "pick", lambda *args: broken(real(*args), how, world.ids))
     with pytest.raises(error, match=message):
-        select(world.view(written, ()), "random", {}, [5], 0, str(tmp_path))
+        select(world.view(written, Needs()), "random", {}, [5], 0, str(tmp_path))
     assert not (tmp_path / "picks").exists()
 
 
@@ -172,7 +173,7 @@ def test_scores_that_are_not_finite_or_of_other_rows_are_stopped(world, written,
 
     monkeypatch.setattr(type(registry.make("random")), "score", score)
     with pytest.raises(InputError, match=message):
-        select(world.view(written, ()), "random", {}, [1], 0, str(tmp_path))
+        select(world.view(written, Needs()), "random", {}, [1], 0, str(tmp_path))
 
 
 def test_a_share_over_all_and_a_budget_given_twice_are_refused():

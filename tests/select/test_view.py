@@ -4,11 +4,12 @@ import copy
 
 import numpy as np
 import pytest
+from vinnow.select.needs import Needs
 from vinnow.store.errors import DuplicateRowsError, InputError, KeyMismatchError, MissingRowsError
 from vinnow.store.features import FeatureBatch, write_part
 from vinnow.store.keys import recipe_text
 
-NEEDS = ("gradient", "trajectory", "loss", "targets")
+NEEDS = Needs(("gradient", "trajectory", "loss"), targets=True)
 
 
 def scan(view, kind="loss", step=10):
@@ -41,7 +42,7 @@ def test_a_scan_streams_part_by_part(world, written):
 @pytest.mark.parametrize("kind", ["gradient", "loss"])
 @pytest.mark.parametrize("call", ["steps", "scan", "load", "weights", "targets"])
 def test_an_undeclared_kind_is_refused(world, written, call, kind):
-    view = world.view(written, ("trajectory",))
+    view = world.view(written, Needs(("trajectory",)))
     arguments = [10] if call in ("scan", "load", "targets") else []
     with pytest.raises(InputError, match=f"reads '({kind}|targets)' but declares only"):
         list(getattr(view, call)(kind, *arguments))
@@ -49,7 +50,7 @@ def test_an_undeclared_kind_is_refused(world, written, call, kind):
 
 def test_targets_must_be_declared_and_given(world, written):
     with pytest.raises(InputError, match="reads 'targets'"):
-        world.view(written, ("gradient",)).targets("gradient", 10)
+        world.view(written, Needs(("gradient",))).targets("gradient", 10)
     with pytest.raises(InputError, match="--targets"):
         world.view(written, NEEDS, targets_root=None).targets("gradient", 10)
     with pytest.raises(InputError, match="--features"):
@@ -125,7 +126,7 @@ def test_weights_of_the_run_are_those_of_the_checkpoints_that_have_features(worl
 
 
 def test_norms_come_with_the_rows_and_without_the_refused_ones(world, written):
-    view = world.view(written, ("influence",), refused=world.ids[60:65])
+    view = world.view(written, Needs(("influence",)), refused=world.ids[60:65])
     norm = dict(zip(world.ids.tolist(), np.linalg.norm(world.pool["gradient"][10], axis=1), strict=True))
     for batch in scan(view, "influence"):
         assert batch.norm.tolist() == pytest.approx([norm[i] for i in batch.ids.tolist()], abs=1e-6)

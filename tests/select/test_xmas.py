@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from vinnow.select import registry
 from vinnow.select.methods.xmas import Xmas, cluster
+from vinnow.select.needs import Needs
 from vinnow.select.pickers import uniform
 from vinnow.select.rows import columns_of, read_notes
 from vinnow.store.errors import InputError
 
-NEEDS = ("trajectory",)
+NEEDS = Needs(("trajectory",))
 
 
 def run(world, root, budget, seed=0, **config):
