@@ -93,6 +93,11 @@ class Kind(ABC):
         """Return what a target set's rows are computed with."""
         return self.config
 
+    @property
+    def reads_optimizer(self) -> bool:
+        """Say whether a checkpoint's optimizer state changes its numbers."""
+        return False
+
     def optimizer(self, checkpoint: CheckpointRef) -> str:
         """Return what names a checkpoint's optimizer state in a feature key; "" where no number depends on it."""
         return ""

@@ -182,6 +182,20 @@ def loading() -> str:
     return "\n".join(lines) + "\n"
 
 
+def sweep() -> str:
+    """What a trial costs beside its training steps."""
+    lines = [
+        "| machine | one process stays, s a trial | processes of its own, s a trial | ratio | bar, s |",
+        "|---|---|---|---|---|",
+    ]
+    for name, bar in (("sweep_overhead", 3), ("sweep_overhead_gpu", 5)):
+        row = result(name)
+        warm, cold = row["warm"], row["cold"]
+        sides = f"{warm['own']:.1f} ({warm['trials']} trials) | {cold['own']:.1f} ({cold['trials']})"
+        lines.append(f"| {row['machine']} | {sides} | {row['ratio']:.0f} | {bar} |")
+    return "\n".join(lines) + "\n"
+
+
 TABLES = {
     "pool": pool,
     "select": selecting,
@@ -191,6 +205,7 @@ TABLES = {
     "clustering": clustering,
     "training": training,
     "loading": loading,
+    "sweep": sweep,
     "scienceqa": scienceqa,
 }
 

@@ -33,12 +33,17 @@ class Differentiated(Kind):
         value, tapped = VALUE_BYTES[self.config.precision], shape.chosen(self.config.which)
         # one module's per-sample gradients at a time
         buffer = held.rows * max(d.elements for d in tapped) * value
-        moments = held.models * elements(tapped) * 8 if self.config.mode in NEED_MOMENTS else 0
+        moments = held.models * elements(tapped) * 8 if self.reads_optimizer else 0
         return buffer + moments + held.rows * held.longest * activation_bytes_per_token(shape, value)
 
     def for_targets(self) -> FeatureConfig:
         """Return plain gradients (LESS compares Adam's updates with those), unquantised."""
         return self.config.model_copy(update={"mode": "sgd", "dtype": "float32"})
+
+    @property
+    def reads_optimizer(self) -> bool:
+        """Say whether the mode reads Adam's moments."""
+        return self.config.mode in NEED_MOMENTS
 
     def optimizer(self, checkpoint: CheckpointRef) -> str:
         """Return the digest of Adam's moments, for the modes that read them."""

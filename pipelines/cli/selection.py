@@ -76,12 +76,13 @@ def features(
 
 def _refuse_unread(config: "FeatureConfig", target_pool: str | None, optimizer: list[str] | None) -> None:
     """Refuse options that this kind of features would not read, as if they had been used."""
-    if target_pool and config.kind != "influence":
+    from ...actors.kind import kind_of
+
+    kind, mode = kind_of(config), getattr(config, "mode", None)
+    if target_pool and not kind.aims:
         raise InputError(f"--target-pool is for --kind influence; {config.kind} reads none.")
-    if optimizer and (config.kind not in ("gradient", "influence") or config.mode not in ("adam", "less_adam")):
-        way_out = (
-            "" if config.kind not in ("gradient", "influence") else f" mode {config.mode!r} reads none: set mode=adam."
-        )
+    if optimizer and not kind.reads_optimizer:
+        way_out = "" if mode is None else f" mode {mode!r} reads none: set mode=adam."
         raise InputError(f"--optimizer is for gradients in the modes adam and less_adam.{way_out}")
 
 
