@@ -31,9 +31,10 @@ writer.PART_ROWS = 40  # several files
 def job(out, workers):
     stage(out, "ingest")
     ingest(IngestConfig(source=source, image_root=images, workers=workers), f"{out}/pool")
+    own = {"gradient": {"projection": ProjectionConfig(dim=64)}}
     for kind in ("gradient", "trajectory"):
         stage(out, kind)
-        config = FeatureConfig(kind=kind, projection=ProjectionConfig(dim=64), rows_per_part=10)
+        config = FeatureConfig(kind=kind, rows_per_part=10, **own.get(kind, {}))
         run_inline(make_spec(f"{out}/pool", [CheckpointRef(s, twin) for s in (1, 2)], config, f"{out}/features"))
     stage(out, "done")
 

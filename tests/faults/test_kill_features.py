@@ -31,7 +31,8 @@ def pool(tmp_path_factory):
 
 def expected(pool, twin_path, kind, steps, out):
     """Each step's table of an undisturbed run."""
-    config = FeatureConfig(kind=kind, projection=ProjectionConfig(dim=64), rows_per_part=ROWS_PER_PART)
+    own = {"projection": ProjectionConfig(dim=64)} if kind == "gradient" else {}
+    config = FeatureConfig(kind=kind, rows_per_part=ROWS_PER_PART, **own)
     run_inline(make_spec(pool, [CheckpointRef(s, twin_path) for s in steps], config, str(out)))
     return [table(out, kind, s) for s in steps]
 
@@ -43,7 +44,8 @@ def table(out, kind, step):
 
 
 def start(pool, twin_path, out, kind="gradient", steps=(1,)):
-    sets = ("projection.dim=64", f"rows_per_part={ROWS_PER_PART}", "ray.num_cpus=2", "ray.object_store_mb=200")
+    own = ("projection.dim=64",) if kind == "gradient" else ()
+    sets = (*own, f"rows_per_part={ROWS_PER_PART}", "ray.num_cpus=2", "ray.object_store_mb=200")
     command = [sys.executable, "-m", "vinnow", "features", "--pool", pool, "--kind", kind]
     command += [x for s in steps for x in ("--checkpoint", f"{s}={twin_path}")]
     command += ["--out", str(out), "--set", "ray.dashboard=false", *(x for s in sets for x in ("--set", s))]
