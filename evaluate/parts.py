@@ -183,9 +183,10 @@ def join_parts(spec: EvalSpec, actor: type[AnswerActor], names: list[str], table
 
 def _stream(spec: EvalSpec, actor: type[AnswerActor], names: list[str]) -> Iterator[dict[str, Any]]:
     config = spec.config
+    if not names:
+        return
     if spec.here:
-        made = actor(spec) if names else None
-        yield from (made.compute(name) for name in names if made is not None)
+        yield from map(actor(spec).compute, names)
         return
     stage = Stage(actor, {"spec": spec}, config.actors, config.cpus_per_actor, config.gpus_per_actor, growing=True)
     yield from stream([{"part": n} for n in names], [stage], spec.out, f"evaluate {actor.FOLDER}")
