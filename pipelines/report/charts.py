@@ -17,7 +17,8 @@ COLORS = 7
 # letters of a name in a legend or title, and of a place on the axis; more places than MOST have not each their name
 NAME, PLACE, MOST = 60, 24, 30
 SIGNS = ("circle", "triangle-up", "square", "diamond")
-HEIGHT, SMALL = 430, 240
+# pixels: of a chart, of a small one, of a line of the legend; and letters in that, where a chart is narrowest
+HEIGHT, SMALL, LEGEND, NARROW = 400, 240, 19, 64
 
 
 @dataclass(frozen=True)
@@ -249,6 +250,12 @@ def _places(labels: Sequence[str]) -> dict[str, Any]:
     return {"tickmode": "array", "tickvals": list(shown), "ticktext": names, "range": [-0.5, len(labels) - 0.5]}
 
 
+def _legend_lines(names: list[str]) -> int:
+    """Return how many lines a legend may take where the page is narrow: its names stand in columns of one width."""
+    widest = max((len(html.unescape(name)) for name in names), default=0)
+    return math.ceil(len(names) / max(1, NARROW // (widest + 7)))
+
+
 def _figure(frame: Frame, traces: list[dict[str, Any]], x_axis: dict[str, Any]) -> dict[str, Any]:
     """Return the figure as plain data, held against Plotly's own schema."""
     # here: it takes half a second to import
@@ -260,21 +267,28 @@ def _figure(frame: Frame, traces: list[dict[str, Any]], x_axis: dict[str, Any]) 
         "linecolor": "var(--soft)",
         "showline": True,
         "zeroline": False,
+        "ticklabeloverflow": "allow",
     }
+    legend = LEGEND * _legend_lines([trace["name"] for trace in traces if trace.get("showlegend", True)])
     names = [{"text": plain(n), "font": {"color": "var(--ink)", "size": 12}} for n in (frame.x_label, frame.y_label)]
     layout = {
-        "title": {"text": plain(frame.title), "x": 0, "xref": "paper", "font": {"color": "var(--ink)", "size": 15}},
+        "title": {
+            "text": plain(frame.title),
+            "font": {"color": "var(--ink)", "size": 15},
+            **{"x": 0, "xref": "paper", "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 12}},
+        },
         "xaxis": axis | {"title": names[0], "showgrid": False} | x_axis,
         "yaxis": axis | {"title": names[1], "range": [frame.low, frame.high]},
         "font": {"family": "system-ui, sans-serif", "color": "var(--soft)", "size": 12},
         "paper_bgcolor": "var(--page)",
         "plot_bgcolor": "var(--page)",
         "hoverlabel": {"bgcolor": "var(--card)", "bordercolor": "var(--soft)", "font": {"color": "var(--ink)"}},
-        "legend": {"orientation": "h", "x": 0, "y": -0.22, "yanchor": "top"},
-        "margin": {"l": 60, "r": 16, "t": 44, "b": 48},
+        # between title and plot: below, names of places that are turned would run into it
+        "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
+        "margin": {"l": 60, "r": 16, "t": 44 + legend, "b": 48},
         "barmode": "group",
         "bargap": 0.2,
-        "height": HEIGHT,
+        "height": HEIGHT + legend,
         # what was zoomed into stays so when the page turns dark
         "uirevision": "kept",
     }

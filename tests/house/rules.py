@@ -50,8 +50,8 @@ PICKLERS = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}
 # what renders a chat template, in transformers' sandbox but without a limit of time; and the files that bound it
 RENDERERS = {"apply_chat_template", "render_jinja_template", "compile_jinja_template"}
 RENDERING: set[str] = set()
-# what a sandbox is made with: these render nothing
-SANDBOX_NEEDS = [["FileSystemLoader"], ["StrictUndefined"]]
+# modules of Jinja: its sandbox, and what one is made with, which renders nothing
+SANDBOX = {"sandbox", "loaders", "runtime"}
 IMPORTERS = {"import_module", "__import__"}
 # the one place that imports by a name found on disk
 SCANNERS = {"store/scan.py"}
@@ -279,7 +279,7 @@ def unsafe_loading(source: Source) -> list[str]:
 def open_templates(source: Source) -> list[str]:
     """Jinja outside of its sandbox, and templates rendered where no one bounds them: a checkpoint brings its own."""
     names = [(line, n.split(".")) for line, n in imports(source)]
-    lines = {line for line, n in names if n[0] == "jinja2" and n[1:2] != ["sandbox"] and n[1:2] not in SANDBOX_NEEDS}
+    lines = {line for line, n in names if n[0] == "jinja2" and not SANDBOX.issuperset(n[1:2] or [""])}
     found = [f"{source.path}:{line}: renders what a checkpoint brings; take jinja2.sandbox" for line in sorted(lines)]
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Call) and _called(node) in RENDERERS and source.path not in RENDERING:

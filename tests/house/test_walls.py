@@ -131,7 +131,7 @@ BITES = [
     (rules.unsafe_loading, "models/x.py", "np.load(p, allow_pickle=True)"),
     (rules.open_templates, "pool/x.py", "import jinja2"),
     (rules.open_templates, "pool/x.py", "from jinja2 import Environment"),
-    (rules.open_templates, "pool/x.py", "from jinja2 import StrictUndefined, Template"),
+    (rules.open_templates, "pool/x.py", "from jinja2.environment import Template"),
     (rules.open_templates, "models/x.py", "tokenizer.apply_chat_template(turns)"),
 ]
 
@@ -164,7 +164,7 @@ FINE = [
     (rules.broad_excepts, "train/x.py", "try: f()\nexcept OSError: pass"),
     (rules.unsafe_loading, "models/x.py", "torch.load(p, weights_only=True)\njson.load(f)"),
     (rules.open_templates, "models/x.py", "from jinja2.sandbox import ImmutableSandboxedEnvironment"),
-    (rules.open_templates, "pool/x.py", "from jinja2 import FileSystemLoader, StrictUndefined"),
+    (rules.open_templates, "pool/x.py", "from jinja2.loaders import FileSystemLoader"),
 ]
 
 
