@@ -147,10 +147,20 @@ def survivors(script: Path) -> int:
     children = psutil.Process(parent.pid).children(recursive=True)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    _, left = psutil.wait_procs(children, timeout=20)
+    end = time.monotonic() + 20
+    while (left := [child for child in children if _lives(child)]) and time.monotonic() < end:
+        time.sleep(0.2)
     for child in left:
         child.kill()
     return len(left)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Say whether a process still holds anything: one that has ended may wait for ever to be taken note of."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def without_guard(script: Path) -> bool:

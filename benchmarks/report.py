@@ -119,13 +119,13 @@ def main() -> None:
             print(json.dumps(one_side(__file__, "--step", "report", "--folder", str(folder)), indent=2))
             return
         folder.mkdir()
-        made = one_side(__file__, "--step", "make", "--folder", str(folder), "--rows", str(asked.rows))
-        found = one_side(__file__, "--step", "report", "--folder", str(folder))
+        laid = one_side(__file__, "--step", "make", "--folder", str(folder), "--rows", str(asked.rows))
+        measured = one_side(__file__, "--step", "report", "--folder", str(folder))
     row = {
         "claim": "a report of a run over mix665k's rows: at most 60 s, at most 15 MB",
-        "ratio": found["seconds"] / 60,
-        "rows": made["rows"],
-        **found,
+        "ratio": measured["seconds"] / 60,
+        "rows": laid["rows"],
+        **measured,
         "machine": f"{os.cpu_count()} cores",
         "load_average": os.getloadavg()[2],
         "versions": versions("plotly", "jinja2", "pyarrow"),

@@ -67,7 +67,7 @@ def _finite(value: Any) -> Any:
 
 @cache
 def _environment() -> SandboxedEnvironment:
-    made = SandboxedEnvironment(
+    environment = SandboxedEnvironment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -75,5 +75,5 @@ def _environment() -> SandboxedEnvironment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["as_json"] = as_json
-    return made
+    environment.filters["as_json"] = as_json
+    return environment
