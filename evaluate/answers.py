@@ -15,12 +15,15 @@ import pyarrow as pa
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from ..models.encoding import make_encoder
 from ..models.load import base_of, load
+from ..models.registry import family_of
 from ..pool.checks import ImageError, RefusedError
-from ..pool.collate import collate, stack
-from ..pool.encode import Encoded, Encoder
+from ..pool.collate import collate
+from ..pool.encode import Encoded
 from ..pool.reader import Pool
 from ..pool.records import Record
+from ..pool.vision import Media
 from ..store.errors import InputError
 from ..store.files import join
 from ..store.refusals import write_refused
@@ -31,8 +34,6 @@ from .config import EvalSpec
 FOOTER = "vinnow.eval"
 _OVERFLOW = "the model's logits became NaN or infinite: its weights, or this precision, cannot answer the row"
 Refusal = tuple[int, str, str, str]
-# the pictures of one row
-Pictures = list[np.ndarray[Any, Any]]
 
 
 class AnswerActor:
@@ -55,10 +56,12 @@ class AnswerActor:
         loaded = load(config.model, config.precision, spec.device)
         if loaded.digest != spec.key["model"]:
             raise InputError(f"{config.model}: its weights changed while the evaluation was under way.")
-        self.model = loaded.model
+        self.model, self.family = loaded.model, family_of(loaded.model)
         self.tokenizer = loaded.processor.tokenizer
         self.pad_id = int(self.tokenizer.pad_token_id or 0)
-        self.encoder = Encoder(loaded.processor, config.template, config.max_len, config.image_mode, config.pictures)
+        self.encoder = make_encoder(
+            loaded.processor, config.template, config.max_len, config.image_mode, config.pictures
+        )
         self._set_greedy()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -96,15 +99,16 @@ class AnswerActor:
         benchmark = BENCHMARKS[self.spec.config.benchmark]
         # an empty answer shows, before anything is asked, whether the record can be scored
         benchmark.score("", record)
-        return self.encoder.prompt(benchmark.ask(record))
+        asked = benchmark.ask(record)
+        return self.encoder.prompt(asked, sizes=self.encoder.sizes(self.root, asked))
 
-    def answer(self, prompts: Sequence[Encoded], pixels: Sequence[Pictures]) -> list[Any]:
-        """Return the greedy answers to B prompts; `pixels` are each one's pictures, uint8 [3, H, W].
+    def answer(self, prompts: Sequence[Encoded]) -> list[Any]:
+        """Return the greedy answers to B prompts, which carry their pictures.
 
         A subclass may give something else a row, which `table` reads, or a `RefusedError`, which is listed.
         """
         finite = _Finite()
-        texts = self.texts(self.generate(self.inputs(prompts, pixels), finite))
+        texts = self.texts(self.generate(self.inputs(prompts), finite))
         # with NaN for every word greedy decoding still "answers": with word 0
         return [RefusedError("not_finite", _OVERFLOW) if b else t for t, b in zip(texts, finite.bad(), strict=True)]
 
@@ -120,19 +124,17 @@ class AnswerActor:
         config = spec.config
         return _evals(config.run, config.benchmark, records, [""] * len(records), [0.0] * len(records))
 
-    def inputs(self, prompts: Sequence[Encoded], pixels: Sequence[Pictures]) -> dict[str, torch.Tensor]:
-        """Return a batch on the device, padded on the left: `input_ids`, `attention_mask`, `labels`, `pixel_values`."""
-        batch = collate(prompts, [()] * len(prompts), self.pad_id, side="left")
-        inputs = {k: batch[k].to(self.spec.device) for k in ("input_ids", "attention_mask", "labels")}
-        u8_I3HW, _ = stack(pixels)
-        if u8_I3HW is not None:
-            # bytes travel to the device, floats are made there
-            inputs["pixel_values"] = self.encoder.normalise(u8_I3HW.to(self.spec.device)).to(self.model.dtype)
-        return inputs
+    def inputs(self, prompts: Sequence[Encoded]) -> dict[str, Any]:
+        """Return a batch on the device, padded on the left: `input_ids`, `attention_mask`, `labels`, `media`."""
+        batch = collate(prompts, self.pad_id, side="left")
+        # bytes travel to the device, floats are made there
+        batch = self.encoder.finish(batch, self.spec.device)
+        media = {n: v.to(self.model.dtype) if v.is_floating_point() else v for n, v in batch["media"].items()}
+        return {k: batch[k].to(self.spec.device) for k in ("input_ids", "attention_mask", "labels")} | {"media": media}
 
-    def generate(self, inputs: dict[str, torch.Tensor], watch: LogitsProcessor | None = None) -> torch.Tensor:
+    def generate(self, inputs: dict[str, Any], watch: LogitsProcessor | None = None) -> torch.Tensor:
         """Return the generated tokens [B, S], on the CPU; pads behind a row's end mark; `watch` sees each step's logits."""
-        asked = {k: v for k, v in inputs.items() if k != "labels"}
+        asked = self.family.generating(self.model, inputs)
         with torch.inference_mode():
             tokens_BT = self.model.generate(**asked, logits_processor=LogitsProcessorList([watch] if watch else []))
         return tokens_BT[:, inputs["input_ids"].shape[1] :].cpu()
@@ -148,7 +150,7 @@ class AnswerActor:
         batches = [[rows[i] for i in b] for b in length_batches(lengths, config.token_budget, config.max_rows)]
         with ThreadPoolExecutor(config.threads) as threads:
 
-            def decode(batch: list[int]) -> list[Future[Pictures]]:
+            def decode(batch: list[int]) -> list[Future[list[Media]]]:
                 return [threads.submit(self._pixels, prompts[i], records[i]) for i in batch]
 
             waiting = decode(batches[0]) if batches else []
@@ -156,14 +158,14 @@ class AnswerActor:
                 # one batch ahead: the next pictures are decoded while this batch is answered
                 current, waiting = waiting, decode(batches[number + 1]) if number + 1 < len(batches) else []
                 sound: list[int] = []
-                pixels: list[Pictures] = []
+                shown: list[Encoded] = []
                 for i, future in zip(batch, current, strict=True):
                     try:
-                        pixels.append(future.result())
+                        shown.append(prompts[i].showing(future.result()))
                         sound.append(i)
                     except ImageError as error:
                         refused.append((records[i].sample_id, records[i].source, error.reason, str(error)))
-                found = self.answer([prompts[i] for i in sound], pixels) if sound else []
+                found = self.answer(shown) if sound else []
                 for i, answer in zip(sound, found, strict=True):
                     if isinstance(answer, RefusedError):
                         refused.append((records[i].sample_id, records[i].source, answer.reason, str(answer)))
@@ -171,7 +173,7 @@ class AnswerActor:
                         answers[i] = answer
         return answers
 
-    def _pixels(self, prompt: Encoded, record: Record) -> Pictures:
+    def _pixels(self, prompt: Encoded, record: Record) -> list[Media]:
         return [self.encoder.load(self.root, i, record.seen(i)) for i in prompt.images]
 
     def _set_greedy(self) -> None:

@@ -5,10 +5,12 @@ Nothing is fetched here: what is not on this machine is refused, with the comman
 
 import os
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from ..store.errors import InputError
+from .registry import families, kinds
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # model types of LLaVA's own classes and their offspring, which Hugging Face's class does not read
@@ -66,9 +68,9 @@ def refuse_foreign(folder: Path, settings: dict[str, Any]) -> None:
     if original or (tower and "vision_config" not in settings):
         apart = f" (mm_vision_tower {tower!r}: its vision tower lies elsewhere)" if tower else ""
         raise InputError(f"{where}{apart}: {_CONVERT}.")
-    if kind == "llava":
+    if kind in kinds():
         return
-    said = f"{where}, so {str(folder)!r} is a {kind!r} model, not a LLaVA (LlavaForConditionalGeneration)"
+    said = f"{where}, so {str(folder)!r} is a {kind!r} model, not a {_labels()}"
     classes = settings.get("architectures")
     classes = [c for c in classes if isinstance(c, str)] if isinstance(classes, list) else []
     if kind in _TOWERS:
@@ -80,4 +82,9 @@ def refuse_foreign(folder: Path, settings: dict[str, Any]) -> None:
             f"{said}: a language model alone, which sees no pictures. Build a LLaVA of it: `vinnow build --llm {folder} "
             "--tower …`."
         )
-    raise InputError(f"{said}.")
+    near = get_close_matches(kind, kinds(), 3) if isinstance(kind, str) else []
+    raise InputError(f"{said}{f'; nearest of those that are known: {near}' if near else ''}.")
+
+
+def _labels() -> str:
+    return " or a ".join(family.label for family in families().values())

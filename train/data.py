@@ -15,12 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from ..models import encoding
+from ..models.forward import on_device
 from ..models.load import load_processor
 from ..pool.checks import ImageError
-from ..pool.collate import collate, stack
+from ..pool.collate import collate
 from ..pool.encode import Encoded, EncodeError, Encoder
 from ..pool.reader import Pool
 from ..pool.records import Record
@@ -35,8 +36,6 @@ from .order import Order
 
 REFUSED, CUT = "refused", "cut"
 AHEAD = 4
-# token ids and labels, and the pictures in uint8 [3, H, W]
-Prepared = tuple[Encoded, list[np.ndarray[Any, Any]]]
 
 
 class Rows:
@@ -83,7 +82,7 @@ def _picked(path: str) -> np.ndarray[Any, Any]:
 
 def make_encoder(config: TrainConfig, processor: Any) -> Encoder:
     """Return the encoder of a training's rows."""
-    return Encoder(processor, config.template, config.max_len, config.image_mode, config.pictures)
+    return encoding.make_encoder(processor, config.template, config.max_len, config.image_mode, config.pictures)
 
 
 class NoTrainedTokenError(EncodeError):
@@ -105,7 +104,7 @@ class Batches:
         folder, name = os.path.split(refused_file)
         self.cut_file, self.cut = os.path.join(folder, name.replace(REFUSED, CUT)), set[int]()
         self.step: int | None = None  # the optimizer step (1-based) that rows are made for, where there is one
-        self._kept: dict[int, Prepared] = {}
+        self._kept: dict[int, Encoded] = {}
         self._room = config.cache_mb * 1_000_000
         self._threads = ThreadPoolExecutor(config.loader_threads)
 
@@ -116,37 +115,31 @@ class Batches:
         normalised yet are uint8, a quarter of the bytes to hand over.
         """
         found = self._prepared(self.rows.ids[positions])
-        samples, pictures = [e for e, _ in found], [p for _, p in found]
-        if not samples:
-            ids = np.full(2, self.pad_id, np.int64)
-            samples, pictures = [Encoded(0, ids, np.full(2, -100), ())], [[]]
-        batch = collate(samples, [()] * len(samples), self.pad_id)
-        u8_I3HW, batch["image_owner"] = stack(pictures)
-        if u8_I3HW is not None:
-            batch["pixel_values"] = self.encoder.normalise(u8_I3HW) if normalised else u8_I3HW
+        nothing = Encoded(0, np.full(2, self.pad_id, np.int64), np.full(2, -100), ())
+        batch = collate(found or [nothing], self.pad_id)
+        batch = self.encoder.finish(batch) if normalised else batch
         return batch | {"asked": len(positions), "used": len(found)}
 
-    def _prepared(self, ids: np.ndarray[Any, Any]) -> list[Prepared]:
+    def _prepared(self, ids: np.ndarray[Any, Any]) -> list[Encoded]:
         """Return the usable rows of these ids, in order; rows seen in an earlier epoch may come from memory."""
-        made: dict[int, Prepared] = {}
+        made: dict[int, Encoded] = {}
         wanted = [i for i in dict.fromkeys(ids.tolist()) if i not in self._kept]
         records = list(self.rows.pool.take(np.array(wanted, np.uint64))) if wanted else []
-        shown = [[self._threads.submit(self._pixels, i, r.seen(i)) for i in r.images] for r in records]
+        shown = [[self._threads.submit(self.encoder.load, self.root, i, r.seen(i)) for i in r.images] for r in records]
         for record, futures in zip(records, shown, strict=True):
             try:
-                made[record.sample_id] = (self._encoded(record), [f.result() for f in futures])
+                made[record.sample_id] = self._encoded(record).showing([f.result() for f in futures])
             except (EncodeError, ImageError) as error:
                 self._refuse(record.sample_id, error)
         for sample_id, row in made.items():
-            size = row[0].input_ids.nbytes * 2 + sum(p.nbytes for p in row[1])
-            if self._room >= size:  # full means full: access is uniform, so throwing rows out gains nothing
+            if self._room >= row.nbytes:  # full means full: access is uniform, so throwing rows out gains nothing
                 self._kept[sample_id] = row
-                self._room -= size
+                self._room -= row.nbytes
         both = (self._kept.get(i) or made.get(i) for i in ids.tolist())
         return [row for row in both if row is not None]
 
     def _encoded(self, record: Record) -> Encoded:
-        encoded = self.encoder.encode(record)
+        encoded = self.encoder.encode(record, self.encoder.sizes(self.root, record))
         if (encoded.labels[1:] == -100).all():
             raise NoTrainedTokenError(
                 f"record {record.sample_id}: none of its {len(encoded.labels)} tokens is trained: its answers are "
@@ -156,9 +149,6 @@ class Batches:
             self.cut.add(record.sample_id)
             append_line(self.cut_file, {"sample_id": record.sample_id, "tokens": encoded.cut, "step": self.step})
         return encoded
-
-    def _pixels(self, image: str, seen: int | None) -> np.ndarray[Any, Any]:
-        return self.encoder.load(self.root, image, seen)
 
     def _refuse(self, sample_id: int, error: EncodeError | ImageError) -> None:
         if sample_id in self.refused:
@@ -259,8 +249,5 @@ def prefetch(make: Callable[[Any], Any], work: Iterable[Any]) -> Iterator[Any]:
 
 
 def on_engine(batch: dict[str, Any], engine: Any, encoder: Encoder) -> dict[str, Any]:
-    """Move a collated batch to the engine's device; its uint8 pictures are normalised there, in the model's type."""
-    there = {k: v.to(engine.device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-    if there["pixel_values"] is not None:
-        there["pixel_values"] = encoder.normalise(there["pixel_values"]).to(next(engine.module.parameters()).dtype)
-    return there
+    """Move a collated batch to the engine's device; its media are made there what the model takes."""
+    return on_device(batch, engine.module.model, encoder.finish, places=False)

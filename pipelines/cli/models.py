@@ -63,8 +63,8 @@ def build(
 
     `--set` also reaches `connector.queries` (`.width`, `.layers`, `.heads`), `feature_layer`, `image_size` and `seed`.
     """
-    from ...models.family.build import BuildConfig
-    from ...models.family.build import build as work
+    from ...models.family.of_llava.build import BuildConfig
+    from ...models.family.of_llava.build import build as work
     from ..config import settings
 
     values = settings(sets)
@@ -100,7 +100,7 @@ def export_projector(
 
     Example: `vinnow export-projector runs/stage1/model --out mm_projector.bin`
     """
-    from ...models.llava_files import write_projector
+    from ...models.family.of_llava.files import write_projector
     from ...models.load import load
     from ...store.claim import check_new_file
 

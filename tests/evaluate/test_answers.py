@@ -56,7 +56,7 @@ def test_batched_answers_are_those_of_plain_generate(tiny_pool, twin_path, expec
         prompt = actor.encoder.prompt(record)
         inputs = {"input_ids": torch.from_numpy(prompt.input_ids)[None]}
         if record.images:
-            pixels = actor.encoder.pixels(load_image(actor.root, record.images[0]))
+            pixels = actor.encoder.reader.pixels(load_image(actor.root, record.images[0]))
             inputs["pixel_values"] = torch.from_numpy(pixels)[None]
         tokens = loaded.model.generate(**inputs, max_new_tokens=5, do_sample=False)[0, len(prompt.input_ids) :]
         text = loaded.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()

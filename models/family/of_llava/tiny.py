@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import CONFIG_MAPPING, LlavaConfig, PreTrainedTokenizerFast
 
-from ..pool.reader import Pool
-from ..pool.templates import TEMPLATES
-from ..store.machine import writing
-from .family.llava import class_of
-from .family.llms import LLMS
-from .family.processor import image_processor, make_processor
-from .family.towers import TOWERS
-from .specs import TwinConfig
+from ....pool.reader import Pool
+from ....pool.templates import TEMPLATES
+from ....store.machine import writing
+from ...specs import TwinConfig
+from .llms import LLMS
+from .model import class_of
+from .processor import image_processor, make_processor
+from .towers import TOWERS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
