@@ -15,7 +15,7 @@ import torch
 
 from ..models.forward import on_device, seen_once
 from ..models.load import load
-from ..models.registry import component_of
+from ..models.registry import family_of
 from ..pool.collate import collate
 from ..store.cut import write_cut
 from ..store.errors import InputError
@@ -70,8 +70,10 @@ class FeatureActor:
     def _shares_tower(self) -> bool:
         """Say whether several checkpoints have one tower: then its features are computed once a batch."""
         others = list(self.models.values())[1:]
-        modules = next(iter(self.taps.values())).modules if others else ()
-        tapped = any(component_of(f"{n}.") == "vision_tower" for n in modules)
+        inside = (
+            {id(m) for whole in family_of(self.first).vision(self.first) for m in whole.modules()} if others else set()
+        )
+        tapped = bool(others) and any(id(m) in inside for m in next(iter(self.taps.values())).modules.values())
         return bool(others) and not tapped and all(same_tower(self.first, m) for m in others)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,9 @@ from typing import Any
 
 from ..pool.encode import Encoder
 from ..pool.shown import Pictures
-from .registry import family_of_processor
+from .folders import chain
+from .load import load_processor, read_config
+from .registry import family_of, family_of_processor
 
 
 def make_encoder(
@@ -21,3 +23,13 @@ def make_encoder(
             tokens, or a processor that would encode wrongly without a word.
     """
     return family_of_processor(processor).encoder(processor, (template, max_len, image_mode), pictures)
+
+
+def default_template(folder: str) -> str:
+    """Return the conversation template that goes with a checkpoint's decoder and tokenizer.
+
+    Raises:
+        InputError: no checkpoint there, or it has no usable processor.
+    """
+    config = read_config(chain(folder)[-1])
+    return family_of(config).template(config, load_processor(folder).tokenizer)

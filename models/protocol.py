@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -18,9 +18,6 @@ from ..pool.encode import Encoder
 from ..pool.shown import Pictures
 from ..pool.vision import PictureReader
 from ..store.errors import InputError
-
-if TYPE_CHECKING:
-    from .shape import Shape
 
 Batch = dict[str, Any]
 
@@ -96,6 +93,10 @@ class Family(ABC):
     # ---- records
 
     @abstractmethod
+    def template(self, config: Any, tokenizer: Any) -> str:
+        """Return the conversation template (`pool/templates.py`) that goes with a model."""
+
+    @abstractmethod
     def reader(self, processor: Any, image_mode: str) -> PictureReader:
         """Return what prepares pictures. Raises InputError for an image mode, or a processor, that cannot be used."""
 
@@ -111,8 +112,8 @@ class Family(ABC):
         return int(config.get_text_config().hidden_size)
 
     @abstractmethod
-    def shape(self, config: Any) -> "Shape":
-        """Return the sizes that a price is made of.
+    def shape(self, config: Any) -> Any:
+        """Return the sizes that a price is made of, a `shape.Shape`.
 
         Raises:
             UnknownShapeError: there are no formulas for it.

@@ -15,7 +15,7 @@ from ..shape import Shape
 from .of_llava import names, shape
 from .of_llava.connectors import connector_of
 from .of_llava.fit import check_fit
-from .of_llava.llms import lora_names
+from .of_llava.llms import fitting_template, lora_names
 from .of_llava.pictures import PIXELS, SquarePictures
 
 
@@ -65,6 +65,10 @@ class Llava(Family):
         from .of_llava.tiny import build_twin
 
         return build_twin(out, texts, TwinConfig())
+
+    def template(self, config: Any, tokenizer: Any) -> str:
+        """Return the decoder's first whose special tokens the tokenizer knows."""
+        return fitting_template(config, tokenizer)
 
     def reader(self, processor: Any, image_mode: str) -> SquarePictures:
         """Return what makes squares of pictures."""

@@ -79,7 +79,9 @@ def build(
 def merge(
     model: Annotated[str, typer.Argument(help="An adapter's folder, or one of trained weights alone.")],
     out: Out,
-    projector: Annotated[str | None, typer.Option(help="LLaVA's mm_projector.bin or non_lora_trainables.bin.")] = None,
+    projector: Annotated[
+        str | None, typer.Option(help="LLaVA's file of a projector (of stage 1), or of what was trained beside LoRA.")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
 ) -> None:
     """Write a whole model that Hugging Face loads alone: a LoRA merged into its base, LLaVA's projector put in.

@@ -108,7 +108,7 @@ def test_a_picture_s_tokens_are_counted_alike(folders, tmp_path, kind, tower):
     folder = folders[kind] if tower == "clip" else build_twin(str(tmp_path / "twin"), TEXTS, twin(kind, tower=tower))
     processor = load_processor(folder)
     expected = 4 if kind not in QUERIES else SMALL["queries"]
-    assert count_image_tokens(processor) == expected == make_encoder(processor).image_tokens
+    assert count_image_tokens(processor) == expected == make_encoder(processor).reader.fixed
     theirs = AutoProcessor.from_pretrained(folder)
     done = theirs(images=Image.new("RGB", (50, 40)), text="USER: <image>\nwhat is it?", return_tensors="pt")
     assert int((done["input_ids"] == theirs.image_token_id).sum()) == expected

@@ -21,8 +21,8 @@ from transformers import (
     MambaConfig,
 )
 from vinnow.models.adapters import add_adapter
-from vinnow.models.encoding import make_encoder
-from vinnow.models.family.of_llava.build import BuildConfig, build, default_template
+from vinnow.models.encoding import default_template, make_encoder
+from vinnow.models.family.of_llava.build import BuildConfig, build
 from vinnow.models.family.of_llava.llms import LLMS, OTHER, fitting_template, llm_of
 from vinnow.models.family.of_llava.model import class_of
 from vinnow.models.family.of_llava.pictures import count_image_tokens
@@ -182,7 +182,7 @@ def test_a_head_with_a_bias_keeps_it(parts, tmp_path):
     assert (made.template, made.plain) == ("phi", False)
     loaded = load(made.path)
     assert torch.equal(text_logits(loaded.model)[..., : own.lm_head.out_features], text_logits(own))
-    assert make_encoder(loaded.processor, made.template).image_tokens == 4
+    assert make_encoder(loaded.processor, made.template).reader.fixed == 4
 
 
 def test_a_tower_comes_out_of_a_model_of_pictures_and_texts(parts, tmp_path):
@@ -277,7 +277,7 @@ def test_the_command_builds_and_refuses(parts, tmp_path, monkeypatch, capsys):
     code, said = vinnow("--tower", parts["siglip"], "--connector", "resampler", *small, "--set", "dtype=bfloat16")
     assert (code, "3 tokens a picture; train it with template: v1; its config.json names parts" in said) == (0, True)
     loaded = load(str(tmp_path / "made"), dtype="bfloat16")
-    assert make_encoder(loaded.processor, default_template(loaded.path)).image_tokens == 3
+    assert make_encoder(loaded.processor, default_template(loaded.path)).reader.fixed == 3
     assert json.loads((tmp_path / "made" / "config.json").read_text())["connector"]["kind"] == "resampler"
 
 

@@ -23,7 +23,6 @@ from ....store.files import whole_folder
 from ....store.reading import with_fields, wrong
 from ...folders import LOCAL, find_folder, read_object
 from ...hub import fetching
-from ...load import ADAPTER, adapter_base, check_folder, load_processor
 from ...specs import ConnectorSpec
 from ...tensors import header
 from .connectors import make_connector
@@ -251,15 +250,3 @@ def _part(name: str, what: str) -> str:
     for file in sorted(folder.glob("*.safetensors")):
         header(file)
     return str(folder)
-
-
-def default_template(folder: str) -> str:
-    """Return the conversation template that goes with a checkpoint's language model and tokenizer.
-
-    Raises:
-        InputError: no checkpoint there, or it has no usable processor.
-    """
-    base = check_folder(folder)
-    while (base / ADAPTER).is_file():
-        base = check_folder(adapter_base(base))
-    return fitting_template(_read_config(str(base)), load_processor(folder).tokenizer)
