@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ..store.errors import InputError
-from .registry import families, kinds
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # model types of LLaVA's own classes and their offspring, which Hugging Face's class does not read
@@ -62,15 +61,19 @@ def refuse_foreign(folder: Path, settings: dict[str, Any]) -> None:
     Raises:
         InputError: it is LLaVA's original layout, a language model or a vision tower alone, or another model.
     """
+    # here: the commands that only look for a folder load no torch
+    from .registry import families, kinds
+
     kind, tower = settings.get("model_type"), settings.get("mm_vision_tower")
     where = f"{str(folder / 'config.json')!r}: model_type is {kind!r}"
-    original = isinstance(kind, str) and kind.lower().startswith(_ORIGINAL) and kind not in _OTHERS
+    original = isinstance(kind, str) and kind.lower().startswith(_ORIGINAL) and kind not in (*_OTHERS, *kinds())
     if original or (tower and "vision_config" not in settings):
         apart = f" (mm_vision_tower {tower!r}: its vision tower lies elsewhere)" if tower else ""
         raise InputError(f"{where}{apart}: {_CONVERT}.")
     if kind in kinds():
         return
-    said = f"{where}, so {str(folder)!r} is a {kind!r} model, not a {_labels()}"
+    labels = " or a ".join(family.label for family in families().values())
+    said = f"{where}, so {str(folder)!r} is a {kind!r} model, not a {labels}"
     classes = settings.get("architectures")
     classes = [c for c in classes if isinstance(c, str)] if isinstance(classes, list) else []
     if kind in _TOWERS:
@@ -84,7 +87,3 @@ def refuse_foreign(folder: Path, settings: dict[str, Any]) -> None:
         )
     near = get_close_matches(kind, kinds(), 3) if isinstance(kind, str) else []
     raise InputError(f"{said}{f'; nearest of those that are known: {near}' if near else ''}.")
-
-
-def _labels() -> str:
-    return " or a ".join(family.label for family in families().values())
