@@ -119,7 +119,7 @@ def generated(new_BS: torch.Tensor, ends: list[int]) -> torch.Tensor:
 def measure(config: ImbalanceConfig, out: str, progress: Progress | None = None, here: bool = False) -> ImbalanceReport:
     """Measure what is not measured yet, write `OUT/imbalance.parquet` and `.json`, return what was found.
 
-    Resumable as `run.evaluate` is, and `here` as there: `OUT/imbalance/part-*.parquet` appear whole, and a finished one does
+    Resumable as `run.evaluate` is, and `here` as there: `OUT/imbalance/part-*.parquet` appear whole, a finished one does
     nothing.
 
     Raises:
