@@ -1,7 +1,6 @@
 """A part of the pool → token ids and decoded pictures, as one Arrow message (no GPU, no model)."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +9,11 @@ import pyarrow as pa
 
 from ..models.encoding import make_encoder
 from ..models.load import load_processor
-from ..pool.encode import Encoded
+from ..pool.decode import Decoder, Refusal
+from ..pool.encode import IGNORE, Encoded
 from ..pool.reader import Pool
+from ..pool.records import Record
+from ..pool.refusals import RefusedError
 from ..pool.vision import Media
 from ..store.errors import InputError
 from .config import FeatureSpec
@@ -34,53 +36,47 @@ _MEDIA = "media:"
 
 @dataclass
 class LoadedPart:
-    """Rows of one part, encoded, with their pictures; `refused`: (sample_id, source, reason, detail)."""
+    """Rows of one part, encoded, with their pictures."""
 
     encoded: list[Encoded]
     tasks: list[str]
-    refused: list[tuple[int, str, str, str]] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
 
 
 class PartLoader:
-    """Plain class: `__init__` loads the processor, `load(part_index)` reads, tokenises and decodes one part."""
+    """Plain class: `__init__` loads the processor, `load(name)` reads, tokenises and decodes one part."""
 
     def __init__(self, spec: FeatureSpec) -> None:
         self.spec = spec
         self.pool = Pool(spec.pool)
         config = spec.config
         self.needs_labels = kind_of(config).needs_labels
-        self.root = config.image_root or self.pool.image_root
         processor = load_processor(spec.checkpoints[0].path)
         self.encoder = make_encoder(processor, config.template, config.max_len, config.image_mode, config.pictures)
+        self.decoder = Decoder(self.encoder, config.image_root or self.pool.image_root, spec.threads)
         self.parts = {p.name: p for p in self.pool.parts(config.rows_per_part)}
 
     def load(self, name: str) -> LoadedPart:
         """Load one part; rows that cannot be fed are refused with a reason, the rest goes on."""
         records = self.pool.read(self.parts[name])
-        with ThreadPoolExecutor(max(1, self.spec.threads)) as threads:  # PIL decodes outside the GIL
-            done = list(threads.map(self._one, records))
         part = LoadedPart([], [])
-        for record, (encoded, refusal) in zip(records, done, strict=True):
-            if encoded is None:
-                part.refused.append((record.sample_id, record.source, *refusal))
+        for record, row in zip(records, self.decoder.rows(records, self._encoded), strict=True):
+            if isinstance(row, Refusal):
+                part.refused.append(row)
             else:
-                part.encoded.append(encoded)
+                part.encoded.append(row)
                 part.tasks.append(record.task)
         return part
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Ray Data's form: adds the column `payload` to rows of (part, todo)."""
-        return batch | {"payload": np.array([pack(self.load(str(n))) for n in batch["part"]], dtype=object)}
+    def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
+        """Add the loaded part, packed, as `payload`."""
+        return part | {"payload": pack(self.load(part["part"]))}
 
-    def _one(self, record: Any) -> tuple[Encoded | None, tuple[str, str]]:
-        try:
-            encoded = self.encoder.encode(record, self.encoder.sizes(self.root, record))
-            if self.needs_labels and (encoded.labels == -100).all():
-                return None, ("no_trained_token", "no answer token carries loss: the gradient is undefined")
-            shown = [self.encoder.load(self.root, i, record.seen(i)) for i in encoded.images]
-            return encoded.showing(shown), ("", "")
-        except InputError as error:
-            return None, (getattr(error, "reason", "not_encodable"), str(error))
+    def _encoded(self, record: Record) -> Encoded:
+        encoded = self.decoder.encode(record)
+        if self.needs_labels and (encoded.labels == IGNORE).all():
+            raise RefusedError("no_trained_token", "no answer token carries loss: the gradient is undefined")
+        return encoded
 
 
 def pack(part: LoadedPart) -> bytes:
@@ -130,7 +126,7 @@ def unpack(payload: bytes) -> LoadedPart:
         Encoded(i, np.array(ids, np.int64), np.array(labels, np.int64), (), cut, media(row))
         for row, (i, ids, labels, cut) in enumerate(columns)
     ]
-    return LoadedPart(encoded, rows["task"], [tuple(r) for r in json.loads(meta[b"refused"])])
+    return LoadedPart(encoded, rows["task"], [Refusal(*r) for r in json.loads(meta[b"refused"])])
 
 
 def _array(data: bytes, form: dict[str, Any]) -> np.ndarray[Any, Any]:

@@ -16,7 +16,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from _llava7b import batch_of, build, realistic, row
 from _measure import RESULTS, seconds, versions, write
-from vinnow.actors.batching import token_batches
 from vinnow.models.forward import on_device
 from vinnow.models.moments import Moments
 from vinnow.models.parts import parameters_of, pick_linears
@@ -24,6 +23,7 @@ from vinnow.models.projections.config import ProjectionConfig
 from vinnow.models.projections.targets import Norms, Targets
 from vinnow.models.taps.gradients import GradientTap
 from vinnow.models.taps.modes import make_transform
+from vinnow.pool.batching import token_batches
 
 TOKENS, BATCH, WHICH = 776, 16, "projector+lora"
 NAMES = ("input_ids", "attention_mask", "labels")

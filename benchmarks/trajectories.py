@@ -23,10 +23,10 @@ from transformers import LlavaConfig, StableLmConfig
 sys.path.insert(0, str(Path(__file__).parent))
 from _llava7b import IMAGE_ID, SIDE, batch_of, clip, on_gpu, realistic, row
 from _measure import RESULTS, seconds, versions, write
-from vinnow.actors.batching import token_batches
 from vinnow.models.forward import last_hidden, on_device, seen_once
 from vinnow.models.taps import attention, singular
 from vinnow.models.taps.attention import AttentionTap
+from vinnow.pool.batching import token_batches
 
 TOKENS, BATCH, K = 776, 32, 5
 

@@ -63,7 +63,7 @@ def rows_of(tiny_pool, n=5):
 
 def asked(actor, records):
     prompts = [actor.prompt(r) for r in records]
-    return [p.showing(actor._pixels(p, r)) for p, r in zip(prompts, records, strict=True)]
+    return [actor.decoder.pictures(r, p) for p, r in zip(prompts, records, strict=True)]
 
 
 def end_early(actor, records):
@@ -87,7 +87,9 @@ def naive(actor, record):
     model, ids = actor.model, torch.from_numpy(actor.encoder.prompt(record).input_ids)
     image = np.flatnonzero(ids.numpy() == actor.encoder.image_id)
     text = question_places(actor.tokenizer, record, ids)
-    pixels = torch.from_numpy(actor.encoder.reader.pixels(load_image(actor.root, record.images[0])))[None].double()
+    pixels = torch.from_numpy(actor.encoder.reader.pixels(load_image(actor.decoder.root, record.images[0])))[
+        None
+    ].double()
     config = base_of(model).model.language_model.config
     config._attn_implementation = "eager"
     out = model.generate(input_ids=ids[None], pixel_values=pixels, output_attentions=True, return_dict_in_generate=True)
@@ -217,21 +219,14 @@ def test_generated_counts_the_end_mark_and_nothing_behind_it():
     assert generated(new, []).tolist() == [5, 5, 5, 5]
 
 
-def inline(spec, actor, names):
-    """In place of Ray, which `test_answers.py` drives through the same function."""
-    made = actor(spec)
-    return map(made.compute, names)
-
-
-def test_a_run_measures_each_row_with_a_picture_and_a_second_one_nothing(tiny_pool, sharp_path, tmp_path, monkeypatch):
-    monkeypatch.setattr("vinnow.evaluate.parts._stream", inline)
+def test_a_run_measures_each_row_with_a_picture_and_a_second_one_nothing(tiny_pool, sharp_path, tmp_path):
     config = config_for(tiny_pool, sharp_path)
     actor = ImbalanceActor(make_spec(config, str(tmp_path)))
     actor.compute(next(iter(actor.parts)))  # as a killed run leaves it: a part, and the scrap of one
     (tmp_path / "imbalance" / f"{list(actor.parts)[1]}.parquet.tmp-0123456789ab").write_bytes(b"half")
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "imbalance").glob("*.parquet")}
     told = []
-    report = measure(config, str(tmp_path), lambda done, total: told.append((done, total)))
+    report = measure(config, str(tmp_path), lambda done, total: told.append((done, total)), here=True)
     assert told == [(i, 4) for i in range(1, 5)]
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert (report.rows, report.refused, report.reasons) == (48, 12, {"no_image": 12})

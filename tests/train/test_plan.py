@@ -13,7 +13,7 @@ from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError
 from vinnow.train.config import TrainConfig
-from vinnow.train.data import Batches, MicroBatches, Rows, prefetch, refusals, stream
+from vinnow.train.data import Batches, MicroBatches, Rows, make_ahead, refusals, stream
 from vinnow.train.deepspeed_json import deepspeed_json
 from vinnow.train.loss import LossModule
 from vinnow.train.optimizer import lr_factor, make_optimizer
@@ -259,9 +259,9 @@ def test_processes_hand_over_what_a_thread_does(tiny_pool, twin_path, tmp_path):
 
 
 def test_prefetch_keeps_order_and_hands_errors_over():
-    assert list(prefetch(lambda x: x * 2, iter(range(20)))) == [2 * x for x in range(20)]
+    assert list(make_ahead(lambda x: x * 2, iter(range(20)))) == [2 * x for x in range(20)]
     with pytest.raises(ZeroDivisionError):
-        list(prefetch(lambda x: 1 // x, iter([1, 0])))
+        list(make_ahead(lambda x: 1 // x, iter([1, 0])))
 
 
 def test_lora_goes_into_the_adapter_config():
