@@ -57,7 +57,7 @@ def oracle(model, which, row):
     logits = base(
         input_ids=batch["input_ids"],
         attention_mask=batch["attention_mask"],
-        pixel_values=batch["media"]["pixel_values"],
+        pixel_values=batch["media"].get("pixel_values"),
     ).logits
     loss = torch.nn.functional.cross_entropy(logits[0, :-1], labels[0, 1:], ignore_index=-100)
     grads = torch.autograd.grad(loss, wanted, allow_unused=True)

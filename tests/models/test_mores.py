@@ -145,7 +145,7 @@ def test_batch_mates_pads_and_sides_do_not_matter(twin_path):
     n = alone["input_ids"].shape[1]
     assert torch.allclose(together[0, :n], logits(model, alone)[0], atol=1e-9)
     left = {k: torch.roll(batch[k][:1], -n if k == "x" else batch[k].shape[1] - n, 1) for k in HF}
-    padded = logits(model, left | {"pixel_values": alone["media"]["pixel_values"]})
+    padded = logits(model, left | {"media": alone["media"]})
     assert torch.allclose(padded[0, -n:], together[0, :n], atol=1e-9)
 
 
@@ -214,7 +214,7 @@ def test_generation_with_a_cache_is_the_full_forward_step_by_step(twin_path):
     cached = model.generate(**inputs, max_new_tokens=6, do_sample=False, eos_token_id=None, pad_token_id=3)
     ids, mask = batch["input_ids"], batch["attention_mask"]
     for _ in range(6):
-        step = logits(model, {"input_ids": ids, "attention_mask": mask, "pixel_values": batch["media"]["pixel_values"]})
+        step = logits(model, {"input_ids": ids, "attention_mask": mask, "media": batch["media"]})
         ids = torch.cat([ids, step[:, -1:].argmax(-1)], 1)
         mask = torch.cat([mask, torch.ones(2, 1, dtype=mask.dtype)], 1)
     assert cached.tolist() == ids.tolist()
