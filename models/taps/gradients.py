@@ -107,6 +107,10 @@ class GradientTap(Tap):
     def _take(self, name: str, delta_NTo: torch.Tensor, inputs_NTi: torch.Tensor) -> None:
         pictures = component_of(f"{name}.") in ("projector", "vision_tower")
         owner_I = self.family.owner(self._batch, len(delta_NTo)) if pictures else None
+        if owner_I is not None and len(owner_I) > len(self._batch["image_owner"]):
+            # patches or tiles: a gradient of each would be as large as a whole sample's
+            (delta_NTo, rows_I), (inputs_NTi, _) = (_by_sample(x, owner_I) for x in (delta_NTo, inputs_NTi))
+            owner_I = rows_I
         if self.sink.factors:
             self.sink.add_factors(f"{name}.weight", delta_NTo, inputs_NTi, owner_I)  # type: ignore[attr-defined]
         else:
@@ -123,3 +127,11 @@ class GradientTap(Tap):
         present_B1 = grads_NP.new_zeros(self._rows, 1).index_fill_(0, owner_I, 1)
         grads_BP = grads_NP.new_zeros(self._rows, grads_NP.shape[1]).index_add_(0, owner_I, grads_NP)
         self.sink.add(name, self.transform(name, grads_BP) * present_B1)
+
+
+def _by_sample(x_NTW: torch.Tensor, owner_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what belongs to each sample side by side, zeros behind, and the samples that have any of it, in order."""
+    rows_S, place_N, counts_S = torch.unique(owner_N, return_inverse=True, return_counts=True)
+    slot_N = torch.arange(len(owner_N), device=owner_N.device) - (counts_S.cumsum(0) - counts_S)[place_N]
+    laid = x_NTW.new_zeros(len(rows_S), int(counts_S.max()), *x_NTW.shape[1:])
+    return laid.index_put((place_N, slot_N), x_NTW).flatten(1, 2), rows_S
