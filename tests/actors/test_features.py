@@ -49,7 +49,7 @@ def test_the_same_class_gives_the_same_table_everywhere(tiny_pool, twin_path, tm
         pytest.skip("loaders are the same for every kind, and a loss goes the way of a trajectory")
     run_inline(spec_for(tiny_pool, twin_path, tmp_path / "inline", kind))
     resources = ActorResources(
-        actors=2, loaders=int(where == "ray+loaders"), gpus_per_actor=float(where == "gpu"), cpus_per_actor=1
+        actors=2, loaders=int(where == "ray+loaders"), gpus_per_actor=0.5 * (where == "gpu"), cpus_per_actor=1
     )
     report = run_features(spec_for(tiny_pool, twin_path, tmp_path / "ray", kind), resources)
     ids, vec, tokens = table(tmp_path / "inline", kind)
