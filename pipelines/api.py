@@ -5,6 +5,7 @@ as the commands make them. Nothing is printed; what a command would say stands i
 same arguments finds its work done. torch and Ray are imported by the calls that compute.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -191,22 +192,32 @@ def fine_tune(
 ) -> "TrainReport":
     """Train a model on picks, or on the whole pool, as `vinnow train` does; one that was cut off goes on.
 
-    `recipe`: a name of `train/recipes/`, or a YAML file; `fields` of `TrainConfig` lie over its own. One worker trains in
-    this process, several through Ray Train. The report's `model` is the folder of the model that was made.
+    `recipe`: a name of `train/recipes/`, or a YAML file; `fields` of `TrainConfig` lie over its own. Places that stay open
+    (`workers`, `use_gpu`, …) are filled from the GPUs there are. One worker trains in this process, several through Ray
+    Train. The report's `model` is the folder of the model that was made.
 
     Raises:
         InputError: an unknown recipe or field; model, pool and picks that do not fit; too many unusable rows.
     """
     from ..actors.cluster import RayConfig, ensure_ray
     from ..train.config import TrainConfig
+    from ..train.environment import environment
     from ..train.run import train
-    from ..train.solo import Bases, drop_states, fit_here
-    from .begin import require_workers
+    from .begin import placed_training, require_workers
     from .config import read_yaml
+    from .placing import find_devices
 
-    chosen = {} if picks is None else {"picks": picks.path if isinstance(picks, Picks) else picks}
-    config = TrainConfig.parse(read_yaml(recipe, "train") | {"model": model, "pool": _path(pool)} | chosen | fields)
+    values = read_yaml(recipe, "train")
+    fields |= {"model": model, "pool": _path(pool)}
+    if picks is not None:
+        fields["picks"] = picks.path if isinstance(picks, Picks) else picks
+    own = set(fields) | (set(values) if os.path.isfile(recipe) else set())
+    config = TrainConfig.parse(placed_training(values | fields, own, find_devices(RayConfig(), "auto")))
     if config.workers == 1:
+        for name, value in environment(config.threads, config.use_gpu).items():
+            os.environ.setdefault(name, value)
+        from ..train.solo import Bases, drop_states, fit_here
+
         report = train(config, out, fit=partial(fit_here, bases=Bases()))
         drop_states(out)
         return report
@@ -218,21 +229,22 @@ def fine_tune(
 def ask(model: str, pool: PoolLike, out: str, benchmark: str = "exact_match", **fields: Any) -> "EvalReport":
     """Answer a test pool greedily and score it, as `vinnow evaluate` does: EVALS at the report's `path`, a row a question.
 
-    `fields` of `EvalConfig`. One actor answers in this process, several through Ray. The same again does nothing.
+    `fields` of `EvalConfig`; without `gpus_per_actor`, one actor per GPU of this machine, or one on the CPU. One actor
+    answers in this process, several through Ray. The same again does nothing.
 
     Raises:
         InputError: no such model, benchmark or field, or more rows than `max_refused` that cannot be asked.
     """
-    import os
-
     from ..actors.cluster import RayConfig, ensure_ray
     from ..evaluate.config import EvalConfig
     from ..evaluate.run import evaluate
     from ..models.check import checked_digest
     from ..models.folders import local_model
+    from .placing import find_devices, place_evaluation
 
     where = {"model": local_model(model), "pool": os.path.abspath(_path(pool)), "run": checked_digest(model)}
-    config = EvalConfig.parse(where | {"benchmark": benchmark} | fields)
+    devices = find_devices(RayConfig(), "auto")
+    config = EvalConfig.parse(place_evaluation(where | {"benchmark": benchmark} | fields, devices, devices.gpus))
     if config.actors > 1:
         ensure_ray(RayConfig())
     return evaluate(config, out, here=config.actors == 1)

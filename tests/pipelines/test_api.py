@@ -16,7 +16,7 @@ from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_inline
 from vinnow.pipelines.cli.main import app
 from vinnow.store.features import FeatureSet
-from vinnow.store.tables import EVALS, PICKS, POOL, SCORES, read_rows
+from vinnow.store.tables import PICKS, POOL, SCORES, read_rows
 
 SMALL = {"projection": {"dim": 64}, "rows_per_part": 32, "token_budget": 900}
 
@@ -167,20 +167,10 @@ def test_what_a_choice_cannot_read_is_refused(tiny_pool, stores, tmp_path):
     assert isinstance(table.to_pandas(), frame)
 
 
-def test_a_choice_is_trained_and_asked(tiny_pool, target_pool, twin_path, tmp_path):
-    picks = vinnow.pick(tiny_pool, "random", 8, str(tmp_path / "chosen"))
-    numbers = {"parts": ["projector"], "max_len": 256, "global_batch": 4, "micro_batch": 4, "use_gpu": False}
-    one = {"workers": 1, "zero_stage": 0, "loader_workers": 0, "precision": "float32", "gradient_checkpointing": False}
-    report = vinnow.fine_tune(
-        "llava15-pretrain", twin_path, tiny_pool, str(tmp_path / "tuned"), picks, template="v1", **numbers, **one
-    )
-    assert (report.steps, report.rows) == (2, 8)
-    asked = [
-        vinnow.ask(model, target_pool, str(tmp_path / name), max_new_tokens=2, max_len=256)
-        for name, model in (("base", twin_path), ("tuned", report.model))
-    ]
-    assert [read_rows(e.path, EVALS).num_rows for e in asked] == [9, 9]
-    rows = vinnow.compare([str(tmp_path / "base"), str(tmp_path / "tuned")])
-    assert len(rows) == 2
-    with pytest.raises(vinnow.InputError, match=r"no .* 'llava-15'"):
-        vinnow.fine_tune("llava-15", twin_path, tiny_pool, str(tmp_path / "x"))
+def test_a_recipe_and_a_benchmark_that_are_none_are_named(tiny_pool, twin_path, tmp_path):
+    with pytest.raises(vinnow.InputError, match="did you mean 'llava15-lora'"):
+        vinnow.fine_tune("llava15-lore", twin_path, tiny_pool, str(tmp_path / "x"))
+    with pytest.raises(vinnow.InputError, match="unknown field 'lrr'"):
+        vinnow.fine_tune("llava15-pretrain", twin_path, tiny_pool, str(tmp_path / "x"), lrr=1)
+    with pytest.raises(vinnow.InputError, match="did you mean 'yes_no'"):
+        vinnow.ask(twin_path, tiny_pool, str(tmp_path / "x"), "yes_now")
