@@ -52,8 +52,8 @@ def _bases(root: str) -> tuple[str, ...]:
     folder = split_root(root)[0]
     if "://" in folder:
         return ()
-    found = dict.fromkeys((os.path.abspath(folder), os.path.realpath(folder)))
-    return tuple(f.rstrip("/") + "/" for f in found)
+    folders = dict.fromkeys((os.path.abspath(folder), os.path.realpath(folder)))
+    return tuple(f.rstrip("/") + "/" for f in folders)
 
 
 def why_outside(path: str) -> str:
@@ -70,9 +70,9 @@ def near(base: str, path: str) -> str | None:
     case or Unicode form, another ending.
     """
     for candidate in _spellings(path, os.path.basename(base)):
-        found = _walk(base, [p for p in candidate.split("/") if p not in ("", ".")])
-        if found is not None and found != path:
-            return found
+        actual = _walk(base, [p for p in candidate.split("/") if p not in ("", ".")])
+        if actual is not None and actual != path:
+            return actual
     return None
 
 
@@ -114,16 +114,16 @@ def _names(folder: str) -> dict[str, str]:
     """Return a folder's names by themselves, by their folded form and, behind a zero, by their stem."""
     try:
         with os.scandir(folder) as entries:
-            found = [entry.name for _, entry in zip(range(MANY + 1), entries, strict=False)]
+            listed = [entry.name for _, entry in zip(range(MANY + 1), entries, strict=False)]
     except OSError:
         return {}
-    if len(found) > MANY:
+    if len(listed) > MANY:
         return {}
     names: dict[str, str] = {}
-    for name in sorted(found):
+    for name in sorted(listed):
         names.setdefault(f"\0{_folded(os.path.splitext(name)[0])}", name)
         names.setdefault(_folded(name), name)
-    return names | {name: name for name in found}
+    return names | {name: name for name in listed}
 
 
 def _folded(name: str) -> str:

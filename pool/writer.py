@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ..store.arrays import Array
 from ..store.files import CHECKED, join, write_bytes
 from ..store.tables import POOL, REFUSED, conform, write_rows
 from .draft import Refusal
@@ -66,6 +67,6 @@ class PoolWriter:
         self._chars -= chars
 
 
-def _chars(rows: pa.Table) -> np.ndarray:
+def _chars(rows: pa.Table) -> Array:
     extra = pc.binary_length(rows["extra"]).to_numpy()
     return rows["n_chars"].to_numpy() + extra

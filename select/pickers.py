@@ -4,14 +4,11 @@ Axes: N rows, G groups, T targets. Ties go to the smaller sample_id everywhere; 
 nothing depends on the order in which rows arrive. Scores: higher is better.
 """
 
-from typing import Any
-
 import numpy as np
 
+from ..store.arrays import Array
 from ..store.errors import InputError
 from ..store.files import digest
-
-Array = np.ndarray[Any, Any]
 
 
 def check_budget(budget: int, rows: int, what: str = "the pool") -> None:

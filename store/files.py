@@ -73,8 +73,8 @@ def list_files(folder: str | os.PathLike[str], suffix: str = "", recursive: bool
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"cannot list the folder {os.fspath(folder)!r}: {wrong(error)}.") from error
     root = os.fspath(folder).rstrip("/") if "://" in os.fspath(folder) else inner.rstrip("/")
-    found = [join(root, i.path[len(inner.rstrip("/")) + 1 :]) for i in infos if i.type == pafs.FileType.File]
-    return sorted(f for f in found if f.endswith(suffix) and ".tmp-" not in PurePosixPath(f).name)
+    paths = [join(root, i.path[len(inner.rstrip("/")) + 1 :]) for i in infos if i.type == pafs.FileType.File]
+    return sorted(f for f in paths if f.endswith(suffix) and ".tmp-" not in PurePosixPath(f).name)
 
 
 def folder_bytes(folder: str | os.PathLike[str]) -> int:

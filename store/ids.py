@@ -4,10 +4,10 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from json.encoder import encode_basestring as quoted
-from typing import Any
 
 import numpy as np
 
+from .arrays import Array
 from .files import digest
 
 
@@ -51,12 +51,12 @@ class IdGiver:
 
     def give_to(self, content: bytes) -> tuple[int, int]:
         """Do the same by `content_of`."""
-        # 16 bytes a record instead of the text: 665K records cost some 100 MB here
+        # 16 bytes per record instead of the text: 665K records cost some 100 MB here
         occurrence = self._seen[content]
         self._seen[content] = occurrence + 1
         return id_of(content, occurrence), occurrence
 
 
-def ids_digest(ids: Sequence[int] | np.ndarray[Any, Any]) -> str:
+def ids_digest(ids: Sequence[int] | Array) -> str:
     """Digest a set of ids; their order does not matter. Ids are content hashes, so this names a pool's content."""
     return digest(np.sort(np.asarray(ids, dtype=np.uint64)).astype("<u8").tobytes())

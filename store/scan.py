@@ -34,7 +34,7 @@ def modules_of(package: str, folder: Path, variable: str) -> Iterator[tuple[Modu
 
 
 def classes_of(
-    found: Iterator[tuple[ModuleType, Path]], mark: str, what: str, check: Callable[[Any, Path], None]
+    modules: Iterator[tuple[ModuleType, Path]], mark: str, what: str, check: Callable[[Any, Path], None]
 ) -> dict[str, Any]:
     """Return what each module holds under the name `mark`, by its `name`; `check` says whether it fits.
 
@@ -42,7 +42,7 @@ def classes_of(
         InputError: a file holds none, one that does not fit, or one that is called like another.
     """
     by_name: dict[str, tuple[Any, Path]] = {}
-    for module, file in found:
+    for module, file in modules:
         kind = getattr(module, mark, None)
         if kind is None:
             raise InputError(f"{file}: a {what} file ends in `{mark} = ItsClass`; name helpers with a leading _.")

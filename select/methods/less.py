@@ -6,17 +6,15 @@ averaged within their task; the score against a task is Σ_c w_c ⟨row, task me
 while the store streams by. Axes: N rows, D projected dimensions, M target rows, T tasks.
 """
 
-from typing import Any
-
 import numpy as np
 
+from ...store.arrays import Array
 from ...store.errors import InputError
 from ...store.usage import Usage
 from ..influence import Influence, Products
 from ..needs import Needs
 from ..view import View
 
-Array = np.ndarray[Any, Any]
 # rows of one product
 BLOCK = 64
 

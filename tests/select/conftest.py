@@ -78,9 +78,11 @@ class World:
                 norm = np.linalg.norm(self.pool["gradient"][step], axis=1) if kind == "influence" else None
                 more = {"targets": {"tasks": np.unique(TASKS).tolist(), "digest": "t"}} if kind == "influence" else {}
                 key = self.key(kind, step, vec.shape[1], recipe=recipe_text(mode="adam", seed=0, **more))
-                for p, at in enumerate(np.array_split(order, parts)):
-                    norms = None if norm is None else norm[at]
-                    batch = FeatureBatch(self.ids[at], np.full(len(at), 9, np.int32), vec[at], norm=norms)
+                for p, rows_of_part in enumerate(np.array_split(order, parts)):
+                    norms = None if norm is None else norm[rows_of_part]
+                    batch = FeatureBatch(
+                        self.ids[rows_of_part], np.full(len(rows_of_part), 9, np.int32), vec[rows_of_part], norm=norms
+                    )
                     write_part(root / "features", key, f"part-{p}", batch, dtype)
         self.write_targets(root)
         return root

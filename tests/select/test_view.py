@@ -32,7 +32,7 @@ def test_ids_ascend_and_columns_and_features_follow(world, written):
     assert np.array_equal(view.load("trajectory", 20), world.pool["trajectory"][20][order])
     assert view.steps("gradient") == list(world.steps)
     for batch in scan(view, "gradient"):
-        assert np.array_equal(view.ids[batch.at], batch.ids)
+        assert np.array_equal(view.ids[batch.positions], batch.ids)
 
 
 def test_a_scan_streams_part_by_part(world, written):

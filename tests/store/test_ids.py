@@ -27,8 +27,8 @@ def test_the_id_of_a_record_never_changes():
 
 
 def test_the_order_of_pictures_counts():
-    found = {IdGiver().give(i, TURNS)[0] for i in ("x", ["x", "y"], ["y", "x"], ["x", "x"], '["x","y"]')}
-    assert len(found) == 5
+    ids = {IdGiver().give(i, TURNS)[0] for i in ("x", ["x", "y"], ["y", "x"], ["x", "x"], '["x","y"]')}
+    assert len(ids) == 5
 
 
 def test_pool_digest_ignores_order_and_sees_content():

@@ -117,15 +117,15 @@ def test_a_reader_gets_float32_back_in_any_storage(tmp_path, stored):
     write_part(tmp_path, key(37), "part-0", features(vec[:30], np.arange(30)), stored)
     write_part(tmp_path, key(37), "part-1", features(vec[30:], np.arange(30, 50)), stored)
     write_part(tmp_path, key(37), "part-2", features(vec[:0]), stored)  # every row was refused
-    found = FeatureSet(tmp_path, "gradient")
-    assert found.stored(3) == stored
-    assert [len(b.ids) for b in found.scan(3)] == [30, 20, 0]
-    got = found.load(3, np.array([40, 2], np.uint64))
+    features_set = FeatureSet(tmp_path, "gradient")
+    assert features_set.stored(3) == stored
+    assert [len(b.ids) for b in features_set.scan(3)] == [30, 20, 0]
+    got = features_set.load(3, np.array([40, 2], np.uint64))
     assert got.vec.dtype == np.float32
     assert np.array_equal(got.vec, roundtrip(vec, stored)[[40, 2]])
     # the norm is that of the row as it was given
     np.testing.assert_allclose(got.norm, np.linalg.norm(vec[[40, 2]], axis=1), rtol=1e-6)
-    assert found.load(3).vec.shape == (50, 37)
+    assert features_set.load(3).vec.shape == (50, 37)
 
 
 @pytest.mark.parametrize(("stored", "low", "high"), [("float16", 12.5, 16.2), ("int8", 6.5, 8.1), ("bit1", 0.95, 1.1)])
