@@ -51,7 +51,7 @@ class PartLoader:
         self.root = config.image_root or self.pool.image_root
         processor = load_processor(spec.checkpoints[0].path)
         self.encoder = Encoder(processor, config.template, config.max_len, config.image_mode, config.pictures)
-        self.parts = {p.name: p for p in self.pool.parts(config.rows_per_part)}
+        self.parts = {p.name: p for p in self.pool.shards(config.rows_per_part)}
 
     def load(self, name: str) -> LoadedPart:
         """Load one part; rows that cannot be fed are refused with a reason, the rest goes on."""

@@ -51,7 +51,7 @@ class AnswerActor:
         self.spec = spec
         self.pool = Pool(config.pool)
         self.root = config.image_root or self.pool.image_root
-        self.parts = {p.name: p for p in self.pool.parts(config.rows_per_part)}
+        self.parts = {p.name: p for p in self.pool.shards(config.rows_per_part)}
         loaded = load(config.model, config.precision, spec.device)
         if loaded.digest != spec.key["model"]:
             raise InputError(f"{config.model}: its weights changed while the evaluation was under way.")

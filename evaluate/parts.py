@@ -24,7 +24,7 @@ from ..store.errors import DamagedError, InputError, KeyMismatchError, MissingRo
 from ..store.facts import read_fields
 from ..store.files import exists, join, list_files, write_json
 from ..store.reading import as_kind, parse_json
-from ..store.refusals import read_refused, refused_parts
+from ..store.refusals import read_refused, refused_shards
 from ..store.tables import read_rows, write_rows
 from ..store.usage import TRY_AGAIN, Usage
 from .answers import FOOTER, AnswerActor
@@ -194,7 +194,7 @@ def _stream(spec: EvalSpec, actor: type[AnswerActor], names: list[str]) -> Itera
 
 def _parts_done(spec: EvalSpec, actor: type[AnswerActor], names: set[str]) -> set[str]:
     """Return the parts that need not be computed: sound, and without a row that may be usable by now."""
-    done, again = set(), refused_parts(spec.out, actor.FOLDER, TRY_AGAIN)
+    done, again = set(), refused_shards(spec.out, actor.FOLDER, TRY_AGAIN)
     for path in list_files(join(spec.out, actor.FOLDER), ".parquet"):
         name = path.rsplit("/", 1)[1].removesuffix(".parquet")
         try:

@@ -127,8 +127,8 @@ def infer_source(image: str | None) -> str:
     first, _, rest = image.partition("/")
     if first not in ("", ".") and rest.strip("/."):
         return first  # what the next line says, in a tenth of its time
-    parts = PurePosixPath(image).parts
-    return parts[0] if len(parts) > 1 else "image"
+    names = PurePosixPath(image).parts
+    return names[0] if len(names) > 1 else "image"
 
 
 def source_of(raw: Any) -> str:

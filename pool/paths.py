@@ -81,24 +81,24 @@ def _spellings(path: str, root_name: str) -> Iterator[str]:
     forms = dict.fromkeys((plain, unquote(plain), plain.split("?", 1)[0].split("#", 1)[0]))
     yield from forms
     for form in forms:
-        parts = [p for p in form.split("/") if p not in ("", ".")]
-        if len(parts) > 1 and (parts[0] == root_name or parts[0] == parts[1]):
-            yield "/".join(parts[1:])
+        folders = [p for p in form.split("/") if p not in ("", ".")]
+        if len(folders) > 1 and (folders[0] == root_name or folders[0] == folders[1]):
+            yield "/".join(folders[1:])
     for form in forms:
         # an absolute path of another machine: its tail may be here
-        parts = [p for p in form.split("/") if p not in ("", ".", "..")]
-        yield from ("/".join(parts[i:]) for i in range(1, min(len(parts), 8)))
+        folders = [p for p in form.split("/") if p not in ("", ".", "..")]
+        yield from ("/".join(folders[i:]) for i in range(1, min(len(folders), 8)))
 
 
-def _walk(base: str, parts: list[str]) -> str | None:
+def _walk(base: str, components: list[str]) -> str | None:
     """Follow a path by the nearest name in each folder; links are not followed out of the base."""
-    if not parts or ".." in parts:
+    if not components or ".." in components:
         return None
     here: list[str] = []
-    for depth, name in enumerate(parts):
+    for depth, name in enumerate(components):
         names = _names(os.path.join(base, *here))
         exact = names.get(name) or names.get(_folded(name))
-        if exact is None and depth + 1 == len(parts):
+        if exact is None and depth + 1 == len(components):
             stem = _folded(os.path.splitext(name)[0])
             exact = names.get(f"\0{stem}")
         if exact is None:

@@ -1,4 +1,4 @@
-"""Reading a POOL folder: ids, columns, parts, and records by id, without holding the pool in memory.
+"""Reading a POOL folder: ids, columns, shards, and records by id, without holding the pool in memory.
 
 Held are the ids (8 bytes per row, and an order to find them by), each file's footer, and the last row groups
 read.
@@ -29,11 +29,11 @@ from .records import Record
 
 _ANEW = "Delete the pool, and ingest it again."
 _FACTS = {"digest": str, "rows": int, "image_root": str | None, "reasons": dict[str, int] | None}
-_PART = re.compile(r".*/part-\d{6}\.parquet")
+_SHARD = re.compile(r".*/part-\d{6}\.parquet")
 
 
 @dataclass(frozen=True)
-class PartRef:
+class ShardRef:
     """Consecutive rows of the pool; the name holds a digest of their ids, so it names their content."""
 
     index: int
@@ -63,7 +63,7 @@ class Pool:
         self.root, self.digest, self.rows = os.fspath(root), facts["digest"], facts["rows"]
         self.image_root: str | None = facts["image_root"]
         self.facts = facts
-        self._files = [f for f in list_files(root, ".parquet") if _PART.fullmatch(f)]
+        self._files = [f for f in list_files(root, ".parquet") if _SHARD.fullmatch(f)]
         self._held: dict[tuple[int, ...], pa.Table] = {}
 
     def ids(self) -> Array:
@@ -107,19 +107,19 @@ class Pool:
                 column[row] = fields.get(name)
         return columns
 
-    def parts(self, rows_per_part: int) -> list[PartRef]:
-        """Split the pool into parts of consecutive rows."""
+    def shards(self, rows_per_part: int) -> list[ShardRef]:
+        """Split the pool into shards of consecutive rows."""
         if rows_per_part < 1:
             raise InputError(f"rows_per_part is {rows_per_part}; a part has one row or more.")
         refs = []
         for index, start in enumerate(range(0, self.rows, rows_per_part)):
             ids = self._ids[start : start + rows_per_part]
-            refs.append(PartRef(index, f"part-{index:06d}-{ids_digest(ids)[:8]}", start, len(ids)))
+            refs.append(ShardRef(index, f"part-{index:06d}-{ids_digest(ids)[:8]}", start, len(ids)))
         return refs
 
-    def read(self, part: PartRef) -> list[Record]:
-        """Read the records of one part."""
-        return self._rows(np.arange(part.start, part.start + part.rows))
+    def read(self, shard: ShardRef) -> list[Record]:
+        """Read the records of one shard."""
+        return self._rows(np.arange(shard.start, shard.start + shard.rows))
 
     def take(self, ids: Any) -> list[Record]:
         """Read records by id, in the order given; only the row groups that hold them are read.
@@ -215,7 +215,7 @@ class Pool:
         return [record_of[int(i)] for i in positions]
 
     def _read(self, groups: tuple[int, ...]) -> pa.Table:
-        # the last read is held: small parts and batches come in file order, several to a group
+        # the last read is held: small shards and batches come in file order, several to a group
         table = self._held.get(groups)
         if table is None:
             file = self._groups[groups[0]].file

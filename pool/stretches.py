@@ -62,5 +62,5 @@ def _metaspace(pre_tokenizer: Any) -> dict[str, Any] | None:
         return None
     if pre_tokenizer.get("type") == "Metaspace":
         return pre_tokenizer
-    parts = pre_tokenizer.get("pretokenizers") or []
-    return next((settings for settings in map(_metaspace, parts) if settings is not None), None)
+    steps = pre_tokenizer.get("pretokenizers") or []
+    return next((settings for settings in map(_metaspace, steps) if settings is not None), None)

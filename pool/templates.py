@@ -87,8 +87,8 @@ def split_image(text: str, has_image: bool) -> list[Segment]:
         return [Segment("text", text, asked=True)]
     first, *rest = text.split(IMAGE)
     segments = [Segment("text", first, asked=True)]
-    for part in rest:
-        segments += [Segment("image"), Segment("text", part, asked=True)]
+    for piece in rest:
+        segments += [Segment("image"), Segment("text", piece, asked=True)]
     return [s for s in segments if s.kind != "text" or s.text]
 
 

@@ -22,7 +22,7 @@ from .ranked import Ranked
 from .rows import Labels, matrix_of, matrix_scores_table, picks_table, scores_table
 from .view import View, ViewBatch
 
-# one part of the store → (products [rows, T], number of rows without a gradient)
+# one shard of the store → (products [rows, T], number of rows without a gradient)
 Products = Callable[[ViewBatch], tuple[Array, int]]
 
 
@@ -61,12 +61,12 @@ class Influence(Ranked):
 
     @abstractmethod
     def products(self, view: View, step: int, tasks: list[str]) -> Products:
-        """Return what one checkpoint's parts are mapped with; it must not depend on how parts are cut."""
+        """Return what one checkpoint's shards are mapped with; it must not depend on how shards are cut."""
 
     def score(self, view: View, seed: int) -> pa.Table:
         """Return SCORES: one row per sample (target = the task that decided); for `vote` one per sample and task.
 
-        Memory: f32 [N, T], and one part of the store.
+        Memory: f32 [N, T], and one shard of the store.
 
         Raises:
             InputError: a task is unknown, or has no gradient at all.

@@ -122,7 +122,7 @@ def votes(ids: Array, scores_NT: Array, budget: int, share: float) -> tuple[Arra
 
 
 def uniform(ids: Array, seed: int, salt: str) -> Array:
-    """Return a number in (0, 1) for each id: a hash of (id, seed, salt), whatever the order and the parts.
+    """Return a number in (0, 1) for each id: a hash of (id, seed, salt), whatever the order and the shards.
 
     `salt` keeps methods apart: random and stratified with one seed draw independently. (splitmix64's
     finaliser.)

@@ -18,7 +18,7 @@ from .protocol import MEANINGS, ScoreMeans, Selector
 
 HERE = Path(__file__).parent / "methods"
 VARIABLE = "VINNOW_METHODS"
-_PARTS = ("name", "needs", "seeded", "Config", "score", "pick")
+_MEMBERS = ("name", "needs", "seeded", "Config", "score", "pick")
 
 
 def names() -> list[str]:
@@ -80,7 +80,7 @@ def _selectors(extra: str) -> dict[str, type[Selector]]:
 
 
 def _check(kind: type[Selector], file: Path) -> None:
-    refuse_lacking(kind, _PARTS, file, "select/protocol.py")
+    refuse_lacking(kind, _MEMBERS, file, "select/protocol.py")
     if not isinstance(kind.needs, Needs):
         raise InputError(
             f"{file}: needs is a Needs(features=…, targets=…, fields=…) of select/needs.py, not {kind.needs!r}."

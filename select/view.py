@@ -27,7 +27,7 @@ EXTRA = "extra:"
 
 @dataclass(frozen=True)
 class ViewBatch(FeatureBatch):
-    """Rows of one part, and where they stand in `view.ids`: `positions` [rows]."""
+    """Rows of one shard, and where they stand in `view.ids`: `positions` [rows]."""
 
     positions: Array = field(kw_only=True)
 
@@ -109,7 +109,7 @@ class View:
         return {s: w / sum(used.values()) for s, w in used.items()}
 
     def scan(self, kind: str, step: int) -> Iterator[ViewBatch]:
-        """Yield the pool's rows of one checkpoint, part by part; memory does not grow with the pool.
+        """Yield the pool's rows of one checkpoint, shard by shard; memory does not grow with the pool.
 
         Raises:
             InputError: the kind is not declared, there are no such features, or they hold rows of another
@@ -186,7 +186,7 @@ class View:
         return facts | {"weights": self.checkpoint_weights, "rows": ids_digest(self.ids), "columns": columns}
 
     def _place(self, number: int, ids: Array, what: str) -> tuple[Array, Array]:
-        """Return which rows of a part count, and where those stand in `self.ids`."""
+        """Return which rows of a shard count, and where those stand in `self.ids`."""
         # checkpoints are cut alike: looking rows up again at each of 104 steps cost more than all else in XMAS
         known = self._placed.get(number)
         if known is not None and np.array_equal(known[0], ids):
@@ -240,7 +240,7 @@ class View:
 
 
 def _among(ids: Array, known: Array) -> Array:
-    """Say for each id whether it is in `known` (ascending); np.isin would sort it again for every part."""
+    """Say for each id whether it is in `known` (ascending); np.isin would sort it again for every shard."""
     if not len(known):
         return np.zeros(len(ids), bool)
     return known[np.minimum(np.searchsorted(known, ids), len(known) - 1)] == ids

@@ -1,4 +1,4 @@
-"""One part of the feature store: rows in memory ↔ an Arrow table, in any storage. Axes: N rows, D = `key.dim`.
+"""One shard of the feature store: rows in memory ↔ an Arrow table, in any storage. Axes: N rows, D = `key.dim`.
 
 Measured on 1000 × 8192 Gaussian rows, one core: codes as one fixed-size binary per row, plain + zstd, take 7.1 KB per row
 for int8 (14 ms to write, 9 to read) and 1.0 KB for bit1 (1 ms). As lists the leaves of int8 are Parquet INT32: 32 KB
@@ -23,7 +23,7 @@ STORED_FOOTER = b"vinnow.stored"
 
 @dataclass(frozen=True)
 class Footer:
-    """What every part says of itself: the features' key, and the storage of the vectors."""
+    """What every shard says of itself: the features' key, and the storage of the vectors."""
 
     key: FeatureKey
     stored: str
@@ -31,7 +31,7 @@ class Footer:
 
 @dataclass(frozen=True)
 class FeatureBatch:
-    """Rows of one part: `ids` u64 [N], `n_tokens` i32 [N], `vec` f32 [N, D], `task` [N] for targets, else None.
+    """Rows of one shard: `ids` u64 [N], `n_tokens` i32 [N], `vec` f32 [N, D], `task` [N] for targets, else None.
 
     `norm` f32 [N] is the L2 norm of the row before it was scaled or quantised (for unit rows: the norm that was
     divided out). Without it the writer takes that of `vec`; readers always return it.
@@ -60,7 +60,7 @@ def joined(batches: list[FeatureBatch]) -> FeatureBatch:
 
 
 def to_table(key: FeatureKey, batch: FeatureBatch, stored: str, what: str) -> pa.Table:
-    """Return one part as FEATURES or TARGETS with its footer.
+    """Return one shard as FEATURES or TARGETS with its footer.
 
     Raises:
         NotFiniteError: a value is NaN or infinite as `stored`, or a norm is; names the first row.
@@ -113,7 +113,7 @@ def to_batch(table: pa.Table, stored: str, dim: int) -> FeatureBatch:
 
 
 def read_footer(schema: pa.Schema, path: str) -> Footer:
-    """Return a part's key and storage.
+    """Return a shard's key and storage.
 
     Raises:
         InputError: it was not written by vinnow, or by a version without norms and storages.

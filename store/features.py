@@ -2,7 +2,7 @@
 
 A feature is called after its kind, or otherwise where a store holds several of one kind.
 
-Laws: a part appears by temporary file + rename, so its presence means done; its vectors are finite after the cast; the
+Laws: a shard appears by temporary file + rename, so its presence means done; its vectors are finite after the cast; the
 reader refuses another key, another storage, a missing row and a row twice. Axes: N rows, D = `key.dim`.
 """
 
@@ -40,7 +40,7 @@ def step_folder(root: str | os.PathLike[str], feature: str, step: int) -> str:
     return join(root, path_part(feature, "feature or kind"), f"step={step:08d}")
 
 
-def write_part(
+def write_shard(
     root: str | os.PathLike[str],
     key: FeatureKey,
     name: str,
@@ -48,7 +48,7 @@ def write_part(
     dtype: str = "float16",
     feature: str | None = None,
 ) -> str:
-    """Write one part, whole or not at all, and return its path; `dtype`: float32, float16, int8 or bit1.
+    """Write one shard, whole or not at all, and return its path; `dtype`: float32, float16, int8 or bit1.
 
     `feature`: what the feature is called; None: as its kind.
 
@@ -65,16 +65,16 @@ def write_part(
     return path
 
 
-def parts_done(
+def shards_done(
     root: str | os.PathLike[str], key: FeatureKey, stored: str | None = None, feature: str | None = None
 ) -> set[str]:
-    """Name the parts already written under exactly this key and, where it is given, in this storage.
+    """Name the shards already written under exactly this key and, where it is given, in this storage.
 
     `feature`: what the feature is called; None: as its kind.
 
     Raises:
         KeyMismatchError: the folder holds features of another key or storage; lists what differs.
-        DamagedError: a part's footer cannot be read.
+        DamagedError: a shard's footer cannot be read.
     """
     done = set()
     for path in list_files(step_folder(root, feature or key.kind, key.checkpoint), ".parquet"):
@@ -85,7 +85,7 @@ def parts_done(
 
 
 def drop_damaged(root: str | os.PathLike[str], feature: str, step: int) -> list[str]:
-    """Read every part of a checkpoint, and delete those that are not as they were written; return their names."""
+    """Read every shard of a checkpoint, and delete those that are not as they were written; return their names."""
     paths = list_files(step_folder(root, feature, step), ".parquet")
     with ThreadPoolExecutor(READERS, thread_name_prefix="features") as threads:
         damaged = [path for path, sound in zip(paths, threads.map(_is_sound, paths), strict=True) if not sound]
@@ -109,10 +109,10 @@ def _name(path: str) -> str:
     return path.rsplit("/", 1)[1].removesuffix(".parquet")
 
 
-def drop_part(root: str | os.PathLike[str], key: FeatureKey, name: str, feature: str | None = None) -> None:
-    """Take back a part that is computed anew, if it is there.
+def drop_shard(root: str | os.PathLike[str], key: FeatureKey, name: str, feature: str | None = None) -> None:
+    """Take back a shard that is computed anew, if it is there.
 
-    Its list of refusals changes next: a part must not stand beside a list that no longer names its missing rows.
+    Its list of refusals changes next: a shard must not stand beside a list that no longer names its missing rows.
     """
     path = join(step_folder(root, feature or key.kind, key.checkpoint), f"{name}.parquet")
     if exists(path):
@@ -137,11 +137,11 @@ class FeatureSet:
         return sorted(self._parts)
 
     def key(self, step: int) -> FeatureKey:
-        """Return the key of one checkpoint, from its first part."""
+        """Return the key of one checkpoint, from its first shard."""
         return _read_footer(self._of(step)[0]).key
 
     def stored(self, step: int) -> str:
-        """Return how one checkpoint is stored (float32, float16, int8 or bit1), from its first part."""
+        """Return how one checkpoint is stored (float32, float16, int8 or bit1), from its first shard."""
         return _read_footer(self._of(step)[0]).stored
 
     def check_key(self, **expected: Any) -> None:
@@ -151,12 +151,12 @@ class FeatureSet:
             _refuse_other(self._of(step)[0], footer, replace(footer, key=replace(footer.key, **expected)))
 
     def scan(self, step: int) -> Iterator[FeatureBatch]:
-        """Yield one batch per row group, in part order, dequantised to float32; memory does not grow with the pool.
+        """Yield one batch per row group, in shard order, dequantised to float32; memory does not grow with the pool.
 
         Threads read up to READERS row groups ahead.
 
         Raises:
-            KeyMismatchError: a part has another key or storage than the first one.
+            KeyMismatchError: a shard has another key or storage than the first one.
         """
         first = _read_footer(self._of(step)[0])
         with ThreadPoolExecutor(READERS, thread_name_prefix="features") as threads:
@@ -178,7 +178,7 @@ class FeatureSet:
         return whole if ids is None else whole.rows(take)
 
     def ids(self, step: int) -> Array:
-        """Return the ids of one checkpoint, in part order, without reading vectors."""
+        """Return the ids of one checkpoint, in shard order, without reading vectors."""
         ids_of_parts = []
         for path in self._of(step):
             with reading_parquet(path, _ANEW) as file:
@@ -219,7 +219,7 @@ def match_rows(have: Array, want: Array, what: str) -> Array:
 def _read_group(
     path: str, wanted: Footer, parquet: pq.FileMetaData | None = None, group: int = 0
 ) -> tuple[str, pq.FileMetaData, FeatureBatch]:
-    """Read one row group of a part that must have the wanted key and storage; returns what Parquet says of the part too."""
+    """Read one row group of a shard that must have the wanted key and storage; returns Parquet's own footer too."""
     # several small columns: buffering them first and a thread for each cost more than they save (measured)
     with reading_parquet(path, _ANEW, metadata=parquet, pre_buffer=False) as file:
         if parquet is None:
@@ -235,7 +235,7 @@ def _read_footer(path: str) -> Footer:
 
 
 def _refuse_other(path: str, footer: Footer, wanted: Footer) -> None:
-    """Refuse a part of another key or storage."""
+    """Refuse a shard of another key or storage."""
     differences = footer.key.differences(wanted.key)
     if footer.stored != wanted.stored:
         differences.append(f"stored: {footer.stored!r} against {wanted.stored!r}")

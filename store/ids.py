@@ -45,12 +45,8 @@ class IdGiver:
     def __init__(self) -> None:
         self._seen: dict[bytes, int] = defaultdict(int)
 
-    def give(self, image: str | Sequence[str] | None, conversations: Sequence[dict[str, str]]) -> tuple[int, int]:
-        """Return `(sample_id, occurrence)`; occurrence 0 is the first record with this content."""
-        return self.give_to(content_of(image, conversations))
-
     def give_to(self, content: bytes) -> tuple[int, int]:
-        """Do the same by `content_of`."""
+        """Return `(sample_id, occurrence)` for a `content_of`; occurrence 0 is the first record with this content."""
         # 16 bytes per record instead of the text: 665K records cost some 100 MB here
         occurrence = self._seen[content]
         self._seen[content] = occurrence + 1

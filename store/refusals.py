@@ -26,17 +26,17 @@ def write_refused(
     root: str | os.PathLike[str],
     feature: str,
     step: int,
-    part: str,
+    shard: str,
     rows: list[tuple[int, str, str, str]],
     tasks: Mapping[int, str] | None = None,
 ) -> None:
-    """Write one part's refusals `(sample_id, source, reason, detail)`; call it before the part itself appears.
+    """Write one shard's refusals `(sample_id, source, reason, detail)`; call it before the shard itself appears.
 
-    Without rows, what an earlier try of this part refused is taken back (its picture has been mended since). `tasks`: of
+    Without rows, what an earlier try of this shard refused is taken back (its picture has been mended since). `tasks`: of
     a target set's rows, by sample_id.
     """
-    feature, part = path_part(feature, "feature or kind"), path_part(part, "part")
-    path = join(root, FOLDER, feature, f"step={step:08d}", f"{part}.parquet")
+    feature, shard = path_part(feature, "feature or kind"), path_part(shard, "part")
+    path = join(root, FOLDER, feature, f"step={step:08d}", f"{shard}.parquet")
     if not rows:
         if exists(path):
             fs, inner = open_fs(path)
@@ -63,8 +63,8 @@ def read_refused(root: str | os.PathLike[str], feature: str) -> pa.Table:
     return pa.concat_tables(tables) if tables else REFUSED.empty_table()
 
 
-def refused_parts(root: str | os.PathLike[str], feature: str, reasons: Collection[str]) -> set[str]:
-    """Return the names of parts that refused a row for one of the reasons, at any step."""
+def refused_shards(root: str | os.PathLike[str], feature: str, reasons: Collection[str]) -> set[str]:
+    """Return the names of shards that refused a row for one of the reasons, at any step."""
     names = set()
     for path in list_files(join(root, FOLDER, feature), ".parquet", recursive=True):
         if not set(reasons).isdisjoint(read_rows(path, REFUSED)["reason"].to_pylist()):
@@ -90,7 +90,7 @@ def refused_at(root: str | os.PathLike[str], feature: str, steps: Sequence[int])
 
 
 def to_try_again(root: str | os.PathLike[str], feature: str, step: int) -> dict[str, list[int]]:
-    """Return the rows of each part that were refused for what may be otherwise by now (`TRY_AGAIN`)."""
+    """Return the rows of each shard that were refused for what may be otherwise by now (`TRY_AGAIN`)."""
     ids_of_part: dict[str, list[int]] = {}
     for path in list_files(join(root, FOLDER, feature, f"step={step:08d}"), ".parquet"):
         table = read_rows(path, REFUSED)

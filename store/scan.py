@@ -56,14 +56,14 @@ def classes_of(
     return {name: kind for name, (kind, _) in by_name.items()}
 
 
-def refuse_lacking(kind: Any, parts: tuple[str, ...], file: Path, page: str) -> None:
+def refuse_lacking(kind: Any, members: tuple[str, ...], file: Path, page: str) -> None:
     """Refuse a class without one of `parts`, or that leaves one abstract; `page` says what they are.
 
     Raises:
         InputError: names what it lacks.
     """
     abstract = getattr(kind, "__abstractmethods__", ())
-    lacking = [n for n in parts if not hasattr(kind, n) or n in abstract]
+    lacking = [n for n in members if not hasattr(kind, n) or n in abstract]
     if lacking:
         raise InputError(f"{file}: {kind.__name__} lacks {', '.join(lacking)} (see {page}).")
 

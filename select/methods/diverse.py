@@ -134,7 +134,7 @@ def _largest(value_C: Array) -> int:
 
 
 def _distances(x_CD: Array, length_C: Array, point_D: Array) -> Array:
-    """Return squared distances f64 [C]; each from its own block, so that neither cores nor parts change a bit of it."""
+    """Return squared distances f64 [C]; each from its own block, so that neither cores nor shards change a bit of it."""
     out = np.empty(len(x_CD))
     work: Callable[[int], None] = partial(_block, x_CD, length_C, point_D, out)
     starts = range(0, len(x_CD), BLOCK)

@@ -64,7 +64,7 @@ def cosines(vec_ND: Array, means_DT: Array) -> tuple[Array, int]:
     """Return ⟨row / |row|, mean⟩ f32 [N, T] (zero rows: 0), and the number of zero rows.
 
     Always in blocks of BLOCK rows, the last one filled up with zeros: BLAS adds up in another order for another
-    number of rows, and the picks must not depend on how the store is cut into parts.
+    number of rows, and the picks must not depend on how the store is cut into shards.
     """
     out_NT = np.zeros((len(vec_ND), means_DT.shape[1]), np.float32)
     filled_BD = np.zeros((BLOCK, vec_ND.shape[1]), np.float32)

@@ -77,13 +77,13 @@ class ScienceQAPrune(Ranked):
     def _difficulty(self, view: View) -> Array:
         """Return Σ weight × rank [N]; fields of weight 0 are not read."""
         config = self.config
-        parts: list[tuple[str, float, Callable[[Any], float]]] = [
+        measures: list[tuple[str, float, Callable[[Any], float]]] = [
             ("grade", config.grade_weight, _grade),
             ("choices", config.choices_weight, _count),
             ("solution", config.solution_weight, _length),
         ]
         total = np.zeros(len(view.ids))
-        for field, weight, measure in parts:
+        for field, weight, measure in measures:
             if weight:
                 total += weight * mid_rank(np.array(_field(view, field, measure), np.float64))
         return total

@@ -62,7 +62,7 @@ class Xmas:
         self.config = config
 
     def score(self, view: View, seed: int) -> pa.Table:
-        """Return SCORES. Memory: f32 [N, T·W], and one part of the store.
+        """Return SCORES. Memory: f32 [N, T·W], and one shard of the store.
 
         Raises:
             InputError: fewer than 2 checkpoints, no row with an image, or more clusters than such rows.

@@ -12,7 +12,7 @@ from vinnow.pool.ingest import ingest
 from vinnow.pool.json_stream import iter_records
 from vinnow.pool.records import image_value
 from vinnow.store.errors import InputError, VinnowError
-from vinnow.store.ids import IdGiver
+from vinnow.store.ids import IdGiver, content_of
 
 
 def talk(*values: str) -> list[dict]:
@@ -50,8 +50,9 @@ def one_by_one(path: str) -> tuple[list, list]:
         except RefusedError as error:
             bad.append((row, error.reason))
             continue
-        first = IdGiver().give(image_value(checked.images), checked.conversations)[0]
-        sample, again = ids.give(image_value(checked.images), checked.conversations)
+        content = content_of(image_value(checked.images), checked.conversations)
+        first = IdGiver().give_to(content)[0]
+        sample, again = ids.give_to(content)
         size = sum(len(t["value"]) for t in checked.conversations)
         sound.append((row, sample, first if again else None, checked.conversations, size, checked.extra))
     return sound, bad

@@ -98,7 +98,7 @@ def test_a_file_of_other_things_is_named_before_it_is_held(tmp_path):
 
 
 def test_parts_and_groups_of_long_records_hold_fewer_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "PART_CHARS", 5000)
+    monkeypatch.setattr(writer, "SHARD_CHARS", 5000)
     monkeypatch.setattr(writer, "GROUP_CHARS", 1000)
     lengths = np.random.default_rng(1).integers(10, 900, 60)
     records = [

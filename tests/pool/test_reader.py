@@ -45,7 +45,7 @@ def root(tmp_path_factory):
         Image.new("RGB", (4, 4)).save(folder / f"images/coco/{i}.jpg")
     (folder / "r.json").write_text(json.dumps(records()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, "PART_ROWS", 128)
+        patch.setattr(writer, "SHARD_ROWS", 128)
         patch.setattr(writer, "GROUP_ROWS", 50)
         ingest(
             IngestConfig(source=str(folder / "r.json"), image_root=str(folder / "images")),
@@ -81,7 +81,7 @@ def test_columns_stand_in_the_order_of_ids(pool):
 
 @pytest.mark.parametrize("rows", [1, 33, 128, 300, N, 10_000])
 def test_parts_are_all_rows_once_in_order(pool, rows):
-    parts = pool.parts(rows)
+    parts = pool.shards(rows)
     assert len(parts) == -(-N // rows)
     assert len({p.name for p in parts}) == len(parts)
     read = [r for p in parts[: None if rows > 1 else 60] for r in pool.read(p)]
@@ -92,10 +92,10 @@ def test_parts_are_all_rows_once_in_order(pool, rows):
 
 
 def test_a_part_is_named_by_its_content(pool, root):
-    assert [p.name for p in pool.parts(100)] == [p.name for p in Pool(root).parts(100)]
-    assert pool.parts(100)[0].name != pool.parts(101)[0].name
+    assert [p.name for p in pool.shards(100)] == [p.name for p in Pool(root).shards(100)]
+    assert pool.shards(100)[0].name != pool.shards(101)[0].name
     with pytest.raises(InputError, match="rows_per_part"):
-        pool.parts(0)
+        pool.shards(0)
 
 
 def test_take_keeps_the_order_asked_for(pool):

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from vinnow.select.view import View
-from vinnow.store.features import FeatureBatch, write_part
+from vinnow.store.features import FeatureBatch, write_shard
 from vinnow.store.keys import FeatureKey, recipe_text
 
 DIM, TOP = 12, 5
@@ -83,7 +83,7 @@ class World:
                     batch = FeatureBatch(
                         self.ids[rows_of_part], np.full(len(rows_of_part), 9, np.int32), vec[rows_of_part], norm=norms
                     )
-                    write_part(root / "features", key, f"part-{p}", batch, dtype)
+                    write_shard(root / "features", key, f"part-{p}", batch, dtype)
         self.write_targets(root)
         return root
 
@@ -93,7 +93,7 @@ class World:
             ids = np.arange(len(TASKS), dtype=np.uint64)
             batch = FeatureBatch(ids, np.full(len(ids), 9, np.int32), vec, TASKS)
             key = self.key("gradient", step, DIM, **(recipe | changes))
-            write_part(root / "targets", key, "part-0", batch, "float32")
+            write_shard(root / "targets", key, "part-0", batch, "float32")
 
     def view(self, root, needs, order=None, **options):
         order = np.arange(self.n) if order is None else order

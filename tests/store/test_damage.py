@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from vinnow.store.batches import FeatureBatch
 from vinnow.store.errors import DamagedError, InputError
-from vinnow.store.features import FeatureSet, drop_damaged, parts_done, write_part
+from vinnow.store.features import FeatureSet, drop_damaged, shards_done, write_shard
 from vinnow.store.keys import FeatureKey
 from vinnow.store.tables import PICKS, read_rows, write_rows
 
@@ -18,7 +18,7 @@ def part(root, name, seed):
     rng = np.random.default_rng(seed)
     ids = np.arange(seed * 100, seed * 100 + 40, dtype=np.uint64)
     vec = rng.standard_normal((40, 64)).astype(np.float32)
-    return write_part(root, KEY, name, FeatureBatch(ids, np.full(40, 7, np.int32), vec, None, None), "float32")
+    return write_shard(root, KEY, name, FeatureBatch(ids, np.full(40, 7, np.int32), vec, None, None), "float32")
 
 
 def spoil(path, offset, how):
@@ -58,7 +58,7 @@ def test_a_damaged_part_is_named_and_taken_away(tmp_path):
     with pytest.raises(DamagedError, match=r"part-1\.parquet' is damaged.*Run `vinnow features` again"):
         FeatureSet(tmp_path, "gradient").load(1)
     assert drop_damaged(tmp_path, "gradient", 1) == ["part-1"]
-    assert parts_done(tmp_path, KEY) == {"part-0", "part-2"}
+    assert shards_done(tmp_path, KEY) == {"part-0", "part-2"}
     assert drop_damaged(tmp_path, "gradient", 1) == []
 
 
