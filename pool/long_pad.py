@@ -41,8 +41,8 @@ def pad_and_resize(picture: Image.Image, side: int, colour: tuple[int, int, int]
         # the horizontal pass is the padded one; its rows are independent
         strips = range(0, height, max(1, STRIP // max(1, width)))
         bounds = [(top, min(height, top + strips.step)) for top in strips]
-        strips = [_along(np.asarray(picture.crop((0, a, width, b))), weights_TL, rest_T, ground_C) for a, b in bounds]
-        middle = Image.fromarray(np.concatenate(strips))
+        resized = [_along(np.asarray(picture.crop((0, a, width, b))), weights_TL, rest_T, ground_C) for a, b in bounds]
+        middle = Image.fromarray(np.concatenate(resized))
         out[:, first:last] = np.asarray(middle.resize((last - first, side), Image.Resampling.BICUBIC))
     else:
         narrow = np.asarray(picture.resize((side, height), Image.Resampling.BICUBIC))
