@@ -153,20 +153,20 @@ def settle(report: FeatureReport, spec: FeatureSpec) -> None:
     try:
         report.usage.check(f"{feature} features in {spec.out}", spec.config.max_refused)
         if spec.targets:
-            check_tasks(pool, (spec.out, feature), spec.config.max_refused)
+            check_tasks(pool, spec.out, feature, spec.config.max_refused)
     except InputError as error:
         raise LostRowsError(str(error), report) from None
 
 
-def check_tasks(pool: Pool, lists: tuple[str, str], max_refused: float) -> None:
-    """See that no task of a target set lost all or most of its rows; `lists`: root and feature of the refusals.
+def check_tasks(pool: Pool, root: str, feature: str, max_refused: float) -> None:
+    """See that no task of a target set lost all or most of its rows, by the refusals listed below `root` for `feature`.
 
     Raises:
         InputError: one did; names it, with reasons.
     """
     task_of = pool.column("task").tolist()
-    for task, reasons in refused_tasks(*lists).items():
+    for task, reasons in refused_tasks(root, feature).items():
         total = task_of.count(task)
         if total:
-            usage = Usage(total - sum(reasons.values()), reasons, listing(lists[0], [lists[1]]))
+            usage = Usage(total - sum(reasons.values()), reasons, listing(root, [feature]))
             usage.check(f"target task {task!r}", max(max_refused, _MOST))

@@ -50,8 +50,8 @@ def require(what: str, shares: Sequence[Share], way_out: str) -> None:
     """
     import ray
 
-    found = [n["Resources"] for n in ray.nodes() if n["Alive"]]
-    nodes = [Node(r.get("CPU", 0.0), r.get("GPU", 0.0)) for r in found]
+    alive = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+    nodes = [Node(r.get("CPU", 0.0), r.get("GPU", 0.0)) for r in alive]
     if fits(shares, nodes):
         return
     asked = " and ".join(str(s) for s in shares if s.count)
@@ -102,12 +102,12 @@ def startable(bootstrap: str | os.PathLike[str] = BOOTSTRAP) -> list[Node] | Non
 
 
 def _types(config: dict[str, Any]) -> list[Node]:
-    found: list[Node] = []
+    nodes: list[Node] = []
     for name, kind in config["available_node_types"].items():
         has = kind.get("resources") or {}
         if name != config.get("head_node_type"):
-            found += [Node(has.get("CPU", 0), has.get("GPU", 0), name)] * int(kind.get("max_workers", 0))
-    return found[: max(int(config.get("max_workers", len(found))), 0)]
+            nodes += [Node(has.get("CPU", 0), has.get("GPU", 0), name)] * int(kind.get("max_workers", 0))
+    return nodes[: max(int(config.get("max_workers", len(nodes))), 0)]
 
 
 def _is_ours() -> bool:

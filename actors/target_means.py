@@ -70,8 +70,8 @@ def write_means(spec: FeatureSpec, number: int) -> str:
             raise InputError(
                 f"{path} holds the means of other targets or another checkpoint. Use another output folder."
             )
-        said = parse_json(header.get("refused", "{}"), f"{path}: its header", ANEW)
-        missed = as_kind(said, dict[str, int], path, "means of targets", ANEW)
+        refused = parse_json(header.get("refused", "{}"), f"{path}: its header", ANEW)
+        missed = as_kind(refused, dict[str, int], path, "means of targets", ANEW)
         if not TRY_AGAIN & missed.keys() or shards_done(spec.out, key, feature=spec.config.name):
             return path
     assert spec.target_pool is not None
@@ -146,7 +146,7 @@ def _account(actor: Any, step: int, parts: list[LoadedPart]) -> Usage:
         write_refused(out, folder, step, name, part.refused, task_of)
     reasons = Counter(reason for part in parts for _, _, reason, _ in part.refused)
     usage = Usage(sum(len(p.encoded) for p in parts), dict(reasons), listing(out, [folder]))
-    check_tasks(pool, (out, folder), limit)
+    check_tasks(pool, out, folder, limit)
     usage.check(f"targets in {actor.spec.pool}", limit)
     return usage
 

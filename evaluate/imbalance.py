@@ -103,11 +103,11 @@ class ImbalanceActor(AnswerActor):
 
     def table(self, records: list[Record], answers: list[dict[str, Any]]) -> pa.Table:
         """Return a part's rows; see `AnswerActor.table`."""
-        said = [
+        rows = [
             {"run": self.spec.config.run, "task": r.task, "sample": str(r.sample_id)} | a
             for r, a in zip(records, answers, strict=True)
         ]
-        return pa.Table.from_pylist(said, IMBALANCE)
+        return pa.Table.from_pylist(rows, IMBALANCE)
 
 
 def generated(new_BS: torch.Tensor, ends: list[int]) -> torch.Tensor:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import vinnow
+from vinnow.models.family.of_llava.tiny import build_twin, words_of
 from vinnow.models.specs import TwinConfig
-from vinnow.models.tiny import build_twin, words_of
 from vinnow.pipelines.demo.easy_vqa import DemoDataConfig, build
 
 PICTURES = DemoDataConfig(pictures=60, text_rows=10, test_per_task=10, target_rows=8, damage=False)

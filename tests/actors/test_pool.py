@@ -1,6 +1,7 @@
 """One flow for every plain class: the same rows inline and on Ray, parts done once, and failures that name their part."""
 
 import os
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -57,16 +58,19 @@ def rows_of(*arguments):
     return sorted(run_parts(*arguments), key=lambda row: row["part"])
 
 
-@pytest.fixture(params=["inline", "ray"])
-def where(request):
-    if request.param == "ray":
-        request.getfixturevalue("ray_cluster")
-    return request.param
-
-
 @pytest.fixture(scope="module")
 def ray(ray_cluster):
-    return "ray"
+    """Ray, whose workers get this file's classes by value."""
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield "ray"
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.fixture(params=["inline", "ray"])
+def where(request):
+    return request.getfixturevalue("ray") if request.param == "ray" else "inline"
 
 
 def test_parts_pass_through_every_pool(tmp_path, where):
