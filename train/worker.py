@@ -6,11 +6,16 @@ classes before it starts the first.
 
 from typing import Any
 
+from ..store.importing import uncollected
+
 
 def worker_loop(values: dict[str, Any]) -> None:
     """Run one of Ray Train's workers, with plain values. Raises: as `loop.run_worker`."""
-    from .config import TrainConfig
-    from .loop import run_worker
-    from .session import RaySession
+    with uncollected():
+        import deepspeed  # noqa: F401
+
+        from .config import TrainConfig
+        from .loop import run_worker
+        from .session import RaySession
 
     run_worker(TrainConfig.parse(values["config"]), str(values["out"]), RaySession())
