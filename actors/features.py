@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..models.forward import on_device, seen_once
 from ..models.load import load
-from ..models.taps.forward import on_device, tower_features
+from ..models.registry import family_of
 from ..pool.batching import count_tokens
-from ..pool.collate import collate, stack
+from ..pool.collate import collate
 from ..pool.decode import Refusal
 from ..store.cut import write_cut
 from ..store.errors import InputError
@@ -87,7 +88,10 @@ class FeatureActor:
     def _shares_tower(self) -> bool:
         """Say whether several checkpoints have one tower: then its features are computed once a batch."""
         others = list(self.models.values())[1:]
-        tapped = bool(others) and any("vision_tower" in n for n in next(iter(self.taps.values())).modules)
+        inside = (
+            {id(m) for whole in family_of(self.first).vision(self.first) for m in whole.modules()} if others else set()
+        )
+        tapped = bool(others) and any(id(m) in inside for m in next(iter(self.taps.values())).modules.values())
         return bool(others) and not tapped and all(same_tower(self.first, m) for m in others)
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
@@ -132,8 +136,8 @@ class FeatureActor:
             self.taps[step].restart()
         for rows, batch in self.batches(part, counts):
             batch = on_device(batch, self.first)
-            if self.one_tower and len(steps) > 1 and batch.get("pixel_values") is not None:
-                batch["tower_features"] = tower_features(self.first, batch["pixel_values"])
+            if self.one_tower and len(steps) > 1 and batch["media"]:
+                batch["seen"] = seen_once(self.first, batch["media"])
             for step in steps:
                 tap = self.taps[step]
                 vec = tap.tensors(batch)
@@ -180,12 +184,9 @@ class FeatureActor:
         return dict(zip(pool.ids().tolist(), pool.column("task").tolist(), strict=True))
 
     def _collate(self, part: LoadedPart, rows: list[int]) -> dict[str, Any]:
-        batch = collate([part.encoded[i] for i in rows], [()] * len(rows), self.pad_id)
-        u8_I3HW, batch["image_owner"] = stack([part.pixels[i] for i in rows])
-        if u8_I3HW is not None:
-            # uint8 travels, floats are made on the device
-            batch["pixel_values"] = self.loader.encoder.normalise(u8_I3HW.to(self.spec.device))
-        return batch | {"pad_id": self.pad_id}
+        batch = collate([part.encoded[i] for i in rows], self.pad_id)
+        # uint8 travels, floats are made on the device
+        return self.loader.encoder.finish(batch, self.spec.device) | {"pad_id": self.pad_id}
 
 
 def _counts() -> dict[str, Any]:

@@ -14,10 +14,10 @@ from itertools import islice
 from typing import Any
 
 from ..models.check import check_model
+from ..models.encoding import make_encoder
 from ..models.folders import local_model
 from ..models.load import load_processor, model_digest
 from ..models.shape import hidden_size
-from ..pool.encode import Encoder
 from ..pool.paths import absolute_root
 from ..pool.reader import Pool
 from ..store.claim import claim
@@ -70,7 +70,7 @@ def make_spec(
     roots = {n: getattr(config, n) for n in ("image_root", "target_image_root")}
     config = config.model_copy(update={n: absolute_root(root) for n, root in roots.items()})
     _check_checkpoints(checkpoints)
-    text = Encoder(
+    text = make_encoder(
         load_processor(checkpoints[0].path), config.template, config.max_len, config.image_mode, config.pictures
     ).recipe()
     kind, facts, tasks = kind_of(config), None, []

@@ -17,8 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..models.forward import on_device
 from ..models.projections.targets import Means, Norms
-from ..models.taps.forward import on_device
 from ..models.taps.gradients import GradientTap
 from ..pool.reader import Pool
 from ..store.errors import InputError

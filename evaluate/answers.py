@@ -12,11 +12,13 @@ import pyarrow as pa
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from ..models.encoding import make_encoder
 from ..models.load import base_of, load
+from ..models.registry import family_of
 from ..pool.batching import token_batches
-from ..pool.collate import collate, stack
-from ..pool.decode import Decoder, Pictures, Ready, Refusal, attempt, refusal
-from ..pool.encode import Encoded, Encoder
+from ..pool.collate import collate
+from ..pool.decode import Decoder, Refusal, attempt, refusal
+from ..pool.encode import Encoded
 from ..pool.reader import Pool
 from ..pool.records import Record
 from ..pool.refusals import RefusedError
@@ -24,7 +26,8 @@ from ..store.errors import InputError
 from ..store.files import join
 from ..store.refusals import write_refused
 from ..store.tables import EVALS, write_rows
-from .benchmarks import BENCHMARKS, reference
+from . import registry
+from .benchmark import reference
 from .config import EvalSpec
 
 FOOTER = "vinnow.eval"
@@ -50,10 +53,12 @@ class AnswerActor:
         loaded = load(config.model, config.precision, spec.device)
         if loaded.digest != spec.key["model"]:
             raise InputError(f"{config.model}: its weights changed while the evaluation was under way.")
-        self.model = loaded.model
+        self.model, self.family = loaded.model, family_of(loaded.model)
         self.tokenizer = loaded.processor.tokenizer
         self.pad_id = int(self.tokenizer.pad_token_id or 0)
-        self.encoder = Encoder(loaded.processor, config.template, config.max_len, config.image_mode, config.pictures)
+        self.encoder = make_encoder(
+            loaded.processor, config.template, config.max_len, config.image_mode, config.pictures
+        )
         self.decoder = Decoder(self.encoder, config.image_root or self.pool.image_root, config.threads)
         self._set_greedy()
 
@@ -82,29 +87,29 @@ class AnswerActor:
         Raises:
             RefusedError, EncodeError: the record cannot be asked or scored; it is refused with the error's `reason`.
         """
-        benchmark = BENCHMARKS[self.spec.config.benchmark]
+        benchmark = registry.find(self.spec.config.benchmark)
         try:
-            # an empty answer shows, before anything is asked, whether the record can be scored
-            benchmark.score("", record)
+            benchmark.check(record)
             question = benchmark.ask(record)
         except InputError as error:
             raise RefusedError(getattr(error, "reason", "not_encodable"), str(error)) from error
-        return self.encoder.prompt(question)
+        return self.encoder.prompt(question, sizes=self.decoder.sizes(question))
 
-    def answer(self, prompts: Sequence[Encoded], pixels: Sequence[Pictures]) -> list[Any]:
-        """Return the greedy answers to B prompts; `pixels` are each one's pictures, uint8 [3, H, W].
+    def answer(self, prompts: Sequence[Encoded]) -> list[Any]:
+        """Return the greedy answers to B prompts, which carry their pictures.
 
         A subclass may give something else a row, which `table` reads, or a `RefusedError`, which is listed.
         """
         finite = _Finite()
-        texts = self.texts(self.generate(self.inputs(prompts, pixels), finite))
+        texts = self.texts(self.generate(self.inputs(prompts), finite))
         # with NaN for every word greedy decoding still "answers": with word 0
         return [RefusedError("not_finite", _OVERFLOW) if b else t for t, b in zip(texts, finite.bad(), strict=True)]
 
     def table(self, records: list[Record], answers: list[Any]) -> pa.Table:
         """Return a part's rows, of what `answer` gave."""
         name = self.spec.config.benchmark
-        scores = [BENCHMARKS[name].score(a, r) for a, r in zip(answers, records, strict=True)]
+        benchmark = registry.find(name)
+        scores = [benchmark.score(a, r) for a, r in zip(answers, records, strict=True)]
         return _evals(self.spec.config.run, name, records, answers, scores)
 
     @staticmethod
@@ -113,19 +118,17 @@ class AnswerActor:
         config = spec.config
         return _evals(config.run, config.benchmark, records, [""] * len(records), [0.0] * len(records))
 
-    def inputs(self, prompts: Sequence[Encoded], pixels: Sequence[Pictures]) -> dict[str, torch.Tensor]:
-        """Return a batch on the device, padded on the left: `input_ids`, `attention_mask`, `labels`, `pixel_values`."""
-        batch = collate(prompts, [()] * len(prompts), self.pad_id, side="left")
-        inputs = {k: batch[k].to(self.spec.device) for k in ("input_ids", "attention_mask", "labels")}
-        u8_I3HW, _ = stack(pixels)
-        if u8_I3HW is not None:
-            # bytes travel to the device, floats are made there
-            inputs["pixel_values"] = self.encoder.normalise(u8_I3HW.to(self.spec.device)).to(self.model.dtype)
-        return inputs
+    def inputs(self, prompts: Sequence[Encoded]) -> dict[str, Any]:
+        """Return a batch on the device, padded on the left: `input_ids`, `attention_mask`, `labels`, `media`."""
+        batch = collate(prompts, self.pad_id, side="left")
+        # bytes travel to the device, floats are made there
+        batch = self.encoder.finish(batch, self.spec.device)
+        media = {n: v.to(self.model.dtype) if v.is_floating_point() else v for n, v in batch["media"].items()}
+        return {k: batch[k].to(self.spec.device) for k in ("input_ids", "attention_mask", "labels")} | {"media": media}
 
-    def generate(self, inputs: dict[str, torch.Tensor], watch: LogitsProcessor | None = None) -> torch.Tensor:
+    def generate(self, inputs: dict[str, Any], watch: LogitsProcessor | None = None) -> torch.Tensor:
         """Return the generated tokens [B, S], on the CPU; pads behind a row's end mark; `watch` sees each step's logits."""
-        asked = {k: v for k, v in inputs.items() if k != "labels"}
+        asked = self.family.generating(self.model, inputs)
         with torch.inference_mode():
             tokens_BT = self.model.generate(**asked, logits_processor=LogitsProcessorList([watch] if watch else []))
         return tokens_BT[:, inputs["input_ids"].shape[1] :].cpu()
@@ -143,10 +146,8 @@ class AnswerActor:
         answers: dict[int, Any] = {}
         for batch, ready in zip(batches, decoded, strict=True):
             refused += [row for row in ready if isinstance(row, Refusal)]
-            sound = {i: row for i, row in zip(batch, ready, strict=True) if isinstance(row, Ready)}
-            replies = (
-                self.answer([r.encoded for r in sound.values()], [r.pictures for r in sound.values()]) if sound else []
-            )
+            sound = {i: row for i, row in zip(batch, ready, strict=True) if isinstance(row, Encoded)}
+            replies = self.answer(list(sound.values())) if sound else []
             for i, reply in zip(sound, replies, strict=True):
                 if isinstance(reply, RefusedError):
                     refused.append(refusal(records[i], reply))

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from ..models.protocol import base_of
 from ..models.taps.modality import ModalityTap
-from ..pool.decode import Pictures
 from ..pool.encode import Encoded
 from ..pool.records import Record
 from ..pool.refusals import RefusedError
@@ -66,15 +66,16 @@ class ImbalanceActor(AnswerActor):
         """Return the first question, its text marked by labels; see `AnswerActor.prompt`."""
         if not record.images:
             raise RefusedError("no_image")
-        prompt = self.encoder.prompt(record, mark_question=True)
+        prompt = self.encoder.prompt(record, True, self.decoder.sizes(record))
         if not (prompt.labels >= 0).any():
             raise RefusedError("no_question")
         return prompt
 
-    def answer(self, prompts: Sequence[Encoded], pixels: Sequence[Pictures]) -> list[dict[str, Any] | RefusedError]:
+    def answer(self, prompts: Sequence[Encoded]) -> list[dict[str, Any] | RefusedError]:
         """Return B rows of IMBALANCE without what the records say; see `AnswerActor.answer`."""
-        inputs = self.inputs(prompts, pixels)
-        image_BT, text_BT = inputs["input_ids"] == self.encoder.image_id, inputs["labels"] >= 0
+        inputs = self.inputs(prompts)
+        image_BT = self.family.image_mask(base_of(self.model).config, inputs["input_ids"])
+        text_BT = inputs["labels"] >= 0
         with self.tap.watch(image_BT, text_BT):
             new_BS = self.generate(inputs)
         counts_B = generated(new_BS, self.ends)

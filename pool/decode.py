@@ -7,21 +7,18 @@ thread makes token ids.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from ..store.errors import InputError
 from .encode import Encoded, EncodeError, Encoder
 from .images import load_image
 from .records import Record
 from .refusals import ImageError, RefusedError
+from .vision import Media, Size
 
 # one row's fault: it is refused, the others go on; any other error is the settings' or the model's, and ends the run
 RowError = RefusedError | EncodeError | ImageError
 ROW_ERRORS = (RefusedError, EncodeError, ImageError)
-# the pictures of one row, uint8 [3, H, W] each, in the order of its marks
-Pictures = list[np.ndarray[Any, Any]]
 
 
 class Refusal(NamedTuple):
@@ -34,24 +31,16 @@ class Refusal(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Ready:
-    """A row that can be fed."""
-
-    encoded: Encoded
-    pictures: Pictures
-
-
-@dataclass(frozen=True)
 class _Begun:
     """A row whose pictures are being decoded."""
 
     record: Record
     encoded: Encoded
-    pictures: list[Future[Any]]
+    pictures: list[Future[Media]]
 
-    def result(self) -> Ready | Refusal:
+    def result(self) -> Encoded | Refusal:
         try:
-            return Ready(self.encoded, [p.result() for p in self.pictures])
+            return self.encoded.showing([p.result() for p in self.pictures])
         except ROW_ERRORS as error:
             return refusal(self.record, error)
 
@@ -78,15 +67,15 @@ class Decoder:
 
     def rows(
         self, records: Sequence[Record], encode: Callable[[Record], Encoded] | None = None
-    ) -> list[Ready | Refusal]:
-        """Return all records, in order; `encode` makes their token ids (the encoder's, unless it is given)."""
+    ) -> list[Encoded | Refusal]:
+        """Return all records with their pictures, in order; `encode` makes their token ids (by default as `encode`)."""
         begun: list[_Begun | Refusal] = []
         for record in records:
-            encoded = attempt(encode or self.encoder.encode, record)
+            encoded = attempt(encode or self.encode, record)
             begun.append(encoded if isinstance(encoded, Refusal) else self._begin(record, encoded))
         return [row if isinstance(row, Refusal) else row.result() for row in begun]
 
-    def batches(self, batches: Iterable[Sequence[tuple[Record, Encoded]]]) -> Iterator[list[Ready | Refusal]]:
+    def batches(self, batches: Iterable[Sequence[tuple[Record, Encoded]]]) -> Iterator[list[Encoded | Refusal]]:
         """Yield batches of encoded rows with their pictures; those of the next batch are decoded meanwhile."""
         waiting: list[_Begun] | None = None
         for batch in batches:
@@ -97,14 +86,22 @@ class Decoder:
         if waiting is not None:
             yield [row.result() for row in waiting]
 
-    def pictures(self, record: Record, encoded: Encoded) -> Pictures:
-        """Return the pictures of one encoded record. Raises: `ImageError`, as `images.load_image`."""
-        return [self._picture(record, image) for image in encoded.images]
+    def encode(self, record: Record) -> Encoded:
+        """Return a record's token ids. Raises: `EncodeError`; `ImageError` where they depend on its pictures' sizes."""
+        return self.encoder.encode(record, self.sizes(record))
+
+    def sizes(self, record: Record) -> list[Size] | None:
+        """Return the sizes of a record's pictures, where its token ids depend on them. Raises: as `images.load_image`."""
+        return self.encoder.sizes(self.root, record)
+
+    def pictures(self, record: Record, encoded: Encoded) -> Encoded:
+        """Return one encoded record with its pictures. Raises: `ImageError`, as `images.load_image`."""
+        return encoded.showing([self._picture(record, image) for image in encoded.images])
 
     def _begin(self, record: Record, encoded: Encoded) -> _Begun:
         return _Begun(record, encoded, [self._threads.submit(self._picture, record, i) for i in encoded.images])
 
-    def _picture(self, record: Record, image: str) -> np.ndarray[Any, Any]:
+    def _picture(self, record: Record, image: str) -> Media:
         return self.encoder.load(self.root, image, record.seen(image))
 
 

@@ -15,12 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from ..models import encoding
+from ..models.forward import on_device
 from ..models.load import load_processor
-from ..pool.collate import collate, stack
-from ..pool.decode import Decoder, Ready, Refusal
+from ..pool.collate import collate
+from ..pool.decode import Decoder, Refusal
 from ..pool.encode import Encoded, EncodeError, Encoder
 from ..pool.reader import Pool
 from ..pool.records import Record
@@ -81,7 +82,7 @@ def _picked(path: str) -> np.ndarray[Any, Any]:
 
 def make_encoder(config: TrainConfig, processor: Any) -> Encoder:
     """Return the encoder of a training's rows."""
-    return Encoder(processor, config.template, config.max_len, config.image_mode, config.pictures)
+    return encoding.make_encoder(processor, config.template, config.max_len, config.image_mode, config.pictures)
 
 
 class NoTrainedTokenError(EncodeError):
@@ -103,7 +104,7 @@ class Batches:
         folder, name = os.path.split(refused_file)
         self.cut_file, self.cut = os.path.join(folder, name.replace(REFUSED, CUT)), set[int]()
         self.step: int | None = None  # the optimizer step (1-based) that rows are made for, where there is one
-        self._kept: dict[int, Ready] = {}
+        self._kept: dict[int, Encoded] = {}
         self._room = config.cache_mb * 1_000_000
 
     def make(self, positions: np.ndarray[Any, Any], normalised: bool = True) -> dict[str, Any]:
@@ -113,36 +114,29 @@ class Batches:
         normalised yet are uint8, a quarter of the bytes to hand over.
         """
         ready = self._prepared(self.rows.ids[positions])
-        samples, pictures = [row.encoded for row in ready], [row.pictures for row in ready]
-        if not samples:
-            ids = np.full(2, self.pad_id, np.int64)
-            samples, pictures = [Encoded(0, ids, np.full(2, -100), ())], [[]]
-        batch = collate(samples, [()] * len(samples), self.pad_id)
-        u8_I3HW, batch["image_owner"] = stack(pictures)
-        if u8_I3HW is not None:
-            batch["pixel_values"] = self.encoder.normalise(u8_I3HW) if normalised else u8_I3HW
+        nothing = Encoded(0, np.full(2, self.pad_id, np.int64), np.full(2, -100), ())
+        batch = collate(ready or [nothing], self.pad_id)
+        batch = self.encoder.finish(batch) if normalised else batch
         return batch | {"asked": len(positions), "used": len(ready)}
 
-    def _prepared(self, ids: np.ndarray[Any, Any]) -> list[Ready]:
+    def _prepared(self, ids: np.ndarray[Any, Any]) -> list[Encoded]:
         """Return the usable rows of these ids, in order; rows seen in an earlier epoch may come from memory."""
         wanted = [i for i in dict.fromkeys(ids.tolist()) if i not in self._kept]
         records = list(self.rows.pool.take(np.array(wanted, np.uint64))) if wanted else []
-        fresh: dict[int, Ready] = {}
+        fresh: dict[int, Encoded] = {}
         for row in self.decoder.rows(records, self._encoded):
             if isinstance(row, Refusal):
                 self._refuse(row)
                 continue
-            sample_id = row.encoded.sample_id
-            fresh[sample_id] = row
-            size = row.encoded.input_ids.nbytes * 2 + sum(p.nbytes for p in row.pictures)
-            if self._room >= size:  # full means full: access is uniform, so throwing rows out gains nothing
-                self._kept[sample_id] = row
-                self._room -= size
+            fresh[row.sample_id] = row
+            if self._room >= row.nbytes:  # full means full: access is uniform, so throwing rows out gains nothing
+                self._kept[row.sample_id] = row
+                self._room -= row.nbytes
         both = (self._kept.get(i) or fresh.get(i) for i in ids.tolist())
         return [row for row in both if row is not None]
 
     def _encoded(self, record: Record) -> Encoded:
-        encoded = self.encoder.encode(record)
+        encoded = self.decoder.encode(record)
         if (encoded.labels[1:] == -100).all():
             raise NoTrainedTokenError(
                 f"record {record.sample_id}: none of its {len(encoded.labels)} tokens is trained: its answers are "
@@ -252,8 +246,5 @@ def make_ahead(make: Callable[[Any], Any], work: Iterable[Any]) -> Iterator[Any]
 
 
 def on_engine(batch: dict[str, Any], engine: Any, encoder: Encoder) -> dict[str, Any]:
-    """Move a collated batch to the engine's device; its uint8 pictures are normalised there, in the model's type."""
-    moved = {k: v.to(engine.device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-    if moved["pixel_values"] is not None:
-        moved["pixel_values"] = encoder.normalise(moved["pixel_values"]).to(next(engine.module.parameters()).dtype)
-    return moved
+    """Move a collated batch to the engine's device; its media are made there what the model takes."""
+    return on_device(batch, engine.module.model, encoder.finish, places=False)

@@ -156,7 +156,10 @@ def test_a_packed_part_arrives_as_it_was(tiny_pool, twin_path, tmp_path):
         assert a.sample_id == b.sample_id
         assert np.array_equal(a.input_ids, b.input_ids)
         assert np.array_equal(a.labels, b.labels)
-    assert [[p.tolist() for p in row] for row in got.pixels] == [[p.tolist() for p in row] for row in part.pixels]
+        assert [{n: v.tolist() for n, v in p.items()} for p in a.media] == [
+            {n: v.tolist() for n, v in p.items()} for p in b.media
+        ]
+    assert any(row.media for row in part.encoded)
 
 
 @pytest.fixture
@@ -191,7 +194,7 @@ def test_two_pictures_a_row_give_the_gradient_of_plain_autograd(two_pictures, tw
     seen = []
     for record in Pool(two_pictures).take(ids):
         encoded = actor.loader.encoder.encode(record)
-        shown = [actor.loader.encoder.pixels(load_image(actor.loader.decoder.root, i)) for i in record.images]
+        shown = [actor.loader.encoder.reader.pixels(load_image(actor.loader.decoder.root, i)) for i in record.images]
         seen.append(len(shown))
         if not shown:
             continue
@@ -210,8 +213,8 @@ def test_pixels_shipped_as_bytes_are_those_of_the_processor(tiny_pool, twin_path
     loader = PartLoader(spec_for(tiny_pool, twin_path, tmp_path, image_mode="square"))
     record = next(r for r in loader.pool.read(next(iter(loader.parts.values()))) if r.images)
     picture = load_image(loader.decoder.root, record.images[0])
-    expected = loader.encoder.images(picture, return_tensors="pt")["pixel_values"][0]
-    assert torch.allclose(torch.from_numpy(loader.encoder.pixels(picture)), expected, atol=1e-5)
+    expected = loader.encoder.reader.images(picture, return_tensors="pt")["pixel_values"][0]
+    assert torch.allclose(torch.from_numpy(loader.encoder.reader.pixels(picture)), expected, atol=1e-5)
 
 
 PROJECTIONS = [
@@ -303,8 +306,8 @@ def test_a_row_whose_gradient_is_not_a_number_is_refused_alone(tiny_pool, twin_p
     def broken(self, part, rows):
         batch = collate_rows(self, part, rows)
         for at, i in enumerate(rows):
-            if part.encoded[i].sample_id == bad and batch["pixel_values"] is not None:
-                batch["pixel_values"][batch["image_owner"].tolist().index(at)] = float("nan")
+            if part.encoded[i].sample_id == bad and batch["media"]:
+                batch["media"]["pixel_values"][batch["image_owner"].tolist().index(at)] = float("nan")
         return batch
 
     run_inline(spec_for(tiny_pool, twin_path, tmp_path / "clean"))

@@ -8,8 +8,8 @@ from types import ModuleType
 
 import pytest
 from pictures import make_records, write_records
+from vinnow.models.encoding import make_encoder
 from vinnow.models.load import load_processor
-from vinnow.pool.encode import Encoder
 from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.reader import Pool
 from vinnow.store.refusals import read_refused
@@ -47,7 +47,7 @@ def test_the_page_is_true(page, pool, twin_path, tmp_path, where, request):
         request.getfixturevalue("ray_cluster")
     out = str(tmp_path / "out")
     lost = next(r for r in Pool(pool).take(Pool(pool).ids()) if "pics/20.png" in r.images)
-    encoder = Encoder(load_processor(twin_path), max_len=256)
+    encoder = make_encoder(load_processor(twin_path), max_len=256)
     expected = sum(len(encoder.encode(r).input_ids) for r in Pool(pool).take(Pool(pool).ids()) if r != lost)
     assert page.count(pool, twin_path, out, where == "inline") == expected
     assert read_refused(out, "tokens")["sample_id"].to_pylist() == [lost.sample_id]

@@ -56,7 +56,7 @@ def test_batched_answers_are_those_of_plain_generate(tiny_pool, twin_path, expec
         prompt = actor.encoder.prompt(record)
         inputs = {"input_ids": torch.from_numpy(prompt.input_ids)[None]}
         if record.images:
-            pixels = actor.encoder.pixels(load_image(actor.decoder.root, record.images[0]))
+            pixels = actor.encoder.reader.pixels(load_image(actor.decoder.root, record.images[0]))
             inputs["pixel_values"] = torch.from_numpy(pixels)[None]
         tokens = loaded.model.generate(**inputs, max_new_tokens=5, do_sample=False)[0, len(prompt.input_ids) :]
         text = loaded.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
@@ -69,15 +69,15 @@ def test_an_answer_of_numbers_that_are_not_finite_is_refused(tiny_pool, twin_pat
     row = actor.parts[min(actor.parts)].start
     records = Pool(tiny_pool).take(Pool(tiny_pool).ids()[row : row + 3])
     prompts = [actor.encoder.prompt(r) for r in records]
-    pixels = [actor.decoder.pictures(r, p) for p, r in zip(prompts, records, strict=True)]
-    plain = actor.answer(prompts, pixels)
+    shown = [actor.decoder.pictures(r, p) for p, r in zip(prompts, records, strict=True)]
+    plain = actor.answer(shown)
 
     def overflow(module, given, logits):
         logits[1, -1] = float("nan")
         return logits
 
     actor.model.lm_head.register_forward_hook(overflow)
-    found = actor.answer(prompts, pixels)
+    found = actor.answer(shown)
     assert (found[0], found[2]) == (plain[0], plain[2])
     assert (type(found[1]), found[1].reason) == (RefusedError, "not_finite")
 

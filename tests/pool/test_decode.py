@@ -5,9 +5,10 @@ import threading
 import numpy as np
 import pytest
 from pictures import make_records, write_records
+from vinnow.models.encoding import make_encoder
 from vinnow.models.load import load_processor
-from vinnow.pool.decode import Decoder, Ready, Refusal, is_readable
-from vinnow.pool.encode import Encoder
+from vinnow.pool.decode import Decoder, Refusal, is_readable
+from vinnow.pool.encode import Encoded, Encoder
 from vinnow.pool.images import load_image
 from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.reader import Pool
@@ -30,7 +31,7 @@ def pool(tmp_path):
 
 @pytest.fixture
 def decoder(pool, twin_path):
-    return Decoder(Encoder(load_processor(twin_path), "v1", 256), pool.image_root, 2)
+    return Decoder(make_encoder(load_processor(twin_path), "v1", 256), pool.image_root, 2)
 
 
 def all_rows(pool):
@@ -48,10 +49,10 @@ def test_rows_are_those_of_one_after_the_other_and_refused_in_order(pool, decode
         if records[i].sample_id
     ]
     for record, row in zip(records, rows, strict=True):
-        if isinstance(row, Ready):
-            plain = [decoder.encoder.pixels_u8(load_image(pool.image_root, i)) for i in record.images]
-            assert np.array_equal(row.encoded.input_ids, decoder.encoder.encode(record).input_ids)
-            assert [p.tolist() for p in row.pictures] == [p.tolist() for p in plain]
+        if isinstance(row, Encoded):
+            plain = [decoder.encoder.reader.pixels_u8(load_image(pool.image_root, i)) for i in record.images]
+            assert np.array_equal(row.input_ids, decoder.encoder.encode(record).input_ids)
+            assert [p["pixel_values"].tolist() for p in row.media] == [[p.tolist()] for p in plain]
 
 
 def test_a_callers_own_encoding_may_refuse_and_its_pictures_are_not_decoded(pool, decoder, monkeypatch):
@@ -84,10 +85,11 @@ def test_the_next_batch_is_decoded_while_one_is_used(pool, decoder, monkeypatch)
     monkeypatch.setattr(Encoder, "load", watched)
     batches = decoder.batches([pair] for pair in encoded)
     (first,) = next(batches)
-    assert first.encoded is encoded[0][1]
+    assert first.input_ids is encoded[0][1].input_ids
+    assert len(first.media) == len(first.images) == 1
     assert begun[1].wait(10)
     assert not begun[2].is_set()
-    assert [row.encoded.sample_id for batch in batches for row in batch] == [r.sample_id for r in records[1:3]]
+    assert [row.sample_id for batch in batches for row in batch] == [r.sample_id for r in records[1:3]]
     assert list(decoder.batches([])) == []
 
 
