@@ -20,7 +20,8 @@ from vinnow.store.errors import InputError
 def pool(tmp_path):
     """12 rows; two pictures are gone or cut since the ingest, and one stands behind too long a text."""
     records, pictures = make_records(12)
-    records[6]["conversations"][0]["value"] = "really " * 900 + "<image>"
+    before = [{"from": "human", "value": "really " * 900}, {"from": "gpt", "value": "no"}]
+    records[6]["conversations"] = before + records[6]["conversations"]
     source = write_records(tmp_path, records, pictures)
     ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
     (tmp_path / "images/pics/2.png").unlink()
