@@ -116,6 +116,11 @@ class Pool:
             refs.append(PartRef(index, f"part-{index:06d}-{ids_digest(ids)[:8]}", start, len(ids)))
         return refs
 
+    def place(self, part: PartRef) -> str:
+        """Say which rows a part holds, for messages."""
+        ids = self._ids[part.start : part.start + part.rows]
+        return f"rows {part.start} to {part.start + part.rows - 1} of the pool, sample_id {ids[0]} to {ids[-1]}"
+
     def read(self, part: PartRef) -> list[Record]:
         """Read the records of one part."""
         return self._rows(np.arange(part.start, part.start + part.rows))
