@@ -22,7 +22,7 @@ from ..store.files import digest, exists, join, read_bytes
 from ..store.machine import refusal
 from .blocks import Block
 from .draft import Draft, draft, draft_block, from_bytes, to_bytes
-from .looks import Look, LookConfig, look_at
+from .image_checks import Look, LookConfig, look_at
 
 T = TypeVar("T")
 # a process a core: no threads inside. glibc would give a block's memory back after each block and fault it in again,

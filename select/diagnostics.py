@@ -70,7 +70,7 @@ def trajectory_clusters(view: View, scores: pa.Table, k: int = 8) -> list[Cluste
     sums_TG = np.zeros((len(steps), len(sizes)))
     for t, step in enumerate(steps):
         for batch in view.scan("trajectory", step):
-            here = group_N[batch.at]
+            here = group_N[batch.positions]
             known = here >= 0
             sums_TG[t] += np.bincount(here[known], batch.vec.sum(1, dtype=float)[known], len(sizes))
     largest = np.argsort(-sizes, kind="stable")[:k]

@@ -36,10 +36,10 @@ def test_clusters_with_their_mean_trajectories_and_sources(small, small_written)
     scores = registry.make("xmas", {"clusters": 5}).score(view, 0)
     ids, group, _ = columns_of(scores)
     mine = dict(zip(ids.tolist(), group.tolist(), strict=True))
-    found = trajectory_clusters(view, scores, 3)
+    clusters = trajectory_clusters(view, scores, 3)
     sizes = sorted(np.bincount(group[group >= 0]).tolist(), reverse=True)
-    assert [c.rows for c in found] == sizes[:3]
-    for c in found:
+    assert [c.rows for c in clusters] == sizes[:3]
+    for c in clusters:
         rows = [i for i in range(small.n) if mine[int(small.ids[i])] == c.group]
         want = [np.mean([small.pool["trajectory"][s][i].sum() for i in rows]) for s in small.steps]
         assert c.mean == pytest.approx(want, rel=1e-5)
