@@ -16,9 +16,9 @@ from ..actors.config import CheckpointRef, FeatureConfig
 from ..actors.kind import kind_of
 from ..actors.stream import make_spec, run_features
 from ..models.check import check_model
+from ..models.family.of_llava.tiny import build_twin, words_of
 from ..models.folders import check_folder
 from ..models.load import model_digest
-from ..models.tiny import build_twin, words_of
 from ..pool.ingest import IngestConfig, ingest, pictures_back, usage_of
 from ..pool.reader import Pool
 from ..store.errors import DamagedError, InputError

@@ -117,6 +117,11 @@ class Pool:
             refs.append(ShardRef(index, f"part-{index:06d}-{ids_digest(ids)[:8]}", start, len(ids)))
         return refs
 
+    def place(self, shard: ShardRef) -> str:
+        """Say which rows a shard holds, for messages."""
+        ids = self._ids[shard.start : shard.start + shard.rows]
+        return f"rows {shard.start} to {shard.start + shard.rows - 1} of the pool, sample_id {ids[0]} to {ids[-1]}"
+
     def read(self, shard: ShardRef) -> list[Record]:
         """Read the records of one shard."""
         return self._rows(np.arange(shard.start, shard.start + shard.rows))

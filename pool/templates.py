@@ -76,9 +76,23 @@ class Template:
         """
         return self.layout(self, conversations, has_image)
 
-    def prompt(self, conversations: Turns, has_image: bool) -> list[Segment]:
-        """Lay the first question out up to where the answer begins, for generation."""
-        return self.opening(self, conversations, has_image)
+    def prompt(self, conversations: Turns, has_image: bool, answers: int = 0) -> list[Segment]:
+        """Lay a conversation out up to where an answer begins, for generation; `answers` of its history stand before it.
+
+        Nothing of it is trained.
+
+        Raises:
+            InputError: the template is not made for so many turns, or the conversation has no such answer.
+        """
+        if not answers:
+            return self.opening(self, conversations, has_image)
+        if not 0 < answers < len(conversations[::2]):
+            raise InputError(f"there is no answer {answers + 1} in a conversation of {len(conversations)} turns.")
+        # an answer that is sure to be laid out: it is what is cut off again
+        said = {**conversations[2 * answers], "value": " "}
+        history = self.segments([*conversations[: 2 * answers + 1], said], has_image)
+        last = max(i for i, segment in enumerate(history) if segment.trained and segment.kind == "text")
+        return [replace(segment, trained=False) for segment in history[:last]]
 
 
 def split_image(text: str, has_image: bool) -> list[Segment]:

@@ -18,13 +18,13 @@ import numpy as np
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from .ahead import ahead
 from .arrays import Array
 from .batches import FeatureBatch, Footer, joined, read_footer, to_batch, to_table
 from .errors import DamagedError, DuplicateRowsError, InputError, KeyMismatchError, MissingRowsError
 from .files import exists, join, list_files, look_at, open_fs, reading_parquet, write_parquet
 from .keys import FeatureKey
 from .names import path_part
+from .prefetch import prefetch
 from .quantise import FLOATS
 
 # threads that read a store while its reader computes, and how many row groups they are ahead at most
@@ -160,10 +160,10 @@ class FeatureSet:
         """
         first = _read_footer(self._of(step)[0])
         with ThreadPoolExecutor(READERS, thread_name_prefix="features") as threads:
-            for path, file, batch in ahead(threads, lambda path: _read_group(path, first), self._of(step), READERS):
+            for path, file, batch in prefetch(threads, lambda path: _read_group(path, first), self._of(step), READERS):
                 yield batch
                 more = range(1, file.num_row_groups)
-                for _, _, later in ahead(threads, partial(_read_group, path, first, file), more, READERS):
+                for _, _, later in prefetch(threads, partial(_read_group, path, first, file), more, READERS):
                     yield later
 
     def load(self, step: int, ids: Array | None = None) -> FeatureBatch:

@@ -51,7 +51,8 @@ def classes_of(
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", kind.name) or not is_name(kind.name):
             raise InputError(f"{file}: a {what}'s name is of a-z, 0-9, - and _, not {kind.name!r}.")
         if kind.name in by_name:
-            raise InputError(f"two {what}s are called {kind.name!r}: {by_name[kind.name][1]} and {file}.")
+            both = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+            raise InputError(f"two {both} are called {kind.name!r}: {by_name[kind.name][1]} and {file}.")
         by_name[kind.name] = kind, file
     return {name: kind for name, (kind, _) in by_name.items()}
 

@@ -5,6 +5,7 @@
 
 import ast
 import os
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,6 +52,15 @@ PICKLERS = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}
 RENDERERS = {"apply_chat_template", "render_jinja_template", "compile_jinja_template"}
 RENDERING: set[str] = set()
 IMPORTERS = {"import_module", "__import__"}
+# what LLaVA and its like call modules, settings and inputs; and of these the words that are parts of any model in a config
+FAMILY_NAMES = {"vision_tower", "multi_modal_projector", "mm_projector", "language_model", "lm_head", "pixel_values"}
+FAMILY_NAMES |= {"image_token", "image_token_id", "image_token_index", "image_grid_thw", "mm_token_type_ids"}
+FAMILY_NAMES |= {"LlavaForConditionalGeneration", "LlavaProcessor", "LlavaConfig"}
+PART_NAMES = {"vision_tower", "language_model", "lm_head"}
+# files that may name them all the same, and why
+FAMILY_NAMED = {"pool/media.py": "a column of a user's table that may be called so"}
+# rooms that still hold rings of modules
+RINGED = {"pipelines"}
 # the one place that imports by a name found on disk
 SCANNERS = {"store/scan.py"}
 
@@ -139,6 +149,24 @@ def illegal_arrows(source: Source) -> list[str]:
         if alone and parts[0] == PACKAGE and parts[2:3] != [alone]:
             found.add((line, f"{parts[1]}, but {alone}.py"))
     return [f"{source.path}:{line}: {source.room or 'the root'} may not import {room}" for line, room in sorted(found)]
+
+
+def circles(package: list[Source]) -> list[str]:
+    """Modules that import each other in a ring, lazily too: none of them can be read, tested or moved alone."""
+    names = {".".join([PACKAGE, *s.path.removesuffix(".py").split("/")]): s for s in package}
+    below = {name: {n for _, n in imports(source) if n in names and n != name} for name, source in names.items()}
+    rings = {frozenset(_reached(n, below) & {m for m in names if n in _reached(m, below)}) for n in names}
+    return sorted(f"{', '.join(sorted(ring))} import each other" for ring in rings if len(ring) > 1)
+
+
+def _reached(name: str, below: dict[str, set[str]]) -> set[str]:
+    """Return what a module imports, and what that does, and so on."""
+    seen, waiting = set[str](), [name]
+    while waiting:
+        new = below[waiting.pop()] - seen
+        seen |= new
+        waiting += new
+    return seen
 
 
 def absolute_imports(source: Source) -> list[str]:
@@ -301,6 +329,29 @@ def unknown_rooms(root: Path) -> list[str]:
     ]
 
 
+def family_names(source: Source) -> list[str]:
+    """What one family of models calls its modules, settings and inputs, outside of `models/family/`."""
+    if source.path.startswith("models/family/") or source.path in FAMILY_NAMED:
+        return []
+    texts = [n for n in ast.walk(source.tree) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
+    docs = {id(n.value) for n in texts}
+    found = []
+    for node in ast.walk(source.tree):
+        named = getattr(node, "attr", None) or getattr(node, "id", None) or getattr(node, "arg", None)
+        if isinstance(named, str) and named in FAMILY_NAMES:
+            found.append(f"{source.path}:{node.lineno}: {named} is a family's own name; ask `models/registry.py`")
+        if isinstance(node, ast.alias) and FAMILY_NAMES & set(node.name.split(".")):
+            found.append(f"{source.path}:{node.lineno}: {node.name} is a family's own; ask `models/registry.py`")
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and id(node) not in docs and text not in PART_NAMES and _words(text) & FAMILY_NAMES:
+            found.append(f"{source.path}:{node.lineno}: {text!r} holds a family's own name; ask `models/registry.py`")
+    return found
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text))
+
+
 def room_inits(root: Path) -> list[str]:
     """`__init__.py` in a room: `select/__init__.py` would shadow the standard library's `select`."""
     return [
@@ -347,5 +398,6 @@ FILE_RULES = (
     broad_excepts,
     unsafe_loading,
     open_templates,
+    family_names,
 )
 TREE_RULES = (unknown_rooms, room_inits, utils_anywhere, package_list)

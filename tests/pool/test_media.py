@@ -6,10 +6,11 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from vinnow.models.encoding import make_encoder
 from vinnow.models.load import load_processor
 from vinnow.pool.checks import RefusedError, check_record
 from vinnow.pool.doctor import examine
-from vinnow.pool.encode import EncodeError, Encoder
+from vinnow.pool.encode import EncodeError
 from vinnow.pool.export import export
 from vinnow.pool.formats.chat import to_llava
 from vinnow.pool.ingest import IngestConfig, ingest
@@ -195,7 +196,7 @@ def test_a_system_prompt_is_part_of_the_record_however_it_is_carried(tmp_path):
 
 def test_it_stands_where_the_templates_own_stood(tmp_path, twin_path):
     pool = pool_of(tmp_path, [told("turn"), {"conversations": asks("What?")}])
-    encoder = Encoder(load_processor(twin_path))
+    encoder = make_encoder(load_processor(twin_path))
     mine, plain = sorted(pool.take(pool.ids()), key=lambda r: not r.system)
     texts = {r.system: encoder.tokenizer.decode(encoder.encode(r).input_ids) for r in (mine, plain)}
     assert "Answer like a pirate. USER: What?" in texts[mine.system]
@@ -207,7 +208,7 @@ def test_it_stands_where_the_templates_own_stood(tmp_path, twin_path):
     assert "square" in words
     assert "pirate" in encoder.tokenizer.decode(encoder.prompt(mine).input_ids)
     with pytest.raises(EncodeError, match="no place for a system prompt"):
-        Encoder(load_processor(twin_path), "plain").encode(mine)
+        make_encoder(load_processor(twin_path), "plain").encode(mine)
 
 
 @pytest.mark.parametrize("form", ["llava", "sharegpt", "parquet"])

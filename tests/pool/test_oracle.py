@@ -7,8 +7,8 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import LlavaImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
+from vinnow.models.encoding import make_encoder
 from vinnow.pool.checks import RefusedError, check_record
-from vinnow.pool.encode import Encoder
 from vinnow.pool.records import Record
 
 DATA = Path(__file__).parent / "data"
@@ -56,7 +56,7 @@ def processor(legacy: bool) -> LlavaProcessor:
     )
 
 
-def read(encoder: Encoder, raw: dict) -> tuple[list[int], list[int]] | None:
+def read(encoder, raw: dict) -> tuple[list[int], list[int]] | None:
     try:
         checked = check_record(raw)
     except RefusedError:
@@ -69,7 +69,7 @@ def read(encoder: Encoder, raw: dict) -> tuple[list[int], list[int]] | None:
 @pytest.mark.parametrize("legacy", [True, False])
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_what_differs_is_listed(template, legacy):
-    encoder, different = Encoder(processor(legacy), template), set()
+    encoder, different = make_encoder(processor(legacy), template), set()
     key = f"{template}, legacy={legacy}"
     compared = {name: case["official"][key] for name, case in CASES.items() if key in case["official"]}
     for name, official in compared.items():

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import CONFIG_MAPPING, LlavaConfig, PreTrainedTokenizerFast
 
-from ..pool.reader import Pool
-from ..pool.templates import TEMPLATES
-from ..store.machine import writing
-from .family.llava import class_of
-from .family.llms import LLMS
-from .family.processor import image_processor, make_processor
-from .family.towers import TOWERS
-from .specs import TwinConfig
+from ....pool.reader import Pool
+from ....pool.templates import TEMPLATES
+from ....store.machine import writing
+from ...specs import TwinConfig
+from .llms import LLMS
+from .model import class_of
+from .processor import image_processor, make_processor
+from .towers import TOWERS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -113,11 +113,14 @@ def text_config(config: TwinConfig, tokenizer: PreTrainedTokenizerFast) -> Any:
     return CONFIG_MAPPING[config.llm](**(values | wide | dict(LLMS[config.llm].options)))
 
 
-def train_tokenizer(texts: Iterable[str], config: TwinConfig) -> PreTrainedTokenizerFast:
-    """Train a LLaMA-like BPE: a space in front of every chunk becomes `▁`, unknown characters fall back to bytes."""
+def train_tokenizer(texts: Iterable[str], config: TwinConfig, marks: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
+    """Train a LLaMA-like BPE: a space in front of every chunk becomes `▁`, unknown characters fall back to bytes.
+
+    `marks`: special tokens besides.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    specials = [*SPECIALS, *(t for t in TEMPLATES[LLMS[config.llm].templates[-1]].tokens if t not in SPECIALS)]
+    specials = [*SPECIALS, *(t for t in TEMPLATES[LLMS[config.llm].templates[-1]].tokens if t not in SPECIALS), *marks]
     core = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
     core.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     core.decoder = decoders.Sequence(

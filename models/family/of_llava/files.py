@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from ..store.errors import InputError
-from ..store.files import write_bytes
-from .family.connectors import connector_of
-from .folders import NON_LORA_BIN
-from .moment_files import torch_file
-from .parts import base_of
-from .tensors import refuse_misfits, refuse_unsound, refuse_whole_numbers, shapes_of
+from ....store.errors import InputError
+from ....store.files import write_bytes
+from ...folders import NON_LORA_BIN
+from ...moment_files import torch_file
+from ...parts import base_of
+from ...tensors import refuse_misfits, refuse_unsound, refuse_whole_numbers, shapes_of
+from .connectors import connector_of
 
 PROJECTOR = "mm_projector.bin"
 _KEY = re.compile(r"(?:.*\.)?mm_projector\.(?:(\d+)\.)?(weight|bias)")

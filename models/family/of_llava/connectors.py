@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ...store.errors import InputError
-from ..specs import MLP, ConnectorSpec
+from ....store.errors import InputError
+from ...specs import MLP, ConnectorSpec
 
 
 class Stack(nn.Module):

@@ -7,7 +7,7 @@ patch tokens, behind its class token where it has one. SigLIP 2's models of one 
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ...store.errors import InputError
+from ....store.errors import InputError
 
 RGB = tuple[float, float, float]
 _OPENAI = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

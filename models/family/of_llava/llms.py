@@ -7,7 +7,7 @@ Any decoder that `AutoModelForCausalLM` knows, that takes `inputs_embeds` and ke
 from dataclasses import dataclass
 from typing import Any
 
-from ...pool.templates import TEMPLATES
+from ....pool.templates import TEMPLATES
 
 _SEPARATE = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 

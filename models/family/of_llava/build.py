@@ -17,19 +17,18 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTo
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 from transformers.utils import logging
 
-from ...pool.encode import count_image_tokens
-from ...store.config import Config
-from ...store.errors import InputError
-from ...store.files import whole_folder
-from ...store.reading import with_fields, wrong
-from ..folders import LOCAL, find_folder, read_object
-from ..hub import fetching
-from ..load import ADAPTER, adapter_base, check_folder, load_processor
-from ..specs import ConnectorSpec
-from ..tensors import header
+from ....store.config import Config
+from ....store.errors import InputError
+from ....store.files import whole_folder
+from ....store.reading import with_fields, wrong
+from ...folders import LOCAL, find_folder, read_object
+from ...hub import fetching
+from ...specs import ConnectorSpec
+from ...tensors import header
 from .connectors import make_connector
-from .llava import class_of, feature_width
 from .llms import fitting_template
+from .model import class_of, feature_width
+from .pictures import count_image_tokens
 from .processor import image_processor, make_processor
 from .towers import RGB, Tower, tower_of
 
@@ -251,15 +250,3 @@ def _part(name: str, what: str) -> str:
     for file in sorted(folder.glob("*.safetensors")):
         header(file)
     return str(folder)
-
-
-def default_template(folder: str) -> str:
-    """Return the conversation template that goes with a checkpoint's language model and tokenizer.
-
-    Raises:
-        InputError: no checkpoint there, or it has no usable processor.
-    """
-    base = check_folder(folder)
-    while (base / ADAPTER).is_file():
-        base = check_folder(adapter_base(base))
-    return fitting_template(_read_config(str(base)), load_processor(folder).tokenizer)

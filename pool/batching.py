@@ -1,4 +1,8 @@
-"""Batches under a token budget: rows of like length together, so that little is padded."""
+"""Batches under a token budget: rows of like length together, so that little is padded.
+
+The one batcher of features, answers and whatever else computes a part of a pool at a time. The window in which rows are
+sorted is what the caller gives, a part; the same lengths give the same batches.
+"""
 
 from collections.abc import Sequence
 
@@ -17,3 +21,9 @@ def token_batches(lengths: Sequence[int], budget: int, max_rows: int) -> list[li
         else:
             batches.append([i])
     return batches
+
+
+def count_tokens(lengths: Sequence[int], batch: Sequence[int]) -> tuple[int, int]:
+    """Return how many tokens a batch of these rows computes, and how many of them are pads."""
+    computed = max(lengths[i] for i in batch) * len(batch)
+    return computed, computed - sum(lengths[i] for i in batch)

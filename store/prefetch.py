@@ -6,7 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 
-def ahead(threads: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Any], count: int) -> Iterator[Any]:
+def prefetch(
+    threads: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Any], count: int
+) -> Iterator[Any]:
     """Yield `work(item)` in order; threads are at most `count` items ahead of the consumer."""
     waiting: deque[Future[Any]] = deque()
     try:
