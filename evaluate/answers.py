@@ -26,7 +26,8 @@ from ..store.errors import InputError
 from ..store.files import join
 from ..store.refusals import write_refused
 from ..store.tables import EVALS, write_rows
-from .benchmarks import BENCHMARKS, reference
+from . import registry
+from .benchmark import reference
 from .config import EvalSpec
 
 FOOTER = "vinnow.eval"
@@ -86,10 +87,9 @@ class AnswerActor:
         Raises:
             RefusedError, EncodeError: the record cannot be asked or scored; it is refused with the error's `reason`.
         """
-        benchmark = BENCHMARKS[self.spec.config.benchmark]
+        benchmark = registry.find(self.spec.config.benchmark)
         try:
-            # an empty answer shows, before anything is asked, whether the record can be scored
-            benchmark.score("", record)
+            benchmark.check(record)
             question = benchmark.ask(record)
         except InputError as error:
             raise RefusedError(getattr(error, "reason", "not_encodable"), str(error)) from error
@@ -108,7 +108,8 @@ class AnswerActor:
     def table(self, records: list[Record], answers: list[Any]) -> pa.Table:
         """Return a part's rows, of what `answer` gave."""
         name = self.spec.config.benchmark
-        scores = [BENCHMARKS[name].score(a, r) for a, r in zip(answers, records, strict=True)]
+        benchmark = registry.find(name)
+        scores = [benchmark.score(a, r) for a, r in zip(answers, records, strict=True)]
         return _evals(self.spec.config.run, name, records, answers, scores)
 
     @staticmethod

@@ -173,7 +173,10 @@ def join_parts(spec: EvalSpec, actor: type[AnswerActor], names: list[str], table
             f"{missing[0]}. Delete {folder!r} and run again."
         )
     if not rows.num_rows:
-        raise InputError(f"{spec.config.pool}: not one row could be asked; {join(spec.out, 'refused')!r} says why.")
+        first = f" First: {refused['detail'][0].as_py()}" if refused.num_rows else ""
+        raise InputError(
+            f"{spec.config.pool}: not one row could be asked; {join(spec.out, 'refused')!r} says why.{first}"
+        )
     if actor.REFUSED_COUNT and refused.num_rows:
         records = Pool(spec.config.pool).take(refused["sample_id"].to_numpy())
         rows = pa.concat_tables([rows, actor.unanswered(spec, records)])

@@ -12,6 +12,7 @@ from ..select.diagnostics import without_gradient
 from ..select.needs import Needs
 from ..select.run import scores_notes, select_by
 from ..select.view import EXTRA, View
+from ..store.errors import InputError
 from ..store.features import FeatureSet, exists_any
 from ..store.files import exists, join
 from ..store.learning_rates import read_rates
@@ -35,8 +36,12 @@ def make_view(
     Rows that a needed feature stage refused are left out of the pool up front; they are listed in its REFUSED tables.
 
     Raises:
-        InputError: those are all rows, or more than the share `max_refused`.
+        InputError: a feature store is not there; those are all rows, or more than the share `max_refused`.
     """
+    for option, root in (("features", features), ("targets", targets)):
+        # a selector that reads none would not miss it
+        if root and not exists(root):
+            raise InputError(f"--{option} {root!r}: no such feature store. `vinnow features --out` makes one.")
     reader = Pool(pool)
     ids = reader.ids()
     columns: dict[str, np.ndarray[Any, Any]] = {n: reader.column(n) for n in ("source", "task", "n_chars")}

@@ -14,7 +14,7 @@ from ...store.files import open_fs
 from ..archives.members import File
 from ..archives.tar import BrokenTarError, is_plain, members
 from ..checks import IMAGE, RefusedError
-from ..json_source import JSON
+from ..json_source import Once
 from ..limits import RECORD_BYTES
 from ..media import FILM, PICTURE
 from .chat import to_llava
@@ -108,9 +108,11 @@ def _order(raw: dict[str, Any], shown: list[str], shard: str) -> list[str]:
 def _json(file: File, info: TarInfo, key: str) -> dict[str, Any]:
     text = _text(file, info, key)
     try:
-        value = JSON.decode(text)
+        value = Once().decode(text)
     except (ValueError, RecursionError) as error:
         raise RefusedError("not_an_object", f"sample {key!r}: its .json is not JSON ({error})") from error
+    if isinstance(value, RefusedError):
+        raise value
     if not isinstance(value, dict):
         raise RefusedError("not_an_object", f"sample {key!r}: its .json holds {type(value).__name__}")
     return value

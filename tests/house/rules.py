@@ -40,8 +40,8 @@ ROOMS = {
 }  # fmt: skip
 # of these rooms only one file may be imported there
 ALONE = {("evaluate", "actors"): "pool"}
-ROOT_FILES = {"__init__.py": frozenset(), "__main__.py": frozenset({"pipelines"})}
-BESIDE = {"tests", "benchmarks", "docs"}
+ROOT_FILES = {"__init__.py": frozenset({"pipelines"}), "__main__.py": frozenset({"pipelines"})}
+BESIDE = {"tests", "benchmarks", "docs", "examples"}
 LEFTOVERS = {"runs", "build", "dist", "__pycache__"}
 
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 6
