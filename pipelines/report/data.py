@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ...evaluate.metrics import Majority
 from ...select.protocol import ScoreMeans
-from .hours import Held
+from ..runs.stage import Held
 
 Array = np.ndarray[Any, Any]
 RANDOM, FULL = "random", "full"

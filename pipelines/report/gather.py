@@ -21,8 +21,9 @@ from ...store.files import exists, join, list_files, open_fs
 from ...store.manifest import read_stage
 from ...store.reading import as_kind, reading, with_fields
 from ...store.tables import EVALS, PICKS, REFUSED, SCORES, read_rows
-from ..config import POOLS, SelectorSection, saved_run
-from ..sweep import read_result
+from ..runs.config import POOLS, RunConfig, SelectorSection, saved_run
+from ..runs.stages import stages_of
+from ..runs.sweep import read_result
 from .about import about, run_facts
 from .composition import compose
 from .data import Gallery, Picked, ReportData, Shown, Similarity, Stage, Trajectories, Trial
@@ -30,7 +31,6 @@ from .hours import held
 
 Array = np.ndarray[Any, Any]
 CARDS = 8
-ORDER = ("ingest", "twin", "warmup", "proxy", "features", "targets", "select", "sweep")
 
 
 def gather(run_dir: str, title: str = "vinnow") -> ReportData:
@@ -234,15 +234,18 @@ def _add_run(run_dir: str, data: ReportData) -> None:
     """Add the stages and, where the run saved its config, what is said of the run itself."""
     run = saved_run(run_dir) if exists(join(run_dir, "run.json")) else None
     kinds: dict[str, Any] = {"rows": int | None, "bytes": int | None}
+    stages = [] if run is None else stages_of(RunConfig.parse(run["config"], join(run_dir, "run.json")))
+    order = {stage.name: number for number, stage in enumerate(stages)}
     records = [read_stage(p) for p in list_files(join(run_dir, "stages"), ".json")]
+    if run is not None:  # what was made of an earlier config is not told of
+        records = [r for r in records if r.name in order]
     for record in records:
         path = join(run_dir, "stages", f"{record.name}.json")
         record.facts |= with_fields(record.facts, kinds, path, "stage's manifest", "Delete it and run again.")
-    ranks = {name: i for i, name in enumerate(ORDER)}
-    records.sort(key=lambda r: (ranks.get(r.name.split("-")[0], len(ranks)), r.name))
+    records.sort(key=lambda r: order.get(r.name, 0))
     results = _results(run_dir)
     for r in records:
-        spent = held(run["config"], r, results) if run else None
+        spent = held(stages, r, results)
         data.stages.append(Stage(r.name, r.seconds, r.facts.get("rows"), r.facts.get("bytes"), spent))
     if run:
         data.about, data.facts = about(run_dir, run), run_facts(run, records, data.stages)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_inline
-from vinnow.pipelines.config import resolve
-from vinnow.pipelines.flows import start
-from vinnow.pipelines.status import stage_names, status
+from vinnow.pipelines.runs.config import resolve
+from vinnow.pipelines.runs.opening import start
+from vinnow.pipelines.runs.stages import stages_of
+from vinnow.pipelines.runs.status import status
 from vinnow.store.errors import InputError
 from vinnow.store.features import FeatureSet
 from vinnow.store.files import read_json, write_json
@@ -87,7 +88,7 @@ def test_stages_go_by_name():
     features = [{"projection": {"dim": 64}}, {"name": "grad_l1", "which": "re:layers.1", "projection": {"dim": 64}}]
     features += [{"kind": "loss"}, {"kind": "loss", "name": "loss_blind", "template": "plain"}]
     run = resolve(RUN | {"features": features})
-    assert [n for n in stage_names(run) if "-" in n and "ingest" not in n] == [
+    assert [n for n in [s.name for s in stages_of(run)] if "-" in n and "ingest" not in n] == [
         *("features-gradient", "targets-gradient", "features-grad_l1", "targets-grad_l1"),
         *("features-loss", "features-loss_blind"),
     ]

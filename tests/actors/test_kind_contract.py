@@ -12,7 +12,7 @@ from vinnow.actors.stream import make_spec, run_features, run_inline
 from vinnow.models.cost import RowSize
 from vinnow.models.load import load_processor
 from vinnow.models.shape import read_shape
-from vinnow.pipelines.rates import PlanConfig, load_rates, rate_for
+from vinnow.pipelines.runs.rates import PlanConfig, load_rates, rate_for
 from vinnow.pool.encode import Encoder
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError

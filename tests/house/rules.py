@@ -41,7 +41,7 @@ ROOMS = {
 ALONE = {("evaluate", "actors"): "pool"}
 ROOT_FILES = {"__init__.py": frozenset(), "__main__.py": frozenset({"pipelines"})}
 BESIDE = {"tests", "benchmarks", "docs"}
-LEFTOVERS = {"runs", "build", "dist", "__pycache__"}
+LEFTOVERS = {"runs", "build", "dist"}
 
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 6
 # files that may catch everything without raising it there, and why; a process edge would be another
@@ -79,7 +79,8 @@ def python_files(root: Path) -> list[str]:
     found = []
     for folder, below, names in os.walk(root):
         # pruned, not filtered: a virtual environment below the root has tens of thousands of files
-        below[:] = [d for d in below if not d.startswith(".") and d not in LEFTOVERS]
+        left = LEFTOVERS if Path(folder) == root else set()  # `pipelines/runs/` is code
+        below[:] = [d for d in below if not d.startswith(".") and d != "__pycache__" and d not in left]
         found += [(Path(folder) / n).relative_to(root).as_posix() for n in names if n.endswith(".py")]
     return sorted(found)
 

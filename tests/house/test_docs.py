@@ -23,9 +23,10 @@ def tree_files(root: Path) -> list[Path]:
         out = subprocess.run(listing, capture_output=True, text=True, check=True).stdout
         names = [n for n in out.split("\0") if n]
     else:
-        skipped = {"runs", "build", "dist", "__pycache__"}
+        skipped = {"runs", "build", "dist"}
         relative = [p.relative_to(root) for p in root.rglob("*")]
-        names = [str(p) for p in relative if not any(x.startswith(".") or x in skipped for x in p.parts)]
+        hidden = [any(x.startswith(".") or x == "__pycache__" for x in p.parts) for p in relative]
+        names = [str(p) for p, h in zip(relative, hidden, strict=True) if not h and p.parts[0] not in skipped]
     return [root / n for n in names if (root / n).is_file() and (root / n).suffix not in BINARY]
 
 

@@ -34,7 +34,7 @@ from vinnow.models.taps.forward import last_hidden, on_device, sample_losses
 from vinnow.models.taps.gradients import GradientTap
 from vinnow.models.tiny import twin_config
 from vinnow.pipelines.cli import main as cli
-from vinnow.pipelines.prices import twin_shape
+from vinnow.pipelines.runs.prices import twin_shape
 from vinnow.pool.encode import Encoder, count_image_tokens
 from vinnow.store.errors import InputError
 from vinnow.train.loss import LossModule

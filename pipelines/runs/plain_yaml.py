@@ -5,8 +5,8 @@ from typing import Any
 
 import yaml
 
-from ..store.errors import InputError
-from ..store.reading import FOREIGN, shown, wrong
+from ...store.errors import InputError
+from ...store.reading import FOREIGN, shown, wrong
 
 # aliases may say much in few bytes; nobody's config has so many values, and an error's text would have them all
 _MOST = 100_000

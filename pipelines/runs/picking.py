@@ -5,21 +5,21 @@ from typing import Any
 
 import numpy as np
 
-from ..pool.export import write_llava_json
-from ..pool.reader import Pool
-from ..select import registry
-from ..select.diagnostics import without_gradient
-from ..select.needs import Needs
-from ..select.run import scores_notes, select_by
-from ..select.view import EXTRA, View
-from ..store.features import FeatureSet, exists_any
-from ..store.files import exists, join
-from ..store.learning_rates import read_rates
-from ..store.refusals import refused_ids, usage_of
-from ..store.tables import PICKS, read_rows
-from ..store.usage import MAX_REFUSED
+from ...pool.export import write_llava_json
+from ...pool.reader import Pool
+from ...select import registry
+from ...select.diagnostics import without_gradient
+from ...select.needs import Needs
+from ...select.run import scores_notes, select_by
+from ...select.view import EXTRA, View
+from ...store.features import FeatureSet, exists_any
+from ...store.files import exists, join
+from ...store.learning_rates import read_rates
+from ...store.refusals import refused_ids, usage_of
+from ...store.tables import PICKS, read_rows
+from ...store.usage import MAX_REFUSED
+from ..progress import console
 from .config import RunConfig
-from .progress import console
 
 
 def make_view(

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ..store.config import Config
-from ..store.errors import InputError
-from ..store.files import read_json
+from ...store.config import Config
+from ...store.errors import InputError
+from ...store.files import read_json
 
 Work = Literal["gradient", "forward", "training"]
 OURS = Path(__file__).with_name("rates.json")

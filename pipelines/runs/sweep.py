@@ -10,20 +10,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..actors.cluster import ensure_ray
-from ..evaluate.config import EvalConfig
-from ..evaluate.run import evaluate
-from ..models.load import model_digest
-from ..pool.reader import Pool
-from ..store.errors import VinnowError, one_line
-from ..store.facts import read_fields
-from ..store.files import digest, exists, join, write_json
-from ..store.ids import ids_digest
-from ..store.tables import PICKS, read_rows
-from ..store.usage import Usage
-from ..train.config import TrainConfig
-from ..train.run import train
-from ..train.solo import Bases, drop_states, fit_here
+import pyarrow as pa
+
+from ...actors.cluster import ensure_ray
+from ...evaluate.config import TABLE, EvalConfig
+from ...evaluate.run import evaluate
+from ...models.load import model_digest
+from ...pool.reader import Pool
+from ...store.errors import VinnowError, one_line
+from ...store.facts import read_fields
+from ...store.files import digest, exists, join, write_json
+from ...store.ids import ids_digest
+from ...store.tables import EVALS, PICKS, read_rows, write_rows
+from ...store.usage import Usage
+from ...train.config import TrainConfig
+from ...train.run import train
+from ...train.solo import Bases, drop_states, fit_here
 from .begin import require_workers
 from .config import PLACES, RunConfig, eval_config, finetunes, train_config, where_of
 from .watch import RESULT, under_way, watching
@@ -103,6 +105,14 @@ def run_sweep(config: RunConfig, trials: list[Trial]) -> list[dict[str, Any]]:
         if errors:
             raise VinnowError("trials failed: " + "; ".join(errors) + ". The others are kept; run again to retry.")
     return [read_result(join(t.folder, RESULT)) for t in trials]
+
+
+def collect(out: str, trials: list[Trial]) -> str:
+    """Write `RUN/evals.parquet`: every trial's answers, told apart by `run`."""
+    tables = [read_rows(join(t.folder, "eval", TABLE), EVALS) for t in trials]
+    path = join(out, TABLE)
+    write_rows(path, pa.concat_tables(tables), EVALS)
+    return path
 
 
 def read_result(path: str) -> dict[str, Any]:

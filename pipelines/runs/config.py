@@ -9,22 +9,22 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
-from ..actors.cluster import RayConfig
-from ..actors.config import ActorResources, FeatureConfig
-from ..actors.kind import kind_of
-from ..actors.registry import find, names
-from ..evaluate.config import EvalConfig
-from ..models.specs import TwinConfig
-from ..pool.ingest import IngestConfig
-from ..select import registry
-from ..select.run import budget_rows, refuse_repeats
-from ..store.config import Config
-from ..store.errors import InputError, suggest
-from ..store.facts import read_fields
-from ..store.files import digest, join, read_bytes, read_json
-from ..store.names import FeatureName, Name, path_part
-from ..store.reading import check_path, shown
-from ..train.config import TrainConfig
+from ...actors.cluster import RayConfig
+from ...actors.config import ActorResources, FeatureConfig
+from ...actors.kind import kind_of
+from ...actors.registry import find, names
+from ...evaluate.config import EvalConfig
+from ...models.specs import TwinConfig
+from ...pool.ingest import IngestConfig
+from ...select import registry
+from ...select.run import budget_rows, refuse_repeats
+from ...store.config import Config
+from ...store.errors import InputError, suggest
+from ...store.facts import read_fields
+from ...store.files import digest, join, read_bytes, read_json
+from ...store.names import FeatureName, Name, path_part
+from ...store.reading import check_path, shown
+from ...train.config import TrainConfig
 from .placing import Devices
 from .plain_yaml import parse_yaml
 from .rates import PlanConfig
@@ -335,7 +335,7 @@ def _check_need(run: RunConfig, section: SelectorSection, need: str) -> None:
 
 def read_yaml(path: str, room: str = "pipelines", what: str = "run config") -> dict[str, Any]:
     """Read a YAML mapping; a bare name is a recipe of the package (`pipelines/recipes/NAME.yaml`, or another room's)."""
-    folder = Path(__file__).parents[1] / room / "recipes"
+    folder = Path(__file__).parents[2] / room / "recipes"
     file = Path(check_path(path))
     if not os.path.isfile(file) and "/" not in path and not path.endswith((".yaml", ".yml")):
         file = folder / f"{path}.yaml"
