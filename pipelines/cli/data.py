@@ -27,7 +27,7 @@ def ingest(
     """
     from ...pool.ingest import IngestConfig, usage_of
     from ...pool.ingest import ingest as work
-    from ..runs.config import settings
+    from ..runs.plain_yaml import settings
 
     given = {
         "source": source,
@@ -63,7 +63,7 @@ def doctor(
     from ...pool.doctor import examine, render
     from ...pool.ingest import IngestConfig
     from ...store.files import write_json
-    from ..runs.config import settings
+    from ..runs.plain_yaml import settings
 
     if json_file and not as_json:
         raise InputError(

@@ -25,8 +25,8 @@ def train(
     from ...train.run import refuse_early
     from ...train.run import train as work
     from ..runs.begin import placed_training, require_workers, too_large
-    from ..runs.config import apply_set, read_yaml, settings
     from ..runs.placing import find_devices
+    from ..runs.plain_yaml import apply_set, read_yaml, settings
     from ..runs.watch import training_bar
 
     values = read_yaml(config, "train")
@@ -65,7 +65,7 @@ def build(
     """
     from ...models.family.build import BuildConfig
     from ...models.family.build import build as work
-    from ..runs.config import settings
+    from ..runs.plain_yaml import settings
 
     values = settings(sets)
     given = values.get("connector", {})

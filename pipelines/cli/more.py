@@ -63,7 +63,7 @@ def twin(
     from ...models.tiny import build_twin, words_of
     from ...pool.reader import Pool
     from ...store.claim import claim
-    from ..runs.config import settings
+    from ..runs.plain_yaml import settings
 
     config = TwinConfig.parse(settings(sets))
     with claim(out, "twin", inputs=[pool]):

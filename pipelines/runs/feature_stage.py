@@ -9,6 +9,7 @@ from ...store.files import folder_bytes, join, list_files
 from ...store.manifest import StageRecord
 from ..progress import bar
 from .config import train_config
+from .identity import FEATURE_FREE, without
 from .ingest_stage import ANEW
 from .stage import Held, Planned, Planning, Run, Stage, StageStatus, tell
 from .training_stage import checkpoints_of
@@ -44,6 +45,11 @@ class Features(Stage):
         model = "proxy" if self.run_config.proxy is not None else self.before
         pools = [self.pool, *(["target"] if kind_of(self.config).aims and self.pool != "target" else [])]
         return (*([model] if model else []), *(f"ingest-{p}" for p in pools))
+
+    def settings(self) -> dict[str, Any]:
+        """What its numbers follow from, and how its parts are cut."""
+        model = {} if self.needs[0] == "proxy" or self.before else {"model.path": self.run_config.model.path}
+        return {f"features.{self.config.name}": without(self.config, *FEATURE_FREE)} | model
 
     def estimate(self, planning: Planning) -> list[Planned]:
         """Price a pass over the rows at every checkpoint."""

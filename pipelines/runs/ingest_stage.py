@@ -1,11 +1,13 @@
 """Records → a pool, one stage for each data set that the run names."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from ...pool.ingest import IngestConfig, ingest, pictures_back, usage_of
+from ...pool.ingest import IngestConfig, IngestReport, ingest, pictures_back, usage_of
 from ...store.files import exists, folder_bytes, join, list_files, reading_parquet
 from ...store.manifest import StageRecord
 from ..progress import bar
+from .identity import POOL_FREE, kept, without
 from .stage import Planned, Planning, Run, Stage, StageStatus, tell
 
 ANEW = "Picks and trainings were made without them: begin again in another `out` to use them."
@@ -32,13 +34,17 @@ class Ingest(Stage):
         """Nothing that a run makes."""
         return ()
 
+    def settings(self) -> dict[str, Any]:
+        """What its content depends on."""
+        return {self.pool: without(self.config, *POOL_FREE)}
+
     def estimate(self, planning: Planning) -> list[Planned]:
         """Tell of its rows, and of those that a sample shows to be unusable."""
         line = self.line(self.name, self.config.source, planning.rows(self.pool), self.config)
-        line.note = self._note(planning)
+        line.note = self._told(planning)
         return [line]
 
-    def _note(self, planning: Planning) -> str:
+    def _told(self, planning: Planning) -> str:
         """Say what ingest refused, or would; a sample's share is only an estimate, so it ends nothing here."""
         sample, limit = planning.samples[self.pool], self.config.max_refused
         usage = sample.usage
@@ -56,15 +62,31 @@ class Ingest(Stage):
         def work(record: StageRecord) -> None:
             with bar(f"ingest {self.pool}", "rows") as tell_rows:
                 report = ingest(config, out, progress=lambda rows: tell_rows(rows, 0))
-            record.facts["rows"] = report.rows
-            record.account(usage_of(report, out))
-            record.facts["bytes"] = folder_bytes(out)
+            self._note(record, report, out)
 
-        inputs = {"config": config.model_dump_json(exclude={"max_refused"})}
+        how = without(config, "max_refused")
+        inputs = {"config": kept(how, run.manifest.read(self.name), POOL_FREE)}
         if run.manifest.changed(self.name, inputs) == [] and (back := pictures_back(config, out)):
             # what follows was made of the pool as it is
             tell(f"{self.name}: {len(back)} pictures that could not be read can be by now. {ANEW}")
+        if self.pool == "test" and run.manifest.changed(self.name, inputs):
+            self._lengthen(run, inputs)
         run.stage(self.name, inputs, work)
+
+    def _lengthen(self, run: Run, inputs: dict[str, Any]) -> None:
+        """Put a longer test set into the place of the one that trials were asked."""
+        from .longer_test import end_longer, take_longer
+
+        report = take_longer(run.out, self.config)
+        with run.manifest.stage(self.name, inputs) as record:
+            self._note(record, report, run.folder(self.pool))
+        end_longer(run.out)
+
+    @staticmethod
+    def _note(record: StageRecord, report: IngestReport, out: str) -> None:
+        record.facts["rows"] = report.rows
+        record.account(usage_of(report, out))
+        record.facts["bytes"] = folder_bytes(out)
 
     def progress(self, run_dir: str) -> StageStatus:
         """Count the rows written so far."""

@@ -1,11 +1,13 @@
 """The model that a run begins with: a folder that is there, or a tiny twin, which is a stage of its own."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from ...models.specs import TwinConfig
 from ...pool.reader import Pool
 from ...store.manifest import StageRecord
 from .config import RunConfig
+from .identity import without
 from .stage import Planned, Planning, Run, Stage, StageStatus
 
 # whose texts the twin's tokenizer learns: every pool but the test's
@@ -32,6 +34,10 @@ class Twin(Stage):
         """The pools whose texts it learns."""
         return tuple(f"ingest-{n}" for n in _TAUGHT if getattr(self.run_config, n) is not None)
 
+    def settings(self) -> dict[str, Any]:
+        """Its sizes and its seed."""
+        return {"model.twin": without(self.config)}
+
     def estimate(self, planning: Planning) -> list[Planned]:
         """It costs nothing that counts."""
         return [self.line(self.name, "build a tiny LLaVA", 0, self.config)]
@@ -52,7 +58,7 @@ class Twin(Stage):
         run.stage(self.name, inputs, work)
 
     def progress(self, run_dir: str) -> StageStatus:
-        """It is there or not."""
+        """It is there or not: a folder appears whole."""
         return self.begun(False, "")
 
 

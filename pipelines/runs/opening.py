@@ -1,55 +1,77 @@
-"""A run's folder is opened: its resolved config is saved, or a folder that another config made is refused."""
+"""A run's folder is opened: its config is saved, or grows, and one that would redo what is there is refused.
 
+`run.json` holds the config as it is now; `history` those before it, each with when it ended and what then changed.
+"""
+
+from contextlib import suppress
 from typing import Any
 
 from ... import __version__
 from ...store.errors import InputError
 from ...store.files import exists, join, write_json
-from ...store.manifest import Manifest
-from .config import PLACES, POOLS, RunConfig, saved_run
-from .stage import Run
+from ...store.manifest import Manifest, utc_now
+from ..progress import console
+from . import select_stage, sweep_stage
+from .config import RunConfig, parsed, saved_run
+from .growth import Growth, compare, counted
+from .identity import differences
+from .longer_test import check_longer
+from .stage import Run, State
+from .stages import stages_of
 
 
 def start(config: RunConfig) -> Run:
-    """Open a run's folder: save the resolved config, or refuse a folder that another config made."""
+    """Open a run's folder: save the resolved config, or go on with a run that is there, which may have grown since.
+
+    Raises:
+        InputError: stages that have begun would have to be made anew; names them and the fields.
+    """
     saved = join(config.out, "run.json")
+    run = Run(config, Manifest(config.out, __version__))
     tree = {"digest": config.digest(), "config": config.model_dump(mode="json"), "version": __version__}
-    if exists(saved):
-        before = saved_run(config.out)
-        if before["digest"] != tree["digest"] and _digest_now(before["config"]) != tree["digest"]:
-            changed = differences(before["config"], tree["config"])
-            raise InputError(
-                f"{config.out}: this run was started with another config: {'; '.join(changed[:8])}. "
-                "Use another `out`, or delete that folder to begin again."
-            )
-    else:
+    if not exists(saved):
         write_json(saved, tree)
-    return Run(config, Manifest(config.out, __version__))
+        return run
+    before = saved_run(config.out)
+    earlier = parsed(before, config.out)
+    if before["digest"] == tree["digest"] or earlier.digest() == tree["digest"]:
+        return run
+    growth = growth_of(config, earlier, before.get("history") or [])
+    if growth.redone:
+        raise InputError(refusal(config.out, growth))
+    if growth.longer:
+        check_longer(config.out, config.test)
+    earlier = earlier.model_copy(update={"out": config.out})
+    for adopt in (select_stage.adopt, sweep_stage.adopt):
+        adopt(Run(earlier, run.manifest))
+    for line in growth.lines():
+        console.print(line, markup=False, soft_wrap=True)
+    write_json(saved, tree | {"history": [*(before.get("history") or []), _ended(before, tree["config"])]})
+    return run
 
 
-def _digest_now(saved: dict[str, Any]) -> str:
-    """Return the digest of a saved config as it is read today: an older one held fields that its kinds never read."""
-    try:
-        return RunConfig.parse(saved).digest()
-    except InputError:
-        return ""
+def growth_of(config: RunConfig, earlier: RunConfig, history: list[dict[str, Any]]) -> Growth:
+    """Return what a config means for the run in its `out`, which has the config `earlier`, and had those of `history`."""
+    states: dict[str, State] = {}
+    for stage in stages_of(config):
+        states |= stage.states(config.out)
+    configs = []
+    for entry in history:
+        with suppress(
+            InputError
+        ):  # of a version whose fields this one lacks; what it made says itself what it is made of
+            configs.append(parsed(entry, config.out))
+    return compare(earlier, config, states, configs)
 
 
-def differences(before: Any, now: Any, where: str = "") -> list[str]:
-    """List the leaves in which two plain trees differ, as `a.b: was X, is Y`."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = sorted(set(before) | set(now))
-        return [d for n in names for d in differences(before.get(n), now.get(n), f"{where}.{n}".lstrip("."))]
-    if _are_sections(before) and _are_sections(now) and len(before) == len(now):
-        return [d for i, pair in enumerate(zip(before, now)) for d in differences(*pair, f"{where}.{i}")]
-    return [] if before == now or where in ("out", "ray") or _free(where) else [f"{where}: was {before!r}, is {now!r}"]
+def refusal(out: str, growth: Growth) -> str:
+    """Return what to say of a config that would redo what is there."""
+    return (
+        f"{out}: this run was started with another config: {'; '.join(growth.why[:8])}. With that, these would be made "
+        f"anew: {counted(growth.redone)}. Use another `out`, or delete that folder to begin again."
+    )
 
 
-def _are_sections(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(v, dict) for v in value)
-
-
-def _free(where: str) -> bool:
-    """Say whether a field changes no result: what `RunConfig.digest` leaves out."""
-    section, _, name = where.rpartition(".")
-    return name in ("max_refused", "max_part_retries") or (name in PLACES and section not in POOLS)
+def _ended(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    changes = [d for d in differences(before["config"], now) if not d.startswith("out: ")]
+    return {n: before.get(n) for n in ("digest", "version", "config")} | {"until": utc_now(), "changes": changes}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ...store.errors import InputError
-from ...store.files import join
+from ...store.files import exists, join
 from ...store.manifest import Manifest, StageRecord
 from ..progress import console
 from .config import RunConfig
@@ -93,6 +93,20 @@ class Planning:
         return self.samples[pool].rows
 
 
+@dataclass(frozen=True)
+class Item:
+    """One thing that a stage makes and keeps: a whole stage's result, one choice's picks, one trial.
+
+    `settings`: section of the run's config → the fields from which its numbers follow; what only says where and how fast is
+    left out. `pace`: the same of fields that are free unless it is under way. `needs`: the items that it is made of.
+    """
+
+    key: str
+    settings: dict[str, Any]
+    needs: tuple[str, ...] = ()
+    pace: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass
 class Run:
     """A run under way: its config and its manifests. What stages hand each other they read from its folder."""
@@ -124,11 +138,15 @@ class Run:
         if changed is None:
             with self.manifest.stage(name, inputs) as record:
                 work(record)
+        return self.say(name, new=changed is None)
+
+    def say(self, name: str, new: bool) -> StageRecord:
+        """Say that a stage is done, now or before; returns its record."""
         done = self.manifest.read(name)
         assert done is not None
-        console.print(f"[dim]{'done   ' if changed is None else 'already'}[/] {name:<22} {done.seconds:8.1f} s")
+        console.print(f"[dim]{'done   ' if new else 'already'}[/] {name:<22} {done.seconds:8.1f} s")
         usage = done.usage()
-        if usage is not None and (usage.refused or changed is None):
+        if usage is not None and (usage.refused or new):
             tell(usage.line())
         return done
 
@@ -169,6 +187,23 @@ class Stage(ABC):
     def progress(self, run_dir: str) -> StageStatus:
         """Say from disk how far it is, where it is not done."""
 
+    def items(self) -> list[Item]:
+        """Return what it makes one by one, by the config alone: a run that grows makes those that are not there."""
+        return [Item(self.name, self.settings(), self.needs)]
+
+    def settings(self) -> dict[str, Any]:
+        """Return section → fields from which its numbers follow."""
+        return {}
+
+    def states(self, run_dir: str) -> dict[str, State]:
+        """Return the items of which something is there, by key: done, or under way."""
+        state = "done" if exists(manifest_path(run_dir, self.name)) else self.progress(run_dir).state
+        return {} if state == "waiting" else {self.name: state}
+
+    def finished(self, record: StageRecord) -> bool:
+        """Say whether a stage with this manifest has made all of its items."""
+        return True
+
     def held(self, record: StageRecord, results: list[dict[str, Any]]) -> Held | None:
         """Return what it held, in hours; None where Ray gave it nothing. `results`: the sweep's trials."""
         return None
@@ -183,6 +218,11 @@ class Stage(ABC):
     def begun(self, known: bool, detail: str) -> StageStatus:
         """Return the status of a stage that is not done, with what its folder says."""
         return StageStatus(self.name, "under way" if known else "waiting", detail=detail if known else "")
+
+
+def manifest_path(run_dir: str, name: str) -> str:
+    """Return where a stage's manifest lies."""
+    return join(run_dir, "stages", f"{name}.json")
 
 
 def tell(what: str) -> None:

@@ -10,8 +10,8 @@ from ...store.errors import InputError
 from ...store.files import exists, join
 from ...store.manifest import read_stage
 from ...store.reading import with_fields
-from .config import RunConfig, saved_run
-from .stage import Stage, StageStatus
+from .config import parsed, saved_run
+from .stage import Stage, StageStatus, manifest_path
 from .stages import stages_of
 
 _FACTS = dict.fromkeys(("rows", "refused", "bytes"), int | None)
@@ -25,7 +25,7 @@ def status(run_dir: str) -> list[StageStatus]:
     """
     if not exists(join(run_dir, "run.json")):
         raise InputError(f"{run_dir!r} is no run's folder: it has no run.json. Make one with `vinnow run`.")
-    config = RunConfig.parse(saved_run(run_dir)["config"], join(run_dir, "run.json"))
+    config = parsed(saved_run(run_dir), run_dir)
     return [_one(run_dir, stage) for stage in stages_of(config)]
 
 
@@ -45,10 +45,10 @@ def render(stages: list[StageStatus]) -> Table:
 
 
 def _one(run_dir: str, stage: Stage) -> StageStatus:
-    path = join(run_dir, "stages", f"{stage.name}.json")
-    if not exists(path):
+    path = manifest_path(run_dir, stage.name)
+    done = read_stage(path) if exists(path) else None
+    if done is None or not stage.finished(done):
         return stage.progress(run_dir)
-    done = read_stage(path)
     facts = with_fields(done.facts, _FACTS, path, "stage's manifest", "Delete it and run again.")
     facts = {k: facts[k] for k in _FACTS}
     usage = done.usage()

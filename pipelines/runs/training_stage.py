@@ -12,8 +12,9 @@ from ...store.files import exists, folder_bytes, join
 from ...store.manifest import StageRecord
 from ...train.config import TrainConfig
 from .config import PLACES, StageSection, train_config
+from .identity import TRAIN_FREE, how_trained, kept, pace_of
 from .model_stage import first_model
-from .stage import Held, Planned, Planning, Run, Stage, StageStatus
+from .stage import Held, Item, Planned, Planning, Run, Stage, StageStatus
 from .watch import training_bar
 
 if TYPE_CHECKING:
@@ -31,6 +32,17 @@ class Training(Stage):
     def needs(self) -> tuple[str, ...]:
         """The model that it begins with, and its data."""
         return (*([self.before] if self.before else []), f"ingest-{self.section.data}")
+
+    def items(self) -> list[Item]:
+        """The training, whole."""
+        settings, pace = how_trained(self.config())
+        data = {"data": self.section.data, "seed": self.run_config.seed, "model.path": self.run_config.model.path}
+        return [Item(self.name, {self.where: settings} | data, self.needs, {self.where: pace})]
+
+    @property
+    def where(self) -> str:
+        """Where its section stands in the run, for messages."""
+        return self.name
 
     def config(self, **filled: Any) -> TrainConfig:
         """Return its section as a config; `filled`: what the run gives."""
@@ -53,8 +65,9 @@ class Training(Stage):
         def work(record: StageRecord) -> None:
             _train(run, config, out, record)
 
-        how = config.model_dump_json(exclude={"model", "pool", *PLACES})
-        run.stage(self.name, {"config": how, "data": Pool(pool).digest}, work)
+        how = config.model_dump(mode="json", exclude={"model", "pool", *PLACES})
+        how_kept = kept(how, run.manifest.read(self.name), (*TRAIN_FREE, *pace_of(config)))
+        run.stage(self.name, {"config": how_kept, "data": Pool(pool).digest}, work)
 
     def progress(self, run_dir: str) -> StageStatus:
         """Say its last step, from its log."""
@@ -78,6 +91,11 @@ class WarmUp(Training):
     def name(self) -> str:
         """`warmup-NAME`."""
         return f"warmup-{self.section.name}"
+
+    @property
+    def where(self) -> str:
+        """`warmup.NAME`."""
+        return f"warmup.{self.section.name}"
 
     def estimate(self, planning: Planning) -> list[Planned]:
         """Price its steps; what follows begins with the model that it leaves."""

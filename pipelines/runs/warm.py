@@ -13,7 +13,7 @@ from ray import tune
 from ...train.environment import environment
 
 if TYPE_CHECKING:
-    from .sweep import Trial
+    from .trial import Trial
 
 # what a trial that ended by an error of ours leaves in the place of a result
 FAILED = "failed"
@@ -49,7 +49,7 @@ class WarmTrial(tune.Trainable):
         from ...store.errors import VinnowError, one_line
         from ...train.solo import Bases
         from ...train.stop import TrainingFailedError
-        from .sweep import plain_result, run_trial
+        from .trial import plain_result, run_trial
 
         self._bases = self._bases or Bases()
         try:

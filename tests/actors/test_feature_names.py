@@ -11,6 +11,7 @@ from vinnow.pipelines.runs.status import status
 from vinnow.store.errors import InputError
 from vinnow.store.features import FeatureSet
 from vinnow.store.files import read_json, write_json
+from vinnow.store.manifest import Manifest
 from vinnow.store.refusals import usage_of
 
 RUN = {
@@ -113,5 +114,8 @@ def test_runs_of_before_go_on(tmp_path):
     assert read_json(tmp_path / "run.json")["digest"] == "another"
     assert {s.state for s in status(str(tmp_path))} == {"waiting"}
     otherwise = [*RUN["features"][:2], {"kind": "trajectory", "top_k": 3}, *RUN["features"][3:]]
-    with pytest.raises(InputError, match=r"config: features\.2\.max_len: was 256, is 2048; features\.2\.top_k: was 5"):
+    with Manifest(tmp_path, "0").stage("features-trajectory", {}):
+        pass
+    words = r"config: features\.trajectory\.max_len: was 256, is 2048; features\.trajectory\.top_k: was 5"
+    with pytest.raises(InputError, match=words):
         start(resolve(RUN | {"out": str(tmp_path), "features": otherwise}))

@@ -4,7 +4,7 @@ import copy
 
 from vinnow.pipelines.demo.run import left_open
 from vinnow.pipelines.runs.config import read_yaml, resolve
-from vinnow.pipelines.runs.opening import differences
+from vinnow.pipelines.runs.identity import differences
 from vinnow.pipelines.runs.placing import Devices, place_run
 
 CARD = Devices(gpus=1, cpus=16, name="A Card", bfloat16=True, memory_gb=80.0)

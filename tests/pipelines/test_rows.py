@@ -57,7 +57,8 @@ def test_the_limit_and_the_pictures_place_make_no_other_run(folder):
     base = run_of(folder)
     same = run_of(folder, ["features.0.max_refused=1", "features.0.image_root=/moved"], max_refused=0.5)
     assert same.digest() == base.digest()
-    start(base)
+    with start(base).manifest.stage("ingest-pool", {}):
+        pass
     start(same)
     other = run_of(folder, image_root=str(folder))
     with pytest.raises(InputError, match=r"pool\.image_root: was .*") as error:
@@ -134,7 +135,7 @@ def test_damaged_features_are_made_anew_by_the_run_s_next_try(folder, ray_cluste
     sound = part.read_bytes()
     part.write_bytes(sound[:-40])
 
-    def reads(config, out, weights):
+    def reads(config, out, weights, *_):
         FeatureSet(f"{out}/features", "loss").load(0)
         return {}
 
