@@ -13,6 +13,7 @@ from .app import AsJson, Gpus, RunFile, Sets, app
 def plan(run: RunFile, gpus: Gpus = "auto", as_json: AsJson = False, sets: Sets = None) -> None:
     """Dry run: what would run, on what, how many rows, bytes and steps, at what price; and the resolved config."""
     from ..runs.begin import load_placed, without_gpus
+    from ..runs.opening import foreseen
     from ..runs.plan import make_plan
     from ..runs.plan_shown import plan_json, print_plan
 
@@ -21,6 +22,8 @@ def plan(run: RunFile, gpus: Gpus = "auto", as_json: AsJson = False, sets: Sets 
     missing = without_gpus(config)
     if missing is not None:
         console.print(f"warning: {missing}", markup=False, soft_wrap=True)
+    for line in foreseen(config):
+        console.print(line, markup=False, soft_wrap=True)
     if as_json:
         show_json(plan_json(config, made))
     else:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ...actors.config import CheckpointRef, FeatureConfig
+from ...actors.config import ActorResources, CheckpointRef, FeatureConfig
 from ...actors.kind import kind_of
 from ...store.files import folder_bytes, join, list_files
 from ...store.manifest import StageRecord
@@ -94,6 +94,7 @@ class Features(Stage):
             for note in report.notes:
                 tell(note)
             record.facts.update(report.extra)
+            record.facts["actors"] = run.config.actors.model_dump(mode="json")
             record.facts["bytes"] = folder_bytes(join(out, config.name))
 
         inputs = {"keys": " ".join(k.digest() for k in spec.keys)}
@@ -116,6 +117,7 @@ class Features(Stage):
 
     def held(self, record: StageRecord, results: list[dict[str, Any]]) -> Held | None:
         """Its actors and what prepares batches beside them, as long as it took."""
-        own = self.run_config.actors
+        then = record.facts.get("actors")  # what they were when it ran, if the manifest says
+        own = self.run_config.actors if then is None else ActorResources.parse(then, f"stage {self.name!r}: actors")
         each = Held(own.gpus_per_actor, own.cpus_per_actor).times(own.actors)
         return Held(each.gpu, each.cpu + own.loaders).times(record.seconds / 3600)

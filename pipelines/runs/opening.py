@@ -64,6 +64,15 @@ def growth_of(config: RunConfig, earlier: RunConfig, history: list[dict[str, Any
     return compare(earlier, config, states, configs)
 
 
+def foreseen(config: RunConfig) -> list[str]:
+    """Return what a config means for the run that is in its `out`, as lines for the terminal; none where there is none."""
+    if not exists(join(config.out, "run.json")):
+        return []
+    before = saved_run(config.out)
+    growth = growth_of(config, parsed(before, config.out), before.get("history") or [])
+    return [f"warning: this would be refused: {refusal(config.out, growth)}"] if growth.redone else growth.lines()
+
+
 def refusal(out: str, growth: Growth) -> str:
     """Return what to say of a config that would redo what is there."""
     return (

@@ -2,10 +2,11 @@
 
 from ...models.check import check_model
 from ...store.files import exists, join
+from ...store.manifest import read_stage
 from .config import POOLS, RunConfig
 from .prices import Prices
 from .samples import Sample, look
-from .stage import Planned, Planning
+from .stage import Planned, Planning, manifest_path
 from .stages import stages_of
 
 
@@ -22,7 +23,8 @@ def make_plan(run: RunConfig) -> list[Planned]:
     planning = Planning(samples, Prices(run, samples))
     plan = []
     for stage in stages_of(run):
-        done = exists(join(run.out, "stages", f"{stage.name}.json"))
+        path = manifest_path(run.out, stage.name)
+        done = exists(path) and stage.finished(read_stage(path), path)
         for line in stage.estimate(planning):
             line.done = done and line.stage == stage.name
             plan.append(line)

@@ -50,9 +50,9 @@ class Select(Stage):
         made = _made(read_stage(path), path) if exists(path) else {}
         return {pick_key(c): "done" for c in picked(self.run_config) if c.key in made}
 
-    def finished(self, record: StageRecord) -> bool:
+    def finished(self, record: StageRecord, path: str) -> bool:
         """Say whether every choice has its picks."""
-        return {c.key for c in picked(self.run_config)} <= set(_made(record, record.name))
+        return {c.key for c in picked(self.run_config)} <= set(_made(record, path))
 
     def estimate(self, planning: Planning) -> list[Planned]:
         """Tell each selector's rows by budget."""

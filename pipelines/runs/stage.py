@@ -200,8 +200,8 @@ class Stage(ABC):
         state = "done" if exists(manifest_path(run_dir, self.name)) else self.progress(run_dir).state
         return {} if state == "waiting" else {self.name: state}
 
-    def finished(self, record: StageRecord) -> bool:
-        """Say whether a stage with this manifest has made all of its items."""
+    def finished(self, record: StageRecord, path: str) -> bool:
+        """Say whether a stage with this manifest, read from `path`, has made all of its items."""
         return True
 
     def held(self, record: StageRecord, results: list[dict[str, Any]]) -> Held | None:

@@ -47,7 +47,7 @@ def render(stages: list[StageStatus]) -> Table:
 def _one(run_dir: str, stage: Stage) -> StageStatus:
     path = manifest_path(run_dir, stage.name)
     done = read_stage(path) if exists(path) else None
-    if done is None or not stage.finished(done):
+    if done is None or not stage.finished(done, path):
         return stage.progress(run_dir)
     facts = with_fields(done.facts, _FACTS, path, "stage's manifest", "Delete it and run again.")
     facts = {k: facts[k] for k in _FACTS}

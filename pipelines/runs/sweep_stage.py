@@ -68,9 +68,9 @@ class Sweep(Stage):
                 states[f"answers {name}"] = "done"
         return states
 
-    def finished(self, record: StageRecord) -> bool:
+    def finished(self, record: StageRecord, path: str) -> bool:
         """Say whether every trial's answers are gathered."""
-        facts = with_fields(record.facts, _KINDS, record.name, "manifest", _WAY_OUT)
+        facts = with_fields(record.facts, _KINDS, path, "manifest", _WAY_OUT)
         return trials(self.run_config).keys() <= set(facts["trials"] or [])
 
     def estimate(self, planning: Planning) -> list[Planned]:
@@ -116,9 +116,9 @@ class Sweep(Stage):
         return Held.total(self._trial_held(r) for r in results)
 
     def _trial_held(self, result: dict[str, Any]) -> Held:
-        run = self.run_config
-        training = workers_of(finetunes(run.finetune)[result.get("variant") or ""])
-        asked, fields = run.evaluate, EvalConfig.model_fields
+        run, then = self.run_config, result.get("places") or {}  # what they were when it ran, if its result says
+        training = workers_of(finetunes(run.finetune)[result.get("variant") or ""] | then.get("train", {}))
+        asked, fields = run.evaluate | then.get("evaluate", {}), EvalConfig.model_fields
         actors, gpus, cpus = (asked.get(n, fields[n].default) for n in ("actors", "gpus_per_actor", "cpus_per_actor"))
         hours = result["train_seconds"] / 3600, result.get("eval_seconds", 0.0) / 3600
         return Held.total([training.times(hours[0]), Held(gpus, cpus).times(actors).times(hours[1])])

@@ -10,6 +10,7 @@ from ...store.errors import InputError
 from ...store.facts import read_lines
 from ...store.files import exists, folder_bytes, join
 from ...store.manifest import StageRecord
+from ...store.reading import parse_json
 from ...train.config import TrainConfig
 from .config import PLACES, StageSection, train_config
 from .identity import TRAIN_FREE, how_trained, kept, pace_of
@@ -79,8 +80,11 @@ class Training(Stage):
         return self.begun(True, f"step {rows[-1]['step']}, loss {rows[-1]['loss']:.4f}" if rows else "no step yet")
 
     def held(self, record: StageRecord, results: list[dict[str, Any]]) -> Held | None:
-        """Its workers, as long as it took."""
-        return workers_of(self.section.train).times(record.seconds / 3600)
+        """The workers that it had, as long as it took."""
+        then = record.inputs.get("config")  # what they were when it ran, if the manifest says
+        had = parse_json(then, f"stage {self.name!r}") if isinstance(then, str) else {}
+        places = {n: had[n] for n in ("workers", "use_gpu") if isinstance(had, dict) and n in had}
+        return workers_of(self.section.train | places).times(record.seconds / 3600)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ _RESULT = {
     **{"name": str | None, "model": str | None, "accuracy": float | None, "image_accuracy": float | None},
     **{"variant": str | None, "used": int | None, "reasons": dict[str, int] | None, "listed": str | None},
     **{"not_asked": int | None, "test": str | None},
+    "places": dict[str, dict[str, float]] | None,
 }
 
 
@@ -148,6 +149,10 @@ def run_trial(values: dict[str, Any], callbacks: tuple[Any, ...] = (), bases: Ba
         "refused": {"train": trained.refused_reasons, "evaluate": measured.reasons},
         "by_task": measured.by_task,
         "model": trained.model,
+        "places": {
+            "train": trial.train.model_dump(include={"workers", "use_gpu"}),
+            "evaluate": trial.evaluate.model_dump(include={"actors", "gpus_per_actor", "cpus_per_actor"}),
+        },
     }
     write_json(path, result)
     drop_states(join(trial.folder, "train"))

@@ -49,7 +49,7 @@ SECTIONS = {
     "devices": {"devices={gpus: 1}": "free"},
     "seed": {"seed=1": "warmup-one"},
     "pool": {"pool.source=q": "ingest-pool", "pool.workers=2": "free", "pool.image_root=i": "ingest-pool"},
-    "captions": {"captions.source=q": "ingest-captions", "captions=null": "twin"},
+    "captions": {"captions.source=q": "ingest-captions"},
     "target": {"target.max_pixels=99": "ingest-target"},
     "test": {"test.source=q": "longer", "test.max_refused=1": "free"},
     "model": {"model.twin.layers=3": "twin", "model={path: m}": "warmup-one"},
