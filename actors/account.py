@@ -2,18 +2,20 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
-from ..pool.images import load_image
-from ..pool.reader import PartRef, Pool
+from ..pool.decode import is_readable
+from ..pool.reader import Pool, ShardRef
 from ..pool.records import Record
 from ..store.cut import FOLDER as CUT
 from ..store.cut import count_cut
 from ..store.errors import InputError
-from ..store.features import drop_damaged, parts_done
+from ..store.features import drop_damaged, shards_done
 from ..store.files import join
 from ..store.refusals import listing, refused_at, refused_tasks, to_try_again, usage_of
 from ..store.usage import Usage
 from .config import FeatureReport, FeatureSpec
+from .pool import remaining
 
 # threads that look whether pictures are back: on a network's file system each look waits
 _LOOKERS = 16
@@ -31,23 +33,26 @@ class LostRowsError(InputError):
 
 @dataclass(frozen=True)
 class Work:
-    """The parts of a run by name, and those that count as done by step: of them nothing is to be tried again.
+    """What a run has to do. `places`: each part's name, in the pool's order, and which rows it is.
 
-    `damaged`: parts by step that were there, and were not as they had been written.
+    `left`: by step, the parts that are missing or have rows to try again. `damaged`: by step, those of them that were
+    there, and were not as they had been written.
     """
 
-    names: list[str]
-    done: dict[int, set[str]]
+    places: dict[str, str]
+    left: dict[int, list[str]]
     damaged: dict[int, list[str]] = field(default_factory=dict)
 
-    def items(self, spec: FeatureSpec) -> list[dict[str, str]]:
-        """Return what an actor is to do at the checkpoints of `spec`: rows of (part, todo)."""
-        found = []
-        for name in self.names:
-            steps = [str(k.checkpoint) for k in spec.keys if name not in self.done[k.checkpoint]]
-            if steps:
-                found.append({"part": name, "todo": ",".join(steps)})
-        return found
+    @property
+    def skipped(self) -> int:
+        """How many parts are there, each once a step."""
+        return sum(len(self.places) - len(names) for names in self.left.values())
+
+    def items(self, spec: FeatureSpec) -> list[dict[str, Any]]:
+        """Return what an actor is to do at the checkpoints of `spec`: the flow's parts, with the steps to do."""
+        left = {key.checkpoint: set(self.left[key.checkpoint]) for key in spec.keys}
+        todo = {name: ",".join(str(step) for step, names in left.items() if name in names) for name in self.places}
+        return [{"part": n, "place": self.places[n], "todo": steps} for n, steps in todo.items() if steps]
 
 
 def open_work(spec: FeatureSpec) -> Work:
@@ -59,17 +64,13 @@ def open_work(spec: FeatureSpec) -> Work:
     """
     damaged = {key.checkpoint: drop_damaged(spec.out, spec.config.name, key.checkpoint) for key in spec.keys}
     pool, parts, done = _open(spec)
-    for step, have in done.items():
-        other = sorted(have - parts.keys())
-        if other:
-            raise InputError(
-                f"{spec.out}: step {step} holds parts that this run would not write (first {other[0]!r}): rows_per_part "
-                "was another one. Give the old rows_per_part, or another output folder."
-            )
     back = _Back(spec, pool)
+    left = {}
     for step, have in done.items():
-        have -= back.parts(step, {n: parts[n] for n in have})
-    work = Work(list(parts), done, {step: names for step, names in damaged.items() if names})
+        again = back.parts(step, {n: parts[n] for n in have if n in parts})
+        left[step] = remaining(f"{spec.out}: step {step}", list(parts), have, again)
+    places = {name: pool.place(part) for name, part in parts.items()}
+    work = Work(places, left, {step: names for step, names in damaged.items() if names})
     if work.items(spec):
         pool.check_images(spec.config.image_root)
         if spec.target_pool is not None:
@@ -88,11 +89,11 @@ def parts_back(spec: FeatureSpec) -> set[str]:
     return {p for step, have in done.items() for p in back.parts(step, {n: parts[n] for n in have if n in parts})}
 
 
-def _open(spec: FeatureSpec) -> tuple[Pool, dict[str, PartRef], dict[int, set[str]]]:
+def _open(spec: FeatureSpec) -> tuple[Pool, dict[str, ShardRef], dict[int, set[str]]]:
     pool = Pool(spec.pool)
-    parts = {p.name: p for p in pool.parts(spec.config.rows_per_part)}
+    parts = {p.name: p for p in pool.shards(spec.config.rows_per_part)}
     stored, name = spec.config.dtype, spec.config.name
-    return pool, parts, {key.checkpoint: parts_done(spec.out, key, stored, name) for key in spec.keys}
+    return pool, parts, {key.checkpoint: shards_done(spec.out, key, stored, name) for key in spec.keys}
 
 
 class _Back:
@@ -103,7 +104,7 @@ class _Back:
         self.root = spec.config.image_root or pool.image_root
         self._seen: dict[int, bool] = {}
 
-    def parts(self, step: int, done: dict[str, PartRef]) -> set[str]:
+    def parts(self, step: int, done: dict[str, ShardRef]) -> set[str]:
         """Return the done parts of a step that have rows to try again."""
         listed = to_try_again(self.spec.out, self.spec.config.name, step)
         wanted = {name: ids for name, ids in listed.items() if name in done}
@@ -117,12 +118,7 @@ class _Back:
             self._seen |= dict(zip(ids, threads.map(self._readable, self.pool.take(ids)), strict=True))
 
     def _readable(self, record: Record) -> bool:
-        try:
-            for image in record.images:
-                load_image(self.root, image, seen=record.seen(image))
-        except InputError:  # still not
-            return False
-        return True
+        return is_readable(self.root, record)
 
 
 def damage_notes(work: Work) -> list[str]:
@@ -140,7 +136,7 @@ def settle(report: FeatureReport, spec: FeatureSpec) -> None:
     pool = Pool(spec.pool)
     report.usage = usage_of(spec.out, [feature], pool.ids(), steps)
     report.refused = sum(report.usage.refused.values())
-    cut = count_cut(spec.out, feature, {p.name for p in pool.parts(spec.config.rows_per_part)})
+    cut = count_cut(spec.out, feature, {p.name for p in pool.shards(spec.config.rows_per_part)})
     if cut:
         listed = join(spec.out, CUT, feature)
         report.notes.append(

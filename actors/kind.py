@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from ..pool.batching import token_batches
 from ..store.keys import recipe_text
-from .batching import token_batches
 from .config import CheckpointRef, FeatureConfig, FeatureSpec
 from .registry import find
 

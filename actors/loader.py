@@ -1,16 +1,20 @@
 """A part of the pool → token ids and decoded pictures, as one Arrow message (no GPU, no model)."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from ..models.encoding import make_encoder
 from ..models.load import load_processor
-from ..pool.encode import Encoded, Encoder
+from ..pool.decode import Decoder, Refusal
+from ..pool.encode import IGNORE, Encoded
 from ..pool.reader import Pool
+from ..pool.records import Record
+from ..pool.refusals import RefusedError
+from ..pool.vision import Media
 from ..store.errors import InputError
 from .config import FeatureSpec
 from .kind import kind_of
@@ -21,90 +25,88 @@ _SCHEMA = pa.schema(
         ("task", pa.string()),
         ("input_ids", pa.list_(pa.int32())),
         ("labels", pa.list_(pa.int32())),
-        ("pixels", pa.list_(pa.large_binary())),
         ("cut", pa.int32()),
     ]
 )
 
 
+# in front of the names of media, each a column
+_MEDIA = "media:"
+
+
 @dataclass
 class LoadedPart:
-    """Rows of one part, encoded: `pixels` are each row's pictures, uint8 [3, H, W].
-
-    `refused`: (sample_id, source, reason, detail).
-    """
+    """Rows of one part, encoded, with their pictures."""
 
     encoded: list[Encoded]
     tasks: list[str]
-    pixels: list[list[np.ndarray[Any, Any]]]
-    refused: list[tuple[int, str, str, str]] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
 
 
 class PartLoader:
-    """Plain class: `__init__` loads the processor, `load(part_index)` reads, tokenises and decodes one part."""
+    """Plain class: `__init__` loads the processor, `load(name)` reads, tokenises and decodes one part."""
 
     def __init__(self, spec: FeatureSpec) -> None:
         self.spec = spec
         self.pool = Pool(spec.pool)
         config = spec.config
         self.needs_labels = kind_of(config).needs_labels
-        self.root = config.image_root or self.pool.image_root
         processor = load_processor(spec.checkpoints[0].path)
-        self.encoder = Encoder(processor, config.template, config.max_len, config.image_mode, config.pictures)
-        self.parts = {p.name: p for p in self.pool.parts(config.rows_per_part)}
+        self.encoder = make_encoder(processor, config.template, config.max_len, config.image_mode, config.pictures)
+        self.decoder = Decoder(self.encoder, config.image_root or self.pool.image_root, spec.threads)
+        self.parts = {p.name: p for p in self.pool.shards(config.rows_per_part)}
 
     def load(self, name: str) -> LoadedPart:
         """Load one part; rows that cannot be fed are refused with a reason, the rest goes on."""
         records = self.pool.read(self.parts[name])
-        with ThreadPoolExecutor(max(1, self.spec.threads)) as threads:  # PIL decodes outside the GIL
-            done = list(threads.map(self._one, records))
-        part = LoadedPart([], [], [])
-        for record, (encoded, pixels, refusal) in zip(records, done, strict=True):
-            if encoded is None:
-                part.refused.append((record.sample_id, record.source, *refusal))
+        part = LoadedPart([], [])
+        for record, row in zip(records, self.decoder.rows(records, self._encoded), strict=True):
+            if isinstance(row, Refusal):
+                part.refused.append(row)
             else:
-                part.encoded.append(encoded)
+                part.encoded.append(row)
                 part.tasks.append(record.task)
-                part.pixels.append(pixels)
         return part
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Ray Data's form: adds the column `payload` to rows of (part, todo)."""
-        return batch | {"payload": np.array([pack(self.load(str(n))) for n in batch["part"]], dtype=object)}
+    def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
+        """Add the loaded part, packed, as `payload`."""
+        return part | {"payload": pack(self.load(part["part"]))}
 
-    def _one(self, record: Any) -> tuple[Encoded | None, list[np.ndarray[Any, Any]], tuple[str, str]]:
-        try:
-            encoded = self.encoder.encode(record)
-            if self.needs_labels and (encoded.labels == -100).all():
-                return (
-                    None,
-                    [],
-                    ("no_trained_token", "no answer token carries loss: the gradient is undefined"),
-                )
-            return encoded, [self.encoder.load(self.root, i, record.seen(i)) for i in encoded.images], ("", "")
-        except InputError as error:
-            return None, [], (getattr(error, "reason", "not_encodable"), str(error))
+    def _encoded(self, record: Record) -> Encoded:
+        encoded = self.decoder.encode(record)
+        if self.needs_labels and (encoded.labels == IGNORE).all():
+            raise RefusedError("no_trained_token", "no answer token carries loss: the gradient is undefined")
+        return encoded
 
 
 def pack(part: LoadedPart) -> bytes:
-    """Put a loaded part into Arrow IPC bytes (its own format, not pickle; a part is some 90 MB at 336² × 256 rows)."""
-    shapes = {p.shape for row in part.pixels for p in row}
-    if len(shapes) > 1:
-        raise InputError(f"pictures of one part have different shapes after preprocessing: {sorted(shapes)}.")
-    shape = next(iter(shapes), (0, 0, 0))
+    """Put a loaded part into Arrow IPC bytes (its own format, not pickle; a part is some 90 MB at 336² × 256 rows).
+
+    Raises:
+        InputError: its pictures differ in more than the length of their leading axes.
+    """
+    rows = [row.media for row in part.encoded]
     columns = [
         [e.sample_id for e in part.encoded],
         part.tasks,
         [e.input_ids for e in part.encoded],
         [e.labels for e in part.encoded],
-        [[p.tobytes() for p in row] for row in part.pixels],
         [e.cut for e in part.encoded],
     ]
-    meta = {"shape": ",".join(map(str, shape)), "refused": json.dumps(part.refused)}
-    table = pa.table([pa.array(c, f.type) for c, f in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA)
+    forms: dict[str, Any] = {}
+    for one in (one for row in rows for one in row):
+        for name, array in one.items():
+            form = {"type": array.dtype.str, "shape": list(array.shape[1:])}
+            if forms.setdefault(name, form) != form:
+                both = [tuple(f["shape"]) for f in (forms[name], form)]
+                raise InputError(f"pictures of one part have different shapes after preprocessing: {sorted(both)}.")
+    fields = [pa.field(f"{_MEDIA}{name}", pa.list_(pa.large_binary())) for name in forms]
+    columns += [[[one[name].tobytes() for one in row] for row in rows] for name in forms]
+    schema = pa.schema([*_SCHEMA, *fields], {"forms": json.dumps(forms), "refused": json.dumps(part.refused)})
+    table = pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, _SCHEMA.with_metadata(meta)) as writer:
-        writer.write_table(table.replace_schema_metadata(meta))
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_table(table)
     return sink.getvalue().to_pybytes()
 
 
@@ -112,11 +114,20 @@ def unpack(payload: bytes) -> LoadedPart:
     """The inverse of `pack`."""
     table = pa.ipc.open_stream(payload).read_all()
     meta = table.schema.metadata
-    shape = tuple(int(s) for s in meta[b"shape"].decode().split(","))
-    rows = table.to_pydict()
+    forms, rows = json.loads(meta[b"forms"]), table.to_pydict()
+
+    def media(row: int) -> tuple[Media, ...]:
+        by_name = {name: rows[f"{_MEDIA}{name}"][row] for name in forms}
+        pictures = len(next(iter(by_name.values()), ()))
+        return tuple({n: _array(data[i], forms[n]) for n, data in by_name.items()} for i in range(pictures))
+
+    columns = zip(rows["sample_id"], rows["input_ids"], rows["labels"], rows["cut"], strict=True)
     encoded = [
-        Encoded(i, np.array(ids, np.int64), np.array(labels, np.int64), (), cut)
-        for i, ids, labels, cut in zip(rows["sample_id"], rows["input_ids"], rows["labels"], rows["cut"], strict=True)
+        Encoded(i, np.array(ids, np.int64), np.array(labels, np.int64), (), cut, media(row))
+        for row, (i, ids, labels, cut) in enumerate(columns)
     ]
-    pixels = [[np.frombuffer(p, np.uint8).reshape(shape) for p in row] for row in rows["pixels"]]
-    return LoadedPart(encoded, rows["task"], pixels, [tuple(r) for r in json.loads(meta[b"refused"])])
+    return LoadedPart(encoded, rows["task"], [Refusal(*r) for r in json.loads(meta[b"refused"])])
+
+
+def _array(data: bytes, form: dict[str, Any]) -> np.ndarray[Any, Any]:
+    return np.frombuffer(data, np.dtype(form["type"])).reshape(-1, *form["shape"])

@@ -1,18 +1,22 @@
-"""The one flow: items through pools of actors on Ray Data, their rows back, and their errors in our own words.
+"""The one flow: parts through a plain class, in this process or on Ray Data; their rows back, errors in our own words.
 
-Features, answers and whatever else works part by part go through here. The unit of work is an item (a part's name); what an
-actor writes of it appears whole, so a repeated task changes nothing.
+Features, answers and whatever else works part by part go through here. A worker is a plain class that knows no Ray:
+`__init__` loads, `__call__` takes one part as a dict of plain values (`part` is its name) and returns such a dict.
+What it writes of a part appears whole, so a repeated task changes nothing, and what is there need not be done again
+(`remaining`).
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..store.errors import VinnowError, one_line, plain_cause
+from ..store.errors import InputError, VinnowError, one_line, plain_cause
 from ..store.machine import refusal
 from ..store.traces import leave_trace
+from ..store.tries import forget
 from .capacity import Share, require
+from .ray_worker import Attempts, ray_worker
 
 _FEWER = "Set fewer actors or loaders, or less for each (cpus_per_actor, gpus_per_actor)."
 # what Ray Data puts behind an actor's message: how to make it try again
@@ -20,53 +24,104 @@ _ADVICE = re.compile(r"\s*Failed to [^\n]* after \d+/\d+ attempts \(.*\Z", re.S)
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One pool of `actors` of a plain class, made with `arguments`; `growing`: from one actor on, as work waits."""
+class Workers:
+    """`count` workers of a plain class, made with `arguments`, and what each takes of a node.
 
-    actor: type[Any]
+    `growing`: from one on, as work waits. All at once is the rule: growing from one, the second would load its weights
+    while the first works alone (measured on 2 GPUs: 1.33 times the rows of one, over the first minute).
+    """
+
+    kind: type[Any]
     arguments: dict[str, Any] = field(default_factory=dict)
-    actors: int = 1
+    count: int = 1
     cpus: float = 1
     gpus: float = 0
     growing: bool = False
 
 
-def stream(items: Sequence[dict[str, Any]], stages: Sequence[Stage], out: str, what: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows that the last stage returns, as they come; nothing for no items.
+@dataclass(frozen=True)
+class Flow:
+    """What parts are computed for.
 
-    `what`: the stage's name, for what is said of it.
+    `name`: as messages say it; `out`: the folder that it writes into; `product`: what it makes, below `out`. `most`: how
+    often a part may end its worker's process before the flow ends and names it. `inline`: the same classes in this process,
+    one after the other, without Ray.
+    """
+
+    name: str
+    out: str
+    product: str
+    most: int = 3
+    inline: bool = False
+
+
+def remaining(where: str, names: Sequence[str], done: Collection[str], again: Collection[str] = ()) -> list[str]:
+    """Return the parts to compute, in order: those not done, and those to do again.
 
     Raises:
-        InputError: the cluster can never hold all actors at one time.
-        VinnowError: an actor failed: its own error if it is one of ours, else one line; `OUT/failure.txt` has the trace.
+        InputError: `where` holds parts of other names; says the first.
     """
-    if not items:
+    others = sorted(set(done) - set(names))
+    if others:
+        raise InputError(
+            f"{where} holds parts that this run would not write (first {others[0]!r}): rows_per_part was another one. "
+            "Give the old rows_per_part, or another output folder."
+        )
+    left = set(names) - (set(done) - set(again))
+    return [name for name in names if name in left]
+
+
+def run_parts(parts: Sequence[dict[str, Any]], pools: Sequence[Workers], flow: Flow) -> Iterator[dict[str, Any]]:
+    """Pass each part through one worker of each pool; yield what the last returns, as it comes. No parts start nothing.
+
+    A part's dict holds `part`, its name, `place`, which rows of what it is (for messages), and what its worker needs.
+    A worker whose process dies is replaced and its part done again.
+
+    Raises:
+        InputError: the cluster can never hold all workers at one time.
+        PoisonError: a part ended its worker's process again and again; names it.
+        VinnowError: a worker failed: its own error if it is one of ours, else one line; `OUT/failure.txt` has the trace.
+    """
+    if not parts:
         return
+    forget(flow.out, flow.product)
+    if flow.inline:
+        workers = [pool.kind(**pool.arguments) for pool in pools]
+        for part in parts:
+            row = part
+            for worker in workers:
+                row = worker(row)
+            yield row
+        return
+    rows = _on_ray(parts, pools, flow)
+    try:
+        yield from rows.iter_rows()
+    except Exception as error:
+        raise in_our_words(error, flow.out) from error
+
+
+def _on_ray(parts: Sequence[dict[str, Any]], pools: Sequence[Workers], flow: Flow) -> Any:
     import ray.data
     from ray.data import ActorPoolStrategy
 
     from .cluster import quiet
 
     quiet()
-    require(what, [Share(min(s.actors, len(items)), s.cpus, s.gpus) for s in stages], _FEWER)
-    data = ray.data.from_items(list(items), override_num_blocks=len(items))
-    for stage in stages:
-        count = min(stage.actors, len(items))
-        # all at once: growing from one, the second actor would load its weights while the first works alone (measured on
-        # 2 GPUs: 1.33 times the rows of one, over the first minute)
-        sizes = {"min_size": 1, "max_size": count} if stage.growing else {"size": count}
+    counts = [min(pool.count, len(parts)) for pool in pools]
+    shares = [Share(count, pool.cpus, pool.gpus) for count, pool in zip(counts, pools, strict=True)]
+    require(flow.name, shares, _FEWER)
+    data = ray.data.from_items(list(parts), override_num_blocks=len(parts))
+    for count, pool in zip(counts, pools, strict=True):
+        sizes = {"min_size": 1, "max_size": count} if pool.growing else {"size": count}
         data = data.map_batches(
-            stage.actor,
+            ray_worker(pool.kind, Attempts(flow.out, flow.product, flow.most)),
             batch_size=1,
             compute=ActorPoolStrategy(**sizes, max_tasks_in_flight_per_actor=2),
-            num_cpus=stage.cpus,
-            num_gpus=stage.gpus,
-            fn_constructor_kwargs=stage.arguments,
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus,
+            fn_constructor_kwargs=pool.arguments,
         )
-    try:
-        yield from data.iter_rows()
-    except Exception as error:
-        raise in_our_words(error, out) from error
+    return data
 
 
 def in_our_words(error: Exception, out: str) -> VinnowError:

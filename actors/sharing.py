@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from ..models.load import base_of
+from ..models.registry import family_of
 
 
 def share_equal(first: Any, other: Any) -> int:
@@ -26,5 +26,6 @@ def share_equal(first: Any, other: Any) -> int:
 
 def same_tower(first: Any, other: Any) -> bool:
     """Say whether two models share their whole vision tower (after `share_equal`)."""
-    towers = (base_of(m).model.vision_tower.parameters() for m in (first, other))
+    family = family_of(first)
+    towers = ([p for m in family.vision(model) for p in m.parameters()] for model in (first, other))
     return all(a.data_ptr() == b.data_ptr() for a, b in zip(*towers, strict=True))

@@ -1,4 +1,4 @@
-"""Ray Data around the feature actor: parts of the pool stream through an actor pool into the feature store.
+"""Features of a pool: its parts go through the flow's actors into the feature store.
 
 Exactly once: a part is the unit of work, its file appears whole, parts that are there are not computed again, and a
 task that Ray retries after a lost worker writes the same file. Ray Data's own checkpointing is not used: its unit is a
@@ -14,10 +14,10 @@ from itertools import islice
 from typing import Any
 
 from ..models.check import check_model
+from ..models.encoding import make_encoder
 from ..models.folders import local_model
 from ..models.load import load_processor, model_digest
 from ..models.shape import hidden_size
-from ..pool.encode import Encoder
 from ..pool.paths import absolute_root
 from ..pool.reader import Pool
 from ..store.claim import claim
@@ -25,16 +25,14 @@ from ..store.errors import InputError, VinnowError
 from ..store.files import join
 from ..store.keys import FeatureKey
 from ..store.learning_rates import of_checkpoint, write_rates
-from ..store.tries import forget
 from .account import damage_notes, open_work, settle
-from .capacity import Share, require
 from .config import ActorResources, CheckpointRef, FeatureConfig, FeatureReport, FeatureSpec
 from .features import FeatureActor
 from .kind import kind_of
 from .loader import PartLoader
-from .means import means_path, target_tasks, write_means
-from .pool import Stage, in_our_words, stream
-from .told import told
+from .means import means_folder, means_path, target_tasks
+from .pool import Flow, Workers, run_parts
+from .target_means import TargetMeans, means_parts
 
 
 class CheckpointError(InputError):
@@ -72,7 +70,7 @@ def make_spec(
     roots = {n: getattr(config, n) for n in ("image_root", "target_image_root")}
     config = config.model_copy(update={n: absolute_root(root) for n, root in roots.items()})
     _check_checkpoints(checkpoints)
-    text = Encoder(
+    text = make_encoder(
         load_processor(checkpoints[0].path), config.template, config.max_len, config.image_mode, config.pictures
     ).recipe()
     kind, facts, tasks = kind_of(config), None, []
@@ -137,60 +135,38 @@ def run_features(
         LostRowsError: more than `max_refused` of the rows were refused. All parts are written.
         VinnowError: an actor failed; names a file that has the whole trace.
     """
+    resources = resources or ActorResources()
+    spec = replace(spec, threads=resources.threads, device="cuda" if resources.gpus_per_actor else "cpu")
     with claim(join(spec.out, spec.config.name), f"features {spec.config.name}", r"step=\d+"):
-        return _run(spec, resources or ActorResources(), progress, connect)
-
-
-def _run(
-    spec: FeatureSpec,
-    resources: ActorResources,
-    progress: Progress | None,
-    connect: Callable[[], None] | None,
-) -> FeatureReport:
-    start, work, report = time.perf_counter(), open_work(spec), _new_report(spec)
-    write_rates(spec.out, spec.config.name, {c.step: of_checkpoint(c.path) for c in spec.checkpoints})
-    forget(spec.out, spec.config.name)
-    report.notes += damage_notes(work)
-    report.skipped_parts = sum(len(d) for d in work.done.values())
-    total = len(work.names) * len(spec.keys)
-    tell = progress or (lambda done, total: None)
-    tell(report.skipped_parts, total)
-    if connect is not None and work.items(spec):
-        connect()
-    for one_pass in _passes(spec):
-        items = work.items(one_pass)
-        if items and one_pass.target_pool is not None:
-            _make_means(one_pass, resources)
-        for row in _stream(one_pass, items, resources) if items else ():
-            _add(report, row)
-            tell(report.skipped_parts + report.parts, total)
-    report.seconds = round(time.perf_counter() - start, 3)
-    return _settled(report, spec)
+        return _run(spec, resources, progress, connect)
 
 
 def run_inline(spec: FeatureSpec) -> FeatureReport:
     """The same without Ray, in this process: for tests and for looking at one part in a debugger."""
-    work, report = open_work(spec), _new_report(spec)
-    forget(spec.out, spec.config.name)
+    return _run(spec, None)
+
+
+def _run(
+    spec: FeatureSpec,
+    resources: ActorResources | None,
+    progress: Progress | None = None,
+    connect: Callable[[], None] | None = None,
+) -> FeatureReport:
+    """Do what is missing; inline, without resources."""
+    start, work = time.perf_counter(), open_work(spec)
+    report = FeatureReport(spec.config.name, [k.checkpoint for k in spec.keys])
+    write_rates(spec.out, spec.config.name, {c.step: of_checkpoint(c.path) for c in spec.checkpoints})
     report.notes += damage_notes(work)
-    report.skipped_parts = sum(len(d) for d in work.done.values())
-    items = work.items(spec)
-    if items and spec.target_pool is not None:
-        for number in range(len(spec.checkpoints)):
-            write_means(spec, number)
-    actor = FeatureActor(spec) if items else None
-    for item in items:
-        assert actor is not None
-        row = actor.compute(item["part"], [int(s) for s in item["todo"].split(",")])
-        _add(report, row)
-    return _settled(report, spec)
-
-
-def _new_report(spec: FeatureSpec) -> FeatureReport:
-    return FeatureReport(spec.config.name, [k.checkpoint for k in spec.keys])
-
-
-def _settled(report: FeatureReport, spec: FeatureSpec) -> FeatureReport:
+    report.skipped_parts = work.skipped
+    total, tell = len(work.places) * len(spec.keys), progress or (lambda done, total: None)
+    tell(report.skipped_parts, total)
+    if connect is not None and work.items(spec):
+        connect()
+    for one_pass in _passes(spec):
+        for row in _compute(one_pass, work.items(one_pass), resources):
+            _add(report, row)
+            tell(report.skipped_parts + report.parts, total)
+    report.seconds = round(time.perf_counter() - start, 3)
     settle(report, spec)
     _refuse_failed(report, spec)
     return report
@@ -203,18 +179,27 @@ def _passes(spec: FeatureSpec) -> Iterator[FeatureSpec]:
         yield replace(spec, checkpoints=tuple(c for c, _ in chunk), keys=tuple(k for _, k in chunk))
 
 
-def _make_means(spec: FeatureSpec, resources: ActorResources) -> None:
-    """Compute the target means of a pass's checkpoints, one task each, where an actor could run."""
-    import ray
-
-    spec = replace(spec, threads=resources.threads, device="cuda" if resources.gpus_per_actor else "cpu")
-    share = Share(1, resources.cpus_per_actor, resources.gpus_per_actor)
-    require(f"features {spec.config.name}", [share], "Set less for an actor (cpus_per_actor, gpus_per_actor).")
-    work = ray.remote(write_means).options(num_cpus=resources.cpus_per_actor, num_gpus=resources.gpus_per_actor)
+def _compute(
+    spec: FeatureSpec, items: list[dict[str, Any]], resources: ActorResources | None
+) -> Iterator[dict[str, Any]]:
+    """Yield what actors did with each part of a pass; the targets' means, where it needs them, are made first."""
+    config, arguments = spec.config, {"spec": spec}
+    flow = Flow(f"features {config.name}", spec.out, config.name, config.max_part_retries, resources is None)
+    take = resources or ActorResources()
+    places = {"count": take.actors, "cpus": take.cpus_per_actor, "gpus": take.gpus_per_actor}
+    actors = [Workers(FeatureActor, arguments, **places)]
+    if take.loaders:
+        actors.insert(0, Workers(PartLoader, arguments, take.loaders))
     try:
-        ray.get([work.remote(spec, number) for number in range(len(spec.checkpoints))])
-    except Exception as error:
-        raise in_our_words(error, spec.out) from error
+        if items and spec.target_pool is not None:
+            aims = replace(flow, product=means_folder(config.name))
+            for _ in run_parts(means_parts(spec), [Workers(TargetMeans, arguments, **places)], aims):
+                pass
+        yield from run_parts(items, actors, flow)
+    except VinnowError as error:
+        if flow.inline or "out of memory" not in str(error).lower():
+            raise
+        raise VinnowError(f"{error} Give a smaller token_budget or max_rows, or fewer checkpoints_per_pass.") from error
 
 
 def _add(report: FeatureReport, row: dict[str, Any]) -> None:
@@ -246,16 +231,3 @@ def _add_facts(extra: dict[str, Any], row: dict[str, Any]) -> None:
         extra |= {"entries": entries, "under_eps": under / entries}
     if row["storage_error"]:
         extra["storage_error"] = max(extra.get("storage_error", 0.0), float(row["storage_error"]))
-
-
-def _stream(spec: FeatureSpec, items: list[dict[str, str]], resources: ActorResources) -> Iterator[dict[str, Any]]:
-    spec = replace(spec, threads=resources.threads, device="cuda" if resources.gpus_per_actor else "cpu")
-    stages = [Stage(told(PartLoader), {"spec": spec}, resources.loaders)] if resources.loaders else []
-    work = told(FeatureActor)
-    stages.append(Stage(work, {"spec": spec}, resources.actors, resources.cpus_per_actor, resources.gpus_per_actor))
-    try:
-        yield from stream(items, stages, spec.out, f"features {spec.config.name}")
-    except VinnowError as error:
-        if "out of memory" not in str(error).lower():
-            raise
-        raise VinnowError(f"{error} Give a smaller token_budget or max_rows, or fewer checkpoints_per_pass.") from error

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-from vinnow.models.parts import LORA_TARGETS
+from vinnow.models.family.of_llava.shape import LORA_TARGETS
 from vinnow.pool.collate import collate
 from vinnow.pool.encode import Encoded
 
@@ -68,8 +68,8 @@ def fill_b(model: Any) -> None:
             torch.nn.init.normal_(p, std=0.01)
 
 
-def row(number: int, tokens: int, text_only: bool = False, trained: float = 0.5) -> tuple[Encoded, Any]:
-    """Return one row of `tokens` tokens, the last share of its text trained, and its picture."""
+def row(number: int, tokens: int, text_only: bool = False, trained: float = 0.5) -> Encoded:
+    """Return one row of `tokens` tokens, the last share of its text trained, with its picture."""
     rng = np.random.default_rng(number)
     text = tokens if text_only else tokens - IMAGE_TOKENS
     ids = rng.integers(10, 31_000, text)
@@ -78,17 +78,20 @@ def row(number: int, tokens: int, text_only: bool = False, trained: float = 0.5)
     labels = np.full(len(ids), -100)
     count = max(1, int(text * trained))
     labels[-count:] = ids[-count:]
-    picture = None if text_only else rng.normal(size=(3, SIDE, SIDE)).astype(np.float32)
-    return Encoded(number, ids, labels, () if text_only else ("x",)), picture
+    if text_only:
+        return Encoded(number, ids, labels, ())
+    picture = rng.normal(size=(1, 3, SIDE, SIDE)).astype(np.float32)
+    return Encoded(number, ids, labels, ("x",), media=({"pixel_values": picture},))
 
 
-def batch_of(rows: list[tuple[Encoded, Any]]) -> dict[str, Any]:
+def batch_of(rows: list[Encoded]) -> dict[str, Any]:
     """Collate rows and put the batch on the GPU's doorstep (pinned memory)."""
-    batch = collate([r for r, _ in rows], [[] if p is None else [p] for _, p in rows], 0)
+    batch = collate(rows, 0)
+    batch["media"] = {n: v.pin_memory() for n, v in batch["media"].items()}
     return {k: v.pin_memory() if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
 
 
-def realistic(count: int, seed: int = 0) -> list[tuple[Encoded, Any]]:
+def realistic(count: int, seed: int = 0) -> list[Encoded]:
     """Return rows of 200–2048 tokens: 6 % text-only (200–2048), the rest an image and a log-normal length of text."""
     rng = np.random.default_rng(seed)
     rows = []

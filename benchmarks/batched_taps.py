@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from vinnow.models.family.of_llava.tiny import build_twin
 from vinnow.models.load import load
 from vinnow.models.parts import pick_linears
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.models.specs import TwinConfig
 from vinnow.models.taps.gradients import GradientTap
-from vinnow.models.tiny import build_twin
 from vinnow.pool.collate import collate
 from vinnow.pool.encode import Encoded
 from vinnow.pool.templates import TEMPLATES
@@ -33,25 +33,25 @@ def samples(model):
     rng = np.random.default_rng(0)
     tokens = (model.config.vision_config.image_size // model.config.vision_config.patch_size) ** 2
     side, vocab = model.config.vision_config.image_size, model.config.text_config.vocab_size
-    rows, pixels = [], []
+    rows = []
     for i in range(ROWS):
         text = rng.integers(10, vocab, rng.integers(20, 90))
         ids = np.concatenate([np.full(tokens, model.config.image_token_id), text])
         labels = np.full(len(ids), -100)
         trained = int(rng.integers(2, 12))
         labels[-trained:] = ids[-trained:]
-        rows.append(Encoded(i, ids, labels, ("x",)))
-        pixels.append(rng.normal(size=(3, side, side)).astype(np.float32))
-    return rows, pixels
+        picture = {"pixel_values": rng.normal(size=(1, 3, side, side)).astype(np.float32)}
+        rows.append(Encoded(i, ids, labels, ("x",), media=(picture,)))
+    return rows
 
 
-def one_by_one(model, rows, pixels, parameters):
+def one_by_one(model, rows, parameters):
     """The research scripts' way: batch 1, a backward pass, the flat gradient of the chosen parameters."""
     found = []
-    for row, picture in zip(rows, pixels, strict=True):
-        batch = collate([row], [[picture]], 0)
-        names = ("input_ids", "attention_mask", "labels", "pixel_values")
-        loss = model(**{n: batch[n] for n in names}).loss
+    for row in rows:
+        batch = collate([row], 0)
+        names = ("input_ids", "attention_mask", "labels")
+        loss = model(**{n: batch[n] for n in names}, **batch["media"]).loss
         found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]))
     return torch.stack(found)
 
@@ -63,7 +63,7 @@ def main():
         texts = [t.system for t in TEMPLATES.values()] * 5
         path = build_twin(folder, texts, TwinConfig(hidden=96, layers=3, ffn=192))
         batched, single = load(path).model, load(path).model
-    rows, pixels = samples(batched)
+    rows = samples(batched)
     tap = GradientTap(batched, "projector", ProjectionConfig(kind="none"))
     linears = pick_linears(single, "projector").values()
     parameters = [p for m in linears for p in (m.weight, m.bias)]
@@ -74,10 +74,10 @@ def main():
     seconds = {"batched": [], "one by one": []}
     for _ in range(ROUNDS):
         begin = time.perf_counter()
-        mine = tap.tensors(collate(rows, [[p] for p in pixels], 0))
+        mine = tap.tensors(collate(rows, 0))
         seconds["batched"].append(time.perf_counter() - begin)
         begin = time.perf_counter()
-        other = one_by_one(single, rows, pixels, parameters)
+        other = one_by_one(single, rows, parameters)
         seconds["one by one"].append(time.perf_counter() - begin)
     error = float(((mine - other).norm(dim=1) / other.norm(dim=1)).max())
     assert error < 1e-4, error

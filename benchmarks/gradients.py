@@ -16,17 +16,17 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from _llava7b import batch_of, build, realistic, row
 from _measure import RESULTS, seconds, versions, write
-from vinnow.actors.batching import token_batches
+from vinnow.models.forward import on_device
 from vinnow.models.moments import Moments
 from vinnow.models.parts import parameters_of, pick_linears
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.models.projections.targets import Norms, Targets
-from vinnow.models.taps.forward import on_device
 from vinnow.models.taps.gradients import GradientTap
 from vinnow.models.taps.modes import make_transform
+from vinnow.pool.batching import token_batches
 
 TOKENS, BATCH, WHICH = 776, 16, "projector+lora"
-NAMES = ("input_ids", "attention_mask", "labels", "pixel_values")
+NAMES = ("input_ids", "attention_mask", "labels")
 # spec: LESS §6.3, at 790 TFLOP/s: forward, backward and per-sample gradients of LoRA and projector
 FLOOR_MS = 29.4
 PROJECTIONS = {
@@ -48,7 +48,7 @@ def trainable(model) -> list[torch.nn.Parameter]:
 
 def plain_step(model, batch) -> None:
     """A plain training step's forward and backward, as Hugging Face and PEFT do it."""
-    model.get_base_model()(**{n: batch[n] for n in NAMES}).loss.backward()
+    model.get_base_model()(**{n: batch[n] for n in NAMES}, **batch["media"]).loss.backward()
     for p in model.parameters():
         p.grad = None
 
@@ -58,7 +58,7 @@ def less_way(model, batches, parameters) -> tuple[float, float]:
     flats = []
 
     def gradient(batch):
-        model.get_base_model()(**{n: batch[n] for n in NAMES}).loss.backward()
+        model.get_base_model()(**{n: batch[n] for n in NAMES}, **batch["media"]).loss.backward()
         flat = torch.cat([p.grad.view(-1) for p in parameters])
         for p in parameters:
             p.grad = None
@@ -108,7 +108,7 @@ def fidelity(model, rows, batch) -> dict[str, float]:
 def _by_autograd(model, sink, row) -> torch.Tensor:
     trainable(model)
     one = on_device(batch_of([row]), model)
-    model.get_base_model()(**{n: one[n] for n in NAMES}).loss.backward()
+    model.get_base_model()(**{n: one[n] for n in NAMES}, **one["media"]).loss.backward()
     sink.start(1, torch.device("cuda"), torch.float32)
     for name, p in parameters_of(pick_linears(model, WHICH)).items():
         sink.add(name, p.grad.flatten()[None])
@@ -120,7 +120,7 @@ def _by_autograd(model, sink, row) -> torch.Tensor:
 def lengths_row(tap) -> dict[str, float]:
     """Return tokens a second on realistic lengths: parts of 256 rows, batches by token budget from sorted rows."""
     rows = realistic(256)
-    sizes = [len(r.input_ids) for r, _ in rows]
+    sizes = [len(r.input_ids) for r in rows]
     batches = [batch_of([rows[i] for i in take]) for take in token_batches(sizes, TOKENS * BATCH, 64)]
     padded = sum(b["input_ids"].numel() for b in batches)
 

@@ -62,7 +62,7 @@ class Prepare:
         """Encode them; the pictures are decoded here."""
         at = np.array([self.positions[int(i)] for i in block["sample_id"]])
         made = self.batches.make(at, normalised=False)
-        pixels = made["pixel_values"]
+        pixels = made["media"].get("pixel_values")
         # one row a block: its arrays differ in shape from block to block
         row = {"ids": made["input_ids"].numpy(), "labels": made["labels"].numpy()}
         row["pixels"] = np.zeros(0, np.uint8) if pixels is None else pixels.numpy()

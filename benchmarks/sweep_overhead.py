@@ -26,8 +26,8 @@ from _measure import RESULTS, versions, write
 from _rows import PICTURES, WORDS, ingested, write_pictures
 from vinnow.actors.cluster import ensure_ray
 from vinnow.evaluate.config import EvalConfig
+from vinnow.models.family.of_llava.tiny import build_twin
 from vinnow.models.specs import TwinConfig
-from vinnow.models.tiny import build_twin
 from vinnow.pipelines.runs import warm
 from vinnow.pipelines.runs.config import RunConfig, resolve
 from vinnow.pipelines.runs.sweep import Trial, run_sweep

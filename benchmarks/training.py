@@ -27,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from _measure import RESULTS, versions
 from _rows import PICTURES, WORDS, ingested, write_pictures, write_random
 from vinnow.actors.cluster import RayConfig, ensure_ray
+from vinnow.models.family.of_llava.shape import LORA_TARGETS
+from vinnow.models.family.of_llava.tiny import build_twin
 from vinnow.models.load import DTYPES, load_processor
-from vinnow.models.parts import LORA_TARGETS
 from vinnow.models.specs import TwinConfig
-from vinnow.models.tiny import build_twin
 from vinnow.pool.templates import TEMPLATES
 from vinnow.store.errors import VinnowError
 from vinnow.train.config import TrainConfig
@@ -129,13 +129,14 @@ def bare(config: TrainConfig) -> dict[str, Any]:
     steps = config.planned_steps(len(rows.ids))
     count, first = config.accumulation, WARM // config.global_batch * config.accumulation or config.accumulation
     made = [batches.make(order.micro_batch(s, a, 0)) for s in range(steps) for a in range(count)]
-    names = ("input_ids", "attention_mask", "labels", "pixel_values")
-    made = [{n: b[n].pin_memory() if config.use_gpu else b[n] for n in names if b[n] is not None} for b in made]
+    names = ("input_ids", "attention_mask", "labels")
+    made = [{n: b[n] for n in names} | b["media"] for b in made]
+    made = [{n: v.pin_memory() if config.use_gpu else v for n, v in b.items()} for b in made]
     model.train()
     spent, tokens, losses = [], [], []
     for number, batch in enumerate(made):
         begin = time.perf_counter()
-        moved = {n: v.to(device, dtype if n == "pixel_values" else None, non_blocking=True) for n, v in batch.items()}
+        moved = {n: v.to(device, dtype if v.is_floating_point() else None, non_blocking=True) for n, v in batch.items()}
         loss = model(**moved).loss
         (loss / count).backward()
         if (number + 1) % count == 0:

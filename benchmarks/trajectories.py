@@ -23,10 +23,10 @@ from transformers import LlavaConfig, StableLmConfig
 sys.path.insert(0, str(Path(__file__).parent))
 from _llava7b import IMAGE_ID, SIDE, batch_of, clip, on_gpu, realistic, row
 from _measure import RESULTS, seconds, versions, write
-from vinnow.actors.batching import token_batches
+from vinnow.models.forward import last_hidden, on_device, seen_once
 from vinnow.models.taps import attention, singular
 from vinnow.models.taps.attention import AttentionTap
-from vinnow.models.taps.forward import last_hidden, on_device, tower_features
+from vinnow.pool.batching import token_batches
 
 TOKENS, BATCH, K = 776, 32, 5
 
@@ -63,8 +63,8 @@ def ours(taps, batches) -> list[np.ndarray]:
     """Every checkpoint's values of every batch; the tower runs once."""
     out = [[] for _ in taps]
     for batch in batches:
-        if len(taps) > 1 and batch.get("pixel_values") is not None:
-            batch = batch | {"tower_features": tower_features(taps[0].model, batch["pixel_values"])}
+        if len(taps) > 1 and batch["media"]:
+            batch = batch | {"seen": seen_once(taps[0].model, batch["media"])}
         for values, tap in zip(out, taps, strict=True):
             values.append(tap.tensors(batch))
     for tap in taps:
@@ -80,7 +80,7 @@ def published(model, batches) -> list[list[float]]:
     hooks = [m.register_forward_hook(lambda m, a, out: kept.append(out.to(torch.float16))) for m in modules]
     rows = []
     for batch in batches:
-        model(**{n: batch[n] for n in ("input_ids", "pixel_values")}, output_attentions=True, use_cache=False)
+        model(input_ids=batch["input_ids"], **batch["media"], output_attentions=True, use_cache=False)
         total = None
         for q, k in zip(kept[::2], kept[1::2], strict=True):
             scores = torch.softmax(q @ k.transpose(1, 2) / q.shape[-1] ** 0.5, dim=-1)
@@ -121,7 +121,7 @@ def with_pictures(rows, files, threads: int):
 
 def batches_of(rows, model, budget: int):
     """Length-sorted batches under a token budget, on the device."""
-    sizes = [len(r.input_ids) for r, _ in rows]
+    sizes = [len(r.input_ids) for r in rows]
     return [on_device(batch_of([rows[i] for i in take]), model) for take in token_batches(sizes, budget, 64)]
 
 

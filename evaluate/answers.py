@@ -1,38 +1,37 @@
 """The answering actor: a plain class that turns parts of a test pool into parts of the EVALS table, greedily.
 
-It runs inline in a test, on local Ray, and on a GPU alike; `run.py` puts it on Ray Data. The unit of work is
+It runs inline in a test, on local Ray, and on a GPU alike: `parts.py` hands it to the flow. The unit of work is
 one part, written whole or not at all. Axes: B rows, T prompt tokens (padded on the left), I pictures.
 """
 
 import json
-import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from ..models.encoding import make_encoder
 from ..models.load import base_of, load
-from ..pool.checks import ImageError, RefusedError
-from ..pool.collate import collate, stack
-from ..pool.encode import Encoded, Encoder
+from ..models.registry import family_of
+from ..pool.batching import token_batches
+from ..pool.collate import collate
+from ..pool.decode import Decoder, Refusal, attempt, refusal
+from ..pool.encode import Encoded
 from ..pool.reader import Pool
 from ..pool.records import Record
+from ..pool.refusals import RefusedError
 from ..store.errors import InputError
 from ..store.files import join
 from ..store.refusals import write_refused
 from ..store.tables import EVALS, write_rows
-from .benchmarks import BENCHMARKS, reference
+from . import registry
+from .benchmark import reference
 from .config import EvalSpec
 
 FOOTER = "vinnow.eval"
 _OVERFLOW = "the model's logits became NaN or infinite: its weights, or this precision, cannot answer the row"
-Refusal = tuple[int, str, str, str]
-# the pictures of one row
-Pictures = list[np.ndarray[Any, Any]]
 
 
 class AnswerActor:
@@ -50,34 +49,29 @@ class AnswerActor:
         torch.set_num_threads(config.threads)
         self.spec = spec
         self.pool = Pool(config.pool)
-        self.root = config.image_root or self.pool.image_root
-        self.parts = {p.name: p for p in self.pool.parts(config.rows_per_part)}
+        self.parts = {p.name: p for p in self.pool.shards(config.rows_per_part)}
         loaded = load(config.model, config.precision, spec.device)
         if loaded.digest != spec.key["model"]:
             raise InputError(f"{config.model}: its weights changed while the evaluation was under way.")
-        self.model = loaded.model
+        self.model, self.family = loaded.model, family_of(loaded.model)
         self.tokenizer = loaded.processor.tokenizer
         self.pad_id = int(self.tokenizer.pad_token_id or 0)
-        self.encoder = Encoder(loaded.processor, config.template, config.max_len, config.image_mode, config.pictures)
+        self.encoder = make_encoder(
+            loaded.processor, config.template, config.max_len, config.image_mode, config.pictures
+        )
+        self.decoder = Decoder(self.encoder, config.image_root or self.pool.image_root, config.threads)
         self._set_greedy()
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Take rows of (part); return one row of counts for each part."""
-        rows = [self.compute(str(name)) for name in batch["part"]]
-        return {k: np.array([r[k] for r in rows]) for k in rows[0]}
+    def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
+        """Take {part}, its name; answer and write it, and return what was done."""
+        return self.compute(part["part"])
 
     def compute(self, name: str) -> dict[str, Any]:
         """Answer one part and write it; rows that cannot be asked are refused with a reason."""
-        start = time.perf_counter()
         records = self.pool.read(self.parts[name])
-        prompts: dict[int, Encoded] = {}
-        refused: list[Refusal] = []
-        for i, record in enumerate(records):
-            try:
-                prompts[i] = self.prompt(record)
-            except InputError as error:
-                reason = getattr(error, "reason", "not_encodable")
-                refused.append((record.sample_id, record.source, reason, str(error)))
+        asked = [attempt(self.prompt, record) for record in records]
+        refused = [row for row in asked if isinstance(row, Refusal)]
+        prompts = {i: row for i, row in enumerate(asked) if not isinstance(row, Refusal)}
         answers = self._answer_all(prompts, records, refused)
         # the list of refusals goes first: the part's own file says that all of it is done
         write_refused(self.spec.out, self.FOLDER, 0, name, refused)
@@ -85,33 +79,37 @@ class AnswerActor:
         table = self.table(done, [answers[i] for i in sorted(answers)])
         table = table.replace_schema_metadata({FOOTER: json.dumps(self.spec.key, sort_keys=True)})
         write_rows(join(self.spec.out, self.FOLDER, f"{name}.parquet"), table, self.SCHEMA)
-        return {"part": name, "rows": len(done), "seconds": time.perf_counter() - start}
+        return {"part": name, "rows": len(done), "refused": len(refused)}
 
     def prompt(self, record: Record) -> Encoded:
         """Return what is asked of a record.
 
         Raises:
-            InputError: the record cannot be asked or scored; it is refused with the error's `reason`, if it has one.
+            RefusedError, EncodeError: the record cannot be asked or scored; it is refused with the error's `reason`.
         """
-        benchmark = BENCHMARKS[self.spec.config.benchmark]
-        # an empty answer shows, before anything is asked, whether the record can be scored
-        benchmark.score("", record)
-        return self.encoder.prompt(benchmark.ask(record))
+        benchmark = registry.find(self.spec.config.benchmark)
+        try:
+            benchmark.check(record)
+            question = benchmark.ask(record)
+        except InputError as error:
+            raise RefusedError(getattr(error, "reason", "not_encodable"), str(error)) from error
+        return self.encoder.prompt(question, sizes=self.decoder.sizes(question))
 
-    def answer(self, prompts: Sequence[Encoded], pixels: Sequence[Pictures]) -> list[Any]:
-        """Return the greedy answers to B prompts; `pixels` are each one's pictures, uint8 [3, H, W].
+    def answer(self, prompts: Sequence[Encoded]) -> list[Any]:
+        """Return the greedy answers to B prompts, which carry their pictures.
 
         A subclass may give something else a row, which `table` reads, or a `RefusedError`, which is listed.
         """
         finite = _Finite()
-        texts = self.texts(self.generate(self.inputs(prompts, pixels), finite))
+        texts = self.texts(self.generate(self.inputs(prompts), finite))
         # with NaN for every word greedy decoding still "answers": with word 0
         return [RefusedError("not_finite", _OVERFLOW) if b else t for t, b in zip(texts, finite.bad(), strict=True)]
 
     def table(self, records: list[Record], answers: list[Any]) -> pa.Table:
         """Return a part's rows, of what `answer` gave."""
         name = self.spec.config.benchmark
-        scores = [BENCHMARKS[name].score(a, r) for a, r in zip(answers, records, strict=True)]
+        benchmark = registry.find(name)
+        scores = [benchmark.score(a, r) for a, r in zip(answers, records, strict=True)]
         return _evals(self.spec.config.run, name, records, answers, scores)
 
     @staticmethod
@@ -120,19 +118,17 @@ class AnswerActor:
         config = spec.config
         return _evals(config.run, config.benchmark, records, [""] * len(records), [0.0] * len(records))
 
-    def inputs(self, prompts: Sequence[Encoded], pixels: Sequence[Pictures]) -> dict[str, torch.Tensor]:
-        """Return a batch on the device, padded on the left: `input_ids`, `attention_mask`, `labels`, `pixel_values`."""
-        batch = collate(prompts, [()] * len(prompts), self.pad_id, side="left")
-        inputs = {k: batch[k].to(self.spec.device) for k in ("input_ids", "attention_mask", "labels")}
-        u8_I3HW, _ = stack(pixels)
-        if u8_I3HW is not None:
-            # bytes travel to the device, floats are made there
-            inputs["pixel_values"] = self.encoder.normalise(u8_I3HW.to(self.spec.device)).to(self.model.dtype)
-        return inputs
+    def inputs(self, prompts: Sequence[Encoded]) -> dict[str, Any]:
+        """Return a batch on the device, padded on the left: `input_ids`, `attention_mask`, `labels`, `media`."""
+        batch = collate(prompts, self.pad_id, side="left")
+        # bytes travel to the device, floats are made there
+        batch = self.encoder.finish(batch, self.spec.device)
+        media = {n: v.to(self.model.dtype) if v.is_floating_point() else v for n, v in batch["media"].items()}
+        return {k: batch[k].to(self.spec.device) for k in ("input_ids", "attention_mask", "labels")} | {"media": media}
 
-    def generate(self, inputs: dict[str, torch.Tensor], watch: LogitsProcessor | None = None) -> torch.Tensor:
+    def generate(self, inputs: dict[str, Any], watch: LogitsProcessor | None = None) -> torch.Tensor:
         """Return the generated tokens [B, S], on the CPU; pads behind a row's end mark; `watch` sees each step's logits."""
-        asked = {k: v for k, v in inputs.items() if k != "labels"}
+        asked = self.family.generating(self.model, inputs)
         with torch.inference_mode():
             tokens_BT = self.model.generate(**asked, logits_processor=LogitsProcessorList([watch] if watch else []))
         return tokens_BT[:, inputs["input_ids"].shape[1] :].cpu()
@@ -142,37 +138,22 @@ class AnswerActor:
         return [t.strip() for t in self.tokenizer.batch_decode(new_BS, skip_special_tokens=True)]
 
     def _answer_all(self, prompts: dict[int, Encoded], records: list[Record], refused: list[Refusal]) -> dict[int, Any]:
-        config, answers = self.spec.config, dict[int, Any]()
-        rows = list(prompts)
+        """Return answers by row; rows that turn out unusable are added to `refused`."""
+        config, rows = self.spec.config, list(prompts)
         lengths = [len(prompts[i].input_ids) + config.max_new_tokens for i in rows]
-        batches = [[rows[i] for i in b] for b in length_batches(lengths, config.token_budget, config.max_rows)]
-        with ThreadPoolExecutor(config.threads) as threads:
-
-            def decode(batch: list[int]) -> list[Future[Pictures]]:
-                return [threads.submit(self._pixels, prompts[i], records[i]) for i in batch]
-
-            waiting = decode(batches[0]) if batches else []
-            for number, batch in enumerate(batches):
-                # one batch ahead: the next pictures are decoded while this batch is answered
-                current, waiting = waiting, decode(batches[number + 1]) if number + 1 < len(batches) else []
-                sound: list[int] = []
-                pixels: list[Pictures] = []
-                for i, future in zip(batch, current, strict=True):
-                    try:
-                        pixels.append(future.result())
-                        sound.append(i)
-                    except ImageError as error:
-                        refused.append((records[i].sample_id, records[i].source, error.reason, str(error)))
-                found = self.answer([prompts[i] for i in sound], pixels) if sound else []
-                for i, answer in zip(sound, found, strict=True):
-                    if isinstance(answer, RefusedError):
-                        refused.append((records[i].sample_id, records[i].source, answer.reason, str(answer)))
-                    else:
-                        answers[i] = answer
+        batches = [[rows[i] for i in b] for b in token_batches(lengths, config.token_budget, config.max_rows)]
+        decoded = self.decoder.batches([(records[i], prompts[i]) for i in batch] for batch in batches)
+        answers: dict[int, Any] = {}
+        for batch, ready in zip(batches, decoded, strict=True):
+            refused += [row for row in ready if isinstance(row, Refusal)]
+            sound = {i: row for i, row in zip(batch, ready, strict=True) if isinstance(row, Encoded)}
+            replies = self.answer(list(sound.values())) if sound else []
+            for i, reply in zip(sound, replies, strict=True):
+                if isinstance(reply, RefusedError):
+                    refused.append(refusal(records[i], reply))
+                else:
+                    answers[i] = reply
         return answers
-
-    def _pixels(self, prompt: Encoded, record: Record) -> Pictures:
-        return [self.encoder.load(self.root, i, record.seen(i)) for i in prompt.images]
 
     def _set_greedy(self) -> None:
         """Replace what the checkpoint says about sampling: its own settings would be merged into ours."""
@@ -220,18 +201,3 @@ def _evals(run: str, benchmark: str, records: list[Record], answers: list[str], 
         [reference(r) for r in records],
     ]
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, EVALS, strict=True)], schema=EVALS)
-
-
-def length_batches(lengths: Sequence[int], budget: int, max_rows: int) -> list[list[int]]:
-    """Split rows into batches of like length with `rows × longest ≤ budget`, longest first; each row once.
-
-    A row longer than the budget is a batch of its own.
-    """
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        last = batches[-1] if batches else []
-        if last and len(last) < max_rows and (len(last) + 1) * lengths[last[0]] <= budget:
-            last.append(i)
-        else:
-            batches.append([i])
-    return batches

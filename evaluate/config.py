@@ -10,7 +10,7 @@ from ..pool.templates import TEMPLATES
 from ..store.config import Config
 from ..store.errors import suggest
 from ..store.usage import MAX_REFUSED
-from .benchmarks import BENCHMARKS
+from . import registry
 
 # no score: what a model attends to while it answers (`imbalance.py`)
 IMBALANCE = "imbalance"
@@ -55,8 +55,8 @@ class EvalConfig(Config):
     def _known_benchmark(cls, name: str) -> str:
         if name == IMBALANCE:
             raise ValueError(f"{name} gives no scores to compare; measure it with `vinnow evaluate --benchmark {name}`")
-        if name not in BENCHMARKS:
-            raise ValueError(f"unknown benchmark {name!r}{suggest(name, [*BENCHMARKS, IMBALANCE])}")
+        if name not in (known := registry.names()):
+            raise ValueError(f"unknown benchmark {name!r}{suggest(name, [*known, IMBALANCE])}")
         return name
 
     @field_validator("template")

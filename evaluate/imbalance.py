@@ -16,16 +16,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from ..models.protocol import base_of
 from ..models.taps.modality import ModalityTap
-from ..pool.checks import RefusedError
 from ..pool.encode import Encoded
 from ..pool.records import Record
+from ..pool.refusals import RefusedError
 from ..store.files import join
 from ..store.reading import as_kind
 from ..store.tables import IMBALANCE
-from .answers import AnswerActor, Pictures
+from .answers import AnswerActor
 from .config import EvalSpec, ImbalanceConfig, PartsReport
-from .parts import Progress, carry_out, make_spec
+from .parts import Measurement, Progress, carry_out, make_spec
 from .statistics import mean_intervals
 
 TABLE, REPORT = "imbalance.parquet", "imbalance.json"
@@ -65,15 +66,16 @@ class ImbalanceActor(AnswerActor):
         """Return the first question, its text marked by labels; see `AnswerActor.prompt`."""
         if not record.images:
             raise RefusedError("no_image")
-        prompt = self.encoder.prompt(record, mark_question=True)
+        prompt = self.encoder.prompt(record, True, self.decoder.sizes(record))
         if not (prompt.labels >= 0).any():
             raise RefusedError("no_question")
         return prompt
 
-    def answer(self, prompts: Sequence[Encoded], pixels: Sequence[Pictures]) -> list[dict[str, Any] | RefusedError]:
+    def answer(self, prompts: Sequence[Encoded]) -> list[dict[str, Any] | RefusedError]:
         """Return B rows of IMBALANCE without what the records say; see `AnswerActor.answer`."""
-        inputs = self.inputs(prompts, pixels)
-        image_BT, text_BT = inputs["input_ids"] == self.encoder.image_id, inputs["labels"] >= 0
+        inputs = self.inputs(prompts)
+        image_BT = self.family.image_mask(base_of(self.model).config, inputs["input_ids"])
+        text_BT = inputs["labels"] >= 0
         with self.tap.watch(image_BT, text_BT):
             new_BS = self.generate(inputs)
         counts_B = generated(new_BS, self.ends)
@@ -115,21 +117,22 @@ def generated(new_BS: torch.Tensor, ends: list[int]) -> torch.Tensor:
     return ((ended_BS.int().cumsum(1) - ended_BS.int()) == 0).sum(1)
 
 
-def measure(config: ImbalanceConfig, out: str, progress: Progress | None = None) -> ImbalanceReport:
+def measure(config: ImbalanceConfig, out: str, progress: Progress | None = None, here: bool = False) -> ImbalanceReport:
     """Measure what is not measured yet, write `OUT/imbalance.parquet` and `.json`, return what was found.
 
-    Resumable as `run.evaluate` is: `OUT/imbalance/part-*.parquet` appear whole, and a finished one does nothing.
+    Resumable as `run.evaluate` is, and `here` as there: `OUT/imbalance/part-*.parquet` appear whole, a finished one does
+    nothing.
 
     Raises:
         KeyMismatchError: `out` holds numbers of another model, pool or setting; lists what differs.
         InputError: no checkpoint, no pool, attention that cannot be read, or no row with a picture and a question.
     """
-    spec = make_spec(config, out)
-    fields = carry_out(spec, ImbalanceActor, (TABLE, REPORT), progress, _found)
+    spec = make_spec(config, out, here)
+    fields = carry_out(spec, Measurement(ImbalanceActor, TABLE, REPORT, _summary), progress)
     return as_kind(fields, ImbalanceReport, join(out, REPORT), "imbalance measurement", "Delete it and run again.")
 
 
-def _found(table: pa.Table, _: EvalSpec) -> dict[str, Any]:
+def _summary(table: pa.Table, _: EvalSpec) -> dict[str, Any]:
     tasks = np.array(table["task"].to_pylist(), object)
     by_task = {str(t): table.filter(pa.array(tasks == t)) for t in sorted(set(tasks))}
     curve = curve_of(table)
@@ -152,9 +155,9 @@ def curve_of(table: pa.Table) -> Curve:
     n_image_N1, n_text_N1 = (table[c].to_numpy()[:, None] for c in ("n_image", "n_text"))
     layers = lmar_NL.shape[1] if lmar_NL.ndim == 2 else 0
     both = mean_intervals(np.concatenate([lmar_NL, image_NL], -1), SEED)
-    found: Curve = {}
+    curve: Curve = {}
     for name, some in (("lmar", both[:layers]), ("mass", both[layers:])):
-        found[name] = [i.estimate for i in some]
-        found[f"{name}_low"], found[f"{name}_high"] = [i.low for i in some], [i.high for i in some]
+        curve[name] = [i.estimate for i in some]
+        curve[f"{name}_low"], curve[f"{name}_high"] = [i.low for i in some], [i.high for i in some]
     ratio_L = (image_NL / n_image_N1).mean(0) / (text_NL / n_text_N1).mean(0)
-    return found | {"ratio_of_means": ratio_L.tolist()}
+    return curve | {"ratio_of_means": ratio_L.tolist()}

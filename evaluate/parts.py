@@ -1,4 +1,4 @@
-"""Parts of a test pool through a Ray Data pool of actors, and joined again: what every evaluation does the same way.
+"""Parts of a test pool through the flow's actors, and joined again: what every evaluation does the same way.
 
 `OUT/FOLDER/part-*.parquet` appear whole, so a rerun computes only what is missing. Every row of the pool ends in the joined
 table or under `OUT/refused/FOLDER` with a reason.
@@ -9,13 +9,14 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ..actors.pool import Stage, stream
+from ..actors.pool import Flow, Workers, remaining, run_parts
 from ..models.check import checked_digest
 from ..models.folders import local_model
 from ..pool.reader import Pool
@@ -24,7 +25,7 @@ from ..store.errors import DamagedError, InputError, KeyMismatchError, MissingRo
 from ..store.facts import read_fields
 from ..store.files import exists, join, list_files, write_json
 from ..store.reading import as_kind, parse_json
-from ..store.refusals import read_refused, refused_parts
+from ..store.refusals import read_refused, refused_shards
 from ..store.tables import read_rows, write_rows
 from ..store.usage import TRY_AGAIN, Usage
 from .answers import FOOTER, AnswerActor
@@ -38,17 +39,20 @@ _ANEW = "Delete it and run again."
 Progress = Callable[[int, int], None]
 
 
-def carry_out(
-    spec: EvalSpec,
-    actor: type[AnswerActor],
-    names: tuple[str, str],
-    progress: Progress | None,
-    found: Callable[[pa.Table, EvalSpec], dict[str, Any]],
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Measurement:
+    """What an evaluation is: who answers, the files of its table and report, and the report's own fields of the table."""
+
+    actor: type[AnswerActor]
+    table: str
+    report: str
+    summary: Callable[[pa.Table, EvalSpec], dict[str, Any]]
+
+
+def carry_out(spec: EvalSpec, measurement: Measurement, progress: Progress | None) -> dict[str, Any]:
     """Do an evaluation from its parts to its report; return the report's fields, those saved if it is finished.
 
-    `names`: the table's and the report's file; `found` makes an evaluation's own fields of the joined table. One that
-    refused rows for their pictures' files is not finished for good: a rerun tries those parts again.
+    One that refused rows for their pictures' files is not finished for good: a rerun tries those parts again.
 
     Raises:
         KeyMismatchError: `out` holds another evaluation; lists what differs.
@@ -56,44 +60,36 @@ def carry_out(
         MissingRowsError: a row of the pool is in neither table.
         InputError: every row is refused, or more than `max_refused` allows.
     """
-    start, (table, report) = time.perf_counter(), names
+    start, actor = time.perf_counter(), measurement.actor
     check_out(spec.out, [spec.config.model, spec.config.pool])
-    path, saved = join(spec.out, table), finished(spec, report)
+    saved = finished(spec, measurement.report)
     if saved is not None and not TRY_AGAIN & saved.get("reasons", {}).keys():
-        return saved | {"path": path}
+        return saved | {"path": join(spec.out, measurement.table)}
     Pool(spec.config.pool).check_images(spec.config.image_root)
-    known = "|".join(map(re.escape, (actor.FOLDER, table, report)))
+    known = "|".join(map(re.escape, (actor.FOLDER, measurement.table, measurement.report)))
     with claim(spec.out, f"evaluate {actor.FOLDER}", known):
-        return _carried_out(spec, actor, names, progress, found, start)
+        return _carried_out(spec, measurement, progress, start)
 
 
-def _carried_out(
-    spec: EvalSpec,
-    actor: type[AnswerActor],
-    names: tuple[str, str],
-    progress: Progress | None,
-    found: Callable[[pa.Table, EvalSpec], dict[str, Any]],
-    start: float,
-) -> dict[str, Any]:
-    table, report = names
-    path = join(spec.out, table)
+def _carried_out(spec: EvalSpec, measurement: Measurement, progress: Progress | None, start: float) -> dict[str, Any]:
+    actor = measurement.actor
     parts, skipped = compute_parts(spec, actor, progress)
-    rows, refused = join_parts(spec, actor, parts, table)
+    rows, refused = join_parts(spec, actor, parts, measurement.table)
     reasons = dict(Counter(refused["reason"].to_pylist()))
     asked = rows.num_rows - (refused.num_rows if actor.REFUSED_COUNT else 0)
     Usage(asked, reasons, join(spec.out, "refused", actor.FOLDER)).check("evaluate", spec.config.max_refused)
     fields = {
-        "path": path,
+        "path": join(spec.out, measurement.table),
         "rows": rows.num_rows,
         "refused": refused.num_rows,
         "reasons": reasons,
-        **found(rows, spec),
+        **measurement.summary(rows, spec),
         "parts": len(parts) - skipped,
         "skipped_parts": skipped,
         "seconds": round(time.perf_counter() - start, 3),
         "key": spec.key,
     }
-    write_json(join(spec.out, report), fields)
+    write_json(join(spec.out, measurement.report), fields)
     return fields
 
 
@@ -138,13 +134,18 @@ def compute_parts(spec: EvalSpec, actor: type[AnswerActor], progress: Progress |
     Raises:
         KeyMismatchError: `out` holds parts of another model, pool or setting; lists what differs.
     """
-    names = [p.name for p in Pool(spec.config.pool).parts(spec.config.rows_per_part)]
-    done = _parts_done(spec, actor, set(names))
-    tell = progress or (lambda done, total: None)
-    tell(len(done), len(names))
-    for count, _ in enumerate(_stream(spec, actor, [n for n in names if n not in done]), len(done) + 1):
-        tell(count, len(names))
-    return names, len(done)
+    config, pool = spec.config, Pool(spec.config.pool)
+    places = {part.name: pool.place(part) for part in pool.shards(config.rows_per_part)}
+    again = refused_shards(spec.out, actor.FOLDER, TRY_AGAIN)
+    left = remaining(spec.out, list(places), _parts_done(spec, actor), again)
+    there, tell = len(places) - len(left), progress or (lambda done, total: None)
+    tell(there, len(places))
+    workers = Workers(actor, {"spec": spec}, config.actors, config.cpus_per_actor, config.gpus_per_actor, growing=True)
+    flow = Flow(f"evaluate {actor.FOLDER}", spec.out, actor.FOLDER, inline=spec.here)
+    items = [{"part": name, "place": places[name]} for name in left]
+    for count, _ in enumerate(run_parts(items, [workers], flow), there + 1):
+        tell(count, len(places))
+    return list(places), there
 
 
 def join_parts(spec: EvalSpec, actor: type[AnswerActor], names: list[str], table: str) -> tuple[pa.Table, pa.Table]:
@@ -157,8 +158,8 @@ def join_parts(spec: EvalSpec, actor: type[AnswerActor], names: list[str], table
         InputError: every row is refused.
     """
     folder = join(spec.out, actor.FOLDER)
-    found = pa.concat_tables([read_rows(join(folder, f"{n}.parquet"), actor.SCHEMA) for n in names])
-    answered = np.array(found["sample"].to_pylist(), dtype=np.uint64)
+    rows = pa.concat_tables([read_rows(join(folder, f"{n}.parquet"), actor.SCHEMA) for n in names])
+    answered = np.array(rows["sample"].to_pylist(), dtype=np.uint64)
     refused = read_refused(spec.out, actor.FOLDER)
     ids = refused["sample_id"].to_numpy().astype(np.uint64)
     # a part that was answered anew may have left an older list of refusals behind
@@ -171,53 +172,37 @@ def join_parts(spec: EvalSpec, actor: type[AnswerActor], names: list[str], table
             f"{spec.out}: {len(missing)} rows of the test pool have neither answer nor refusal, first "
             f"{missing[0]}. Delete {folder!r} and run again."
         )
-    if not found.num_rows:
-        raise InputError(f"{spec.config.pool}: not one row could be asked; {join(spec.out, 'refused')!r} says why.")
+    if not rows.num_rows:
+        first = f" First: {refused['detail'][0].as_py()}" if refused.num_rows else ""
+        raise InputError(
+            f"{spec.config.pool}: not one row could be asked; {join(spec.out, 'refused')!r} says why.{first}"
+        )
     if actor.REFUSED_COUNT and refused.num_rows:
         records = Pool(spec.config.pool).take(refused["sample_id"].to_numpy())
-        found = pa.concat_tables([found, actor.unanswered(spec, records)])
-    found = found.replace_schema_metadata({FOOTER: json.dumps(spec.key)})
-    write_rows(join(spec.out, table), found, actor.SCHEMA)
-    return found, refused
+        rows = pa.concat_tables([rows, actor.unanswered(spec, records)])
+    rows = rows.replace_schema_metadata({FOOTER: json.dumps(spec.key)})
+    write_rows(join(spec.out, table), rows, actor.SCHEMA)
+    return rows, refused
 
 
-def _stream(spec: EvalSpec, actor: type[AnswerActor], names: list[str]) -> Iterator[dict[str, Any]]:
-    config = spec.config
-    if not names:
-        return
-    if spec.here:
-        yield from map(actor(spec).compute, names)
-        return
-    stage = Stage(actor, {"spec": spec}, config.actors, config.cpus_per_actor, config.gpus_per_actor, growing=True)
-    yield from stream([{"part": n} for n in names], [stage], spec.out, f"evaluate {actor.FOLDER}")
-
-
-def _parts_done(spec: EvalSpec, actor: type[AnswerActor], names: set[str]) -> set[str]:
-    """Return the parts that need not be computed: sound, and without a row that may be usable by now."""
-    done, again = set(), refused_parts(spec.out, actor.FOLDER, TRY_AGAIN)
+def _parts_done(spec: EvalSpec, actor: type[AnswerActor]) -> set[str]:
+    """Return the sound parts that are there."""
+    done = set()
     for path in list_files(join(spec.out, actor.FOLDER), ".parquet"):
-        name = path.rsplit("/", 1)[1].removesuffix(".parquet")
         try:
             footer = (read_rows(path, actor.SCHEMA).schema.metadata or {}).get(FOOTER.encode(), b"{}")
         except DamagedError:
             continue  # as if it were not there: it is written anew, whole
-        found = parse_json(footer, f"{path}: its footer")
-        _refuse_other_key(
-            path, as_kind(found, dict[str, Any], path, "part of answers", "Delete it and run again."), spec.key
-        )
-        done.add(name)
-    if done - names:
-        raise InputError(
-            f"{spec.out} holds parts that this run would not write (first {min(done - names)!r}): "
-            "rows_per_part was another one. Give the old rows_per_part, or another output folder."
-        )
-    return done - again
+        key = parse_json(footer, f"{path}: its footer")
+        _refuse_other_key(path, as_kind(key, dict[str, Any], path, "part of answers", _ANEW), spec.key)
+        done.add(path.rsplit("/", 1)[1].removesuffix(".parquet"))
+    return done
 
 
-def _refuse_other_key(path: str, found: dict[str, str], wanted: dict[str, str]) -> None:
-    differ = [n for n in sorted(found.keys() | wanted.keys()) if found.get(n) != wanted.get(n)]
+def _refuse_other_key(path: str, key: dict[str, str], wanted: dict[str, str]) -> None:
+    differ = [n for n in sorted(key.keys() | wanted.keys()) if key.get(n) != wanted.get(n)]
     if differ:
-        listed = "; ".join(f"{n}: {found.get(n)!r} against {wanted.get(n)!r}" for n in differ)
+        listed = "; ".join(f"{n}: {key.get(n)!r} against {wanted.get(n)!r}" for n in differ)
         raise KeyMismatchError(
             f"{path}: these answers were made otherwise (found against wanted): {listed}. Use another output folder."
         )

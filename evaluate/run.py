@@ -1,4 +1,4 @@
-"""A checkpoint and a test pool → EVALS: parts of the pool stream through a Ray Data pool of `AnswerActor`s.
+"""A checkpoint and a test pool → EVALS: parts of the pool go through the flow's `AnswerActor`s.
 
 `OUT/evals.parquet` and then `OUT/evals.json` come last, and once they are there a rerun does nothing and starts no Ray.
 """
@@ -14,7 +14,7 @@ from ..store.reading import as_kind
 from .answers import AnswerActor
 from .config import TABLE, EvalConfig, EvalReport, EvalSpec
 from .metrics import accuracy
-from .parts import Progress, carry_out, make_spec
+from .parts import Measurement, Progress, carry_out, make_spec
 
 REPORT = "evals.json"
 
@@ -28,18 +28,19 @@ def evaluate(config: EvalConfig, out: str, progress: Progress | None = None, her
         KeyMismatchError: `out` holds answers of another model, pool or setting; lists what differs.
         InputError: no checkpoint, no pool, an unknown benchmark, or not one row could be asked.
     """
-    fields = carry_out(make_spec(config, out, here), AnswerActor, (TABLE, REPORT), progress, _found)
+    measurement = Measurement(AnswerActor, TABLE, REPORT, _summary)
+    fields = carry_out(make_spec(config, out, here), measurement, progress)
     return as_kind(fields, EvalReport, join(out, REPORT), "report of an evaluation", "Delete it and run again.")
 
 
-def _found(evals: pa.Table, spec: EvalSpec) -> dict[str, Any]:
-    found, pool = accuracy(evals), Pool(spec.config.pool)
+def _summary(evals: pa.Table, spec: EvalSpec) -> dict[str, Any]:
+    scored, pool = accuracy(evals), Pool(spec.config.pool)
     shown = [str(i) for i in pool.ids()[pool.has_image()].tolist()]
     pictured = evals.filter(pc.is_in(evals["sample"], pa.array(shown, pa.string())))
     return {
-        "accuracy": found.overall,
+        "accuracy": scored.overall,
         "image_accuracy": accuracy(pictured).overall if pictured.num_rows else None,
         "image_rows": pictured.num_rows,
-        "by_task": found.by_task,
-        "rows_by_task": found.rows_by_task,
+        "by_task": scored.by_task,
+        "rows_by_task": scored.rows_by_task,
     }

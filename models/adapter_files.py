@@ -18,12 +18,11 @@ from ..store.errors import InputError
 from ..store.facts import read_as
 from .folders import ADAPTER, ADAPTER_BIN, ADAPTER_WEIGHTS, NON_LORA, NON_LORA_BIN, NON_LORA_NAMES, read_object
 from .parts import canonical
+from .protocol import Layout
+from .registry import family_of
 from .tensors import put_tensors, read_tensors, refuse_misfits, shapes_of
 
 _FRONT = "base_model.model."
-_LLAVA = re.compile(r"^model\.(layers|norm|embed_tokens)\b")
-_LLAVA_OTHERS = re.compile(r"^model\.(mm_projector\b|vision_tower\.vision_tower\.)")
-_OLD = re.compile(r"^(language_model\.(model|lm_head)|multi_modal_projector|vision_tower)\b")
 
 
 def put_adapter(model: Any, folder: Path) -> Any:
@@ -42,10 +41,10 @@ def put_adapter(model: Any, folder: Path) -> Any:
     if len(state) != len(tensors):
         raise InputError(f"{str(file)!r} holds several tensors of one name in different layouts.")
     config = _config(folder)
-    layout = _layout(tensors, str(file))
+    layout = _layout(tensors, model, str(file))
     if layout is not None:
-        _translate(config, model, layout)
-    put_others(model, folder, needed=layout is _bare)
+        _translate(config, model, layout.alias)
+    put_others(model, folder, needed=layout is not None and layout.beside)
     wrapped = _wrap(model, config, folder)
     _refuse_patterns(wrapped, config, folder)
     wanted, beside = _saved(wrapped)
@@ -110,50 +109,24 @@ def put_others(model: Any, folder: Path, needed: bool = False) -> None:
 
 
 def modern(name: str, model: nn.Module) -> str:
-    """Return today's name of a tensor that LLaVA's code or transformers 4 named; any other name stays as it is."""
+    """Return today's name of a tensor that another program or version named; any other name stays as it is."""
     front = _FRONT if name.startswith(_FRONT) else ""
     body = name.removeprefix(_FRONT).replace(".default.", ".")
-    body = _LLAVA.sub(r"model.language_model.\1", body)
-    body = re.sub(r"^language_model\.model\.", "model.language_model.", body)
-    body = re.sub(r"^language_model\.lm_head\b", "lm_head", body)
-    body = re.sub(r"^(multi_modal_projector|vision_tower)\b", r"model.\1", body)
-    body = re.sub(r"^model\.vision_tower\.vision_tower\.", "model.vision_tower.", body)
-    # a GELU stands between two Linears, so theirs are the even numbers; a single one has none
-    hit = re.match(r"^model\.mm_projector\.(?:(\d*[02468])\.)?(?!\d)", body)
-    if hit:
-        body = f"model.multi_modal_projector.linear_{int(hit[1] or 0) // 2 + 1}.{body[hit.end() :]}"
-    if body.startswith("model.vision_tower.vision_model."):
-        tower: Any = getattr(getattr(model, "model", None), "vision_tower", None)
-        if not hasattr(tower, "vision_model"):
-            body = body.replace("vision_tower.vision_model.", "vision_tower.", 1)
-    return front + body
+    return front + family_of(model).modern(body, model)
 
 
-def _bare(name: str) -> str | None:
-    """Return a module's name in a bare language model, where LLaVA puts its LoRA; None outside."""
-    if name == "lm_head":
-        return name
-    return f"model.{name.removeprefix('model.language_model.')}" if name.startswith("model.language_model.") else None
-
-
-def _old(name: str) -> str | None:
-    """Return a module's name in transformers 4."""
-    if name == "lm_head":
-        return "language_model.lm_head"
-    name = re.sub(r"^model\.language_model\b", "language_model.model", name)
-    name = re.sub(r"^model\.vision_tower\.(?!vision_model)", "vision_tower.vision_model.", name)
-    return name.removeprefix("model.")
-
-
-def _layout(names: dict[str, Any], where: str) -> Callable[[str], str | None] | None:
-    """Return what gives modules the names by which a file's tensors were written; None for today's."""
+def _layout(names: dict[str, Any], model: Any, where: str) -> Layout | None:
+    """Return whose names a file's tensors have; None for today's."""
+    family = family_of(model)
     bodies = [n.removeprefix(_FRONT) for n in names]
-    llava = [n for n in bodies if _LLAVA.match(n) or _LLAVA_OTHERS.match(n)]
-    old = [n for n in bodies if _OLD.match(n)]
-    today = [n for n in bodies if n.startswith(("model.language_model.", "model.multi_modal_projector."))]
-    if sum(map(bool, (llava, old, today))) > 1:
-        raise InputError(f"{where!r} mixes names of different layouts: {[f[0] for f in (llava, old, today) if f]}.")
-    return _bare if llava else _old if old else None
+    # LoRA sits on the decoder, and what is trained beside it is the connector
+    ours = tuple(f"{module}." for module in (*family.components.decoder, *family.components.connector))
+    by_layout = [[n for n in bodies if layout.theirs(n)] for layout in family.layouts]
+    today = [n for n in bodies if n.startswith(ours)]
+    mixed = [f[0] for f in (*by_layout, today) if f]
+    if len(mixed) > 1:
+        raise InputError(f"{where!r} mixes names of different layouts: {mixed}.")
+    return next((layout for layout, hits in zip(family.layouts, by_layout, strict=True) if hits), None)
 
 
 def _translate(config: Any, model: nn.Module, alias: Callable[[str], str | None]) -> None:
@@ -162,8 +135,9 @@ def _translate(config: Any, model: nn.Module, alias: Callable[[str], str | None]
 
     named = {n: a for n, m in model.named_modules() if (a := alias(n)) is not None and not list(m.children())}
     if config.target_modules == "all-linear":
+        heads = family_of(model).components.head
         linears = {n for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-        found = [n for n in named if n in linears and n != "lm_head"]
+        found = [n for n in named if n in linears and n not in heads]
     else:
         # targets of the old names, or of today's
         found = [n for n, a in named.items() if check_target_module_exists(config, a)]
@@ -233,7 +207,6 @@ def _saved(wrapped: Any) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[in
     wanted = shapes_of(get_peft_model_state_dict(wrapped, save_embedding_layers=False).items())
     there = {n.replace(".default", ""): s for n, s in shapes_of(wrapped.state_dict().items()).items()}
     # embeddings that PEFT writes along when they were resized, or are a target
-    beside = {
-        n: s for n, s in there.items() if re.search(r"\b(embed_tokens|lm_head)(\.base_layer)?\.(weight|bias)$", n)
-    }
+    heads = "|".join(("embed_tokens", *map(re.escape, family_of(wrapped).components.head)))
+    beside = {n: s for n, s in there.items() if re.search(rf"\b({heads})(\.base_layer)?\.(weight|bias)$", n)}
     return wanted, beside

@@ -8,7 +8,7 @@ LESS §6.3, whose table the test holds these formulas to.
 from dataclasses import dataclass
 
 from ..store.errors import InputError, suggest
-from .shape import Dense, Shape
+from .shape import HEAD, Dense, Shape
 
 PROJECTIONS = ("rademacher", "sjlt", "kron", "targets", "none")
 VALUE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
@@ -111,7 +111,7 @@ def _forward(shape: Shape, row: RowSize) -> dict[str, float]:
 
 
 def _without_head(forward: dict[str, float]) -> dict[str, float]:
-    return {k: v for k, v in forward.items() if k != "lm_head fwd"}
+    return {k: v for k, v in forward.items() if k != f"{HEAD} fwd"}
 
 
 def _backward(shape: Shape, row: RowSize, wanted: list[Dense]) -> dict[str, float]:
@@ -155,7 +155,7 @@ def _tokens(dense: Dense, shape: Shape, row: RowSize) -> float:
         "vision_tower": shape.vision_tokens * row.images,
         "projector": shape.image_tokens * row.images,
         "language_model": row.tokens,
-        "lm_head": row.labels,
+        HEAD: row.labels,
     }
     return seen[dense.place]
 

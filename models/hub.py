@@ -5,6 +5,7 @@ Nothing is fetched here: what is not on this machine is refused, with the comman
 
 import os
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +61,19 @@ def refuse_foreign(folder: Path, settings: dict[str, Any]) -> None:
     Raises:
         InputError: it is LLaVA's original layout, a language model or a vision tower alone, or another model.
     """
+    # here: the commands that only look for a folder load no torch
+    from .registry import families, kinds
+
     kind, tower = settings.get("model_type"), settings.get("mm_vision_tower")
     where = f"{str(folder / 'config.json')!r}: model_type is {kind!r}"
-    original = isinstance(kind, str) and kind.lower().startswith(_ORIGINAL) and kind not in _OTHERS
+    original = isinstance(kind, str) and kind.lower().startswith(_ORIGINAL) and kind not in (*_OTHERS, *kinds())
     if original or (tower and "vision_config" not in settings):
         apart = f" (mm_vision_tower {tower!r}: its vision tower lies elsewhere)" if tower else ""
         raise InputError(f"{where}{apart}: {_CONVERT}.")
-    if kind == "llava":
+    if kind in kinds():
         return
-    said = f"{where}, so {str(folder)!r} is a {kind!r} model, not a LLaVA (LlavaForConditionalGeneration)"
+    labels = " or a ".join(family.label for family in families().values())
+    said = f"{where}, so {str(folder)!r} is a {kind!r} model, not a {labels}"
     classes = settings.get("architectures")
     classes = [c for c in classes if isinstance(c, str)] if isinstance(classes, list) else []
     if kind in _TOWERS:
@@ -80,4 +85,5 @@ def refuse_foreign(folder: Path, settings: dict[str, Any]) -> None:
             f"{said}: a language model alone, which sees no pictures. Build a LLaVA of it: `vinnow build --llm {folder} "
             "--tower …`."
         )
-    raise InputError(f"{said}.")
+    near = get_close_matches(kind, kinds(), 3) if isinstance(kind, str) else []
+    raise InputError(f"{said}{f'; nearest of those that are known: {near}' if near else ''}.")

@@ -1,6 +1,6 @@
-"""Loading LLaVA-family checkpoints from disk: Hugging Face's own classes, local files, safetensors, no remote code.
+"""Loading checkpoints from disk: Hugging Face's own classes, local files, safetensors, no remote code.
 
-Parts that its class does not hold are built as config.json says (`family/llava.py`) before weights are read. Four kinds of
+What a folder is of, its family says (`registry.py`, by config.json's model_type). Four kinds of
 folder (`folders.py`): a whole model, a PEFT adapter that names its base, the trained weights of one training alone
 (`trained.py`), and MoReS (`mores_files.py`), which name theirs. Every tensor of a file finds its place, or is refused by
 name; on the meta device headers alone are read (`check.py`).
@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, LlavaProcessor
+from transformers import AutoConfig
 from transformers.utils import logging
 
 from ..store.errors import InputError, suggest
 from ..store.reading import wrong
 from .adapter_files import put_adapter, put_others
 from .digest import model_digest as model_digest
-from .family.connectors import connector_of
-from .family.llava import class_of
 from .fit import check_fit, check_library
 from .folders import ADAPTER as ADAPTER
 from .folders import LOCAL, MORES, TRAINED, base_folder, chain, check_folder, marker, read_object
@@ -35,6 +33,7 @@ from .intact import check_files
 from .mores_files import put_mores
 from .parts import base_of
 from .processor import load_processor as load_processor
+from .registry import family_of, find
 from .tensors import LEGAL_EXTRAS, refuse_unsound
 from .trained import check_base, put_trained
 
@@ -53,7 +52,7 @@ class Loaded:
     """A model in eval mode with its processor; `path` is the folder."""
 
     model: Any
-    processor: LlavaProcessor
+    processor: Any
     path: str
 
     @cached_property
@@ -78,7 +77,7 @@ def load(
     for folder in chain(path):
         check_files(folder)
     processor = load_processor(path)  # small files first
-    model = read_model(path, dtype, attn, _placed(quantise, dtype, device))
+    model = read_model(path, dtype, attn, _placed(path, quantise, dtype, device))
     refuse_unsound(f"{str(path)!r} (in {dtype})", model.named_parameters())
     model = model if quantise else model.to(device)
     check_fit(base_of(model).config, processor, path)
@@ -100,7 +99,7 @@ def read_model(path: str, dtype: str, attn: str, more: dict[str, Any]) -> Any:
         raise InputError(f"{str(folder)!r} cannot be loaded: {type(error).__name__}: {wrong(error)}.") from error
 
 
-def _placed(quantise: str | None, dtype: str, device: str) -> dict[str, Any]:
+def _placed(path: str, quantise: str | None, dtype: str, device: str) -> dict[str, Any]:
     """Return what `from_pretrained` needs to put weights where they belong, in the form that they will have there."""
     if quantise is None:
         # from the file to the GPU, without a copy of the whole model in the host's memory for each worker
@@ -111,12 +110,13 @@ def _placed(quantise: str | None, dtype: str, device: str) -> dict[str, Any]:
         raise InputError("quantise: nf4 needs bitsandbytes; install the extra `vinnow[gpu]`.")
     from transformers import BitsAndBytesConfig
 
+    parts = find(read_object(chain(path)[-1] / "config.json")["model_type"]).components
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=DTYPES[dtype],
-        llm_int8_skip_modules=["model.vision_tower", "model.multi_modal_projector", "lm_head"],
+        llm_int8_skip_modules=[*parts.vision, *parts.connector, *parts.head],
     )
     return {"quantization_config": config, "device_map": {"": device}}
 
@@ -146,16 +146,20 @@ def _whole(folder: Path, dtype: str, attn: str, more: dict[str, Any]) -> Any:
         # headers first: a config of 7B over other weights would be drawn at random before it is refused
         _whole(folder, dtype, attn, {"device_map": "meta"})
     with _quiet(more.get("device_map") == "meta"):
-        model, info = class_of(config).from_pretrained(
-            folder,
-            dtype=DTYPES[dtype],
-            attn_implementation=attn,
-            **LOCAL,
-            use_safetensors=True,
-            output_loading_info=True,
-            # they are refused below, by name; its own error names none
-            ignore_mismatched_sizes=True,
-            **more,
+        model, info = (
+            family_of(config)
+            .class_of(config)
+            .from_pretrained(
+                folder,
+                dtype=DTYPES[dtype],
+                attn_implementation=attn,
+                **LOCAL,
+                use_safetensors=True,
+                output_loading_info=True,
+                # they are refused below, by name; its own error names none
+                ignore_mismatched_sizes=True,
+                **more,
+            )
         )
     # transformers only warns about these and goes on with random weights
     wrong = {k: sorted(map(str, info[k])) for k in ("missing_keys", "mismatched_keys", "error_msgs") if info.get(k)}
@@ -194,7 +198,7 @@ def read_config(folder: Path) -> Any:
     refuse_foreign(folder, read_object(folder / "config.json"))
     try:
         config = AutoConfig.from_pretrained(folder, **LOCAL)
-        connector_of(config)
+        family_of(config).check_config(config)
     except Exception as error:  # its fields are checked by classes with errors of their own
         file, kind = str(folder / "config.json"), type(error).__name__
         raise InputError(f"{file!r} cannot be read: {kind}: {wrong(error)}.") from error

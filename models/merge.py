@@ -5,8 +5,8 @@ import os
 from ..store.errors import InputError
 from ..store.files import whole_folder
 from .check import check_model
+from .family.of_llava.files import put_projector
 from .folders import ADAPTER, MORES, TRAINED, check_folder
-from .llava_files import put_projector
 from .load import load
 from .tensors import refuse_unsound
 

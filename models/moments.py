@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from ..store.errors import InputError
 from ..store.reading import check_path, reading
+from . import registry
 from .folders import MOMENTS
 from .moment_files import KINDS, Found, read_state, torch_file
 from .moment_zero import MODELS, SHARDS, model_file, read_zero, zero_files
@@ -30,15 +31,6 @@ _FILES = (MOMENTS, "optimizer.pt", "optimizer.bin")
 _WRAPPERS = re.compile(
     r"_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.|_orig_mod\.|\bmodule\.|base_model\.model\."
 )
-# other classes' and versions' names of the same parameters: LLaVA's own, and transformers 4's
-_OLD = {
-    r"^(model\.)*mm_projector\.0\.": "multi_modal_projector.linear_1.",
-    r"^(model\.)*mm_projector\.2\.": "multi_modal_projector.linear_2.",
-    r"^(model\.)*(layers|norm|embed_tokens)\.": r"language_model.\2.",
-    r"language_model\.model\.": "language_model.",
-    r"language_model\.lm_head\.": "lm_head.",
-}
-_ANCHOR = re.compile(r"\b(vision_tower|multi_modal_projector|language_model|lm_head)\..*")
 
 
 @dataclass(frozen=True)
@@ -184,12 +176,8 @@ def _read_ours(file: Path) -> Found:
 
 
 def plain_name(name: str) -> str:
-    """Reduce a parameter's name to what every wrapper and version of a LLaVA shares, from its part on."""
-    name = canonical(_WRAPPERS.sub("", name))
-    for old, new in _OLD.items():
-        name = re.sub(old, new, name)
-    anchored = _ANCHOR.search(name)
-    return anchored[0] if anchored else name
+    """Reduce a parameter's name to what every wrapper and version of its model shares, from its component on."""
+    return registry.plain_name(canonical(_WRAPPERS.sub("", name)))
 
 
 def _match(names: Iterable[str], wanted: Iterable[str], where: str) -> dict[str, str]:

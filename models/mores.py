@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from ..store.errors import InputError
-from .parts import base_of
+from .protocol import base_of
+from .registry import family_of
 from .specs import POLICY, MoresSpec
 
 
@@ -88,9 +89,9 @@ class Mores(nn.Module):
         self._next: torch.Tensor | None = None
         self._now: dict[bool, tuple[torch.Tensor, torch.Tensor]] | None = None
 
-    def begin(self, ids_BT: torch.Tensor, image_token: int) -> None:
-        """Take the ids of the batch that the language model will see next."""
-        self._next = ids_BT == image_token
+    def begin(self, image_BT: torch.Tensor) -> None:
+        """Take the image tokens of the batch that the language model will see next."""
+        self._next = image_BT
 
     def open(self, tokens: int, cached: int) -> None:
         """Find the positions of a forward pass of `tokens` tokens, after `cached` ones of a cache.
@@ -138,36 +139,38 @@ def steer(model: Any, ids_BT: torch.Tensor) -> None:
     """
     found = mores_of(model)
     if found is not None:
-        found.begin(ids_BT, base_of(model).config.image_token_id)
+        found.begin(family_of(model).image_mask(base_of(model).config, ids_BT))
 
 
 def add_mores(model: Any, spec: MoresSpec) -> Mores:
-    """Give a LLaVA interventions as `model.mores`, hooked for good; the model's own weights stop requiring gradients.
+    """Give a model interventions as `model.mores`, hooked for good; the model's own weights stop requiring gradients.
 
     Raises:
         InputError: it has some already; layers or rank do not fit it.
     """
-    base = base_of(model)
+    base, family = base_of(model), family_of(model)
     if mores_of(base) is not None:
         raise InputError("the model has MoReS already; give the model underneath.")
-    lm = base.model.language_model
+    lm = family.decoder(base)
     made = Mores(len(lm.layers), lm.config.hidden_size, spec)
     model.requires_grad_(False)
     anchor = next(lm.parameters())
     # parameters are in the model's type, or in float32 on a quantised one
     kind = anchor.dtype if anchor.dtype.is_floating_point else torch.float32
     base.mores = made.to(anchor.device, kind).train(model.training)
-    base.model.register_forward_pre_hook(partial(_tell, made, base.config.image_token_id), with_kwargs=True)
+    base.model.register_forward_pre_hook(
+        partial(_tell, made, partial(family.image_mask, base.config)), with_kwargs=True
+    )
     lm.register_forward_pre_hook(partial(_open, made), with_kwargs=True)
     for number in made.numbers:
         lm.layers[number].register_forward_hook(partial(_edit, made, number))
     return made
 
 
-def _tell(mores: Mores, image_token: int, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _tell(mores: Mores, image_mask: Any, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     ids_BT = args[0] if args else kwargs.get("input_ids")
     if ids_BT is not None:
-        mores.begin(ids_BT, image_token)
+        mores.begin(image_mask(ids_BT))
 
 
 def _open(mores: Mores, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
-"""The parts of a LLaVA by name: what trains, which Linear modules are tapped, where LoRA goes.
+"""The parts of a model by name: what trains, which Linear modules are tapped, where LoRA goes.
 
-Names are the in-memory ones of transformers 5 (`model.vision_tower.…`, `model.multi_modal_projector.…`,
-`model.language_model.layers.…`, `lm_head`); those on disk differ (spec: LLaVA §9).
+Names are the in-memory ones of transformers 5, in which each family says where its components lie (`protocol.py`); those on
+disk differ (spec: LLaVA §9).
 """
 
 import re
@@ -11,28 +11,26 @@ from typing import Any
 from torch import nn
 
 from ..store.errors import InputError, suggest
-from .family.llms import lora_names
+from .protocol import base_of as base_of
+from .registry import component_of, family_of
 from .specs import PARTS, LoraSpec
 
-_PATTERNS = {
-    "vision_tower": re.compile(r"(^|\.)vision_tower\."),
-    "projector": re.compile(r"(^|\.)multi_modal_projector\."),
-    "language_model": re.compile(r"(^|\.)language_model\.|(^|\.)lm_head\."),
-    # whatever PEFT adds (models/adapters.py): LoRA, DoRA, IA3, OFT, VeRA, LoHa, LoKr
+# whatever is added to a model: by PEFT (models/adapters.py: LoRA, DoRA, IA3, OFT, VeRA, LoHa, LoKr), and MoReS
+_ADDED = {
     "lora": re.compile(r"\.(lora_[AB]|lora_magnitude_vector|ia3_l|oft_R|vera_(lambda_[bd]|[AB])|hada_\w+|lokr_\w+)\."),
     "mores": re.compile(r"(^|\.)mores\."),
 }
-# LLaMA-like decoders'; a regex, not "all-linear": that would reach vision tower and projector in Hugging Face's class
-LORA_TARGETS = r".*language_model\.layers\..*\.(q|k|v|o|gate|up|down)_proj"
-_IN_LAYERS = re.compile(r"(^|\.)language_model\.layers\.")
 
 
 def part_of(name: str) -> str:
     """Name the part that a parameter or module belongs to; LoRA wins over the part it sits in."""
-    for part in ("lora", "mores", "vision_tower", "projector", "language_model"):
-        if _PATTERNS[part].search(name):
+    for part, pattern in _ADDED.items():
+        if pattern.search(name):
             return part
-    raise InputError(f"parameter {name!r} belongs to no known part of a LLaVA: {PARTS}.")
+    part = component_of(name)
+    if part is None:
+        raise InputError(f"parameter {name!r} belongs to no known part of a LLaVA: {PARTS}.")
+    return part
 
 
 def set_trainable(model: nn.Module, parts: list[str] | tuple[str, ...]) -> list[str]:
@@ -88,18 +86,16 @@ def asked(which: str) -> Callable[[str], bool]:
         return lambda name: bool(pattern.search(name))
     if which not in known:
         raise InputError(f"unknown gradients {which!r}{suggest(which, known)} Or `re:` and a regex over module names.")
-    patterns = [_PATTERNS[p] for p in which.split("+")]
-    return lambda name: any(p.search(name + ".") for p in patterns)
+    parts = which.split("+")
+    return lambda name: (
+        ("lora" in parts and bool(_ADDED["lora"].search(name + ".")))
+        or ("projector" in parts and component_of(name + ".") == "projector")
+    )
 
 
 def parameters_of(modules: dict[str, nn.Linear]) -> dict[str, nn.Parameter]:
     """Return the parameters of named Linears, as `NAME.weight` and `NAME.bias`, in order."""
     return {f"{name}.{kind}": p for name, m in modules.items() for kind, p in m.named_parameters(recurse=False)}
-
-
-def base_of(model: Any) -> Any:
-    """Return the plain `LlavaForConditionalGeneration` inside a PEFT wrapper (its adapters stay in place)."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def canonical(name: str) -> str:
@@ -108,7 +104,7 @@ def canonical(name: str) -> str:
 
 
 def add_lora(model: nn.Module, spec: LoraSpec) -> Any:
-    """Wrap a LLaVA with fresh LoRA adapters; the base's weights stop requiring gradients.
+    """Wrap a model with fresh LoRA adapters; the base's weights stop requiring gradients.
 
     Raises:
         InputError: `spec.targets` is no regex, matches nothing, or reaches more than Linears of the decoder's layers.
@@ -127,16 +123,19 @@ def add_lora(model: nn.Module, spec: LoraSpec) -> Any:
 
 
 def _lora_targets(model: nn.Module, targets: str | None) -> str:
-    names = lora_names(base_of(model).model.language_model)
+    family = family_of(model)
+    names = family.lora_names(model)
+    layers = rf"{re.escape(family.decoder_name)}\.layers\."
     if targets is None:
-        return rf".*language_model\.layers\..*\.({'|'.join(names)})"
+        return rf".*{layers}.*\.({'|'.join(names)})"
     try:
         pattern = re.compile(targets)
     except re.error as error:
         raise InputError(f"lora.targets {targets!r} is not a regular expression: {error}.") from error
     # as PEFT matches; containers aside, which it passes over
     found = {n: m for n, m in model.named_modules() if pattern.fullmatch(n) and not any(m.children())}
-    astray = [n for n, m in found.items() if not (_IN_LAYERS.search(n) and isinstance(m, nn.Linear))]
+    inside = re.compile(rf"(^|\.){layers}")
+    astray = [n for n, m in found.items() if not (inside.search(n) and isinstance(m, nn.Linear))]
     if astray or not found:
         raise InputError(
             f"lora.targets {targets!r} reaches {astray[:4] or 'nothing'}: LoRA goes onto Linears of the language model's "

@@ -1,4 +1,4 @@
-"""The sizes of a LLaVA, read from its config alone: every Linear by name, and parameters by part. No weights are touched.
+"""A model's sizes, read from its config alone: every Linear by name, and parameters by part. No weights are touched.
 
 CLIP tower, a projector of Linears, LLaMA-like decoder (a gate; no biases but Qwen2's); LoRA where there is an adapter.
 """
@@ -11,18 +11,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import AutoConfig, LlavaConfig
+from transformers import AutoConfig
 
 from ..store.errors import InputError
 from ..store.reading import reading, with_fields, wrong
-from .family.connectors import connector_of
 from .folders import LOCAL, read_object
 from .load import ADAPTER, adapter_base, check_folder
-from .parts import LORA_TARGETS, asked, part_of
+from .parts import asked, part_of
+from .registry import UnknownFamilyError, family_of
 
 Place = Literal["vision_tower", "projector", "language_model", "lm_head"]
-DECODERS = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma")
-TOWERS = ("clip_vision_model",)
+HEAD: Place = "lm_head"
 # depths: a gradient passes everything deeper than the shallowest Linear that wants one
 _PROJECTOR, _DECODER, _HEAD = 10_000, 20_000, 30_000
 
@@ -54,8 +53,22 @@ class Dense:
 
 
 @dataclass(frozen=True)
+class Places:
+    """Names in memory: of blocks of tower and decoder and Linears of the projector, without their numbers, and of the head.
+
+    `targets`: the regex over whole names of Linears that LoRA goes onto where nothing else is asked for.
+    """
+
+    vision: str
+    projector: str
+    decoder: str
+    head: str
+    targets: str
+
+
+@dataclass(frozen=True)
 class Shape:
-    """Sizes of a LLaVA. Widths in elements; `vision_tokens` with the class token; `image_tokens` reach the decoder."""
+    """Sizes of a model. Widths in elements; `vision_tokens` with the class token; `image_tokens` reach the decoder."""
 
     vision_layers: int
     vision_width: int
@@ -71,26 +84,27 @@ class Shape:
     kv_width: int
     ffn: int
     vocab: int
+    places: Places
     qkv_bias: bool = False
     tied: bool = False
     projector_layers: int = 2
     # norms of queries and keys by head (Qwen3): elements of one
     head_norm: int = 0
     lora_r: int = 0
-    lora_targets: str | tuple[str, ...] = LORA_TARGETS
+    lora_targets: str | tuple[str, ...] = ""
     # a part without Linears and its parameters (MoReS, PEFT's other methods); its arithmetic is too small to count
     added: tuple[str, int] | None = None
 
     def with_lora(self, r: int, targets: str | Sequence[str] | None = None) -> "Shape":
         """Return the shape with adapters of rank `r`; as in PEFT, a text is a regex for whole names, a list endings."""
-        targets = LORA_TARGETS if targets is None else targets
+        targets = self.places.targets if targets is None else targets
         return replace(self, lora_r=r, lora_targets=targets if isinstance(targets, str) else tuple(targets))
 
     @cached_property
     def linears(self) -> tuple[Dense, ...]:
         """Every Linear in the model's order, named as in memory (wrapped by PEFT where there is LoRA)."""
         plain = [*self._vision(), *self._projector(), *self._decoder()]
-        plain.append(Dense("lm_head", self.vocab, self.width, False, "lm_head", _HEAD))
+        plain.append(Dense(self.places.head, self.vocab, self.width, False, HEAD, _HEAD))
         return tuple(d for p in plain for d in self._adapted(p)) if self.lora_r else tuple(plain)
 
     def chosen(self, which: str) -> list[Dense]:
@@ -109,7 +123,7 @@ class Shape:
         """Return the parameters of each part, norms and embeddings included."""
         counts: Counter[str] = Counter()
         for dense in self.linears:
-            counts[dense.part] += 0 if dense.place == "lm_head" and self.tied else dense.elements
+            counts[dense.part] += 0 if dense.place == HEAD and self.tied else dense.elements
         v = self.vision_width
         # class and position embeddings, patches, a norm before, one behind, two a layer
         counts["vision_tower"] += v * (1 + self.vision_tokens + self.patch_inputs) + 4 * v * (1 + self.vision_layers)
@@ -120,15 +134,12 @@ class Shape:
         w, f, found = self.vision_width, self.vision_ffn, []
         sizes = [(f"self_attn.{n}_proj", w, w) for n in ("k", "v", "q", "out")] + [("mlp.fc1", f, w), ("mlp.fc2", w, f)]
         for i in range(self.vision_layers):
-            at = f"model.vision_tower.encoder.layers.{i}"
+            at = f"{self.places.vision}{i}"
             found += [Dense(f"{at}.{n}", o, x, True, "vision_tower", i) for n, o, x in sizes]
         return found
 
     def _projector(self) -> list[Dense]:
-        at, inputs = (
-            "model.multi_modal_projector.linear_",
-            [self.projector_inputs] + [self.width] * self.projector_layers,
-        )
+        at, inputs = self.places.projector, [self.projector_inputs] + [self.width] * self.projector_layers
         return [
             Dense(f"{at}{k + 1}", self.width, inputs[k], self.projector_bias, "projector", _PROJECTOR + k)
             for k in range(self.projector_layers)
@@ -140,7 +151,7 @@ class Shape:
         sizes += [("self_attn.o_proj", w, q), ("mlp.gate_proj", f, w), ("mlp.up_proj", f, w), ("mlp.down_proj", w, f)]
         for i in range(self.layers):
             for k, (name, outputs, inputs) in enumerate(sizes):
-                full = f"model.language_model.layers.{i}.{name}"
+                full = f"{self.places.decoder}{i}.{name}"
                 found.append(Dense(full, outputs, inputs, self.qkv_bias and k < 3, "language_model", _DECODER + i))
         return found
 
@@ -199,44 +210,14 @@ def _config(folder: Path) -> Any:
         raise InputError(f"{str(folder / 'config.json')!r} cannot be read: {wrong(error)}.") from error
 
 
-def shape_of(config: LlavaConfig | Any) -> Shape:
+def shape_of(config: Any) -> Shape:
     """Return the shape that a Hugging Face config describes.
 
     Raises:
-        UnknownShapeError: its tower or decoder is none of `TOWERS` and `DECODERS`, or its connector no stack of Linears.
+        UnknownShapeError: there are no formulas for it.
     """
-    text, vision = getattr(config, "text_config", None), getattr(config, "vision_config", None)
-    kinds = (config.model_type, getattr(vision, "model_type", None), getattr(text, "model_type", None))
-    if kinds[0] != "llava" or kinds[1] not in TOWERS or kinds[2] not in DECODERS:
-        raise UnknownShapeError(f"no formulas for {kinds}; there are for llava with {TOWERS} and {DECODERS}.")
-    assert text is not None
-    assert vision is not None
-    projector = connector_of(config)
-    stacked = projector.linears()
-    if stacked is None:
-        raise UnknownShapeError(
-            f"no formulas for the connector {projector.kind!r}; there are for linear and mlp2x_gelu."
-        )
-    patches = (vision.image_size // vision.patch_size) ** 2
-    taken = config.vision_feature_layer
-    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return Shape(
-        vision_layers=vision.num_hidden_layers,
-        vision_width=vision.hidden_size,
-        vision_ffn=vision.intermediate_size,
-        vision_tokens=patches + 1,
-        patch_inputs=3 * vision.patch_size**2,
-        projector_inputs=vision.hidden_size * (1 if isinstance(taken, int) else len(taken)),
-        projector_bias=config.multimodal_projector_bias or not projector.plain,
-        image_tokens=patches + (config.vision_feature_select_strategy == "full"),
-        layers=text.num_hidden_layers,
-        width=text.hidden_size,
-        query_width=head * text.num_attention_heads,
-        kv_width=head * text.num_key_value_heads,
-        ffn=text.intermediate_size,
-        vocab=text.vocab_size,
-        qkv_bias=text.model_type == "qwen2" or bool(getattr(text, "attention_bias", False)),
-        projector_layers=stacked,
-        head_norm=head if text.model_type == "qwen3" else 0,
-        tied=bool(getattr(config, "tie_word_embeddings", False) or getattr(text, "tie_word_embeddings", False)),
-    )
+    try:
+        family = family_of(config)
+    except UnknownFamilyError as error:
+        raise UnknownShapeError(f"no formulas for {config.model_type!r}: {error}") from error
+    return family.shape(config)

@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 
 from ..store.config import Config
 from ..store.errors import InputError, suggest
-from .family.llms import LLMS
-from .family.towers import TOWERS
+from .family.of_llava.llms import LLMS
+from .family.of_llava.towers import TOWERS
 
 # what per-sample gradients are turned into (`taps/modes.py`)
 Mode = Literal["sgd", "sign", "less_adam", "adam"]
@@ -235,7 +235,7 @@ class ConnectorSpec(Config):
 class TwinConfig(Config):
     """Parts and sizes of the twin. `image` and `patch` in pixels; (image / patch)² image tokens.
 
-    `llm` is a key of `family.llms.LLMS`, `tower` one of `family.towers.TOWERS`.
+    `llm` is a key of `family.of_llava.llms.LLMS`, `tower` one of `family.towers.TOWERS`.
     """
 
     llm: str = "llama"

@@ -1,4 +1,4 @@
-"""Encoded rows → one batch, text-only and image rows together. Axes: B rows, T tokens, I images."""
+"""Encoded rows → one batch, text-only and image rows together. Axes: B rows, T tokens, I pictures."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -10,23 +10,16 @@ from ..store.errors import InputError
 from .encode import IGNORE, Encoded
 
 
-def collate(
-    samples: Sequence[Encoded],
-    pixels: Sequence[Sequence[np.ndarray[Any, Any]]],
-    pad_id: int,
-    side: Literal["right", "left"] = "right",
-) -> dict[str, Any]:
+def collate(samples: Sequence[Encoded], pad_id: int, side: Literal["right", "left"] = "right") -> dict[str, Any]:
     """Pad and stack: right for training and features, left for generation.
 
-    Returns `input_ids`, `attention_mask`, `labels` i64 [B, T]; `pixel_values` f32 [I, 3, H, W] (normalised,
-    from `Encoder.pixels`) or None when no row brings a picture; `image_owner` i64 [I], the row of each
+    Returns `input_ids`, `attention_mask`, `labels` i64 [B, T]; `media`: name → all pictures' values in the rows' order, one
+    behind the other along the first axis (empty when no row brings a picture; `Encoder.finish` makes them what the model
+    takes); `media_counts`: name → i64 [I], how much of that axis is each picture's; `image_owner` i64 [I], the row of each
     picture; `sample_id` u64 [B], `n_tokens` i32 [B]. Pads have attention 0 and label -100.
 
-    `pixels`: each row's pictures, in the order of its marks. Callers that normalise on the device give none
-    and set `pixel_values` and `image_owner` later, from `stack`.
-
     Raises:
-        InputError: no rows, pictures of different shapes, or pictures as bytes.
+        InputError: no rows, or pictures that do not go together.
     """
     if not samples:
         raise InputError("a batch needs at least one row.")
@@ -39,29 +32,31 @@ def collate(
             row[place] = array
         return torch.from_numpy(out_BT)
 
-    stacked, owner = stack([p for _, p in zip(samples, pixels, strict=True)])
-    if stacked is not None and stacked.dtype == torch.uint8:
-        raise InputError("these pictures are bytes, not normalised: use `Encoder.pixels`, or normalise later.")
     return {
         "input_ids": padded([s.input_ids for s in samples], pad_id),
         "attention_mask": padded([np.ones(len(s.input_ids), np.int64) for s in samples], 0),
         "labels": padded([s.labels for s in samples], IGNORE),
-        "pixel_values": None if stacked is None else stacked.float(),
-        "image_owner": owner,
         "sample_id": np.array([s.sample_id for s in samples], np.uint64),
         "n_tokens": np.array([len(s.input_ids) for s in samples], np.int32),
-    }
+    } | stack(samples)
 
 
-def stack(pixels: Sequence[Sequence[np.ndarray[Any, Any]]]) -> tuple[torch.Tensor | None, torch.Tensor]:
-    """Return all rows' pictures in order, [I, 3, H, W] (None when there is none), and each one's row, i64 [I].
+def stack(samples: Sequence[Encoded]) -> dict[str, Any]:
+    """Return all rows' pictures in order: `media`, `media_counts` and `image_owner` of `collate`.
 
     Raises:
-        InputError: pictures of different shapes.
+        InputError: pictures of different shapes, or prepared for different models.
     """
-    shown = [p for row in pixels for p in row]
-    shapes = {p.shape for p in shown}
-    if len(shapes) > 1:
-        raise InputError(f"pictures of one batch have different shapes: {sorted(shapes)}.")
-    owner = torch.tensor([i for i, row in enumerate(pixels) for _ in row], dtype=torch.long)
-    return torch.from_numpy(np.stack(shown)) if shown else None, owner
+    shown = [one for sample in samples for one in sample.media]
+    names = {tuple(one) for one in shown}
+    if len(names) > 1:
+        raise InputError(f"pictures of one batch are prepared in different ways: {sorted(names)}.")
+    media, counts = dict[str, torch.Tensor](), dict[str, torch.Tensor]()
+    for name in shown[0] if shown else ():
+        shapes = {one[name].shape[1:] for one in shown}
+        if len(shapes) > 1:
+            raise InputError(f"pictures of one batch have different shapes: {sorted(shapes)}.")
+        media[name] = torch.from_numpy(np.concatenate([one[name] for one in shown]))
+        counts[name] = torch.tensor([len(one[name]) for one in shown], dtype=torch.long)
+    owner = torch.tensor([i for i, sample in enumerate(samples) for _ in sample.media], dtype=torch.long)
+    return {"media": media, "media_counts": counts, "image_owner": owner}

@@ -9,11 +9,11 @@ of records, records over many lines, `{"data": [records]}`, `{id: record}`; a br
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from ..store.errors import InputError
-from .json_source import JSON, Given, open_records, read
+from .json_source import JSON, Given, Once, may_repeat, named_twice, open_records, read
 from .limits import RECORD_BYTES
 from .refusals import RefusedError
 
@@ -92,7 +92,7 @@ def _too_large(number: int, size: int) -> RefusedError:
     return RefusedError("record_too_large", f"line {number} has {size} bytes, over {RECORD_BYTES}")
 
 
-def parse_lines(data: bytes, before: int) -> list[Any]:
+def parse_lines(data: bytes, before: int, decode: Callable[[str], Any] = JSON.decode) -> list[Any]:
     """Return the values of whole lines; never raises. A comma behind a value is no harm."""
     values: list[Any] = []
     for number, line in enumerate(data.split(b"\n"), before + 1):
@@ -103,7 +103,7 @@ def parse_lines(data: bytes, before: int) -> list[Any]:
             values.append(_too_large(number, len(line)))
             continue
         try:
-            values.append(JSON.decode(line.removesuffix(b",").decode()))
+            values.append(decode(line.removesuffix(b",").decode()))
         except UnicodeDecodeError as error:
             values.append(RefusedError("not_an_object", f"line {number} is not UTF-8 ({error.reason})"))
         except json.JSONDecodeError as error:
@@ -111,7 +111,8 @@ def parse_lines(data: bytes, before: int) -> list[Any]:
             values.append(RefusedError("not_an_object", what))
         except (RecursionError, ValueError) as error:
             values.append(RefusedError("not_an_object", f"line {number} cannot be read ({error})"))
-    return values
+    again = decode == JSON.decode and may_repeat(data, values)
+    return parse_lines(data, before, Once().decode) if again else values
 
 
 def looks_like_lines(path: str, head: bytes, whole: bool) -> bool:
@@ -180,7 +181,7 @@ class _Parser:
     def __init__(self, path: str, stream: Any, encoding: str = "utf-8-sig") -> None:
         self.path, self.stream = path, stream
         self.bytes_of = codecs.getincrementaldecoder(encoding)()
-        self.json = JSON
+        self.json = Once()
         self.text, self.at, self.ended, self.row, self.read = "", 0, False, 0, 0
         self.kept = 0  # characters of what is held although it is no record
 
@@ -218,7 +219,7 @@ class _Parser:
             if not isinstance(key, str) or not self._take(":"):
                 self._fail("this record is no whole JSON value: expected a key and ':'")
             self._skip()
-            has_turns = is_record(pairs)
+            has_turns, unread = is_record(pairs), named_twice(key) if key in pairs else unread
             if not has_turns and key not in _TURNS and self.text.startswith("[", self.at):
                 listed = yield from self._listed(key, wrapped)
                 wrapped, pairs = (key, pairs) if listed is None else (wrapped, pairs | {key: listed})
@@ -256,6 +257,8 @@ class _Parser:
             if key is None or not self._take(":"):
                 break
             self._skip()
+            if key in found:
+                self._fail(f"the key {key[:60]!r} is there twice")
             found[key] = self._value(counted=False, is_row=True)
             self._skip()
             more = self._take(",")

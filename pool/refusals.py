@@ -5,6 +5,7 @@ from ..store.errors import InputError
 IMAGE = "<image>"
 REASONS = {
     "not_an_object": "the record is no JSON object",
+    "key_twice": "an object of the record names a key twice",
     "record_too_large": "the record's text has more bytes than any record (16 MiB of JSON, 64 MiB of a table)",
     "no_conversations": "`conversations` is missing, empty or no list",
     "bad_turn": "a turn is no object with a text in `from` and `value`",
@@ -28,6 +29,7 @@ REASONS = {
     "image_unreadable": "the image cannot be decoded",
     "image_changed": "the image is another one than when the pool was made",
     "no_trained_token": "no answer token carries loss",
+    "unscorable": "the record has no answer that the benchmark could score against",
     "not_encodable": "the record does not fit the model's length or the template",
     "no_image": "the row has no picture, so there is no attention to one",
     "no_question": "the question has no text of its own beside its pictures",

@@ -76,9 +76,23 @@ class Template:
         """
         return self.layout(self, conversations, has_image)
 
-    def prompt(self, conversations: Turns, has_image: bool) -> list[Segment]:
-        """Lay the first question out up to where the answer begins, for generation."""
-        return self.opening(self, conversations, has_image)
+    def prompt(self, conversations: Turns, has_image: bool, answers: int = 0) -> list[Segment]:
+        """Lay a conversation out up to where an answer begins, for generation; `answers` of its history stand before it.
+
+        Nothing of it is trained.
+
+        Raises:
+            InputError: the template is not made for so many turns, or the conversation has no such answer.
+        """
+        if not answers:
+            return self.opening(self, conversations, has_image)
+        if not 0 < answers < len(conversations[::2]):
+            raise InputError(f"there is no answer {answers + 1} in a conversation of {len(conversations)} turns.")
+        # an answer that is sure to be laid out: it is what is cut off again
+        said = {**conversations[2 * answers], "value": " "}
+        history = self.segments([*conversations[: 2 * answers + 1], said], has_image)
+        last = max(i for i, segment in enumerate(history) if segment.trained and segment.kind == "text")
+        return [replace(segment, trained=False) for segment in history[:last]]
 
 
 def split_image(text: str, has_image: bool) -> list[Segment]:
@@ -86,10 +100,10 @@ def split_image(text: str, has_image: bool) -> list[Segment]:
     if not has_image or IMAGE not in text:
         return [Segment("text", text, asked=True)]
     first, *rest = text.split(IMAGE)
-    found = [Segment("text", first, asked=True)]
-    for part in rest:
-        found += [Segment("image"), Segment("text", part, asked=True)]
-    return [s for s in found if s.kind != "text" or s.text]
+    segments = [Segment("text", first, asked=True)]
+    for piece in rest:
+        segments += [Segment("image"), Segment("text", piece, asked=True)]
+    return [s for s in segments if s.kind != "text" or s.text]
 
 
 def _asked(question: str, has_image: bool) -> list[Segment]:
@@ -101,14 +115,14 @@ def _asked(question: str, has_image: bool) -> list[Segment]:
 
 def _vicuna(template: Template, turns: Turns, has_image: bool) -> list[Segment]:
     """`{system} USER: {q} ASSISTANT: {a}</s>USER: {q2} …`; no space behind `</s>`."""
-    found: list[Segment] = [Segment("text", f"{template.system} ")]
+    segments: list[Segment] = [Segment("text", f"{template.system} ")]
     for question, answer in zip(turns[::2], turns[1::2], strict=True):
-        found += _asked(question["value"], has_image)
+        segments += _asked(question["value"], has_image)
         if answer["value"]:
             # the space before the answer melts into its first token, which is trained
-            found += [Segment("text", f" {answer['value']}", True), template.end]
+            segments += [Segment("text", f" {answer['value']}", True), template.end]
         # an empty answer is not trained and ends without `</s>`; later rounds are trained
-    return found
+    return segments
 
 
 def _vicuna_open(template: Template, turns: Turns, has_image: bool) -> list[Segment]:
@@ -138,13 +152,13 @@ def _llama_2(template: Template, turns: Turns, has_image: bool, *, between: list
     The space behind an answer is the template's, and is trained as in LLaVA. An empty later question leaves its
     whole instruction out.
     """
-    found = _llama_2_open(template, turns, has_image)
+    segments = _llama_2_open(template, turns, has_image)
     for number, (question, answer) in enumerate(zip(turns[::2], turns[1::2], strict=True)):
         if number and question["value"]:
-            found += [*between, *_instruction("", question["value"], has_image)]
+            segments += [*between, *_instruction("", question["value"], has_image)]
         if answer["value"]:
-            found += [Segment("text", f" {answer['value']} ", True), template.end]
-    return found
+            segments += [Segment("text", f" {answer['value']} ", True), template.end]
+    return segments
 
 
 def _llama_2_open(template: Template, turns: Turns, has_image: bool) -> list[Segment]:
@@ -160,14 +174,14 @@ def _instruction(system: str, question: str, has_image: bool) -> list[Segment]:
 
 def _turns(template: Template, turns: Turns, has_image: bool, *, roles: tuple[str, str]) -> list[Segment]:
     """`{open}{role}\\n{text}{end}\\n`, system prompt first where there is one; `tokens` are end and open."""
-    found = _told(template)
+    segments = _told(template)
     for question, answer in zip(turns[::2], turns[1::2], strict=True):
-        found += _put(template, roles, question["value"], has_image)
+        segments += _put(template, roles, question["value"], has_image)
         if answer["value"]:
-            found += [Segment("text", answer["value"], True), template.end, Segment("text", "\n")]
+            segments += [Segment("text", answer["value"], True), template.end, Segment("text", "\n")]
         else:
-            found += [Segment("token", template.tokens[0]), Segment("text", "\n")]
-    return found
+            segments += [Segment("token", template.tokens[0]), Segment("text", "\n")]
+    return segments
 
 
 def _turns_open(template: Template, turns: Turns, has_image: bool, *, roles: tuple[str, str]) -> list[Segment]:

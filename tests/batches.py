@@ -33,6 +33,11 @@ def make_batch(model, rows=(0, 1, 2, 3, 4), seed=0, tokens=None):
         "input_ids": torch.tensor(np.stack([pad(s[0], 3) for s in chosen])),
         "attention_mask": torch.tensor(np.stack([pad(np.ones(len(s[0])), 0) for s in chosen])).long(),
         "labels": torch.tensor(np.stack([pad(s[1], -100) for s in chosen])),
-        "pixel_values": torch.tensor(np.stack(pixels), dtype=torch.float32) if pixels else None,
+        "media": {"pixel_values": torch.tensor(np.stack(pixels), dtype=torch.float32)} if pixels else {},
         "image_owner": torch.tensor([r for r, s in enumerate(chosen) if s[2] is not None]),
     }
+
+
+def inputs_of(batch, *names):
+    """What Hugging Face's own forward takes of a batch: these names, and its pictures."""
+    return {n: batch[n] for n in names} | batch["media"]

@@ -59,8 +59,8 @@ def target_pool(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def twin_path(tmp_path_factory) -> str:
     """A two-layer LLaVA with random weights, its tokenizer trained on the tiny pool's words."""
+    from vinnow.models.family.of_llava.tiny import build_twin
     from vinnow.models.specs import TwinConfig
-    from vinnow.models.tiny import build_twin
     from vinnow.pool.templates import TEMPLATES
 
     texts = [TEMPLATES["v1"].system + " USER: ASSISTANT: "] * 9 + [

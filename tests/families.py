@@ -4,10 +4,10 @@ import torch
 from batches import make_batch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedTokenizerFast
-from vinnow.models.family.llava import class_of
-from vinnow.models.family.llms import LLMS
+from vinnow.models.family.of_llava.llms import LLMS
+from vinnow.models.family.of_llava.model import class_of
+from vinnow.models.family.of_llava.tiny import text_config, twin_config, vision_config
 from vinnow.models.specs import TwinConfig
-from vinnow.models.tiny import text_config, twin_config, vision_config
 from vinnow.pool.templates import TEMPLATES
 
 TEXTS = ["USER: what color is the square? ASSISTANT: it is red", "<start_of_turn>user what is this"] * 20
@@ -51,7 +51,7 @@ def batch_for(model, config, rows=(0, 1, 2, 3, 4)):
     """`batches.make_batch` with as many image tokens a picture as the connector gives."""
     patches = (config.image // config.patch) ** 2
     batch = make_batch(model, rows, tokens=config.connector.tokens(patches))
-    batch["pixel_values"] = batch["pixel_values"].to(model.dtype) if batch["pixel_values"] is not None else None
+    batch["media"] = {n: v.to(model.dtype) for n, v in batch["media"].items()}
     return batch
 
 

@@ -24,7 +24,7 @@ def prepare(twin_path, dtype="float32", parts=("projector", "lora")):
         model = add_lora(model, LoraSpec(r=3, alpha=6, dropout=0.0))
     set_trainable(model, list(parts))
     batch = make_batch(model.get_base_model() if "lora" in parts else model)
-    batch["pixel_values"] = batch["pixel_values"].to(next(model.parameters()).dtype)
+    batch["media"] = {n: v.to(next(model.parameters()).dtype) for n, v in batch["media"].items()}
     return model, batch, {canonical(n): p for n, p in model.named_parameters() if p.requires_grad}
 
 

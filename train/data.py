@@ -15,28 +15,27 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from ..models import encoding
+from ..models.forward import on_device
 from ..models.load import load_processor
-from ..pool.checks import ImageError
-from ..pool.collate import collate, stack
+from ..pool.collate import collate
+from ..pool.decode import Decoder, Refusal
 from ..pool.encode import Encoded, EncodeError, Encoder
 from ..pool.reader import Pool
 from ..pool.records import Record
-from ..store.ahead import ahead
 from ..store.errors import MissingRowsError
 from ..store.facts import read_lines
 from ..store.files import append_line, write_lines
 from ..store.ids import ids_digest
+from ..store.prefetch import prefetch
 from ..store.tables import PICKS, check_unique, read_rows
 from .config import TrainConfig
 from .order import Order
 
 REFUSED, CUT = "refused", "cut"
 AHEAD = 4
-# token ids and labels, and the pictures in uint8 [3, H, W]
-Prepared = tuple[Encoded, list[np.ndarray[Any, Any]]]
 
 
 class Rows:
@@ -58,10 +57,10 @@ class Rows:
                     "Give the pool that they were chosen from, or select again."
                 )
         self.ids = np.sort(ids)
-        at = np.argsort(self.pool.ids())
-        at = at[np.searchsorted(self.pool.ids()[at], self.ids)]
-        self.has_image = self.pool.has_image()[at]
-        self.n_chars = self.pool.column("n_chars")[at]
+        rows = np.argsort(self.pool.ids())
+        rows = rows[np.searchsorted(self.pool.ids()[rows], self.ids)]
+        self.has_image = self.pool.has_image()[rows]
+        self.n_chars = self.pool.column("n_chars")[rows]
 
     def leave_out(self, ids: np.ndarray[Any, Any]) -> int:
         """Drop the rows of these ids; return how many there were."""
@@ -83,7 +82,7 @@ def _picked(path: str) -> np.ndarray[Any, Any]:
 
 def make_encoder(config: TrainConfig, processor: Any) -> Encoder:
     """Return the encoder of a training's rows."""
-    return Encoder(processor, config.template, config.max_len, config.image_mode, config.pictures)
+    return encoding.make_encoder(processor, config.template, config.max_len, config.image_mode, config.pictures)
 
 
 class NoTrainedTokenError(EncodeError):
@@ -96,8 +95,8 @@ class Batches:
     """Makes collated micro-batches of row positions; rows that cannot be used are dropped and listed."""
 
     def __init__(self, config: TrainConfig, rows: Rows, processor: Any, refused_file: str) -> None:
-        self.rows, self.root = rows, config.image_root or rows.pool.image_root
-        self.encoder = make_encoder(config, processor)
+        self.rows, self.encoder = rows, make_encoder(config, processor)
+        self.decoder = Decoder(self.encoder, config.image_root or rows.pool.image_root, config.loader_threads)
         tokenizer = processor.tokenizer
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self.refused_file, self.refused = refused_file, set[int]()
@@ -105,9 +104,8 @@ class Batches:
         folder, name = os.path.split(refused_file)
         self.cut_file, self.cut = os.path.join(folder, name.replace(REFUSED, CUT)), set[int]()
         self.step: int | None = None  # the optimizer step (1-based) that rows are made for, where there is one
-        self._kept: dict[int, Prepared] = {}
+        self._kept: dict[int, Encoded] = {}
         self._room = config.cache_mb * 1_000_000
-        self._threads = ThreadPoolExecutor(config.loader_threads)
 
     def make(self, positions: np.ndarray[Any, Any], normalised: bool = True) -> dict[str, Any]:
         """Return the batch of these positions; with no usable row, one placeholder without labels.
@@ -115,38 +113,30 @@ class Batches:
         `asked` and `used` count the rows wanted and those that could be used; the others are listed. Pictures that are not
         normalised yet are uint8, a quarter of the bytes to hand over.
         """
-        found = self._prepared(self.rows.ids[positions])
-        samples, pictures = [e for e, _ in found], [p for _, p in found]
-        if not samples:
-            ids = np.full(2, self.pad_id, np.int64)
-            samples, pictures = [Encoded(0, ids, np.full(2, -100), ())], [[]]
-        batch = collate(samples, [()] * len(samples), self.pad_id)
-        u8_I3HW, batch["image_owner"] = stack(pictures)
-        if u8_I3HW is not None:
-            batch["pixel_values"] = self.encoder.normalise(u8_I3HW) if normalised else u8_I3HW
-        return batch | {"asked": len(positions), "used": len(found)}
+        ready = self._prepared(self.rows.ids[positions])
+        nothing = Encoded(0, np.full(2, self.pad_id, np.int64), np.full(2, -100), ())
+        batch = collate(ready or [nothing], self.pad_id)
+        batch = self.encoder.finish(batch) if normalised else batch
+        return batch | {"asked": len(positions), "used": len(ready)}
 
-    def _prepared(self, ids: np.ndarray[Any, Any]) -> list[Prepared]:
+    def _prepared(self, ids: np.ndarray[Any, Any]) -> list[Encoded]:
         """Return the usable rows of these ids, in order; rows seen in an earlier epoch may come from memory."""
-        made: dict[int, Prepared] = {}
         wanted = [i for i in dict.fromkeys(ids.tolist()) if i not in self._kept]
         records = list(self.rows.pool.take(np.array(wanted, np.uint64))) if wanted else []
-        shown = [[self._threads.submit(self._pixels, i, r.seen(i)) for i in r.images] for r in records]
-        for record, futures in zip(records, shown, strict=True):
-            try:
-                made[record.sample_id] = (self._encoded(record), [f.result() for f in futures])
-            except (EncodeError, ImageError) as error:
-                self._refuse(record.sample_id, error)
-        for sample_id, row in made.items():
-            size = row[0].input_ids.nbytes * 2 + sum(p.nbytes for p in row[1])
-            if self._room >= size:  # full means full: access is uniform, so throwing rows out gains nothing
-                self._kept[sample_id] = row
-                self._room -= size
-        both = (self._kept.get(i) or made.get(i) for i in ids.tolist())
+        fresh: dict[int, Encoded] = {}
+        for row in self.decoder.rows(records, self._encoded):
+            if isinstance(row, Refusal):
+                self._refuse(row)
+                continue
+            fresh[row.sample_id] = row
+            if self._room >= row.nbytes:  # full means full: access is uniform, so throwing rows out gains nothing
+                self._kept[row.sample_id] = row
+                self._room -= row.nbytes
+        both = (self._kept.get(i) or fresh.get(i) for i in ids.tolist())
         return [row for row in both if row is not None]
 
     def _encoded(self, record: Record) -> Encoded:
-        encoded = self.encoder.encode(record)
+        encoded = self.decoder.encode(record)
         if (encoded.labels[1:] == -100).all():
             raise NoTrainedTokenError(
                 f"record {record.sample_id}: none of its {len(encoded.labels)} tokens is trained: its answers are "
@@ -157,15 +147,12 @@ class Batches:
             append_line(self.cut_file, {"sample_id": record.sample_id, "tokens": encoded.cut, "step": self.step})
         return encoded
 
-    def _pixels(self, image: str, seen: int | None) -> np.ndarray[Any, Any]:
-        return self.encoder.load(self.root, image, seen)
-
-    def _refuse(self, sample_id: int, error: EncodeError | ImageError) -> None:
-        if sample_id in self.refused:
+    def _refuse(self, row: Refusal) -> None:
+        if row.sample_id in self.refused:
             return
-        self.refused.add(sample_id)
-        found = {"sample_id": sample_id, "reason": error.reason, "detail": str(error), "step": self.step}
-        append_line(self.refused_file, found)
+        self.refused.add(row.sample_id)
+        listed = {"sample_id": row.sample_id, "reason": row.reason, "detail": row.detail, "step": self.step}
+        append_line(self.refused_file, listed)
 
 
 class MicroBatches(Dataset[Any]):
@@ -173,11 +160,11 @@ class MicroBatches(Dataset[Any]):
 
     def __init__(self, config: TrainConfig, out: str, rank: int) -> None:
         self.config, self.out, self.rank = config, out, rank
-        self._made: tuple[Batches, Order] | None = None
+        self._parts: tuple[Batches, Order] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process makes its own parts."""
-        return vars(self) | {"_made": None}
+        return vars(self) | {"_parts": None}
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         """Return the number-th micro-batch of the training."""
@@ -188,21 +175,21 @@ class MicroBatches(Dataset[Any]):
 
     def parts(self) -> tuple[Batches, Order]:
         """Return what makes them in this process."""
-        if self._made is None:
+        if self._parts is None:
             info, rows = get_worker_info(), Rows(self.config)
             name = f"{REFUSED}-rank{self.rank}" + ("" if info is None else f"-loader{info.id}")
             refused = os.path.join(self.out, f"{name}.jsonl")
             batches = Batches(self.config, rows, load_processor(self.config.model), refused)
-            self._made = (batches, Order(self.config, rows.has_image, rows.n_chars))
-        return self._made
+            self._parts = (batches, Order(self.config, rows.has_image, rows.n_chars))
+        return self._parts
 
 
 def refusals(out: str, prefix: str = REFUSED) -> dict[int, str]:
     """Return the rows that could not be used so far, and why, by sample_id; of `validation-` rows with that prefix."""
-    found: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     for file in sorted(glob.glob(os.path.join(glob.escape(out), f"{prefix}-rank*.jsonl"))):
-        found |= {row["sample_id"]: str(row.get("reason")) for row in _listed(file)}
-    return found
+        reasons |= {row["sample_id"]: str(row.get("reason")) for row in _listed(file)}
+    return reasons
 
 
 def count_cut(out: str) -> int:
@@ -226,17 +213,17 @@ def _listed(file: str) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if v is not None} for row in rows]
 
 
-def stream(made: MicroBatches, numbers: range) -> Iterator[dict[str, Any]]:
+def stream(source: MicroBatches, numbers: range) -> Iterator[dict[str, Any]]:
     """Yield these micro-batches, in order, prepared ahead; in pinned memory where a GPU takes them."""
-    config = made.config
+    config = source.config
     if not config.loader_workers:
-        yield from prefetch(made.__getitem__, numbers)
+        yield from make_ahead(source.__getitem__, numbers)
         return
     # a fork of a Ray worker would take its threads' locks along; the server imports what its children need once
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload([__name__])
     loader = DataLoader(
-        made,
+        source,
         batch_size=None,
         sampler=numbers,
         num_workers=config.loader_workers,
@@ -252,15 +239,12 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def prefetch(make: Callable[[Any], Any], work: Iterable[Any]) -> Iterator[Any]:
+def make_ahead(make: Callable[[Any], Any], work: Iterable[Any]) -> Iterator[Any]:
     """Yield `make(item)` for each item, made by a thread up to AHEAD items before they are asked for."""
     with ThreadPoolExecutor(1) as thread:
-        yield from ahead(thread, make, work, AHEAD)
+        yield from prefetch(thread, make, work, AHEAD)
 
 
 def on_engine(batch: dict[str, Any], engine: Any, encoder: Encoder) -> dict[str, Any]:
-    """Move a collated batch to the engine's device; its uint8 pictures are normalised there, in the model's type."""
-    there = {k: v.to(engine.device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-    if there["pixel_values"] is not None:
-        there["pixel_values"] = encoder.normalise(there["pixel_values"]).to(next(engine.module.parameters()).dtype)
-    return there
+    """Move a collated batch to the engine's device; its media are made there what the model takes."""
+    return on_device(batch, engine.module.model, encoder.finish, places=False)

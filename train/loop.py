@@ -12,7 +12,8 @@ import torch
 
 from ..models.adapters import add_adapter
 from ..models.mores import add_mores
-from ..models.parts import add_lora, base_of, set_trainable
+from ..models.parts import add_lora, set_trainable
+from ..models.registry import family_of
 from ..store.errors import InputError, NotFiniteError, WriteError
 from ..store.facts import read_lines
 from ..store.files import append_line, write_json, write_lines
@@ -136,7 +137,7 @@ def _build(config: TrainConfig, out: str, session: Session) -> Worker:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
     if config.compile:
-        for layer in base_of(model).model.language_model.layers:
+        for layer in family_of(model).decoder(model).layers:
             layer.compile()
     module = LossModule(model).train()
     optimizer = make_optimizer(list(module.named_parameters()), config)

@@ -1,12 +1,12 @@
-"""The module that DeepSpeed wraps: a LLaVA with its training loss."""
+"""The module that DeepSpeed wraps: a model with its training loss."""
 
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..models.load import base_of
-from ..models.mores import steer
+from ..models.forward import last_hidden, on_device, with_blank
+from ..models.registry import family_of
 
 
 def trained_tokens(batch: dict[str, Any]) -> int:
@@ -33,31 +33,15 @@ class LossModule(nn.Module):
         With `share` = micro-batches of the step / its trained tokens, the mean over the step's micro-batches, which is what
         engines take, is the mean over all its trained tokens, however they are spread.
         """
-        base = base_of(self.model)
-        hidden_BTH = self._hidden(base, batch)
+        batch = with_blank(on_device(batch, self.model, places=False), self.model)
+        head, hidden_BTH = family_of(self.model).head(self.model), last_hidden(self.model, batch)
         target_BT = batch["labels"][:, 1:]
-        rows, at = torch.nonzero(target_BT != -100, as_tuple=True)
+        rows, at = batch["label_at"]
         if len(rows):
-            logits = base.lm_head(hidden_BTH[rows, at]).float()
+            logits = head(hidden_BTH[rows, at]).float()
             kind = "mean" if share is None else "sum"
             loss = nn.functional.cross_entropy(logits, target_BT[rows, at], reduction=kind)
             loss = loss if share is None else loss * share
         else:
-            loss = base.lm_head(hidden_BTH[:, :1]).float().sum() * 0
+            loss = head(hidden_BTH[:, :1]).float().sum() * 0
         return loss
-
-    def _hidden(self, base: Any, batch: dict[str, Any]) -> torch.Tensor:
-        embeds_BTH = base.get_input_embeddings()(batch["input_ids"])
-        pixels = batch["pixel_values"]
-        if pixels is None:
-            side = base.config.vision_config.image_size
-            pixels = embeds_BTH.new_zeros(1, 3, side, side)
-        features = torch.cat(list(base.get_image_features(pixel_values=pixels).pooler_output)).to(embeds_BTH.dtype)
-        marks_BT1 = (batch["input_ids"] == base.config.image_token_id)[:, :, None]
-        if batch["pixel_values"] is not None and int(marks_BT1.sum()) != len(features):
-            raise ValueError(f"{int(marks_BT1.sum())} image tokens in the batch, {len(features)} image features")
-        embeds_BTH = embeds_BTH.masked_scatter(marks_BT1, features)
-        steer(self.model, batch["input_ids"])
-        # rows are padded on the right, so the causal mask alone is exact for all but pads, which have no label; a mask of
-        # pads would only keep the flash kernels away
-        return base.model.language_model(inputs_embeds=embeds_BTH, use_cache=False).last_hidden_state

@@ -1,39 +1,110 @@
-"""A LLaVA of other parts than Hugging Face's class holds: its connector, or an LM head with a bias, stands in config.json.
+"""LLaVA-1.5 and its offspring: any tower, a connector, any decoder, in Hugging Face's class or one made of it.
 
-`connector: {"kind": …}` and `head_bias: true` are the keys; without them a folder is a plain
-`LlavaForConditionalGeneration`. The vision tower and the language model need no key: Hugging Face finds them by
-`vision_config` and `text_config`.
+One picture is one square of pixels and one number of tokens. What its models are put together from, and other programs'
+names and files of it, stand in `of_llava/`.
 """
 
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
-from transformers import LlavaForConditionalGeneration
 
-from .connectors import connector_of, make_connector
-
-
-class PartsLlava(LlavaForConditionalGeneration):
-    """`LlavaForConditionalGeneration` with the connector and the head that its config names, in their usual places."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        spec, text = connector_of(config), config.text_config
-        if not spec.plain:
-            std = getattr(text, "initializer_range", 0.02)
-            self.model.multi_modal_projector = make_connector(spec, feature_width(config), text.hidden_size, std)
-        if getattr(config, "head_bias", False):
-            self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=True)
-        self.post_init()
+from ..protocol import Components, Family, base_of
+from ..shape import Shape
+from .of_llava import names, shape
+from .of_llava.connectors import connector_of
+from .of_llava.fit import check_fit
+from .of_llava.llms import fitting_template, lora_names
+from .of_llava.pictures import PIXELS, SquarePictures
 
 
-def class_of(config: Any) -> Any:
-    """Return the class that holds the parts which a config names: Hugging Face's own wherever it can."""
-    plain = connector_of(config).plain and not getattr(config, "head_bias", False)
-    return LlavaForConditionalGeneration if plain else PartsLlava
+class Llava(Family):
+    """`LlavaForConditionalGeneration`."""
+
+    name = "llava"
+    kinds = ("llava",)
+    label = "LLaVA (LlavaForConditionalGeneration)"
+    processors = ("LlavaProcessor",)
+    components = Components(
+        vision=("model.vision_tower",),
+        connector=("model.multi_modal_projector",),
+        decoder=("model.language_model",),
+        head=("lm_head",),
+    )
+    layouts = names.LAYOUTS
+    old = names.OLD
+
+    def class_of(self, config: Any) -> Any:
+        """Return Hugging Face's class, or the one that holds another connector or head."""
+        from .of_llava.model import class_of
+
+        return class_of(config)
+
+    def load_processor(self, folder: Path) -> Any:
+        """Return LLaVA's processor with the PIL image processor (the default class needs torchvision)."""
+        from .of_llava.processor import load_processor
+
+        return load_processor(folder)
+
+    def check_config(self, config: Any) -> None:
+        """Refuse a connector that is not known."""
+        connector_of(config)
+
+    def check_fit(self, config: Any, processor: Any, path: str) -> None:
+        """See `Family.check_fit`: image and pad token, pictures, patches, select strategy, number of tokens, vocabulary."""
+        check_fit(config, processor, path)
+
+    def modern(self, name: str, model: nn.Module) -> str:
+        """Return the name in memory of a tensor that LLaVA's code or transformers 4 named."""
+        return names.modern(name, model)
+
+    def tiny(self, out: str, texts: list[str]) -> str:
+        """Write the twin."""
+        from ..specs import TwinConfig
+        from .of_llava.tiny import build_twin
+
+        return build_twin(out, texts, TwinConfig())
+
+    def template(self, config: Any, tokenizer: Any) -> str:
+        """Return the decoder's first whose special tokens the tokenizer knows."""
+        return fitting_template(config, tokenizer)
+
+    def reader(self, processor: Any, image_mode: str) -> SquarePictures:
+        """Return what makes squares of pictures."""
+        return SquarePictures(processor, image_mode)
+
+    def shape(self, config: Any) -> Shape:
+        """Return the sizes of a LLaVA whose tower and decoder have formulas."""
+        return shape.shape_of(config)
+
+    def lora_names(self, model: Any) -> list[str]:
+        """Return those that the decoder's entry names, in its order."""
+        return lora_names(self.decoder(model))
+
+    def image_id(self, config: Any) -> int:
+        """Return `image_token_id`."""
+        return config.image_token_id
+
+    def see(self, model: Any, media: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return [I, tokens, D]: the configured layers of the vision tower, side by side."""
+        base = base_of(model)
+        config = base.config
+        states = base.model.vision_tower(media[PIXELS], output_hidden_states=True).hidden_states
+        layers = config.vision_feature_layer
+        chosen = [states[i] for i in ([layers] if isinstance(layers, int) else layers)]
+        if config.vision_feature_select_strategy == "default":
+            chosen = [c[:, 1:] for c in chosen]
+        return chosen[0] if len(chosen) == 1 else torch.cat(chosen, dim=-1)
+
+    def connect(self, model: Any, seen: torch.Tensor, media: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the projected features, picture by picture."""
+        return self.connector(model)(seen).flatten(0, 1)
+
+    def blank(self, config: Any) -> dict[str, torch.Tensor]:
+        """Return one square of zeros."""
+        side = config.vision_config.image_size
+        return {PIXELS: torch.zeros(1, 3, side, side)}
 
 
-def feature_width(config: Any) -> int:
-    """Return the values a tower token brings to the connector: the tower's width for each layer read."""
-    layers = config.vision_feature_layer
-    return config.vision_config.hidden_size * (1 if isinstance(layers, int) else len(layers))
+FAMILY = Llava

@@ -12,8 +12,7 @@ import torch
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
-from .signs import MUL1, MUL2, signed
-from .sparse import block_word
+from .signs import MUL1, MUL2, block_word, signed
 
 # inside kernels Triton reads globals only when they are constexpr
 _MUL1, _MUL2 = tl.constexpr(MUL1), tl.constexpr(MUL2)

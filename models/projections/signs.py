@@ -8,6 +8,7 @@ elements that adds 2⁻¹⁶ of ‖g‖‖h‖ to an inner product, against the 
 """
 
 import hashlib
+from functools import lru_cache
 
 import torch
 
@@ -85,3 +86,9 @@ def outer_signs(u_P: torch.Tensor, v_K: torch.Tensor, dtype: torch.dtype = torch
     # the product's top bit becomes the sign bit of a float 1: no comparison, no conversion
     ones_PK = words_PK.bitwise_and_(signed(0x80000000)).bitwise_or_(0x3F800000).view(torch.float32)
     return ones_PK.to(dtype)
+
+
+@lru_cache(1 << 16)
+def block_word(key: tuple[int, ...], block: int) -> int:
+    """Return the odd int32 that turns an element's word into its sign in a block."""
+    return int(mix(mix(torch.tensor([block], dtype=torch.int32) ^ key[1]) + key[0]) | 1)

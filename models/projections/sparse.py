@@ -6,13 +6,11 @@ elements of one chunk never meet, two of different chunks with probability 1/w, 
 hashing; and a batch is one pass of contiguous reads in a fixed order, without atomics. Axes: B rows, P elements, K columns.
 """
 
-from functools import lru_cache
-
 import torch
 from torch.nn import functional
 
 from .config import ProjectionConfig
-from .signs import check_size, element_words, keys, mix, outer_signs, signed
+from .signs import block_word, check_size, element_words, keys, mix, outer_signs, signed
 from .sink import sums_dtype
 
 
@@ -80,9 +78,3 @@ def sjlt_places(
         columns.append(((e_P % width) ^ mask_P).long())
         signs.append(outer_signs(u_P, torch.tensor([block_word(key, b)], dtype=torch.int32))[:, 0])
     return torch.stack(columns), torch.stack(signs)
-
-
-@lru_cache(1 << 16)
-def block_word(key: tuple[int, ...], block: int) -> int:
-    """Return the odd int32 that turns an element's word into its sign in a block."""
-    return int(mix(mix(torch.tensor([block], dtype=torch.int32) ^ key[1]) + key[0]) | 1)

@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 from ...store.errors import InputError
-from ..load import base_of
+from ..forward import decode, embed, on_device
+from ..registry import family_of
 from ..specs import Reading
 from .base import Tap
-from .forward import embed, on_device, run_language_model, wide
+from .forward import wide
 from .published import OFFSETS, Offsets, Sketch, as_released, elementwise, fixed_places
 from .singular import exact, gram, iterated
 
@@ -40,7 +41,7 @@ class AttentionTap(Tap):
 
     def __init__(self, model: Any, top_k: int = 5, reading: Reading = "flat", offsets: Offsets = OFFSETS) -> None:
         self.model, self.dim, self.reading, self.offsets = model, top_k, reading, offsets
-        self.layers = _attention_layers(base_of(model))
+        self.layers = _attention_layers(model)
         # Phi and StableLM may normalise queries and keys by modules of this name, each in its own way
         if reading == "heads" and any(hasattr(layer, "q_layernorm") for layer in self.layers):
             raise InputError("attention 'heads' does not know this model's qk_layernorm: take 'flat'.")
@@ -63,7 +64,7 @@ class AttentionTap(Tap):
         handles = [h for i, layer in enumerate(self.layers) for h in self._hook(i, layer)]
         try:
             if self._places["image"].shape[1] and self._places["text"].shape[1]:
-                run_language_model(self.model, self._inputs(batch))
+                decode(self.model, *self._inputs(batch))
         except _Enough:
             pass
         finally:
@@ -94,9 +95,11 @@ class AttentionTap(Tap):
                 values_BK[bad_B] = exact(gram_Bnn[bad_B], self.dim).float()
         self._open.clear()
 
-    def _inputs(self, batch: dict[str, Any]) -> torch.Tensor:
-        embeds_BTH = embed(self.model, batch)
-        return embeds_BTH if self.reading != "xmas" else embeds_BTH.masked_fill(batch["blank"][..., None], 0)
+    def _inputs(self, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any]]:
+        embeds_BTH, arguments = embed(self.model, batch)
+        if self.reading == "xmas":
+            embeds_BTH = embeds_BTH.masked_fill(batch["empty"][..., None], 0)
+        return embeds_BTH, arguments
 
     def _cut(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Return which rows and columns of the attention are kept, and which of them are real."""
@@ -207,7 +210,9 @@ def _take_rows(x_BLW: torch.Tensor, at_BR: torch.Tensor) -> torch.Tensor:
 
 
 def _attention_layers(model: Any) -> list[Any]:
-    found = [m for n, m in model.model.language_model.named_modules() if hasattr(m, "q_proj") and hasattr(m, "k_proj")]
+    found = [
+        m for n, m in family_of(model).decoder(model).named_modules() if hasattr(m, "q_proj") and hasattr(m, "k_proj")
+    ]
     if not found:
         raise InputError("this language model has no q_proj/k_proj modules: attention trajectories cannot be taken.")
     return found

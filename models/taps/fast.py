@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..load import base_of
 from ..mores import mores_of
+from ..registry import family_of
 from .tapped import Branch, Group, Take, detached
 
 ARCHITECTURES = ("LlamaModel", "MistralModel")
@@ -23,7 +23,7 @@ _GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj")
 
 def find_decoder(model: Any) -> Any | None:
     """Return the language model if `FastDecoder` computes exactly what it does, else None."""
-    lm = base_of(model).model.language_model
+    lm = family_of(model).decoder(model)
     # MoReS hooks whole layers, which are never called as such here
     known = type(lm).__name__ in ARCHITECTURES and lm.config.hidden_act == "silu" and mores_of(model) is None
     # who asked for checkpointing wants its memory: Hugging Face's code knows where

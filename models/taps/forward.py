@@ -1,4 +1,4 @@
-"""What the taps share: one forward pass in pieces, per-sample losses over label positions only, moving a batch.
+"""What the taps share: per-sample losses over label positions only, and taps that are a forward pass alone.
 
 Axes: B rows (samples), I images, T tokens, L label positions, H hidden, V vocabulary, D the vision tower's width.
 """
@@ -9,111 +9,15 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from ...store.errors import InputError
-from ..load import base_of
-from ..mores import steer
+from ..forward import decode, embed, last_hidden, on_device
 from ..projections.sink import sums_dtype
+from ..protocol import base_of
+from ..registry import family_of
 from ..specs import Pooling, pooled_width
 from .base import Tap
 
 # label positions whose logits exist at one time: 2 GB of float32 at 32,000 words
 CHUNK = 16_384
-
-
-def on_device(batch: dict[str, Any], model: Any) -> dict[str, Any]:
-    """Move a collated batch to the model's device; pixels take the model's dtype.
-
-    Positions of labels (`label_at`) and image tokens (`image_at`), each a pair of index vectors, and those of image tokens
-    and of the text after them by row (`places`), are found before moving: a GPU would have to wait for their number.
-
-    Raises:
-        InputError: rows are not padded on the right.
-    """
-    if "label_at" in batch:
-        return batch
-    first = next(model.parameters())
-    valid_BT, image_BT = batch["attention_mask"].bool(), batch["input_ids"] == base_of(model).config.image_token_id
-    if bool((valid_BT[:, 1:] & ~valid_BT[:, :-1]).any()):
-        raise InputError("taps take rows padded on the right: under the causal mask their pads then change nothing.")
-    extra: dict[str, Any] = {
-        "label_at": torch.nonzero(batch["labels"][:, 1:] != -100, as_tuple=True),
-        "image_at": torch.nonzero(image_BT, as_tuple=True),
-    }
-    places = _places(valid_BT, image_BT & valid_BT)
-    moved = {k: v.to(first.device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-    if moved.get("pixel_values") is not None:
-        moved["pixel_values"] = moved["pixel_values"].to(first.dtype)
-    moved["padded"] = not bool(valid_BT.all())
-    moved["places"] = {k: v.to(first.device, non_blocking=True) for k, v in places.items()}
-    return moved | {k: tuple(i.to(first.device, non_blocking=True) for i in v) for k, v in extra.items()}
-
-
-def _places(valid_BT: torch.Tensor, image_BT: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return positions of image tokens and of the text after them, packed to the front of [B, most], and which are real.
-
-    Text after the image: questions and answers, not the system prompt (XMAS's rows). Rows without an image have neither.
-    """
-    after_BT = image_BT.int().flip(1).cumsum(1).flip(1).eq(0)
-    found = {}
-    for name, mask_BT in (("image", image_BT), ("text", valid_BT & after_BT & image_BT.any(1, keepdim=True))):
-        order_BM = mask_BT.int().argsort(dim=1, descending=True, stable=True)[:, : int(mask_BT.sum(1).max())]
-        found |= {name: order_BM, f"{name}_real": mask_BT.gather(1, order_BM)}
-    return found
-
-
-@torch.no_grad()
-def tower_features(model: Any, pixels_I3HW: torch.Tensor) -> torch.Tensor:
-    """Return what the projector reads, [I, tokens, D]: the configured layers of the frozen vision tower.
-
-    They are the same for every checkpoint that shares its tower.
-    """
-    base = base_of(model)
-    config, states = base.config, base.model.vision_tower(pixels_I3HW, output_hidden_states=True).hidden_states
-    layers = config.vision_feature_layer
-    chosen = [states[i] for i in ([layers] if isinstance(layers, int) else layers)]
-    if config.vision_feature_select_strategy == "default":
-        chosen = [c[:, 1:] for c in chosen]
-    return chosen[0] if len(chosen) == 1 else torch.cat(chosen, dim=-1)
-
-
-def embed(model: Any, batch: dict[str, Any]) -> torch.Tensor:
-    """Return the language model's inputs [B, T, H]: word embeddings, image tokens replaced by projected features.
-
-    `batch` comes from `on_device`; `tower_features` in it spare the vision tower.
-
-    Raises:
-        InputError: pictures and image tokens do not match.
-    """
-    base = base_of(model).model
-    steer(model, batch["input_ids"])
-    with torch.no_grad():
-        embeds_BTH = base.get_input_embeddings()(batch["input_ids"])
-    features, wanted = batch.get("tower_features"), batch["image_at"][0].shape[0]
-    if features is None and batch.get("pixel_values") is not None:
-        # a tower whose own Linears are tapped must stay in the graph
-        tower = tower_features.__wrapped__ if _is_tapped(base.vision_tower) else tower_features
-        features = tower(model, batch["pixel_values"])
-    if features is None:
-        if wanted:
-            raise InputError(f"the batch has {wanted} image tokens and no picture.")
-        return embeds_BTH
-    shown_RH = base.multi_modal_projector(features).flatten(0, 1).to(embeds_BTH.dtype)
-    if shown_RH.shape[0] != wanted:
-        raise InputError(f"the batch has {wanted} image tokens, its pictures give {shown_RH.shape[0]}.")
-    return embeds_BTH.index_put(batch["image_at"], shown_RH)
-
-
-def run_language_model(model: Any, embeds_BTH: torch.Tensor) -> torch.Tensor:
-    """Return the last hidden states [B, T, H] by Hugging Face's own code; the LM head is not applied.
-
-    No mask is given: rows are padded on the right, so the causal mask, and its faster kernels, are exact for all but pads.
-    """
-    return base_of(model).model.language_model(inputs_embeds=embeds_BTH, use_cache=False).last_hidden_state
-
-
-def last_hidden(model: Any, batch: dict[str, Any]) -> torch.Tensor:
-    """Return the last hidden states [B, T, H] of a batch from `on_device`."""
-    return run_language_model(model, embed(model, batch))
 
 
 def sample_losses(model: Any, batch: dict[str, Any], hidden_BTH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -122,7 +26,7 @@ def sample_losses(model: Any, batch: dict[str, Any], hidden_BTH: torch.Tensor) -
     Only positions that predict a label go through the LM head: [L, V], not [B, T, V]. A sample without a trained token has
     loss 0. This is Hugging Face's loss at batch size 1, not its batch mean (spec: LESS §6.1).
     """
-    head = base_of(model).lm_head
+    head = family_of(model).head(model)
     rows_L, at_L = batch["label_at"]
     target_L = batch["labels"][:, 1:][rows_L, at_L]
     hidden_LH = hidden_BTH[rows_L, at_L]
@@ -213,17 +117,17 @@ class EmbeddingTap(Tap):
 
     def __init__(self, model: Any, pooling: Pooling = "text") -> None:
         self.model, self.pooling = model, pooling
-        self.dim = pooled_width(base_of(model).config.text_config.hidden_size, pooling)
+        self.dim = pooled_width(family_of(model).width(base_of(model).config), pooling)
 
     @torch.no_grad()
     def tensors(self, batch: dict[str, Any]) -> torch.Tensor:
         """Return them; see `Tap`."""
         batch = on_device(batch, self.model)
-        embeds_BTH, valid_BT = embed(self.model, batch), batch["attention_mask"].bool()
+        (embeds_BTH, arguments), valid_BT = embed(self.model, batch), batch["attention_mask"].bool()
         image_BT = torch.zeros_like(valid_BT).index_put(batch["image_at"], torch.ones_like(valid_BT[0, 0]))
         found = []
         if self.pooling != "image":
-            found.append(_mean(run_language_model(self.model, embeds_BTH), valid_BT & ~image_BT))
+            found.append(_mean(decode(self.model, embeds_BTH, arguments), valid_BT & ~image_BT))
         if self.pooling != "text":
             found.append(_mean(embeds_BTH, image_BT))
         return torch.cat(found, dim=1).float()

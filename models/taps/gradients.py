@@ -13,13 +13,15 @@ from typing import Any
 import torch
 
 from ...store.errors import InputError
-from ..parts import parameters_of, part_of, pick_linears
+from ..forward import decode, embed, on_device
+from ..parts import parameters_of, pick_linears
 from ..projections.build import make_sink
 from ..projections.config import ProjectionConfig
 from ..projections.sink import Sink
+from ..registry import component_of, family_of
 from .base import Tap
 from .fast import FastDecoder, find_decoder
-from .forward import embed, on_device, run_language_model, sample_losses
+from .forward import sample_losses
 from .modes import Transform, make_transform
 from .tapped import tap_linear
 
@@ -47,7 +49,8 @@ class GradientTap(Tap):
         self.sink = make_sink(projection, self.sizes()) if isinstance(projection, ProjectionConfig) else projection
         self.dim = self.sink.dim
         model.requires_grad_(False)
-        self._owner_I: torch.Tensor | None = None
+        self.family = family_of(model)
+        self._batch: dict[str, Any] = {}
         self._rows = 0
         decoder = find_decoder(model) if fast else None
         self.decoder = FastDecoder(decoder, self.modules, self._take) if decoder is not None else None
@@ -61,20 +64,20 @@ class GradientTap(Tap):
         return parameters_of(self.modules)
 
     def tensors(self, batch: dict[str, Any]) -> torch.Tensor:
-        """Return vectors [B, K] (float32; float64 for a float64 model); `batch` may bring `tower_features`."""
+        """Return vectors [B, K] (float32; float64 for a float64 model); `batch` may bring `seen`."""
         batch = on_device(batch, self.model)
         first = next(self.model.parameters())
-        self._rows, self._owner_I = batch["input_ids"].shape[0], batch.get("image_owner")
+        self._rows, self._batch = batch["input_ids"].shape[0], batch
         self.sink.start(self._rows, first.device, first.dtype)
         decoder = self.decoder
         if decoder is not None and not decoder.fits(batch["input_ids"].shape[1]):
             decoder = None
         with torch.enable_grad(), self._tapped(decoder):
-            embeds_BTH = embed(self.model, batch)
-            if decoder is not None:
+            embeds_BTH, arguments = embed(self.model, batch)
+            if decoder is not None and not arguments:
                 hidden_BTH = decoder(embeds_BTH)
             else:
-                hidden_BTH = run_language_model(self.model, embeds_BTH)
+                hidden_BTH = decode(self.model, embeds_BTH, arguments)
             losses_B, _ = sample_losses(self.model, batch, hidden_BTH)
             if losses_B.requires_grad:  # a text-only batch never reaches the projector
                 losses_B.sum().backward()
@@ -102,7 +105,12 @@ class GradientTap(Tap):
                 del module.forward
 
     def _take(self, name: str, delta_NTo: torch.Tensor, inputs_NTi: torch.Tensor) -> None:
-        owner_I = self._owner_I if part_of(f"{name}.weight") in ("projector", "vision_tower") else None
+        pictures = component_of(f"{name}.") in ("projector", "vision_tower")
+        owner_I = self.family.owner(self._batch, len(delta_NTo)) if pictures else None
+        if owner_I is not None and len(owner_I) > len(self._batch["image_owner"]):
+            # patches or tiles: a gradient of each would be as large as a whole sample's
+            (delta_NTo, rows_I), (inputs_NTi, _) = (_by_sample(x, owner_I) for x in (delta_NTo, inputs_NTi))
+            owner_I = rows_I
         if self.sink.factors:
             self.sink.add_factors(f"{name}.weight", delta_NTo, inputs_NTi, owner_I)  # type: ignore[attr-defined]
         else:
@@ -119,3 +127,11 @@ class GradientTap(Tap):
         present_B1 = grads_NP.new_zeros(self._rows, 1).index_fill_(0, owner_I, 1)
         grads_BP = grads_NP.new_zeros(self._rows, grads_NP.shape[1]).index_add_(0, owner_I, grads_NP)
         self.sink.add(name, self.transform(name, grads_BP) * present_B1)
+
+
+def _by_sample(x_NTW: torch.Tensor, owner_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what belongs to each sample side by side, zeros behind, and the samples that have any of it, in order."""
+    rows_S, place_N, counts_S = torch.unique(owner_N, return_inverse=True, return_counts=True)
+    slot_N = torch.arange(len(owner_N), device=owner_N.device) - (counts_S.cumsum(0) - counts_S)[place_N]
+    laid = x_NTW.new_zeros(len(rows_S), int(counts_S.max()), *x_NTW.shape[1:])
+    return laid.index_put((place_N, slot_N), x_NTW).flatten(1, 2), rows_S

@@ -18,7 +18,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ...store.errors import InputError
-from ..parts import base_of
+from ..registry import family_of
 from .attention import products
 
 NAME = "vinnow_modality"
@@ -32,7 +32,7 @@ class ModalityTap:
     """Watches one `generate` at a time; any decoder whose attention goes through Hugging Face's AttentionInterface."""
 
     def __init__(self, model: Any) -> None:
-        self.lm = base_of(model).model.language_model
+        self.lm = family_of(model).decoder(model)
         self.layers = int(self.lm.config.num_hidden_layers)
         self._marks_BT2 = torch.empty(0)
         self._seen: list[list[torch.Tensor]] = []

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from ..load import base_of
+from ..protocol import base_of
+from ..registry import family_of
 
 # first image column, one past the last, first text row
 Offsets = tuple[int, int, int]
@@ -22,19 +23,19 @@ SEED = 42
 
 
 def as_released(batch: dict[str, Any], model: Any) -> dict[str, Any]:
-    """Return a collated batch as long as the released code makes it; `blank` [B, T] marks what has no embedding there."""
+    """Return a collated batch as long as the released code makes it; `empty` [B, T] marks what has no embedding there."""
     ids_BT, mask_BT = batch["input_ids"], batch["attention_mask"]
     config = base_of(model).config
-    image_B = (ids_BT == config.image_token_id).sum(1)
+    image_B = family_of(model).image_mask(config, ids_BT).sum(1)
     pictures_B = torch.bincount(batch["image_owner"].to(ids_BT.device), minlength=len(ids_BT))
     grown_B = image_B - pictures_B
     ends_B = (mask_BT.sum(1) - grown_B).max() + grown_B
     more = int(ends_B.max()) - ids_BT.shape[1]
-    pad = batch.get("pad_id", config.text_config.pad_token_id or 0)
+    pad = batch.get("pad_id", config.get_text_config().pad_token_id or 0)
     longer = {"input_ids": pad, "attention_mask": 0, "labels": -100}
     found = {name: functional.pad(batch[name], (0, more), value=value) for name, value in longer.items()}
-    blank_BT = torch.arange(found["input_ids"].shape[1], device=ids_BT.device) >= ends_B[:, None]
-    return batch | found | {"blank": blank_BT}
+    empty_BT = torch.arange(found["input_ids"].shape[1], device=ids_BT.device) >= ends_B[:, None]
+    return batch | found | {"empty": empty_BT}
 
 
 def fixed_places(ids_BT: torch.Tensor, offsets: Offsets) -> dict[str, torch.Tensor]:

@@ -26,7 +26,8 @@ def main() -> None:
     with ending.listening():
         try:
             with naming_stdout():
-                app()
+                # by `python -m vinnow` too: a completion script is for the command
+                app(prog_name="vinnow")
         except BrokenPipeError:  # of a stdout whose reader has had enough
             raise SystemExit(1) from None
         except Exception as error:

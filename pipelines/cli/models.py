@@ -63,8 +63,8 @@ def build(
 
     `--set` also reaches `connector.queries` (`.width`, `.layers`, `.heads`), `feature_layer`, `image_size` and `seed`.
     """
-    from ...models.family.build import BuildConfig
-    from ...models.family.build import build as work
+    from ...models.family.of_llava.build import BuildConfig
+    from ...models.family.of_llava.build import build as work
     from ..runs.plain_yaml import settings
 
     values = settings(sets)
@@ -79,7 +79,9 @@ def build(
 def merge(
     model: Annotated[str, typer.Argument(help="An adapter's folder, or one of trained weights alone.")],
     out: Out,
-    projector: Annotated[str | None, typer.Option(help="LLaVA's mm_projector.bin or non_lora_trainables.bin.")] = None,
+    projector: Annotated[
+        str | None, typer.Option(help="LLaVA's file of a projector (of stage 1), or of what was trained beside LoRA.")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
 ) -> None:
     """Write a whole model that Hugging Face loads alone: a LoRA merged into its base, LLaVA's projector put in.
@@ -100,7 +102,7 @@ def export_projector(
 
     Example: `vinnow export-projector runs/stage1/model --out mm_projector.bin`
     """
-    from ...models.llava_files import write_projector
+    from ...models.family.of_llava.files import write_projector
     from ...models.load import load
     from ...store.claim import check_new_file
 

@@ -59,8 +59,8 @@ def twin(
     `--set` reaches `llm`, `tower`, `connector.kind`, `hidden`, `layers`, `image`, `patch`, `vocab`, `seed` and the rest of
     its sizes.
     """
+    from ...models.family.of_llava.tiny import build_twin, words_of
     from ...models.specs import TwinConfig
-    from ...models.tiny import build_twin, words_of
     from ...pool.reader import Pool
     from ...store.claim import claim
     from ..runs.plain_yaml import settings

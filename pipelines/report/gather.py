@@ -13,7 +13,7 @@ import pyarrow.fs as pafs
 from ...evaluate.metrics import majority_baseline
 from ...pool.reader import Pool
 from ...select import registry
-from ...select.diagnostics import without_gradient
+from ...select.diagnostics import diagnose, without_feature
 from ...select.protocol import ScoreMeans
 from ...select.rows import read_notes
 from ...select.run import picks_file
@@ -58,7 +58,7 @@ def gather(run_dir: str, title: str = "vinnow") -> ReportData:
     data.composition = compose(pool, chosen)
     for selector in dict.fromkeys(name for name, _ in picks):
         mine = {budget: table for (name, budget), table in picks.items() if name == selector}
-        if said := without_gradient(read_notes(next(iter(mine.values()))), pool.rows):
+        if said := without_feature(read_notes(next(iter(mine.values()))), pool.rows):
             data.notes[selector] = said
         section = next((s for s in config.selectors if s.label == selector), None) if config else None
         _add_selector(run_dir, data, pool, section or SelectorSection(name=selector), mine)
@@ -76,6 +76,7 @@ def _add_selector(
     if not paths:
         return
     scores = read_rows(paths[0], SCORES)
+    data.diagnoses[selector] = diagnose(scores)
     method = registry.make(section.name, section.config)
     needs = method.needs.called(section.reads)
     if "trajectory" in needs.features:

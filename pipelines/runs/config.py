@@ -22,6 +22,7 @@ from ...store.facts import read_fields
 from ...store.files import digest, join, read_json
 from ...store.names import FeatureName, Name, path_part
 from ...train.config import TrainConfig
+from ..blanks import refuse_blanks
 from .placing import Devices
 from .plain_yaml import apply_set, read_yaml
 from .rates import PlanConfig
@@ -184,6 +185,7 @@ def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
     """Build and check a run from plain values."""
     for entry in sets or []:
         apply_set(values, entry)
+    refuse_blanks(values)
     run = _with_recipes(RunConfig.parse(values))
     _refuse_twins(run)
     for stage in run.warmup:

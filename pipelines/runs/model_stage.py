@@ -47,8 +47,8 @@ class Twin(Stage):
         out = run.folder("twin")
 
         def work(record: StageRecord) -> None:
+            from ...models.family.of_llava.tiny import build_twin, words_of
             from ...models.load import model_digest
-            from ...models.tiny import build_twin, words_of
 
             pools = [Pool(run.folder(n.removeprefix("ingest-"))) for n in self.needs]
             build_twin(out, words_of(pools), self.config)

@@ -9,10 +9,11 @@ import numpy as np
 from ...pool.export import write_llava_json
 from ...pool.reader import Pool
 from ...select import registry
-from ...select.diagnostics import without_gradient
+from ...select.diagnostics import without_feature
 from ...select.needs import Needs
 from ...select.run import scores_notes, select_by
 from ...select.view import EXTRA, View
+from ...store.errors import InputError
 from ...store.features import FeatureSet, exists_any
 from ...store.files import exists, join
 from ...store.learning_rates import read_rates
@@ -40,8 +41,12 @@ def make_view(
     Rows that a needed feature stage refused are left out of the pool up front; they are listed in its REFUSED tables.
 
     Raises:
-        InputError: those are all rows, or more than the share `max_refused`.
+        InputError: a feature store is not there; those are all rows, or more than the share `max_refused`.
     """
+    for option, root in (("features", features), ("targets", targets)):
+        # a selector that reads none would not miss it
+        if root and not exists(root):
+            raise InputError(f"--{option} {root!r}: no such feature store. `vinnow features --out` makes one.")
     reader = Pool(pool)
     ids = reader.ids()
     columns: dict[str, np.ndarray[Any, Any]] = {n: reader.column(n) for n in ("source", "task", "n_chars")}
@@ -80,7 +85,7 @@ def traps(out: str, label: str, seed: int, view: View) -> list[str]:
     Rows without a gradient score 0 at every checkpoint; without learning rates all checkpoints weigh the same.
     """
     notes = scores_notes(out, label, seed)
-    lines = [line] if (line := without_gradient(notes, len(view.ids))) else []
+    lines = [line] if (line := without_feature(notes, len(view.ids))) else []
     weights = notes.get("checkpoint_weights", {})
     if len(weights) > 1 and view.checkpoint_weights is None and len(set(weights.values())) == 1:
         lines.append(

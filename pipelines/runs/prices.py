@@ -9,12 +9,11 @@ from typing import Any, cast
 from ...actors.config import FeatureConfig
 from ...actors.kind import Held, kind_of
 from ...models.cost import VALUE_BYTES, Cost, activation_bytes_per_token, training_flop_per_row
+from ...models.encoding import make_encoder
+from ...models.family.of_llava.tiny import SPECIALS, twin_config
 from ...models.load import load_processor
-from ...models.parts import LORA_TARGETS
 from ...models.shape import Shape, UnknownShapeError, read_shape, shape_of
 from ...models.specs import TwinConfig
-from ...models.tiny import SPECIALS, twin_config
-from ...pool.encode import Encoder
 from ...store.files import exists, join
 from ...train.config import TrainConfig
 from .config import RunConfig
@@ -113,7 +112,7 @@ class Prices:
         if config.peft is not None:
             rank = config.peft.numbers()[0]
             if config.peft.method in ("lora", "dora") and rank is not None:
-                return self.shape.with_lora(rank, config.peft.targets or LORA_TARGETS)
+                return self.shape.with_lora(rank, config.peft.targets)
             blocks = (d for d in self.shape.linears if d.place == "language_model")
             count = config.peft.parameters((d.name.rsplit(".", 1)[-1], d.outputs, d.inputs) for d in blocks)
             return replace(self.shape, added=("lora", count))
@@ -146,7 +145,7 @@ class Prices:
                 found = estimate_sizes(sample, config.template, config.max_len, self.shape.image_tokens)
             else:
                 text = (config.template, config.max_len, config.image_mode, config.pictures)
-                encoder = Encoder(load_processor(self.folder), *text)
+                encoder = make_encoder(load_processor(self.folder), *text)
                 found = encode_sizes(sample, encoder)
             self._seen[key] = found
         return self._seen[key]

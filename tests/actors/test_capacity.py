@@ -5,7 +5,7 @@ import logging
 import pytest
 from vinnow.actors import capacity
 from vinnow.actors.capacity import Node, Share, fits, require, startable
-from vinnow.actors.pool import Stage, stream
+from vinnow.actors.pool import Flow, Workers, run_parts
 from vinnow.store.errors import InputError
 
 
@@ -36,7 +36,8 @@ def test_a_cluster_that_never_can_says_so(ray_cluster):
 
 
 def test_a_stage_asks_before_it_waits(ray_cluster, tmp_path):
-    rows = stream([{"part": "a"}], [Stage(Never, gpus=1)], str(tmp_path), "features loss")
+    flow = Flow("features loss", str(tmp_path), "loss")
+    rows = run_parts([{"part": "a", "place": "row 0"}], [Workers(Never, gpus=1)], flow)
     with pytest.raises(InputError, match=r"features loss asks for 1 × \(1 GPU, 1 CPU\)"):
         next(rows)
 

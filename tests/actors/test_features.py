@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from pictures import make_records, write_records
-from vinnow.actors.batching import token_batches
 from vinnow.actors.config import ActorResources, CheckpointRef, FeatureConfig
 from vinnow.actors.features import FeatureActor
 from vinnow.actors.loader import PartLoader, pack, unpack
@@ -49,7 +48,7 @@ def test_the_same_class_gives_the_same_table_everywhere(tiny_pool, twin_path, tm
         pytest.skip("loaders are the same for every kind, and a loss goes the way of a trajectory")
     run_inline(spec_for(tiny_pool, twin_path, tmp_path / "inline", kind))
     resources = ActorResources(
-        actors=2, loaders=int(where == "ray+loaders"), gpus_per_actor=float(where == "gpu"), cpus_per_actor=1
+        actors=2, loaders=int(where == "ray+loaders"), gpus_per_actor=0.5 * (where == "gpu"), cpus_per_actor=1
     )
     report = run_features(spec_for(tiny_pool, twin_path, tmp_path / "ray", kind), resources)
     ids, vec, tokens = table(tmp_path / "inline", kind)
@@ -157,7 +156,10 @@ def test_a_packed_part_arrives_as_it_was(tiny_pool, twin_path, tmp_path):
         assert a.sample_id == b.sample_id
         assert np.array_equal(a.input_ids, b.input_ids)
         assert np.array_equal(a.labels, b.labels)
-    assert [[p.tolist() for p in row] for row in got.pixels] == [[p.tolist() for p in row] for row in part.pixels]
+        assert [{n: v.tolist() for n, v in p.items()} for p in a.media] == [
+            {n: v.tolist() for n, v in p.items()} for p in b.media
+        ]
+    assert any(row.media for row in part.encoded)
 
 
 @pytest.fixture
@@ -192,7 +194,7 @@ def test_two_pictures_a_row_give_the_gradient_of_plain_autograd(two_pictures, tw
     seen = []
     for record in Pool(two_pictures).take(ids):
         encoded = actor.loader.encoder.encode(record)
-        shown = [actor.loader.encoder.pixels(load_image(actor.loader.root, i)) for i in record.images]
+        shown = [actor.loader.encoder.reader.pixels(load_image(actor.loader.decoder.root, i)) for i in record.images]
         seen.append(len(shown))
         if not shown:
             continue
@@ -210,9 +212,9 @@ def test_two_pictures_a_row_give_the_gradient_of_plain_autograd(two_pictures, tw
 def test_pixels_shipped_as_bytes_are_those_of_the_processor(tiny_pool, twin_path, tmp_path):
     loader = PartLoader(spec_for(tiny_pool, twin_path, tmp_path, image_mode="square"))
     record = next(r for r in loader.pool.read(next(iter(loader.parts.values()))) if r.images)
-    picture = load_image(loader.root, record.images[0])
-    expected = loader.encoder.images(picture, return_tensors="pt")["pixel_values"][0]
-    assert torch.allclose(torch.from_numpy(loader.encoder.pixels(picture)), expected, atol=1e-5)
+    picture = load_image(loader.decoder.root, record.images[0])
+    expected = loader.encoder.reader.images(picture, return_tensors="pt")["pixel_values"][0]
+    assert torch.allclose(torch.from_numpy(loader.encoder.reader.pixels(picture)), expected, atol=1e-5)
 
 
 PROJECTIONS = [
@@ -304,8 +306,8 @@ def test_a_row_whose_gradient_is_not_a_number_is_refused_alone(tiny_pool, twin_p
     def broken(self, part, rows):
         batch = collate_rows(self, part, rows)
         for at, i in enumerate(rows):
-            if part.encoded[i].sample_id == bad and batch["pixel_values"] is not None:
-                batch["pixel_values"][batch["image_owner"].tolist().index(at)] = float("nan")
+            if part.encoded[i].sample_id == bad and batch["media"]:
+                batch["media"]["pixel_values"][batch["image_owner"].tolist().index(at)] = float("nan")
         return batch
 
     run_inline(spec_for(tiny_pool, twin_path, tmp_path / "clean"))
@@ -338,15 +340,6 @@ def test_targets_keep_their_tasks(target_pool, twin_path, tmp_path):
     assert [tasks[i] for i in rows.ids.tolist()] == rows.task.tolist()
 
 
-def test_token_batches_keep_the_budget_and_every_row():
-    lengths = np.random.default_rng(0).integers(5, 300, 200).tolist()
-    batches = token_batches(lengths, 1000, 16)
-    assert sorted(i for b in batches for i in b) == list(range(200))
-    assert all(len(b) * max(lengths[i] for i in b) <= 1000 and len(b) <= 16 for b in batches)
-    assert token_batches([5000], 10, 4) == [[0]]
-    assert sum(len(b) * max(lengths[i] for i in b) for b in batches) < 1.15 * sum(lengths)
-
-
 def test_bad_configs_are_refused(tiny_pool, twin_path, tmp_path):
     with pytest.raises(InputError, match="float16"):
         FeatureConfig.parse({"kind": "gradient", "dtype": "float16", "unit_rows": False})
@@ -362,10 +355,9 @@ def test_bad_configs_are_refused(tiny_pool, twin_path, tmp_path):
         make_spec(str(tmp_path), [CheckpointRef(1, twin_path)], KINDS["loss"], str(tmp_path))
 
 
-def test_the_actor_takes_ray_data_batches_without_ray(tiny_pool, twin_path, tmp_path):
+def test_the_actor_takes_parts_without_ray(tiny_pool, twin_path, tmp_path):
     spec = spec_for(tiny_pool, twin_path, tmp_path, "loss")
     actor = FeatureActor(spec)
     name = next(iter(actor.loader.parts))
-    row = actor({"part": np.array([name]), "todo": np.array(["10,20"])})
-    assert row["rows"].tolist() == [32]
+    assert actor({"part": name, "todo": "10,20"})["rows"] == 32
     assert FeatureSet(tmp_path, "loss").steps() == [10, 20]

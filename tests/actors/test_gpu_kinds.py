@@ -7,8 +7,8 @@ import pytest
 from pictures import make_records
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_inline
+from vinnow.models.family.of_llava.tiny import build_twin
 from vinnow.models.specs import TwinConfig
-from vinnow.models.tiny import build_twin
 from vinnow.store.features import FeatureSet
 
 SMALL = {"rows_per_part": 16, "token_budget": 900}

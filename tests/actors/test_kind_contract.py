@@ -10,10 +10,10 @@ from vinnow.actors.config import ActorResources, CheckpointRef, FeatureConfig
 from vinnow.actors.kind import Held, kind_of
 from vinnow.actors.stream import make_spec, run_features, run_inline
 from vinnow.models.cost import RowSize
+from vinnow.models.encoding import make_encoder
 from vinnow.models.load import load_processor
 from vinnow.models.shape import read_shape
 from vinnow.pipelines.runs.rates import PlanConfig, load_rates, rate_for
-from vinnow.pool.encode import Encoder
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError
 from vinnow.store.features import FeatureSet
@@ -115,7 +115,7 @@ def test_a_key_changes_with_the_numbers_and_with_nothing_else(twin_path, name):
     processor = load_processor(twin_path)
 
     def key(config):
-        text = Encoder(processor, config.template, config.max_len, config.image_mode, config.pictures).recipe()
+        text = make_encoder(processor, config.template, config.max_len, config.image_mode, config.pictures).recipe()
         kind = kind_of(config)
         return kind.key_recipe(text), kind.dim(lambda: 64, 3)
 

@@ -1,14 +1,16 @@
 """What a feature run says of its rows: none used or many lost is a failure, and what was lost for a picture comes back."""
 
+import numpy as np
 import pytest
 from pictures import make_records, write_records
 from vinnow.actors import account, features
+from vinnow.actors import ray_worker as ray_workers
 from vinnow.actors.account import LostRowsError
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.features import FeatureActor
 from vinnow.actors.loader import PartLoader, pack, unpack
+from vinnow.actors.ray_worker import Attempts, ray_worker
 from vinnow.actors.stream import make_spec, run_features, run_inline
-from vinnow.actors.told import told
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.reader import Pool
@@ -112,7 +114,7 @@ def test_a_kill_while_a_part_is_made_anew_loses_no_row(pool, twin_path, monkeypa
     (pool / "images/pics/0.png").rename(pool / "0.png")
     run_inline(spec_of(pool, twin_path, max_refused=0.1))
     (pool / "0.png").rename(pool / "images/pics/0.png")
-    name = {"before": "drop_part", "between": "write_refused", "after": "write_part"}[when]
+    name = {"before": "drop_shard", "between": "write_refused", "after": "write_shard"}[when]
 
     def killed(*args, **kwargs):
         raise KeyboardInterrupt
@@ -222,33 +224,41 @@ def test_a_damaged_part_is_computed_anew_and_told(pool, twin_path):
 
 def test_a_part_that_kills_its_actor_ends_the_run_by_name(pool, twin_path, monkeypatch):
     spec = spec_of(pool, twin_path)
-    actor = FeatureActor(spec)
-    name = sorted(actor.loader.parts)[2]
-    part = actor.loader.parts[name]
+    actor = on_ray(spec)
+    loader = actor.worker.loader
+    name = sorted(loader.parts)[2]
+    part = loader.parts[name]
+    batch = {"part": np.array([name]), "place": np.array([loader.pool.place(part)]), "todo": np.array(["1"])}
 
     def die(*args):
         raise KeyboardInterrupt  # as far as a process can play it: nothing is cleaned up
 
     with monkeypatch.context() as patch:
-        patch.setattr(features, "end", lambda *args: None)
-        patch.setattr(actor, "_computed", die)
+        patch.setattr(ray_workers, "end", lambda *args: None)
+        patch.setattr(FeatureActor, "_vectors", die)
         for _ in range(3):
             with pytest.raises(KeyboardInterrupt):
-                actor.compute(name, [1])
+                actor(batch)
     said = rf"computed loss of {name} \(rows {part.start} to {part.start + part.rows - 1} of the pool.* died 3 times"
     with pytest.raises(PoisonError, match=said):
-        actor.compute(name, [1])
+        actor(batch)
     run_inline(spec)  # a new run counts anew
+    assert actor(batch)["rows"].tolist() == [part.rows]
+
+
+def on_ray(spec, kind=FeatureActor):
+    """The actor as Ray Data has it."""
+    return ray_worker(kind, Attempts(spec.out, spec.config.name, spec.config.max_part_retries))(spec=spec)
 
 
 def test_what_a_start_raises_is_raised_by_the_first_call(tiny_pool, twin_path, tmp_path):
     def broken(spec):
         raise InputError("no processor here")
 
-    with pytest.raises(InputError, match="no processor here"):
-        told(broken)(spec=None)({})
     spec = make_spec(tiny_pool, [CheckpointRef(1, twin_path)], LOSS, str(tmp_path))
-    assert isinstance(told(FeatureActor)(spec).actor, FeatureActor)
+    with pytest.raises(InputError, match="no processor here"):
+        on_ray(spec, broken)({})
+    assert isinstance(on_ray(spec).worker, FeatureActor)
 
 
 @pytest.mark.parametrize("what", ["ours", "bug"])
@@ -266,7 +276,7 @@ def test_rays_wrapping_does_not_reach_the_terminal(pool, twin_path, ray_cluster,
         (pool / "out").mkdir()
         (pool / "out/loss").mkdir()
         (pool / f"out/loss/step={1:08d}").write_text("a file where a folder should be")
-        monkeypatch.setattr(account, "parts_done", lambda *args: set())
+        monkeypatch.setattr(account, "shards_done", lambda *args: set())
         monkeypatch.setattr(account, "drop_damaged", lambda *args: [])
         with pytest.raises(VinnowError) as caught:
             run_features(spec)

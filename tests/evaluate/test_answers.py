@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from pictures import make_records, write_records
-from vinnow.evaluate.answers import AnswerActor, length_batches
+from vinnow.evaluate.answers import AnswerActor
 from vinnow.evaluate.config import EvalConfig
 from vinnow.evaluate.run import evaluate, make_spec
 from vinnow.models.load import load
@@ -56,7 +56,7 @@ def test_batched_answers_are_those_of_plain_generate(tiny_pool, twin_path, expec
         prompt = actor.encoder.prompt(record)
         inputs = {"input_ids": torch.from_numpy(prompt.input_ids)[None]}
         if record.images:
-            pixels = actor.encoder.pixels(load_image(actor.root, record.images[0]))
+            pixels = actor.encoder.reader.pixels(load_image(actor.decoder.root, record.images[0]))
             inputs["pixel_values"] = torch.from_numpy(pixels)[None]
         tokens = loaded.model.generate(**inputs, max_new_tokens=5, do_sample=False)[0, len(prompt.input_ids) :]
         text = loaded.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
@@ -69,15 +69,15 @@ def test_an_answer_of_numbers_that_are_not_finite_is_refused(tiny_pool, twin_pat
     row = actor.parts[min(actor.parts)].start
     records = Pool(tiny_pool).take(Pool(tiny_pool).ids()[row : row + 3])
     prompts = [actor.encoder.prompt(r) for r in records]
-    pixels = [actor._pixels(p, r) for p, r in zip(prompts, records, strict=True)]
-    plain = actor.answer(prompts, pixels)
+    shown = [actor.decoder.pictures(r, p) for p, r in zip(prompts, records, strict=True)]
+    plain = actor.answer(shown)
 
     def overflow(module, given, logits):
         logits[1, -1] = float("nan")
         return logits
 
     actor.model.lm_head.register_forward_hook(overflow)
-    found = actor.answer(prompts, pixels)
+    found = actor.answer(shown)
     assert (found[0], found[2]) == (plain[0], plain[2])
     assert (type(found[1]), found[1].reason) == (RefusedError, "not_finite")
 
@@ -200,50 +200,41 @@ def test_rows_that_cannot_be_asked_are_refused_and_the_rest_is_scored(tmp_path, 
     assert "no option lines" in read_refused(tmp_path / "letters", "answers")["detail"].to_pylist()[5]
 
 
-def test_pictures_that_are_back_are_asked_again(tmp_path, twin_path, monkeypatch):
+def test_pictures_that_are_back_are_asked_again(tmp_path, twin_path):
     records, pictures = make_records(20)
     source = write_records(tmp_path, records, pictures)
     ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
     config, out = config_for(str(tmp_path / "pool"), twin_path, max_refused=1.0), tmp_path / "out"
-    monkeypatch.setattr("vinnow.evaluate.parts.stream", _here)
-    whole = answers_of(evaluate(config, str(tmp_path / "whole")).path)
+    whole = answers_of(evaluate(config, str(tmp_path / "whole"), here=True).path)
     picture = tmp_path / "images/pics/0.png"
     picture.rename(tmp_path / "away.png")
-    first = evaluate(config, str(out))
+    first = evaluate(config, str(out), here=True)
     assert first.reasons.keys() == {"image_missing"}
-    again = evaluate(config, str(out))  # still away: only its parts are tried, and nothing changes
+    again = evaluate(config, str(out), here=True)  # still away: only its parts are tried, and nothing changes
     assert (again.reasons, again.rows) == (first.reasons, 20)
     assert 0 < again.parts < first.parts
     (tmp_path / "away.png").rename(picture)
-    back = evaluate(config, str(out))
+    back = evaluate(config, str(out), here=True)
     assert (back.refused, back.rows) == (0, 20)
     assert answers_of(back.path) == whole
-    assert evaluate(config, str(out)).parts == 0
+    assert evaluate(config, str(out), here=True).parts == 0
     (tmp_path / "images").rename(tmp_path / "moved")
     with pytest.raises(InputError, match=r"image root .* is not there"):
-        evaluate(config, str(tmp_path / "other"))
+        evaluate(config, str(tmp_path / "other"), here=True)
 
 
 @pytest.mark.parametrize("how", ["cut", "empty", "zeroed"])
-def test_a_damaged_part_is_answered_anew(tiny_pool, twin_path, expected, tmp_path, monkeypatch, how):
-    monkeypatch.setattr("vinnow.evaluate.parts.stream", _here)
+def test_a_damaged_part_is_answered_anew(tiny_pool, twin_path, expected, tmp_path, how):
     config = config_for(tiny_pool, twin_path)
-    report = evaluate(config, str(tmp_path))
+    report = evaluate(config, str(tmp_path), here=True)
     (tmp_path / "evals.json").unlink()
     victim = sorted((tmp_path / "answers").glob("*.parquet"))[1]
     data = bytearray(victim.read_bytes())
     data[4:-8] = bytes(len(data) - 12) if how == "zeroed" else data[4:-8]
     victim.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "zeroed": data}[how])
-    again = evaluate(config, str(tmp_path))
+    again = evaluate(config, str(tmp_path), here=True)
     assert (again.parts, again.skipped_parts) == (1, 3)
     assert answers_of(report.path) == expected
-
-
-def _here(items, stages, out, what):
-    """Ray Data's flow in this process."""
-    actor = stages[0].actor(**stages[0].arguments) if items else None
-    for item in items:
-        yield actor({k: np.array([v], dtype=object) for k, v in item.items()})
 
 
 def test_a_checkpoint_that_samples_by_default_still_answers_greedily(twin_path, tiny_pool, expected, tmp_path):
@@ -259,15 +250,6 @@ def test_a_checkpoint_that_samples_by_default_still_answers_greedily(twin_path, 
     }
     (tmp_path / "m/generation_config.json").write_text(json.dumps(wild))
     assert inline(config_for(tiny_pool, str(tmp_path / "m")), tmp_path / "out") == expected
-
-
-def test_length_batches_keep_the_budget_and_every_row():
-    lengths = np.random.default_rng(0).integers(5, 300, 200).tolist()
-    batches = length_batches(lengths, 1000, 16)
-    assert sorted(i for b in batches for i in b) == list(range(200))
-    assert all(len(b) <= 16 and len(b) * max(lengths[i] for i in b) <= 1000 for b in batches)
-    assert length_batches([5000], 10, 4) == [[0]]
-    assert length_batches([], 10, 4) == []
 
 
 def test_bad_configs_name_the_way_out(tiny_pool, twin_path, tmp_path):

@@ -63,12 +63,12 @@ def rows_of(tiny_pool, n=5):
 
 def asked(actor, records):
     prompts = [actor.prompt(r) for r in records]
-    return prompts, [actor._pixels(p, r) for p, r in zip(prompts, records, strict=True)]
+    return [actor.decoder.pictures(r, p) for p, r in zip(prompts, records, strict=True)]
 
 
 def end_early(actor, records):
     """Make a generated token an end mark: the one by which answers differ most in length."""
-    new = actor.generate(actor.inputs(*asked(actor, records)))
+    new = actor.generate(actor.inputs(asked(actor, records)))
     actor.ends = [max(new.unique().tolist(), key=lambda word: len(generated(new, [word]).unique()))]
     base_of(actor.model).generation_config.eos_token_id = actor.ends
 
@@ -87,7 +87,9 @@ def naive(actor, record):
     model, ids = actor.model, torch.from_numpy(actor.encoder.prompt(record).input_ids)
     image = np.flatnonzero(ids.numpy() == actor.encoder.image_id)
     text = question_places(actor.tokenizer, record, ids)
-    pixels = torch.from_numpy(actor.encoder.pixels(load_image(actor.root, record.images[0])))[None].double()
+    pixels = torch.from_numpy(actor.encoder.reader.pixels(load_image(actor.decoder.root, record.images[0])))[
+        None
+    ].double()
     config = base_of(model).model.language_model.config
     config._attn_implementation = "eager"
     out = model.generate(input_ids=ids[None], pixel_values=pixels, output_attentions=True, return_dict_in_generate=True)
@@ -105,7 +107,7 @@ def naive(actor, record):
 
 
 def check(actor, records):
-    got, expected = actor.answer(*asked(actor, records)), [naive(actor, r) for r in records]
+    got, expected = actor.answer(asked(actor, records)), [naive(actor, r) for r in records]
     for one, want in zip(got, expected, strict=True):
         for name in LISTS:  # Hugging Face's eager softmax is float32
             np.testing.assert_allclose(one[name], want[name], rtol=2e-5, atol=1e-7)
@@ -162,7 +164,7 @@ def test_values_are_those_of_output_attentions(tiny_pool, sharp_path, tmp_path):
 def test_an_answer_that_ends_at_once_has_one_query(tiny_pool, sharp_path, tmp_path):
     actor = actor_for(tiny_pool, sharp_path, tmp_path)
     records = rows_of(tiny_pool, 2)
-    first = actor.generate(actor.inputs(*asked(actor, records)))[0, 0]
+    first = actor.generate(actor.inputs(asked(actor, records)))[0, 0]
     actor.ends = base_of(actor.model).generation_config.eos_token_id = [int(first)]
     got = check(actor, records)[0]
     assert (got["n_generated"], len(got["lmar"])) == (1, 2)
@@ -181,10 +183,10 @@ def test_rows_do_not_depend_on_batch_mates(tiny_pool, sharp_path, tmp_path):
     actor = actor_for(tiny_pool, sharp_path, tmp_path)
     records = rows_of(tiny_pool, 8)
     end_early(actor, records)
-    together = actor.answer(*asked(actor, records))
+    together = actor.answer(asked(actor, records))
     assert len({len(actor.prompt(r).input_ids) for r in records}) > 1
     for record, one in zip(records, together, strict=True):
-        alone = actor.answer(*asked(actor, [record]))[0]
+        alone = actor.answer(asked(actor, [record]))[0]
         assert {n: one[n] for n in one if n not in LISTS} == {n: alone[n] for n in one if n not in LISTS}
         for name in LISTS:
             np.testing.assert_allclose(one[name], alone[name], rtol=1e-5)
@@ -193,7 +195,7 @@ def test_rows_do_not_depend_on_batch_mates(tiny_pool, sharp_path, tmp_path):
 def test_attention_that_cannot_be_read_is_refused(tiny_pool, twin_path, tmp_path):
     actor = actor_for(tiny_pool, twin_path, tmp_path, changed(twin_path, Gemma2Config))
     with pytest.raises(InputError, match="softcap"):
-        actor.answer(*asked(actor, rows_of(tiny_pool, 1)))
+        actor.answer(asked(actor, rows_of(tiny_pool, 1)))
     assert actor.model.config.text_config._attn_implementation == "eager"  # and the model is as it was
     with actor.tap.watch(torch.ones(1, 3), torch.ones(1, 3)):
         pass
@@ -217,21 +219,14 @@ def test_generated_counts_the_end_mark_and_nothing_behind_it():
     assert generated(new, []).tolist() == [5, 5, 5, 5]
 
 
-def inline(spec, actor, names):
-    """In place of Ray, which `test_answers.py` drives through the same function."""
-    made = actor(spec)
-    return map(made.compute, names)
-
-
-def test_a_run_measures_each_row_with_a_picture_and_a_second_one_nothing(tiny_pool, sharp_path, tmp_path, monkeypatch):
-    monkeypatch.setattr("vinnow.evaluate.parts._stream", inline)
+def test_a_run_measures_each_row_with_a_picture_and_a_second_one_nothing(tiny_pool, sharp_path, tmp_path):
     config = config_for(tiny_pool, sharp_path)
     actor = ImbalanceActor(make_spec(config, str(tmp_path)))
     actor.compute(next(iter(actor.parts)))  # as a killed run leaves it: a part, and the scrap of one
     (tmp_path / "imbalance" / f"{list(actor.parts)[1]}.parquet.tmp-0123456789ab").write_bytes(b"half")
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "imbalance").glob("*.parquet")}
     told = []
-    report = measure(config, str(tmp_path), lambda done, total: told.append((done, total)))
+    report = measure(config, str(tmp_path), lambda done, total: told.append((done, total)), here=True)
     assert told == [(i, 4) for i in range(1, 5)]
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert (report.rows, report.refused, report.reasons) == (48, 12, {"no_image": 12})

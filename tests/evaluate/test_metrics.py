@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from vinnow.evaluate.benchmarks import BENCHMARKS, LETTER, SHORT
+from vinnow.evaluate.benchmark import LETTER, SHORT
 from vinnow.evaluate.metrics import (
     accuracy,
     count_options,
@@ -15,6 +15,7 @@ from vinnow.evaluate.metrics import (
     scienceqa_letter,
     yes_or_no,
 )
+from vinnow.evaluate.registry import find
 from vinnow.pool.records import Record
 from vinnow.store.errors import InputError
 from vinnow.store.tables import EVALS
@@ -114,18 +115,18 @@ def test_the_majority_is_taken_by_task_with_ties_by_name():
 
 
 def test_only_the_first_question_is_asked_with_the_suffix_once():
-    asked = BENCHMARKS["short_answer"].ask(record("what?", "a cat"))
+    asked = find("short_answer").ask(record("what?", "a cat"))
     assert [t["value"] for t in asked.conversations] == ["what?" + SHORT, "a cat"]
-    assert BENCHMARKS["short_answer"].ask(asked) == asked
-    assert BENCHMARKS["exact_match"].ask(record("what?", "a cat")).conversations[0]["value"] == "what?"
+    assert find("short_answer").ask(asked) == asked
+    assert find("exact_match").ask(record("what?", "a cat")).conversations[0]["value"] == "what?"
 
 
 def test_benchmarks_score():
-    assert BENCHMARKS["exact_match"].score("A cat.", record("what?", "a cat")) == 1
-    assert BENCHMARKS["exact_match"].score("nothing", record("what?", "a cat")) == 0
-    assert BENCHMARKS["yes_no"].score("No, there is not.", record("is it?", "no")) == 1
-    assert BENCHMARKS["yes_no"].score("There is.", record("is it?", "no")) == 0
-    letters = BENCHMARKS["option_letter"]
+    assert find("exact_match").score("A cat.", record("what?", "a cat")) == 1
+    assert find("exact_match").score("nothing", record("what?", "a cat")) == 0
+    assert find("yes_no").score("No, there is not.", record("is it?", "no")) == 1
+    assert find("yes_no").score("There is.", record("is it?", "no")) == 0
+    letters = find("option_letter")
     assert letters.score("B. two", record("What?\nA. one\nB. two" + LETTER, "B")) == 1
     assert letters.score("C", record("What?\nA. one\nB. two", "C")) == 0
     assert letters.score("C", record("What?", "C", choices=["x", "y", "z"])) == 1
@@ -146,5 +147,5 @@ def test_scienceqa_scores_by_the_official_reading():
     turns = [{"from": "human", "value": "?"}, {"from": "gpt", "value": "B"}]
     record = Record(1, "s", "t", (), turns, {"choices": ["x", "y"]})
     expected = {"B": 1, "B. y": 1, "The answer is Berlin.": 1, "B.": 0, "": 0, "E. The answer is B.": 0}
-    assert {a: BENCHMARKS["scienceqa"].score(a, record) for a in expected} == expected
-    assert BENCHMARKS["option_letter"].score("E. The answer is B.", record) == 1
+    assert {a: find("scienceqa").score(a, record) for a in expected} == expected
+    assert find("option_letter").score("E. The answer is B.", record) == 1

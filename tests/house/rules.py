@@ -5,6 +5,7 @@
 
 import ast
 import os
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,8 +40,8 @@ ROOMS = {
 }  # fmt: skip
 # of these rooms only one file may be imported there
 ALONE = {("evaluate", "actors"): "pool"}
-ROOT_FILES = {"__init__.py": frozenset(), "__main__.py": frozenset({"pipelines"})}
-BESIDE = {"tests", "benchmarks", "docs"}
+ROOT_FILES = {"__init__.py": frozenset({"pipelines"}), "__main__.py": frozenset({"pipelines"})}
+BESIDE = {"tests", "benchmarks", "docs", "examples"}
 LEFTOVERS = {"runs", "build", "dist"}
 
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 6
@@ -50,7 +51,18 @@ PICKLERS = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}
 # what renders a chat template, in transformers' sandbox but without a limit of time; and the files that bound it
 RENDERERS = {"apply_chat_template", "render_jinja_template", "compile_jinja_template"}
 RENDERING: set[str] = set()
+# modules of Jinja: its sandbox, and what one is made with, which renders nothing
+SANDBOX = {"sandbox", "loaders", "runtime"}
 IMPORTERS = {"import_module", "__import__"}
+# what LLaVA and its like call modules, settings and inputs; and of these the words that are parts of any model in a config
+FAMILY_NAMES = {"vision_tower", "multi_modal_projector", "mm_projector", "language_model", "lm_head", "pixel_values"}
+FAMILY_NAMES |= {"image_token", "image_token_id", "image_token_index", "image_grid_thw", "mm_token_type_ids"}
+FAMILY_NAMES |= {"LlavaForConditionalGeneration", "LlavaProcessor", "LlavaConfig"}
+PART_NAMES = {"vision_tower", "language_model", "lm_head"}
+# files that may name them all the same, and why
+FAMILY_NAMED = {"pool/media.py": "a column of a user's table that may be called so"}
+# rooms that still hold rings of modules
+RINGED = {"pipelines"}
 # the one place that imports by a name found on disk
 SCANNERS = {"store/scan.py"}
 
@@ -140,6 +152,24 @@ def illegal_arrows(source: Source) -> list[str]:
         if alone and parts[0] == PACKAGE and parts[2:3] != [alone]:
             found.add((line, f"{parts[1]}, but {alone}.py"))
     return [f"{source.path}:{line}: {source.room or 'the root'} may not import {room}" for line, room in sorted(found)]
+
+
+def circles(package: list[Source]) -> list[str]:
+    """Modules that import each other in a ring, lazily too: none of them can be read, tested or moved alone."""
+    names = {".".join([PACKAGE, *s.path.removesuffix(".py").split("/")]): s for s in package}
+    below = {name: {n for _, n in imports(source) if n in names and n != name} for name, source in names.items()}
+    rings = {frozenset(_reached(n, below) & {m for m in names if n in _reached(m, below)}) for n in names}
+    return sorted(f"{', '.join(sorted(ring))} import each other" for ring in rings if len(ring) > 1)
+
+
+def _reached(name: str, below: dict[str, set[str]]) -> set[str]:
+    """Return what a module imports, and what that does, and so on."""
+    seen, waiting = set[str](), [name]
+    while waiting:
+        new = below[waiting.pop()] - seen
+        seen |= new
+        waiting += new
+    return seen
 
 
 def absolute_imports(source: Source) -> list[str]:
@@ -278,7 +308,7 @@ def unsafe_loading(source: Source) -> list[str]:
 def open_templates(source: Source) -> list[str]:
     """Jinja outside of its sandbox, and templates rendered where no one bounds them: a checkpoint brings its own."""
     names = [(line, n.split(".")) for line, n in imports(source)]
-    lines = {line for line, n in names if n[0] == "jinja2" and n[:2] != ["jinja2", "sandbox"]}
+    lines = {line for line, n in names if n[0] == "jinja2" and not SANDBOX.issuperset(n[1:2] or [""])}
     found = [f"{source.path}:{line}: renders what a checkpoint brings; take jinja2.sandbox" for line in sorted(lines)]
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Call) and _called(node) in RENDERERS and source.path not in RENDERING:
@@ -300,6 +330,29 @@ def unknown_rooms(root: Path) -> list[str]:
     return [f"{t}/ is not a room on the table" for t in sorted(tops - ROOMS.keys() - BESIDE)] + [
         f"{p} lies at the root; put it into a room" for p in sorted(loose)
     ]
+
+
+def family_names(source: Source) -> list[str]:
+    """What one family of models calls its modules, settings and inputs, outside of `models/family/`."""
+    if source.path.startswith("models/family/") or source.path in FAMILY_NAMED:
+        return []
+    texts = [n for n in ast.walk(source.tree) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
+    docs = {id(n.value) for n in texts}
+    found = []
+    for node in ast.walk(source.tree):
+        named = getattr(node, "attr", None) or getattr(node, "id", None) or getattr(node, "arg", None)
+        if isinstance(named, str) and named in FAMILY_NAMES:
+            found.append(f"{source.path}:{node.lineno}: {named} is a family's own name; ask `models/registry.py`")
+        if isinstance(node, ast.alias) and FAMILY_NAMES & set(node.name.split(".")):
+            found.append(f"{source.path}:{node.lineno}: {node.name} is a family's own; ask `models/registry.py`")
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and id(node) not in docs and text not in PART_NAMES and _words(text) & FAMILY_NAMES:
+            found.append(f"{source.path}:{node.lineno}: {text!r} holds a family's own name; ask `models/registry.py`")
+    return found
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text))
 
 
 def room_inits(root: Path) -> list[str]:
@@ -348,5 +401,6 @@ FILE_RULES = (
     broad_excepts,
     unsafe_loading,
     open_templates,
+    family_names,
 )
 TREE_RULES = (unknown_rooms, room_inits, utils_anywhere, package_list)

@@ -59,7 +59,7 @@ def broken_links(page: Path, text: str) -> list[str]:
 
 def missing_paths(text: str) -> list[str]:
     """Paths in backticks that begin at a top folder and are not there; capitals make a placeholder."""
-    tops = {*ROOMS, "tests", "benchmarks", "docs"}
+    tops = {*ROOMS, "tests", "benchmarks", "docs", "examples"}
     found = []
     for name in re.findall(r"`([\w./*-]+)`", text):
         if "/" in name and name.split("/")[0] in tops and name == name.lower():

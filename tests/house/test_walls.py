@@ -36,6 +36,23 @@ def test_tests_and_benchmarks_keep_to_the_sizes():
     assert [problem for s in beside for limit in limits for problem in limit(s)] == []
 
 
+def test_no_module_reaches_itself(package):
+    assert rules.circles([s for s in package if s.room not in rules.RINGED]) == []
+
+
+def test_a_ring_of_modules_is_seen_lazy_or_not():
+    texts = {
+        "pool/a.py": "from .b import x",
+        "pool/b.py": "def f():\n    from .sub import c\n",
+        "pool/sub/c.py": "if TYPE_CHECKING:\n    from ..a import y\n",
+        "pool/d.py": "from .a import x\nfrom ..store import e",
+        "store/e.py": "import json",
+    }
+    rings = rules.circles([parse(path, text) for path, text in texts.items()])
+    assert rings == ["vinnow.pool.a, vinnow.pool.b, vinnow.pool.sub.c import each other"]
+    assert rules.circles([parse(p, t) for p, t in texts.items() if p != "pool/sub/c.py"]) == []
+
+
 def test_the_walk_sees_every_room(package):
     assert {s.room for s in package} == {"", *ROOMS}
     assert sum(1 for s in package for _ in rules.imports(s)) > 100
@@ -44,6 +61,10 @@ def test_the_walk_sees_every_room(package):
 def test_no_allowance_is_stale(package):
     """An allowed file that no longer needs it would leave a hole for the next one."""
     by_path = {s.path: s for s in package}
+    for room in rules.RINGED:
+        assert rules.circles([s for s in package if s.room == room]), room
+    for path in rules.FAMILY_NAMED:
+        assert rules.family_names(parse("pool/x.py", (ROOT / path).read_text())), path
     for path in rules.SWALLOWERS:
         free = parse("pool/x.py", (ROOT / path).read_text())
         assert rules.broad_excepts(free), path
@@ -130,7 +151,14 @@ BITES = [
     (rules.unsafe_loading, "models/x.py", "AutoModel.from_pretrained(p, trust_remote_code=flag)"),
     (rules.unsafe_loading, "models/x.py", "np.load(p, allow_pickle=True)"),
     (rules.open_templates, "pool/x.py", "import jinja2"),
+    (rules.family_names, "actors/x.py", "tower = base_of(m).model.vision_tower"),
+    (rules.family_names, "actors/x.py", "batch['pixel_values'] = x"),
+    (rules.family_names, "train/x.py", "model(pixel_values=x)"),
+    (rules.family_names, "models/x.py", "regex = r'.*language_model\\.layers'"),
+    (rules.family_names, "models/x.py", "from transformers import LlavaForConditionalGeneration"),
+    (rules.family_names, "models/x.py", "x = config.image_token_id"),
     (rules.open_templates, "pool/x.py", "from jinja2 import Environment"),
+    (rules.open_templates, "pool/x.py", "from jinja2.environment import Template"),
     (rules.open_templates, "models/x.py", "tokenizer.apply_chat_template(turns)"),
 ]
 
@@ -157,12 +185,15 @@ FINE = [
     (rules.fat_files, "pool/x.py", "x = 1\n" * 400),
     (rules.fat_functions, "pool/x.py", "def f():\n" + "    x = 1\n" * 59),
     (rules.wide_functions, "pool/x.py", "class A:\n    def f(self, a, b, c, d, e, f): ..."),
-    (rules.illegal_arrows, "evaluate/x.py", "from ..actors.pool import Stage, stream"),
+    (rules.illegal_arrows, "evaluate/x.py", "from ..actors.pool import Workers, run_parts"),
     (rules.wide_functions, "pipelines/cli/runs.py", "@app.command()\ndef f(a, b, c, d, e, f, g, h): ..."),
     (rules.broad_excepts, "train/x.py", "try: f()\nexcept Exception as e:\n    raise InputError('…') from e"),
     (rules.broad_excepts, "train/x.py", "try: f()\nexcept OSError: pass"),
+    (rules.family_names, "models/family/x.py", "tower = model.vision_tower"),
+    (rules.family_names, "train/x.py", "'''Not a word of vision_tower.'''\nparts = ['vision_tower', 'language_model']"),
     (rules.unsafe_loading, "models/x.py", "torch.load(p, weights_only=True)\njson.load(f)"),
     (rules.open_templates, "models/x.py", "from jinja2.sandbox import ImmutableSandboxedEnvironment"),
+    (rules.open_templates, "pool/x.py", "from jinja2.loaders import FileSystemLoader"),
 ]
 
 

@@ -9,10 +9,10 @@ import folders
 import peft
 import pytest
 import torch
-from batches import make_batch
+from batches import inputs_of, make_batch
 from safetensors.torch import load_file, save_file
 from vinnow.models.check import check_model
-from vinnow.models.llava_files import put_projector, write_projector
+from vinnow.models.family.of_llava.files import put_projector, write_projector
 from vinnow.models.load import load, model_digest
 from vinnow.models.merge import merge
 from vinnow.models.moments import load_moments, save_moments
@@ -79,7 +79,7 @@ def logits(model):
     base = base_of(model)
     batch = make_batch(base)
     with torch.no_grad():
-        return model(**{n: batch[n] for n in ("input_ids", "attention_mask", "pixel_values")}).logits
+        return model(**inputs_of(batch, "input_ids", "attention_mask")).logits
 
 
 def test_a_lora_folder_of_llava_says_what_its_training_said(twin_path, tmp_path):
@@ -229,8 +229,8 @@ def test_what_old_files_hold_besides_is_legal(twin_path, tmp_path):
 
 
 def test_tied_weights_are_legal_absences(tmp_path):
+    from vinnow.models.family.of_llava.tiny import build_twin
     from vinnow.models.specs import TwinConfig
-    from vinnow.models.tiny import build_twin
 
     twin = build_twin(str(tmp_path / "tied"), ["USER: what is this? ASSISTANT: red"] * 9, TwinConfig(llm="gemma"))
     assert not any("lm_head" in n for n in load_file(f"{twin}/model.safetensors"))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from batches import make_batch
+from batches import inputs_of, make_batch
 from vinnow.models.adapters import add_adapter, target_regex
 from vinnow.models.load import load
 from vinnow.models.parts import canonical, part_of, pick_linears, set_trainable
@@ -54,7 +54,7 @@ def test_a_method_trains_the_language_model_alone_and_comes_back(twin_path, tmp_
     assert all(torch.equal(p, plain[n]) for n, p in mine.items())
     _write_adapter(model.eval(), str(tmp_path), None)
     again, batch = load(str(tmp_path)).model, make_batch(model.get_base_model())
-    inputs = {n: batch[n] for n in ("input_ids", "attention_mask", "pixel_values")}
+    inputs = inputs_of(batch, "input_ids", "attention_mask")
     with torch.no_grad():
         assert torch.allclose(again(**inputs).logits, model(**inputs).logits, atol=1e-5)
         assert not torch.allclose(again(**inputs).logits, load(twin_path).model(**inputs).logits, atol=1e-3)
@@ -71,7 +71,7 @@ def test_no_target_reaches_tower_projector_or_head(twin_path):
 
     model = load(twin_path).model
     leaves = {n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
-    pattern = re.compile(target_regex(sorted(leaves)))
+    pattern = re.compile(target_regex(sorted(leaves), "language_model"))
     reached = {n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and pattern.fullmatch(n)}
     assert reached == {n for n in dict(model.named_modules()) if re.search(r"language_model.*_proj$", n)}
     assert len(reached) == 14

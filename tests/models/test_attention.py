@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from batches import LENGTHS, make_batch
+from batches import LENGTHS, inputs_of, make_batch
+from vinnow.models.forward import on_device
 from vinnow.models.load import load
 from vinnow.models.taps.attention import AttentionTap
-from vinnow.models.taps.forward import on_device
 from vinnow.models.taps.singular import exact, gram, iterated, top_singular_values
 from vinnow.store.errors import InputError
 
@@ -19,9 +19,9 @@ def raw_outputs(model, batch, mask=True):
         for layer in model.model.language_model.layers
         for p in ("q_proj", "k_proj")
     ]
-    names = ("input_ids", "attention_mask", "pixel_values") if mask else ("input_ids", "pixel_values")
+    names = ("input_ids", "attention_mask") if mask else ("input_ids",)
     with torch.no_grad():
-        model(**{n: batch[n] for n in names})
+        model(**inputs_of(batch, *names))
     for h in hooks:
         h.remove()
     return list(zip(kept[::2], kept[1::2], strict=True))
@@ -51,7 +51,7 @@ def naive_heads(path, row, k=5):
     if not len(image):
         return np.zeros(k)
     with torch.no_grad():
-        out = model(**{n: v for n, v in batch.items() if n in ("input_ids", "pixel_values")}, output_attentions=True)
+        out = model(**inputs_of(batch, "input_ids"), output_attentions=True)
     whole = sum(a[0].double().mean(0) for a in out.attentions)
     return torch.linalg.svdvals(whole[int(image[-1]) + 1 :, image])[:k].numpy()
 

@@ -13,10 +13,10 @@ from vinnow.actors.stream import make_spec
 from vinnow.evaluate import parts as evaluation
 from vinnow.evaluate.config import EvalConfig
 from vinnow.models.check import check_model
+from vinnow.models.family.of_llava.tiny import build_twin
 from vinnow.models.load import load
 from vinnow.models.merge import merge
 from vinnow.models.specs import ConnectorSpec, TwinConfig
-from vinnow.models.tiny import build_twin
 from vinnow.pipelines.cli import main as cli
 from vinnow.store.errors import InputError
 from vinnow.store.files import read_json

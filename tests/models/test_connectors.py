@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from batches import inputs_of
 from families import CONNECTORS, SMALL, TEXTS, batch_for, in_memory, twin
 from PIL import Image
 from torch import nn
@@ -15,8 +16,11 @@ from vinnow.evaluate.answers import AnswerActor
 from vinnow.evaluate.config import EvalConfig
 from vinnow.evaluate.run import make_spec
 from vinnow.models.adapters import add_adapter
-from vinnow.models.family.connectors import make_connector
-from vinnow.models.llava_files import put_projector, write_projector
+from vinnow.models.encoding import make_encoder
+from vinnow.models.family.of_llava.connectors import make_connector
+from vinnow.models.family.of_llava.files import put_projector, write_projector
+from vinnow.models.family.of_llava.pictures import count_image_tokens
+from vinnow.models.family.of_llava.tiny import build_twin
 from vinnow.models.load import load, load_processor, model_digest
 from vinnow.models.merge import merge
 from vinnow.models.mores import add_mores
@@ -26,9 +30,7 @@ from vinnow.models.projections.config import ProjectionConfig
 from vinnow.models.specs import AdapterSpec, ConnectorSpec, MoresSpec
 from vinnow.models.taps.forward import EmbeddingTap
 from vinnow.models.taps.gradients import GradientTap
-from vinnow.models.tiny import build_twin
 from vinnow.models.trained import save_trained
-from vinnow.pool.encode import Encoder, count_image_tokens
 from vinnow.pool.images import load_image
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError
@@ -49,7 +51,7 @@ def logits(model, rows=(0, 1, 2)):
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     batch = batch_for(base, twin(base.config.connector["kind"]), rows)
     with torch.no_grad():
-        return model(**{n: batch[n] for n in ("input_ids", "attention_mask", "pixel_values")}).logits
+        return model(**inputs_of(batch, "input_ids", "attention_mask")).logits
 
 
 def moved(model):
@@ -81,7 +83,7 @@ def test_a_step_moves_the_connector_alone_and_it_comes_back(folders, tmp_path, k
     loaded.processor.save_pretrained(tmp_path / "saved")
     again = load(str(tmp_path / "saved"))
     batch = batch_for(model, config)
-    inputs = {n: batch[n] for n in ("input_ids", "attention_mask", "pixel_values")}
+    inputs = inputs_of(batch, "input_ids", "attention_mask")
     with torch.no_grad():
         assert torch.equal(again.model(**inputs).logits, model(**inputs).logits)
     # Hugging Face's own class holds the default alone
@@ -106,7 +108,7 @@ def test_a_picture_s_tokens_are_counted_alike(folders, tmp_path, kind, tower):
     folder = folders[kind] if tower == "clip" else build_twin(str(tmp_path / "twin"), TEXTS, twin(kind, tower=tower))
     processor = load_processor(folder)
     expected = 4 if kind not in QUERIES else SMALL["queries"]
-    assert count_image_tokens(processor) == expected == Encoder(processor).image_tokens
+    assert count_image_tokens(processor) == expected == make_encoder(processor).reader.fixed
     theirs = AutoProcessor.from_pretrained(folder)
     done = theirs(images=Image.new("RGB", (50, 40)), text="USER: <image>\nwhat is it?", return_tensors="pt")
     assert int((done["input_ids"] == theirs.image_token_id).sum()) == expected
@@ -146,7 +148,7 @@ def test_taps_equal_batch_one_autograd(exact_norms, kind):
         batch = batch_for(model, config, [row])
         expected = torch.zeros(got.shape[1], dtype=torch.float64)
         if row not in (2, 3):  # no trained token, no picture
-            out = model(**{n: batch[n] for n in ("input_ids", "attention_mask", "pixel_values")}).logits
+            out = model(**inputs_of(batch, "input_ids", "attention_mask")).logits
             loss = nn.functional.cross_entropy(out[0, :-1], batch["labels"][0, 1:], ignore_index=-100)
             expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, wanted)])
             assert expected.any()
@@ -272,13 +274,12 @@ def test_other_parts_answer_as_plain_generate_does(tiny_pool, tmp_path):
     actor = AnswerActor(make_spec(EvalConfig.parse(values | {"max_len": 250}), str(tmp_path / "out")))
     records = Pool(tiny_pool).take(Pool(tiny_pool).ids()[:5])
     prompts = [actor.encoder.prompt(r) for r in records]
-    pixels = [[actor.encoder.pixels_u8(load_image(actor.root, i)) for i in r.images] for r in records]
-    got = actor.answer(prompts, pixels)
+    got = actor.answer([actor.decoder.pictures(r, p) for p, r in zip(prompts, records, strict=True)])
     model, tokenizer = load(folder).model, actor.tokenizer
     for record, prompt, answer in zip(records, prompts, got, strict=True):
         inputs = {"input_ids": torch.from_numpy(prompt.input_ids)[None]}
         if record.images:
-            shown = actor.encoder.pixels(load_image(actor.root, record.images[0]))
+            shown = actor.encoder.reader.pixels(load_image(actor.decoder.root, record.images[0]))
             inputs["pixel_values"] = torch.from_numpy(shown)[None]
         end = model.generate(**inputs, max_new_tokens=4, do_sample=False)[0, len(prompt.input_ids) :]
         assert answer == tokenizer.decode(end, skip_special_tokens=True).strip()

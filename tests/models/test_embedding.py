@@ -23,7 +23,7 @@ def naive(model, batch, row, pooling):
     ids = batch["input_ids"][row, :n].tolist()
     pixels = None
     if row in batch["image_owner"].tolist():
-        pixels = batch["pixel_values"][batch["image_owner"] == row].double()
+        pixels = batch["media"]["pixel_values"][batch["image_owner"] == row].double()
     with torch.no_grad():
         out = model(input_ids=torch.tensor([ids]), pixel_values=pixels, output_hidden_states=True)
     last, first = out.hidden_states[-1][0], out.hidden_states[0][0]

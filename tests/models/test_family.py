@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from batches import inputs_of
 from families import SIZES, Words, batch_for, in_memory, make_tokenizer, twin, write_llm, write_tower
 from transformers import (
     CONFIG_MAPPING,
@@ -20,22 +21,25 @@ from transformers import (
     MambaConfig,
 )
 from vinnow.models.adapters import add_adapter
-from vinnow.models.family.build import BuildConfig, build, default_template
-from vinnow.models.family.llava import class_of
-from vinnow.models.family.llms import LLMS, OTHER, fitting_template, llm_of
-from vinnow.models.family.towers import TOWERS
+from vinnow.models.encoding import default_template, make_encoder
+from vinnow.models.family.of_llava.build import BuildConfig, build
+from vinnow.models.family.of_llava.llms import LLMS, OTHER, fitting_template, llm_of
+from vinnow.models.family.of_llava.model import class_of
+from vinnow.models.family.of_llava.pictures import count_image_tokens
+from vinnow.models.family.of_llava.shape import DECODERS
+from vinnow.models.family.of_llava.tiny import twin_config
+from vinnow.models.family.of_llava.towers import TOWERS
+from vinnow.models.forward import last_hidden, on_device
 from vinnow.models.load import load
 from vinnow.models.parts import add_lora, part_of, pick_linears
 from vinnow.models.projections.config import ProjectionConfig
-from vinnow.models.shape import DECODERS, UnknownShapeError, shape_of
+from vinnow.models.shape import UnknownShapeError, shape_of
 from vinnow.models.specs import AdapterSpec, LoraSpec, TwinConfig
 from vinnow.models.taps.attention import AttentionTap
-from vinnow.models.taps.forward import last_hidden, on_device, sample_losses
+from vinnow.models.taps.forward import sample_losses
 from vinnow.models.taps.gradients import GradientTap
-from vinnow.models.tiny import twin_config
 from vinnow.pipelines.cli import main as cli
 from vinnow.pipelines.runs.prices import twin_shape
-from vinnow.pool.encode import Encoder, count_image_tokens
 from vinnow.store.errors import InputError
 from vinnow.train.loss import LossModule
 
@@ -46,7 +50,7 @@ def test_the_loss_is_that_of_hugging_face(llm, tower):
     config = twin(llm=llm, tower=tower)
     model = in_memory(config)
     batch = batch_for(model, config)
-    inputs = {n: batch[n] for n in ("input_ids", "attention_mask", "pixel_values", "labels")}
+    inputs = inputs_of(batch, "input_ids", "attention_mask", "labels")
     with torch.no_grad():
         expected = model(**inputs).loss
         assert torch.allclose(LossModule(model)(batch), expected, atol=1e-5)
@@ -68,7 +72,7 @@ def test_taps_of_any_decoder_equal_batch_one_autograd(llm):
         batch = batch_for(model, config, [row])
         for p in wanted:
             p.requires_grad_(True)
-        loss = model(**{n: batch[n] for n in ("input_ids", "attention_mask", "pixel_values", "labels")}).loss
+        loss = model(**inputs_of(batch, "input_ids", "attention_mask", "labels")).loss
         expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, wanted)]).numpy()
         # some norms round to float32 inside
         assert abs(got[number] - expected).max() <= 1e-5 * abs(expected).max()
@@ -93,7 +97,7 @@ def test_attention_by_heads_is_what_the_model_computes(llm):
     got = AttentionTap(model, 4, "heads")(batch)[0]
     model.set_attn_implementation("eager")
     with torch.no_grad():
-        out = model(**{n: batch[n] for n in ("input_ids", "pixel_values")}, output_attentions=True)
+        out = model(**inputs_of(batch, "input_ids"), output_attentions=True)
     whole = sum(a[0].double().mean(0) for a in out.attentions)
     image = (batch["input_ids"][0] == 4).nonzero()[:, 0]
     expected = torch.linalg.svdvals(whole[int(image[-1]) + 1 :, image])[:4].numpy()
@@ -124,8 +128,8 @@ def test_gemma_scales_words_and_not_pictures():
     hook = layers[0].register_forward_pre_hook(lambda _, args: seen.setdefault("in", args[0]))
     batch = batch_for(model, config, [0])
     with torch.no_grad():
-        model(input_ids=batch["input_ids"], pixel_values=batch["pixel_values"])
-        shown = torch.cat(list(model.get_image_features(batch["pixel_values"]).pooler_output))
+        model(input_ids=batch["input_ids"], pixel_values=batch["media"]["pixel_values"])
+        shown = torch.cat(list(model.get_image_features(batch["media"]["pixel_values"]).pooler_output))
     hook.remove()
     assert torch.allclose(seen["in"][batch["input_ids"] == 4], shown, atol=1e-6)
 
@@ -178,7 +182,7 @@ def test_a_head_with_a_bias_keeps_it(parts, tmp_path):
     assert (made.template, made.plain) == ("phi", False)
     loaded = load(made.path)
     assert torch.equal(text_logits(loaded.model)[..., : own.lm_head.out_features], text_logits(own))
-    assert Encoder(loaded.processor, made.template).image_tokens == 4
+    assert make_encoder(loaded.processor, made.template).reader.fixed == 4
 
 
 def test_a_tower_comes_out_of_a_model_of_pictures_and_texts(parts, tmp_path):
@@ -273,7 +277,7 @@ def test_the_command_builds_and_refuses(parts, tmp_path, monkeypatch, capsys):
     code, said = vinnow("--tower", parts["siglip"], "--connector", "resampler", *small, "--set", "dtype=bfloat16")
     assert (code, "3 tokens a picture; train it with template: v1; its config.json names parts" in said) == (0, True)
     loaded = load(str(tmp_path / "made"), dtype="bfloat16")
-    assert Encoder(loaded.processor, default_template(loaded.path)).image_tokens == 3
+    assert make_encoder(loaded.processor, default_template(loaded.path)).reader.fixed == 3
     assert json.loads((tmp_path / "made" / "config.json").read_text())["connector"]["kind"] == "resampler"
 
 

@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from batches import LENGTHS, make_batch
+from batches import LENGTHS, inputs_of, make_batch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from vinnow.models.forward import last_hidden, on_device
 from vinnow.models.load import load
 from vinnow.models.parts import add_lora, canonical, part_of, pick_linears, set_trainable
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.models.projections.signs import rademacher_signs
 from vinnow.models.specs import LoraSpec
-from vinnow.models.taps.forward import LossTap, last_hidden, on_device, sample_losses
+from vinnow.models.taps.forward import LossTap, sample_losses
 from vinnow.models.taps.gradients import GradientTap
 from vinnow.store.errors import InputError
 
@@ -48,15 +49,15 @@ def oracle(model, which, row):
         p.requires_grad_(True)
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     batch = make_batch(base, [row])
-    if batch["pixel_values"] is not None:
-        batch["pixel_values"] = batch["pixel_values"].double()
+    if batch["media"]:
+        batch["media"] = {n: v.double() for n, v in batch["media"].items()}
     labels = batch["labels"]
-    if (labels == -100).all() or (batch["pixel_values"] is None and which in ("projector", REGEXES[0])):
+    if (labels == -100).all() or (not batch["media"] and which in ("projector", REGEXES[0])):
         return torch.zeros(sum(p.numel() for p in wanted), dtype=torch.float64)
     logits = base(
         input_ids=batch["input_ids"],
         attention_mask=batch["attention_mask"],
-        pixel_values=batch["pixel_values"],
+        pixel_values=batch["media"].get("pixel_values"),
     ).logits
     loss = torch.nn.functional.cross_entropy(logits[0, :-1], labels[0, 1:], ignore_index=-100)
     grads = torch.autograd.grad(loss, wanted, allow_unused=True)
@@ -89,7 +90,7 @@ def test_two_pictures_of_one_sample_add_up(twin_path, exact_norms):
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
         "labels": torch.cat([torch.full((1, 17), -100), batch["labels"][:1, 1:]], 1),
-        "pixel_values": batch["pixel_values"][:2].double(),
+        "media": {"pixel_values": batch["media"]["pixel_values"][:2].double()},
         "image_owner": torch.tensor([0, 0]),
     }
     two = {k: v[:, :40] if k in ("input_ids", "attention_mask", "labels") else v for k, v in two.items()}
@@ -145,7 +146,7 @@ def test_losses_are_per_sample_means(twin_path):
     got = LossTap(model)(batch)[:, 0]
     for i in (0, 1, 3, 4):
         one = make_batch(model, [i])
-        out = model(**{k: v for k, v in one.items() if k != "image_owner"})
+        out = model(**inputs_of(one, "input_ids", "attention_mask", "labels"))
         assert got[i] == pytest.approx(out.loss.item(), rel=1e-5)
     assert got[2] == 0
 

@@ -11,7 +11,7 @@ from vinnow.actors.stream import make_spec
 from vinnow.evaluate import parts
 from vinnow.evaluate.config import EvalConfig
 from vinnow.models.check import check_model
-from vinnow.models.family.build import BuildConfig, build
+from vinnow.models.family.of_llava.build import BuildConfig, build
 from vinnow.models.folders import check_folder, local_model
 from vinnow.models.load import load, model_digest
 from vinnow.store.errors import InputError

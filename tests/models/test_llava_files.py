@@ -4,10 +4,10 @@ import sys
 
 import pytest
 import torch
-from batches import make_batch
+from batches import inputs_of, make_batch
 from transformers import LlavaForConditionalGeneration
 from vinnow.models.adapters import add_adapter
-from vinnow.models.llava_files import put_projector, read_projector, write_projector
+from vinnow.models.family.of_llava.files import put_projector, read_projector, write_projector
 from vinnow.models.load import load, load_processor, model_digest
 from vinnow.models.merge import merge
 from vinnow.models.mores import add_mores
@@ -32,7 +32,7 @@ def shaken(model):
 def logits(model):
     batch = make_batch(model.get_base_model() if hasattr(model, "get_base_model") else model)
     with torch.no_grad():
-        return model(**{n: batch[n] for n in ("input_ids", "attention_mask", "pixel_values")}).logits
+        return model(**inputs_of(batch, "input_ids", "attention_mask")).logits
 
 
 @pytest.mark.parametrize(

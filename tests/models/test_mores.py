@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from batches import make_batch
+from batches import inputs_of, make_batch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, LlamaConfig, LlavaConfig
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
@@ -23,7 +23,7 @@ from vinnow.models.taps.gradients import GradientTap
 from vinnow.store.errors import InputError
 from vinnow.train.loss import LossModule
 
-HF = ("input_ids", "attention_mask", "pixel_values")
+HF = ("input_ids", "attention_mask")
 
 
 @pytest.fixture(autouse=True)
@@ -49,14 +49,14 @@ def twin(twin_path, **spec):
 
 def batch_of(model, rows=(0, 1, 2, 3, 4)):
     batch = make_batch(model, rows)
-    if batch["pixel_values"] is not None:
-        batch["pixel_values"] = batch["pixel_values"].to(next(model.parameters()).dtype)
+    if batch["media"]:
+        batch["media"] = {n: v.to(next(model.parameters()).dtype) for n, v in batch["media"].items()}
     return batch
 
 
 def logits(model, batch):
     with torch.no_grad():
-        return model(**{n: batch[n] for n in HF}).logits
+        return model(**inputs_of(batch, *HF)).logits
 
 
 def chosen(places, policy):
@@ -123,7 +123,7 @@ def test_a_batch_is_steered_as_a_loop_over_rows_does_it(twin_path, spec):
                 return chosen(places, spec["positions"])
             return places[:2] if layer == 0 else places[-3:]
 
-        want = naive(model, ids, batch["pixel_values"][shown] if len(shown) else None, picked)
+        want = naive(model, ids, batch["media"]["pixel_values"][shown] if len(shown) else None, picked)
         assert torch.allclose(got[row, : len(ids)], want, atol=1e-9)
     # and steering is no small thing here
     assert not torch.allclose(got, logits(load(twin_path, "float64").model, batch), atol=1e-2)
@@ -144,8 +144,8 @@ def test_batch_mates_pads_and_sides_do_not_matter(twin_path):
     together, alone = logits(model, batch), batch_of(model, (0,))
     n = alone["input_ids"].shape[1]
     assert torch.allclose(together[0, :n], logits(model, alone)[0], atol=1e-9)
-    left = {k: torch.roll(batch[k][:1], -n if k == "x" else batch[k].shape[1] - n, 1) for k in HF[:2]}
-    padded = logits(model, left | {"pixel_values": alone["pixel_values"]})
+    left = {k: torch.roll(batch[k][:1], -n if k == "x" else batch[k].shape[1] - n, 1) for k in HF}
+    padded = logits(model, left | {"media": alone["media"]})
     assert torch.allclose(padded[0, -n:], together[0, :n], atol=1e-9)
 
 
@@ -189,7 +189,7 @@ def test_gradients_are_those_of_finite_differences(twin_path):
     batch = batch_of(model, (0, 1, 3))
 
     def loss():
-        out = model(**{n: batch[n] for n in HF}).logits[:, :-1]
+        out = model(**inputs_of(batch, *HF)).logits[:, :-1]
         return torch.nn.functional.cross_entropy(out.flatten(0, 1), batch["labels"][:, 1:].flatten())
 
     for name in ("rotate", "source.weight", "source.bias"):
@@ -210,11 +210,11 @@ def test_generation_with_a_cache_is_the_full_forward_step_by_step(twin_path):
     for k, fill in (("input_ids", 3), ("attention_mask", 0)):
         rows = [torch.cat([torch.full((max(n) - m,), fill), x[:m]]) for x, m in zip(batch[k], n)]
         batch[k] = torch.stack(rows)
-    inputs = {k: batch[k] for k in HF}
+    inputs = inputs_of(batch, *HF)
     cached = model.generate(**inputs, max_new_tokens=6, do_sample=False, eos_token_id=None, pad_token_id=3)
     ids, mask = batch["input_ids"], batch["attention_mask"]
     for _ in range(6):
-        step = logits(model, {"input_ids": ids, "attention_mask": mask, "pixel_values": batch["pixel_values"]})
+        step = logits(model, {"input_ids": ids, "attention_mask": mask, "media": batch["media"]})
         ids = torch.cat([ids, step[:, -1:].argmax(-1)], 1)
         mask = torch.cat([mask, torch.ones(2, 1, dtype=mask.dtype)], 1)
     assert cached.tolist() == ids.tolist()
@@ -244,12 +244,12 @@ def test_taps_see_the_steered_model(twin_path):
     parameters = tap.parameters()
     for row in range(5):
         one = batch_of(model, (row,))
-        if one["pixel_values"] is None or (one["labels"] == -100).all():
+        if not one["media"] or (one["labels"] == -100).all():
             assert not any(g[row].any() for g in tap.sink.kept.values())
             continue
         for p in parameters.values():
             p.requires_grad_(True)
-        out = model(**{n: one[n] for n in HF}).logits[0, :-1]
+        out = model(**inputs_of(one, *HF)).logits[0, :-1]
         loss = torch.nn.functional.cross_entropy(out, one["labels"][0, 1:])
         for (name, p), grad in zip(parameters.items(), torch.autograd.grad(loss, list(parameters.values()))):
             assert torch.allclose(tap.sink.kept[name][row], grad.flatten(), atol=1e-10), name
@@ -269,9 +269,9 @@ def test_a_language_model_called_past_the_ids_is_refused(twin_path):
     with pytest.raises(InputError, match=r"call mores\.steer"):
         model.model.language_model(inputs_embeds=embeds)
     batch = batch_of(model, (0,))
-    first = model(**{n: batch[n] for n in HF}, use_cache=True)
+    first = model(**inputs_of(batch, *HF), use_cache=True)
     with pytest.raises(InputError, match="all of its pictures in one pass"):
-        model(**{n: batch[n] for n in ("input_ids", "pixel_values")}, past_key_values=first.past_key_values)
+        model(**inputs_of(batch, "input_ids"), past_key_values=first.past_key_values)
 
 
 def test_it_is_saved_and_loaded_with_the_projector(twin_path, tmp_path):
@@ -346,7 +346,7 @@ def test_it_goes_onto_an_adapter_and_comes_back_with_it(twin_path, tmp_path):
     save_mores(model, steered, model_digest(lora), NON_LORA)
     load(twin_path).processor.save_pretrained(steered)
     batch, again = make_batch(model.get_base_model()), load(steered).model
-    inputs = {n: batch[n] for n in ("input_ids", "attention_mask", "pixel_values")}
+    inputs = inputs_of(batch, "input_ids", "attention_mask")
     with torch.no_grad():
         expected = model.eval()(**inputs).logits
         assert torch.equal(again(**inputs).logits, expected)

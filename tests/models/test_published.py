@@ -47,7 +47,7 @@ def batch_of(entry):
         "input_ids": ids,
         "attention_mask": torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows]),
         "labels": torch.full_like(ids, -100),
-        "pixel_values": load_file(DATA / "xmas_pixels.safetensors")["pixels"].float()[: len(owner)],
+        "media": {"pixel_values": load_file(DATA / "xmas_pixels.safetensors")["pixels"].float()[: len(owner)]},
         "image_owner": owner,
     }
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from vinnow.models.check import check_model
-from vinnow.models.llava_files import write_projector
+from vinnow.models.family.of_llava.files import write_projector
 from vinnow.models.load import load
 from vinnow.models.merge import merge
 from vinnow.models.moments import load_moments, save_moments

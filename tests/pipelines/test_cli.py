@@ -110,8 +110,8 @@ def test_bad_features_are_explained(tiny_pool, target_pool, twin_path, features,
 
 
 def twin_of_another_seed(tmp_path):
+    from vinnow.models.family.of_llava.tiny import build_twin
     from vinnow.models.specs import TwinConfig
-    from vinnow.models.tiny import build_twin
 
     return build_twin(str(tmp_path / "other"), ["what color is the shape?"] * 5, TwinConfig(seed=7))
 

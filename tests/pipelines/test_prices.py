@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 from pictures import make_records, write_records
 from vinnow.actors.config import FeatureConfig
+from vinnow.models.family.of_llava.tiny import build_twin
 from vinnow.models.specs import TwinConfig
-from vinnow.models.tiny import build_twin
 from vinnow.pipelines.runs.config import resolve
 from vinnow.pipelines.runs.plan import make_plan
 from vinnow.pipelines.runs.plan_shown import plan_json, print_plan, summarise
@@ -136,8 +136,8 @@ def test_a_tokenizer_that_is_there_measures_the_source(values, twin_path):
 
 
 def test_estimates_are_cut_at_max_len_and_say_when_nothing_fits(twin_path):
+    from vinnow.models.encoding import make_encoder
     from vinnow.models.load import load_processor
-    from vinnow.pool.encode import Encoder
 
     sample = Sample(1, [row(10_000)], "the pool")
     assert estimate_sizes(sample, "v1", 300, 16).longest == 300
@@ -145,7 +145,7 @@ def test_estimates_are_cut_at_max_len_and_say_when_nothing_fits(twin_path):
     with pytest.raises(InputError, match="no sampled row fits"):
         estimate_sizes(Sample(1, [two], "the pool"), "plain", 300, 16)
     with pytest.raises(InputError, match="no sampled row fits"):
-        encode_sizes(sample, Encoder(load_processor(twin_path), max_len=8))
+        encode_sizes(sample, make_encoder(load_processor(twin_path), max_len=8))
 
 
 def test_memory_and_price_of_the_7b_shape_are_those_of_the_spec(values):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from pictures import make_records, write_records
-from vinnow.models.family.connectors import CONNECTORS
+from vinnow.models.family.of_llava.connectors import CONNECTORS
 from vinnow.models.specs import CONNECTOR_KINDS
 from vinnow.pipelines.runs.config import resolve
 from vinnow.pipelines.runs.opening import start

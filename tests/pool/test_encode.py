@@ -4,7 +4,9 @@ import random
 
 import numpy as np
 import pytest
-from vinnow.pool.encode import IGNORE, EncodeError, Encoder, count_image_tokens
+from vinnow.models.encoding import make_encoder
+from vinnow.models.family.of_llava.pictures import count_image_tokens
+from vinnow.pool.encode import IGNORE, EncodeError
 from vinnow.pool.records import Record
 from vinnow.pool.templates import TEMPLATES
 from vinnow.store.errors import InputError
@@ -51,7 +53,7 @@ LLAMA_TABLE = [
 @pytest.mark.parametrize("image", [None, "a.png"])
 def test_llama_answers(llama, answer, expected, image):
     mark = "" if image is None else "<image>\n"
-    encoded = Encoder(llama).encode(record(f"{mark}What is", answer, "What", "cat", image=image))
+    encoded = make_encoder(llama).encode(record(f"{mark}What is", answer, "What", "cat", image=image))
     assert trained(llama, encoded) == f"{expected} ▁cat </s>"
 
 
@@ -68,19 +70,19 @@ BYTE_TABLE = [
 
 @pytest.mark.parametrize(("answer", "expected"), BYTE_TABLE)
 def test_byte_level_answers(bytelevel, answer, expected):
-    encoded = Encoder(bytelevel).encode(record("What is", answer, "What", "cat"))
+    encoded = make_encoder(bytelevel).encode(record("What is", answer, "What", "cat"))
     assert trained(bytelevel, encoded) == f"{expected} Ġcat </s>"
 
 
 def test_a_token_over_the_border_is_trained(make_processor):
     """Without a pre-tokenizer a merge may join the colon to the answer: what overlaps the answer carries loss."""
     joined = make_processor("normalizer", more="|: ▁")
-    encoded = Encoder(joined).encode(record("What", "3"))
+    encoded = make_encoder(joined).encode(record("What", "3"))
     assert trained(joined, encoded) == ":▁ 3 </s>"
 
 
 def test_the_whole_row_with_a_picture(llama):
-    encoded = Encoder(llama).encode(record("<image>\nWhat is", "A cat.", "What", "cat", image="a.png"))
+    encoded = make_encoder(llama).encode(record("<image>\nWhat is", "A cat.", "What", "cat", image="a.png"))
     image = "<image> <image> <image> <image>"
     # a tokenizer of `legacy: false` puts no space behind `</s>`
     first = stretch(llama.tokenizer, "a", True) != stretch(llama.tokenizer, "a", False)
@@ -96,40 +98,40 @@ def test_the_whole_row_with_a_picture(llama):
 
 
 def test_no_beginning_where_the_tokenizer_has_none(bytelevel):
-    encoded = Encoder(bytelevel).encode(record("<image>\nWhat is", "cat", image="a.png"))
+    encoded = make_encoder(bytelevel).encode(record("<image>\nWhat is", "cat", image="a.png"))
     first = bytelevel.tokenizer(SYSTEM, add_special_tokens=False)["input_ids"][0]
     assert encoded.input_ids[0] == first
 
 
 def test_an_empty_answer_is_not_trained_but_the_next_one_is(llama):
-    encoded = Encoder(llama).encode(record("What", "", "What is", "A cat."))
+    encoded = make_encoder(llama).encode(record("What", "", "What is", "A cat."))
     assert trained(llama, encoded) == "▁A ▁cat . </s>"
     # as in LLaVA, its round ends without a separator
     assert "A N T : US ER : ▁What ▁is" in tokens(llama, encoded)
 
 
 def test_an_empty_question(llama):
-    encoded = Encoder(llama).encode(record("", "cat"))
+    encoded = make_encoder(llama).encode(record("", "cat"))
     assert tokens(llama, encoded) == "▁US ER : A S S I S T A N T : ▁cat </s>".replace("A S S I S", "ASSI S")
 
 
 def test_all_answers_empty_is_returned_untrained(llama):
-    assert (Encoder(llama).encode(record("What", "")).labels == IGNORE).all()
+    assert (make_encoder(llama).encode(record("What", "")).labels == IGNORE).all()
 
 
 def test_a_literal_mark_in_a_text_only_row_stays_text(llama):
-    encoded = Encoder(llama).encode(record("<image> What", "cat"))
+    encoded = make_encoder(llama).encode(record("<image> What", "cat"))
     assert llama.image_token_id not in encoded.input_ids
     assert "< i m a g e >" in tokens(llama, encoded)
 
 
 def test_plain_is_image_caption_newline(llama):
-    encoded = Encoder(llama, "plain").encode(record("<image>\nDescribe.", "A cat.", image="a.png"))
+    encoded = make_encoder(llama, "plain").encode(record("<image>\nDescribe.", "A cat.", image="a.png"))
     all_tokens = llama.tokenizer.convert_ids_to_tokens(encoded.input_ids.tolist())
     assert " ".join(all_tokens) == "<s> <image> <image> <image> <image> ▁A ▁cat . <0x0A>"
     assert trained(llama, encoded) == "▁A ▁cat . <0x0A>"
     with pytest.raises(EncodeError, match="4 turns"):
-        Encoder(llama, "plain").encode(record("q", "a", "q", "a"))
+        make_encoder(llama, "plain").encode(record("q", "a", "q", "a"))
 
 
 def llava_masks(tokenizer, prompt: str) -> tuple[list[int], list[int]]:
@@ -162,7 +164,7 @@ def test_equals_llava_where_llava_does_not_give_up(make_processor, flavour):
         texts = [" ".join(rng.choices(words, k=rng.randint(1, 6))) or "x" for _ in range(2 * rng.randint(1, 4))]
         rounds = [f"USER: {q} ASSISTANT: {a}</s>" for q, a in zip(texts[::2], texts[1::2])]
         ids, labels = llava_masks(llama.tokenizer, f"{SYSTEM} {''.join(rounds)}")
-        encoded = Encoder(llama).encode(record(*texts))
+        encoded = make_encoder(llama).encode(record(*texts))
         assert encoded.input_ids.tolist() == ids
         assert encoded.labels.tolist() == labels
 
@@ -175,7 +177,7 @@ def test_trained_tokens_spell_the_answers(llama, bytelevel):
         tokenizer = processor.tokenizer
         for _ in range(100):
             texts = ["".join(rng.choices(pieces[: -2 if processor is llama else None], k=rng.randint(1, 7)))] * 4
-            encoded = Encoder(processor).encode(record(*texts))
+            encoded = make_encoder(processor).encode(record(*texts))
             eos = np.flatnonzero(encoded.labels == tokenizer.eos_token_id)
             assert len(eos) == 2
             start = 0
@@ -189,28 +191,28 @@ def test_trained_tokens_spell_the_answers(llama, bytelevel):
 
 def test_truncation_counts_image_tokens_and_never_cuts_the_image(llama):
     row = record("<image>\nWhat is", "A cat.", image="a.png")
-    whole = Encoder(llama).encode(row)
+    whole = make_encoder(llama).encode(row)
     last = int(np.flatnonzero(whole.input_ids == llama.image_token_id)[-1])
     for length in (last + 1, last + 3, len(whole.input_ids) - 1, len(whole.input_ids), 2048):
-        cut = Encoder(llama, max_len=length).encode(row)
+        cut = make_encoder(llama, max_len=length).encode(row)
         assert np.array_equal(cut.input_ids, whole.input_ids[:length])
         assert np.array_equal(cut.labels, whole.labels[:length])
-    assert (Encoder(llama, max_len=last + 1).encode(row).labels == IGNORE).all()
+    assert (make_encoder(llama, max_len=last + 1).encode(row).labels == IGNORE).all()
     for length in (last, last - 2, 1):
         with pytest.raises(EncodeError, match=f"record 7.*max_len is {length}") as error:
-            Encoder(llama, max_len=length).encode(row)
+            make_encoder(llama, max_len=length).encode(row)
         assert error.value.reason == "not_encodable"
 
 
 def test_prompt_stops_where_the_answer_begins(llama):
     row = record("<image>\nWhat is", "A cat.", "What", "cat", image="a.png")
-    whole, asked = Encoder(llama).encode(row), Encoder(llama).prompt(row)
+    whole, asked = make_encoder(llama).encode(row), make_encoder(llama).prompt(row)
     first = int(np.flatnonzero(whole.labels != IGNORE)[0])
     assert np.array_equal(asked.input_ids, whole.input_ids[:first])
     assert (asked.labels == IGNORE).all()
     with pytest.raises(EncodeError, match="the prompt has"):
-        Encoder(llama, max_len=first - 1).prompt(row)
-    plain = Encoder(llama, "plain").prompt(row)
+        make_encoder(llama, max_len=first - 1).prompt(row)
+    plain = make_encoder(llama, "plain").prompt(row)
     assert plain.input_ids.tolist() == [llama.tokenizer.bos_token_id] + [llama.image_token_id] * 4
 
 
@@ -259,34 +261,36 @@ def naive(processor, values: list[str]) -> tuple[list[int], list[int]]:
 )
 def test_several_pictures_equal_a_naive_encoding(llama, values):
     row = record(*values, image=["a.png", "b.png"])
-    encoded = Encoder(llama).encode(row)
+    encoded = make_encoder(llama).encode(row)
     ids, labels = naive(llama, values)
     assert encoded.input_ids.tolist() == ids
     assert encoded.labels.tolist() == labels
     assert encoded.images == ("a.png", "b.png")
     last = int(np.flatnonzero(encoded.input_ids == llama.image_token_id)[-1])
-    assert len(Encoder(llama, max_len=last + 1).encode(row).input_ids) == last + 1
+    assert len(make_encoder(llama, max_len=last + 1).encode(row).input_ids) == last + 1
     for length in (last, last - 3, last - 4, 5):  # within the second picture, and before all of it
         with pytest.raises(EncodeError, match=f"last image ends at token {last + 1}"):
-            Encoder(llama, max_len=length).encode(row)
+            make_encoder(llama, max_len=length).encode(row)
 
 
 def test_a_prompt_shows_the_pictures_of_its_question(llama):
-    both = Encoder(llama).prompt(record("<image> or <image>", "cat", "What", "cat", image=["a.png", "b.png"]))
-    one = Encoder(llama).prompt(record("<image> is", "cat", "<image> What", "cat", image=["a.png", "b.png"]))
+    both = make_encoder(llama).prompt(record("<image> or <image>", "cat", "What", "cat", image=["a.png", "b.png"]))
+    one = make_encoder(llama).prompt(record("<image> is", "cat", "<image> What", "cat", image=["a.png", "b.png"]))
     assert (both.images, one.images) == (("a.png", "b.png"), ("a.png",))
     assert [(e.input_ids == llama.image_token_id).sum() for e in (both, one)] == [8, 4]
 
 
 def test_plain_takes_every_picture(llama):
-    encoded = Encoder(llama, "plain").encode(record("<image>\n<image>\nDescribe.", "cat", image=["a.png", "b.png"]))
+    encoded = make_encoder(llama, "plain").encode(
+        record("<image>\n<image>\nDescribe.", "cat", image=["a.png", "b.png"])
+    )
     assert (encoded.input_ids == llama.image_token_id).sum() == 8
 
 
 @pytest.mark.parametrize("values", [("What", "a"), ("<image>", "a", "<image>", "b")])
 def test_a_hand_made_record_needs_one_mark_a_picture(llama, values):
     with pytest.raises(EncodeError, match="exactly one <image>"):
-        Encoder(llama).encode(record(*values, image="a.png"))
+        make_encoder(llama).encode(record(*values, image="a.png"))
 
 
 @pytest.mark.parametrize("strategy", ["default", "full"])
@@ -304,38 +308,38 @@ def test_a_processor_that_counts_no_class_token_is_refused(make_processor):
     processor = make_processor("metaspace-always")
     processor.num_additional_image_tokens = 0
     with pytest.raises(InputError, match="num_additional_image_tokens"):
-        Encoder(processor)
+        make_encoder(processor)
 
 
 def test_tokenizers_that_would_err_in_silence_are_refused(make_processor, llama):
     loose = make_processor("bytes", special=False)
     with pytest.raises(InputError, match="literal '<image>'"):
-        Encoder(loose)
+        make_encoder(loose)
     processor = make_processor("bytes")
     processor.image_token = "<picture>"
     with pytest.raises(InputError, match="does not know the image token"):
-        Encoder(processor)
+        make_encoder(processor)
     with pytest.raises(InputError, match="did you mean 'plain'"):
-        Encoder(llama, "plian")
+        make_encoder(llama, "plian")
     with pytest.raises(InputError, match="unknown image mode"):
-        Encoder(llama, image_mode="anyres")  # pyright: ignore
+        make_encoder(llama, image_mode="anyres")  # pyright: ignore
 
 
 def test_the_processor_still_finds_its_marks_afterwards(llama):
     """`split_special_tokens` is a state of the Rust tokenizer: encoding must not leave it switched."""
-    Encoder(llama).encode(record("What", "cat"))
+    make_encoder(llama).encode(record("What", "cat"))
     assert llama.tokenizer("a <image>", add_special_tokens=False)["input_ids"][-1] == llama.image_token_id
 
 
 def test_recipe_changes_with_what_changes_the_numbers(llama):
     made = [
-        Encoder(llama),
-        Encoder(llama, "plain"),
-        Encoder(llama, max_len=9),
-        Encoder(llama, image_mode="square"),
+        make_encoder(llama),
+        make_encoder(llama, "plain"),
+        make_encoder(llama, max_len=9),
+        make_encoder(llama, image_mode="square"),
     ]
     assert len({str(e.recipe()) for e in made}) == 4
-    assert Encoder(llama).recipe() == Encoder(llama).recipe()
+    assert make_encoder(llama).recipe() == make_encoder(llama).recipe()
 
 
 def test_threads_share_one_encoder(llama):
@@ -343,7 +347,7 @@ def test_threads_share_one_encoder(llama):
     from concurrent.futures import ThreadPoolExecutor
 
     rows = [record(f"What {i}", "cat " * (i % 40 + 1), "is", "A cat.") for i in range(200)]
-    encoder = Encoder(llama)
+    encoder = make_encoder(llama)
     with ThreadPoolExecutor(8) as threads:
         made = list(threads.map(encoder.encode, rows))
     for row, encoded in zip(rows, made, strict=True):

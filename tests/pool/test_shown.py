@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
+from vinnow.models.encoding import make_encoder
 from vinnow.models.load import load_processor
 from vinnow.pool.doctor import examine
-from vinnow.pool.encode import Encoder
 from vinnow.pool.images import ImageError, load_image
 from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.long_pad import is_long, pad_and_resize
@@ -139,10 +139,10 @@ def test_doctor_and_ingest_count_each_kind_once_a_file(tmp_path):
 
 def test_how_pictures_are_shown_is_part_of_the_recipe(twin_path):
     processor = load_processor(twin_path)
-    shown = {p: Encoder(processor, pictures=p).recipe() for p in ("white", "black", "published")}
+    shown = {p: make_encoder(processor, pictures=p).recipe() for p in ("white", "black", "published")}
     assert len({json.dumps(r) for r in shown.values()}) == 3
     with pytest.raises(InputError, match="did you mean 'white'"):
-        Encoder(processor, pictures="withe")
+        make_encoder(processor, pictures="withe")
 
 
 # ---- long pictures ---------------------------------------------------------------------------------
@@ -165,27 +165,27 @@ def test_a_long_picture_is_padded_as_its_square_would_be(size, side):
 
 
 def test_the_encoder_takes_no_square_and_gives_what_the_processor_gives(twin_path, monkeypatch):
-    encoder = Encoder(load_processor(twin_path))
+    encoder = make_encoder(load_processor(twin_path))
     noise = np.random.default_rng(1).integers(0, 256, (2400, 90, 3), dtype=np.uint8)
     picture = Image.fromarray(noise)
     assert is_long(picture.size)
     assert not is_long((640, 480))
-    got = encoder.pixels_u8(picture)
-    monkeypatch.setattr("vinnow.pool.encode.is_long", lambda size: False)
-    assert np.array_equal(got, encoder.pixels_u8(picture))
+    got = encoder.reader.pixels_u8(picture)
+    monkeypatch.setattr("vinnow.models.family.of_llava.pictures.is_long", lambda size: False)
+    assert np.array_equal(got, encoder.reader.pixels_u8(picture))
     monkeypatch.undo()
-    monkeypatch.setattr(type(encoder.images), "pad_to_square", lambda *a, **k: pytest.fail("a square was made"))
-    assert encoder.pixels_u8(Image.new("RGB", (200, 30_000))).shape == got.shape
+    monkeypatch.setattr(type(encoder.reader.images), "pad_to_square", lambda *a, **k: pytest.fail("a square was made"))
+    assert encoder.reader.pixels_u8(Image.new("RGB", (200, 30_000))).shape == got.shape
 
 
 @pytest.mark.parametrize("size", [(40, 3000), (3000, 41), (9, 400), (13, 1000)])
 def test_a_sliver_is_cropped_as_if_all_of_it_had_been_resized(twin_path, monkeypatch, size):
-    encoder = Encoder(load_processor(twin_path), image_mode="square")
+    encoder = make_encoder(load_processor(twin_path), image_mode="square")
     # smooth: PIL may take its passes in the other order, which clips noise otherwise
     coarse = np.random.default_rng(2).integers(0, 256, (5, 4, 3), dtype=np.uint8)
     picture = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
-    expected = encoder.pixels_u8(picture).astype(int)
-    monkeypatch.setattr("vinnow.pool.encode.is_sliver", lambda size, side: True)
-    assert np.abs(encoder.pixels_u8(picture) - expected).max() <= 2
+    expected = encoder.reader.pixels_u8(picture).astype(int)
+    monkeypatch.setattr("vinnow.models.family.of_llava.pictures.is_sliver", lambda size, side: True)
+    assert np.abs(encoder.reader.pixels_u8(picture) - expected).max() <= 2
     monkeypatch.undo()
-    assert encoder.pixels_u8(Image.new("RGB", (1, 200_000))).shape == expected.shape
+    assert encoder.reader.pixels_u8(Image.new("RGB", (1, 200_000))).shape == expected.shape

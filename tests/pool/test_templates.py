@@ -4,7 +4,8 @@ import re
 
 import numpy as np
 import pytest
-from vinnow.pool.encode import IGNORE, EncodeError, Encoder
+from vinnow.models.encoding import make_encoder
+from vinnow.pool.encode import IGNORE, EncodeError
 from vinnow.pool.records import Record
 from vinnow.pool.templates import CHATML_SYSTEM, LLAMA_2_SYSTEM, TEMPLATES, V1_SYSTEM
 from vinnow.store.errors import InputError
@@ -24,10 +25,10 @@ every = pytest.mark.parametrize("name", list(MADE_FOR))
 
 @pytest.fixture(scope="module")
 def processors(make_processor):
-    made = {n: make_processor(flavour, tokens=tokens) for n, (flavour, tokens, _) in MADE_FOR.items()}
+    by_name = {n: make_processor(flavour, tokens=tokens) for n, (flavour, tokens, _) in MADE_FOR.items()}
     # phi-2 has a beginning token that it never places
-    made["phi"].tokenizer.bos_token = "<|endoftext|>"
-    return made
+    by_name["phi"].tokenizer.bos_token = "<|endoftext|>"
+    return by_name
 
 
 def record(*values: str, images: tuple[str, ...] = ()) -> Record:
@@ -81,26 +82,28 @@ def reference(processor, name: str, values: tuple[str, ...]) -> tuple[list[int],
     first = tokenizer(f"{tokenizer.eos_token}a", add_special_tokens=False)["input_ids"][1:] != one
     # Metaspace leaves out the space in front where one stands already; SentencePiece puts another
     merged = tokenizer(" a", add_special_tokens=False)["input_ids"] == one
-    for found in re.finditer("\ue000(.*?)\ue001|[^\ue000]+", text):
-        at, token = found.start(), found.group(1)
+    for match in re.finditer("\ue000(.*?)\ue001|[^\ue000]+", text):
+        offset, token = match.start(), match.group(1)
         if token:
             times = 4 if token == "<image>" else 1
-            trained = any(a <= at < b for a, b in spans)
+            trained = any(a <= offset < b for a, b in spans)
             ids += [tokenizer.convert_tokens_to_ids(token)] * times
             labels += [ids[-1] if trained else IGNORE] * times
             behind = token != "<image>"
             continue
         # behind a special token, but not behind a picture, `legacy: false` puts no space
-        lead = "\n" if first and behind else " " if merged and not behind and found.group().startswith(" ") else ""
+        lead = "\n" if first and behind else " " if merged and not behind and match.group().startswith(" ") else ""
         done = tokenizer(
-            lead + found.group(), add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+            lead + match.group(), add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
         )
         for i, (a, b) in zip(done["input_ids"], done["offset_mapping"], strict=True):
             if lead == "\n" and b <= 1:
                 continue
             a, b = max(a - len(lead), 0), max(b - len(lead), 0)
             ids.append(i)
-            labels.append(i if any(at + a < stop and at + max(b, a + 1) > start for start, stop in spans) else IGNORE)
+            labels.append(
+                i if any(offset + a < stop and offset + max(b, a + 1) > start for start, stop in spans) else IGNORE
+            )
         behind = False
     return ids, labels
 
@@ -128,7 +131,7 @@ CASES = [
 @pytest.mark.parametrize("values", CASES, ids=range(len(CASES)))
 def test_equals_the_published_format(processors, name, values):
     row = record(*values, images=("a.png",) * values[0].startswith("<image>"))
-    encoded = Encoder(processors[name], name).encode(row)
+    encoded = make_encoder(processors[name], name).encode(row)
     ids, labels = reference(processors[name], name, values)
     assert encoded.input_ids.tolist() == ids
     assert encoded.labels.tolist() == labels
@@ -141,7 +144,7 @@ def test_what_is_trained_spells_the_answers_and_their_ends(processors, name):
     end = tokenizer.convert_tokens_to_ids(END.get(name, "</s>"))
     for values in CASES:
         row = record(*values, images=("a.png",) * values[0].startswith("<image>"))
-        encoded = Encoder(processors[name], name).encode(row)
+        encoded = make_encoder(processors[name], name).encode(row)
         spoken, start = [], 0
         for stop in np.flatnonzero(encoded.labels == end):
             piece = [i for i in encoded.labels[start:stop].tolist() if i != IGNORE]
@@ -164,7 +167,7 @@ def test_equals_the_tokenizer_s_own_reading_of_the_string(processors, name):
     tokenizer = processors[name].tokenizer
     text = re.sub("[\ue000\ue001]", "", published(name, values)[0])
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    encoded = Encoder(processors[name], name).encode(record(*values))
+    encoded = make_encoder(processors[name], name).encode(record(*values))
     assert encoded.input_ids.tolist() == [tokenizer.bos_token_id] * MADE_FOR[name][2] + ids
 
 
@@ -172,7 +175,7 @@ def test_written_out(processors):
     """By hand, so that reference and code cannot err together."""
 
     def spell(name):
-        encoded = Encoder(processors[name], name).encode(
+        encoded = make_encoder(processors[name], name).encode(
             record("<image>\nWhat", "A cat.", "is", "cat", images=("a.png",))
         )
         return processors[name].tokenizer.decode(encoded.input_ids.tolist(), clean_up_tokenization_spaces=False)
@@ -195,7 +198,7 @@ def test_written_out(processors):
 @every
 def test_the_prompt_is_the_row_up_to_its_first_answer(processors, name):
     row = record("<image>\nWhat", "A cat.", "is", "cat", images=("a.png",))
-    encoder = Encoder(processors[name], name)
+    encoder = make_encoder(processors[name], name)
     whole, asked = encoder.encode(row), encoder.prompt(row)
     assert np.array_equal(asked.input_ids, whole.input_ids[: np.flatnonzero(whole.labels != IGNORE)[0]])
     assert encoder.end_id == whole.labels[whole.labels != IGNORE][-1]
@@ -204,13 +207,13 @@ def test_the_prompt_is_the_row_up_to_its_first_answer(processors, name):
 @every
 def test_several_pictures_stand_where_they_are_marked(processors, name):
     values = ("What <image> is <image>", "cat", "A", "cat")
-    encoded = Encoder(processors[name], name).encode(record(*values, images=("a.png", "b.png")))
+    encoded = make_encoder(processors[name], name).encode(record(*values, images=("a.png", "b.png")))
     assert (encoded.input_ids.tolist(), encoded.labels.tolist()) == reference(processors[name], name, values)
 
 
 @pytest.mark.parametrize("name", ["llava_llama_2", "mistral_instruct"])
 def test_a_first_question_must_be_there(processors, name):
-    encoder = Encoder(processors[name], name)
+    encoder = make_encoder(processors[name], name)
     with pytest.raises(EncodeError, match="needs a first question"):
         encoder.encode(record("", "cat"))
     # a later one is left out, with its brackets
@@ -225,14 +228,14 @@ def test_a_first_question_must_be_there(processors, name):
 def test_a_tokenizer_without_the_special_tokens_is_refused(make_processor, name, missing):
     processor = make_processor("bytes")
     with pytest.raises(InputError, match=rf"template '{name}' places '{re.escape(missing)}'"):
-        Encoder(processor, name)
+        make_encoder(processor, name)
 
 
 def test_special_tokens_that_a_text_could_spell_are_refused(make_processor):
     loose = make_processor("bytes", tokens=("<|endoftext|>",))
     loose.tokenizer.backend_tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"])
     with pytest.raises(InputError, match=r"literal '<\|im_end\|>'"):
-        Encoder(loose, "chatml")
+        make_encoder(loose, "chatml")
 
 
 def test_every_template_has_its_case():

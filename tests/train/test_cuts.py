@@ -40,8 +40,8 @@ def step(parts, chunks, workers):
     module.zero_grad()
     batches = [made.make(np.array(chunk)) for chunk in chunks]
     for batch in batches:
-        if batch["pixel_values"] is not None:
-            batch["pixel_values"] = batch["pixel_values"].double()
+        if batch["media"]:
+            batch["media"] = {n: v.double() for n, v in batch["media"].items()}
     share = len(batches) / sum(map(trained_tokens, batches))
     total, accumulation = 0.0, len(batches) // workers
     for batch in batches:
@@ -57,7 +57,7 @@ def test_no_cut_changes_loss_or_gradient(parts):
     rows = np.concatenate([np.flatnonzero(image)[:10], np.flatnonzero(~image)[:6]])
     module, made = parts
     whole = made.make(rows)
-    whole["pixel_values"] = whole["pixel_values"].double()
+    whole["media"] = {n: v.double() for n, v in whole["media"].items()}
     module.zero_grad()
     loss = module(whole)  # the plain mean over all trained tokens of one batch
     loss.backward()
@@ -86,8 +86,8 @@ def test_a_mean_of_micro_batch_means_is_another_loss(parts):
 
 
 def _double(batch):
-    if batch["pixel_values"] is not None:
-        batch["pixel_values"] = batch["pixel_values"].double()
+    if batch["media"]:
+        batch["media"] = {n: v.double() for n, v in batch["media"].items()}
     return batch
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from batches import make_batch
+from batches import inputs_of, make_batch
 from vinnow.models.load import load
 from vinnow.models.mores import add_mores
 from vinnow.models.parts import part_of
@@ -35,7 +35,7 @@ def test_six_steps_move_it_and_the_model_answers(tiny_pool, twin_path, tmp_path,
         assert torch.equal(first.get_parameter(name), same), name
     assert load(report.checkpoints[1].path).digest != load(report.checkpoints[0].path).digest
     batch = make_batch(last, [1, 4])
-    inputs = {n: batch[n] for n in ("input_ids", "attention_mask", "pixel_values")}
+    inputs = inputs_of(batch, "input_ids", "attention_mask")
     assert last.generate(**inputs, max_new_tokens=2, pad_token_id=3).shape == (2, inputs["input_ids"].shape[1] + 2)
     with pytest.raises(InputError, match=f"depends on positions.*{twin_path}"):
         train(config(tiny_pool, report.model), str(tmp_path / "again"))

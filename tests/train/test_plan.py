@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from batches import inputs_of
 from pictures import make_records, write_records
 from vinnow.models.load import load
 from vinnow.models.specs import LoraSpec
@@ -12,7 +13,7 @@ from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError
 from vinnow.train.config import TrainConfig
-from vinnow.train.data import Batches, MicroBatches, Rows, prefetch, refusals, stream
+from vinnow.train.data import Batches, MicroBatches, Rows, make_ahead, refusals, stream
 from vinnow.train.deepspeed_json import deepspeed_json
 from vinnow.train.loss import LossModule
 from vinnow.train.optimizer import lr_factor, make_optimizer
@@ -139,8 +140,7 @@ def test_the_loss_is_that_of_hugging_face(tmp_path, twin_path):
     made = batches(tmp_path, twin_path)
     model = load(twin_path).model
     batch = made.make(np.arange(10))
-    names = ("input_ids", "attention_mask", "labels", "pixel_values")
-    expected = model(**{n: batch[n] for n in names}).loss
+    expected = model(**inputs_of(batch, "input_ids", "attention_mask", "labels")).loss
     assert LossModule(model)(batch).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -160,8 +160,7 @@ def test_a_step_on_a_row_of_two_pictures(tmp_path, twin_path):
     model, other = load(twin_path).model, load(twin_path).model
     loss = LossModule(model)(batch)
     loss.backward()
-    names = ("input_ids", "attention_mask", "labels", "pixel_values")
-    expected = other(**{n: batch[n] for n in names}).loss
+    expected = other(**inputs_of(batch, "input_ids", "attention_mask", "labels")).loss
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     both = (m.model.multi_modal_projector.parameters() for m in (model, other))
@@ -173,7 +172,7 @@ def test_text_only_and_unlabelled_batches_have_gradients_everywhere(tmp_path, tw
     made = batches(tmp_path, twin_path)
     text = np.flatnonzero(~made.rows.has_image)
     batch = made.make(text)
-    assert batch["pixel_values"] is None
+    assert not batch["media"]
     module = LossModule(load(twin_path).model)
     loss = module(batch)
     loss.backward()
@@ -226,7 +225,9 @@ def test_rows_from_memory_are_the_rows_from_disk(tiny_pool, twin_path, tmp_path)
     assert len(batches._kept) == 4
     for plain, kept in ((made[0], made[1]), (made[0], made[2])):
         for a, b in zip(plain, kept, strict=True):
-            assert all(torch.equal(a[n], b[n]) for n in ("input_ids", "labels", "pixel_values"))
+            assert all(torch.equal(a[n], b[n]) for n in ("input_ids", "labels"))
+            assert a["media"].keys() == b["media"].keys()
+            assert all(torch.equal(a["media"][n], b["media"][n]) for n in a["media"])
 
 
 def test_rows_are_the_picks_whatever_the_files_order(tiny_pool):
@@ -246,10 +247,9 @@ def test_processes_hand_over_what_a_thread_does(tiny_pool, twin_path, tmp_path):
         assert mine.keys() == other.keys()
         assert torch.equal(mine["input_ids"], other["input_ids"])
         assert torch.equal(mine["labels"], other["labels"])
-        assert mine["pixel_values"] is other["pixel_values"] is None or torch.equal(
-            mine["pixel_values"], other["pixel_values"]
-        )
-    assert {b["pixel_values"].dtype for b in found[0] if b["pixel_values"] is not None} == {torch.uint8}
+        assert mine["media"].keys() == other["media"].keys()
+        assert all(torch.equal(mine["media"][n], other["media"][n]) for n in mine["media"])
+    assert {b["media"]["pixel_values"].dtype for b in found[0] if b["media"]} == {torch.uint8}
     # what is left out is listed by whoever met it, and counted once
     gone = cfg.model_copy(update={"image_root": str(tmp_path), "loader_workers": 2})
     list(stream(MicroBatches(gone, str(tmp_path), 0), range(8)))
@@ -259,9 +259,9 @@ def test_processes_hand_over_what_a_thread_does(tiny_pool, twin_path, tmp_path):
 
 
 def test_prefetch_keeps_order_and_hands_errors_over():
-    assert list(prefetch(lambda x: x * 2, iter(range(20)))) == [2 * x for x in range(20)]
+    assert list(make_ahead(lambda x: x * 2, iter(range(20)))) == [2 * x for x in range(20)]
     with pytest.raises(ZeroDivisionError):
-        list(prefetch(lambda x: 1 // x, iter([1, 0])))
+        list(make_ahead(lambda x: 1 // x, iter([1, 0])))
 
 
 def test_lora_goes_into_the_adapter_config():

@@ -1,0 +1,90 @@
+"""What a benchmark is: how a record is asked, and how its answer is scored. Each is one file in `benchmarks/`.
+
+Prompt suffixes and parsers are LLaVA's (spec: LLaVA §7). Only the first question of a record is asked; its
+first answer is the reference.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+from typing import ClassVar
+
+from ..pool.records import Record
+from ..pool.refusals import RefusedError
+from ..store.errors import InputError
+from .metrics import count_options, exact_match
+
+SHORT = "\nAnswer the question using a single word or phrase."
+LETTER = "\nAnswer with the option's letter from the given choices directly."
+
+
+class Benchmark(ABC):
+    """A file in `benchmarks/` that ends in `BENCHMARK = ItsClass`; it is made without arguments.
+
+    `suffix` is put behind the question unless it ends so. `example`: a record that it can ask, where it asks neither yes or
+    no, nor lettered options, nor a plain question; the contract suite takes it.
+    """
+
+    name: ClassVar[str]
+    suffix: ClassVar[str] = ""
+    example: ClassVar[Record | None] = None
+
+    @abstractmethod
+    def score(self, answer: str, record: Record) -> float:
+        """Return 0 to 1 for an answer to the record's first question; 1 is correct. Any text is an answer, "" too."""
+
+    def check(self, record: Record) -> None:
+        """Return if the record can be asked and scored; rows that cannot are refused before anything is generated.
+
+        Raises:
+            InputError: why not; its `reason`, if it has one (`pool/refusals.py`), is what REFUSED says.
+        """
+        self.score("", record)
+
+    def ask(self, record: Record) -> Record:
+        """Return the record as it is asked: its first question alone, with the suffix."""
+        question, answer = record.conversations[:2]
+        text = question["value"]
+        if self.suffix and not text.endswith(self.suffix):
+            text += self.suffix
+        return replace(record, conversations=[question | {"value": text}, answer])
+
+
+def reference(record: Record) -> str:
+    """Return the answer that is scored against."""
+    return record.conversations[1]["value"]
+
+
+class SameAnswer(Benchmark):
+    """Correct is what equals the reference, but for case, outer space and a full stop at the end."""
+
+    def score(self, answer: str, record: Record) -> float:
+        """Return 1 or 0."""
+        return float(exact_match(answer, reference(record)))
+
+
+class OptionLetter(Benchmark):
+    """Correct is the letter of the right option; `read` finds the letter in an answer, among so many choices."""
+
+    suffix = LETTER
+    read: ClassVar[Callable[[str, int], str | None]]
+
+    def score(self, answer: str, record: Record) -> float:
+        """Return 1 or 0."""
+        return float(type(self).read(answer, _choices(record)) == reference(record).strip())
+
+    def check(self, record: Record) -> None:
+        """Refuse a record without options, or whose reference is none of their letters: nothing could be right."""
+        try:
+            letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: _choices(record)]
+        except InputError as error:
+            raise RefusedError("unscorable", str(error)) from error
+        right = reference(record).strip()
+        if len(right) != 1 or right not in letters:
+            what = f"{self.name} wants one of the letters {letters} as the record's answer, not {right!r:.60}."
+            raise RefusedError("unscorable", what)
+
+
+def _choices(record: Record) -> int:
+    choices = record.extra.get("choices")
+    return len(choices) if isinstance(choices, list) else count_options(record.conversations[0]["value"])

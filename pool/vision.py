@@ -1,0 +1,38 @@
+"""What a model's family says of pictures and words, as the pool sees it; `models/family/` implements it."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+# one picture as a model takes it: name → array, whose leading axis may be of any length (tiles, patches, 1)
+Media = Mapping[str, np.ndarray[Any, Any]]
+# width and height in pixels
+Size = tuple[int, int]
+
+
+class PictureReader(Protocol):
+    """Prepares pictures for one processor, and says which token ids stand for one.
+
+    `image_id`: the token that a picture's features take the place of. `fixed`: how many of them any picture becomes; None
+    where that depends on its size. `image_mode`: as in `Encoder`.
+    """
+
+    tokenizer: Any
+    image_id: int
+    fixed: int | None
+    image_mode: str
+
+    def ids(self, size: Size | None) -> list[int]:
+        """Return all token ids of a picture, text around its features included; `size` may be None where `fixed` is not."""
+        ...
+
+    def prepare(self, picture: Image.Image) -> dict[str, np.ndarray[Any, Any]]:
+        """Return an RGB picture as its model takes it, in as few bytes as can be (uint8 where normalising can wait)."""
+        ...
+
+    def finish(self, media: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return a batch's media with all values as the model takes them, on their own device."""
+        ...
