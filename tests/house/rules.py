@@ -6,7 +6,6 @@
 import ast
 import os
 import re
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +41,7 @@ ROOMS = {
 ALONE = {("evaluate", "actors"): "pool"}
 ROOT_FILES = {"__init__.py": frozenset({"pipelines"}), "__main__.py": frozenset({"pipelines"})}
 BESIDE = {"tests", "benchmarks", "docs", "examples"}
-LEFTOVERS = {"runs", "build", "dist", "__pycache__"}
+LEFTOVERS = {"runs", "build", "dist"}
 
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 6
 # files that may catch everything without raising it there, and why; a process edge would be another
@@ -91,7 +90,8 @@ def python_files(root: Path) -> list[str]:
     found = []
     for folder, below, names in os.walk(root):
         # pruned, not filtered: a virtual environment below the root has tens of thousands of files
-        below[:] = [d for d in below if not d.startswith(".") and d not in LEFTOVERS]
+        left = LEFTOVERS if Path(folder) == root else set()  # `pipelines/runs/` is code
+        below[:] = [d for d in below if not d.startswith(".") and d != "__pycache__" and d not in left]
         found += [(Path(folder) / n).relative_to(root).as_posix() for n in names if n.endswith(".py")]
     return sorted(found)
 
@@ -319,18 +319,6 @@ def _is(node: ast.expr | None, value: bool) -> bool:
     return isinstance(node, ast.Constant) and node.value is value
 
 
-# ---- the tree ------------------------------------------------------------------------------------
-
-
-def unknown_rooms(root: Path) -> list[str]:
-    """Top-level folders with code that the table does not know, files at the root that are not its two."""
-    tops = {p.split("/")[0] if "/" in p else "" for p in python_files(root)} - {""}
-    loose = {p for p in python_files(root) if "/" not in p} - ROOT_FILES.keys()
-    return [f"{t}/ is not a room on the table" for t in sorted(tops - ROOMS.keys() - BESIDE)] + [
-        f"{p} lies at the root; put it into a room" for p in sorted(loose)
-    ]
-
-
 def family_names(source: Source) -> list[str]:
     """What one family of models calls its modules, settings and inputs, outside of `models/family/`."""
     if source.path.startswith("models/family/") or source.path in FAMILY_NAMED:
@@ -354,41 +342,6 @@ def _words(text: str) -> set[str]:
     return set(re.findall(r"\w+", text))
 
 
-def room_inits(root: Path) -> list[str]:
-    """`__init__.py` in a room: `select/__init__.py` would shadow the standard library's `select`."""
-    return [
-        f"{p} must go: rooms are namespace packages"
-        for p in python_files(root)
-        if p.endswith("/__init__.py") and p.split("/")[0] not in BESIDE
-    ]
-
-
-def utils_anywhere(root: Path) -> list[str]:
-    """Folders or files called utils (helpers, misc, common): nobody knows what belongs there."""
-    names = {"utils", "util", "helpers", "misc", "common"}
-    return [
-        f"{p} says nothing about what it holds"
-        for p in python_files(root)
-        if names & set(p.removesuffix(".py").split("/"))
-    ]
-
-
-def package_list(root: Path) -> list[str]:
-    """Folders that pyproject's list lacks (a wheel would miss them), and listed ones without a file."""
-    listed = set(tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    folders = {p.rsplit("/", 1)[0] for p in python_files(root) if "/" in p and p.split("/")[0] not in BESIDE}
-    there = {PACKAGE} | {f"{PACKAGE}.{f.replace('/', '.')}" for f in folders}
-    # git does not keep an empty folder: listed and empty would fail in the next clone
-    gone = {n for n in listed if not _holds_files(root / "/".join(n.split(".")[1:]))}
-    return [f"pyproject.toml does not list {n}" for n in sorted(there - listed)] + [
-        f"pyproject.toml lists {n}, which holds nothing" for n in sorted(gone)
-    ]
-
-
-def _holds_files(folder: Path) -> bool:
-    return folder.is_dir() and any(p.is_file() for p in folder.iterdir())
-
-
 FILE_RULES = (
     illegal_arrows,
     absolute_imports,
@@ -402,4 +355,3 @@ FILE_RULES = (
     open_templates,
     family_names,
 )
-TREE_RULES = (unknown_rooms, room_inits, utils_anywhere, package_list)
