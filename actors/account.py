@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..pool.decode import is_readable
-from ..pool.reader import PartRef, Pool
+from ..pool.reader import Pool, ShardRef
 from ..pool.records import Record
 from ..store.cut import FOLDER as CUT
 from ..store.cut import count_cut
 from ..store.errors import InputError
-from ..store.features import drop_damaged, parts_done
+from ..store.features import drop_damaged, shards_done
 from ..store.files import join
 from ..store.refusals import listing, refused_at, refused_tasks, to_try_again, usage_of
 from ..store.usage import Usage
@@ -89,11 +89,11 @@ def parts_back(spec: FeatureSpec) -> set[str]:
     return {p for step, have in done.items() for p in back.parts(step, {n: parts[n] for n in have if n in parts})}
 
 
-def _open(spec: FeatureSpec) -> tuple[Pool, dict[str, PartRef], dict[int, set[str]]]:
+def _open(spec: FeatureSpec) -> tuple[Pool, dict[str, ShardRef], dict[int, set[str]]]:
     pool = Pool(spec.pool)
-    parts = {p.name: p for p in pool.parts(spec.config.rows_per_part)}
+    parts = {p.name: p for p in pool.shards(spec.config.rows_per_part)}
     stored, name = spec.config.dtype, spec.config.name
-    return pool, parts, {key.checkpoint: parts_done(spec.out, key, stored, name) for key in spec.keys}
+    return pool, parts, {key.checkpoint: shards_done(spec.out, key, stored, name) for key in spec.keys}
 
 
 class _Back:
@@ -104,7 +104,7 @@ class _Back:
         self.root = spec.config.image_root or pool.image_root
         self._seen: dict[int, bool] = {}
 
-    def parts(self, step: int, done: dict[str, PartRef]) -> set[str]:
+    def parts(self, step: int, done: dict[str, ShardRef]) -> set[str]:
         """Return the done parts of a step that have rows to try again."""
         listed = to_try_again(self.spec.out, self.spec.config.name, step)
         wanted = {name: ids for name, ids in listed.items() if name in done}
@@ -136,7 +136,7 @@ def settle(report: FeatureReport, spec: FeatureSpec) -> None:
     pool = Pool(spec.pool)
     report.usage = usage_of(spec.out, [feature], pool.ids(), steps)
     report.refused = sum(report.usage.refused.values())
-    cut = count_cut(spec.out, feature, {p.name for p in pool.parts(spec.config.rows_per_part)})
+    cut = count_cut(spec.out, feature, {p.name for p in pool.shards(spec.config.rows_per_part)})
     if cut:
         listed = join(spec.out, CUT, feature)
         report.notes.append(

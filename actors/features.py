@@ -21,7 +21,7 @@ from ..pool.collate import collate
 from ..pool.decode import Refusal
 from ..store.cut import write_cut
 from ..store.errors import InputError
-from ..store.features import FeatureBatch, drop_part, write_part
+from ..store.features import FeatureBatch, drop_shard, write_shard
 from ..store.keys import FeatureKey
 from ..store.quantise import error, row_norms
 from ..store.refusals import write_refused
@@ -171,12 +171,12 @@ class FeatureActor:
         counts["refused"] += len(refused)
         if config.dtype in ("int8", "bit1") and keep.any():
             counts["storage_error"] = max(counts["storage_error"], error(vec_ND[keep], config.dtype)["mean"])
-        drop_part(self.spec.out, key, name, config.name)
+        drop_shard(self.spec.out, key, name, config.name)
         write_refused(
             self.spec.out, config.name, key.checkpoint, name, refused, self._task_of if self.spec.targets else None
         )
         batch = FeatureBatch(ids[keep], lengths[keep], vec_ND[keep], tasks, norm_N[keep])
-        write_part(self.spec.out, key, name, batch, config.dtype, config.name)
+        write_shard(self.spec.out, key, name, batch, config.dtype, config.name)
 
     @cached_property
     def _task_of(self) -> dict[int, str]:

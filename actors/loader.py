@@ -54,7 +54,7 @@ class PartLoader:
         processor = load_processor(spec.checkpoints[0].path)
         self.encoder = make_encoder(processor, config.template, config.max_len, config.image_mode, config.pictures)
         self.decoder = Decoder(self.encoder, config.image_root or self.pool.image_root, spec.threads)
-        self.parts = {p.name: p for p in self.pool.parts(config.rows_per_part)}
+        self.parts = {p.name: p for p in self.pool.shards(config.rows_per_part)}
 
     def load(self, name: str) -> LoadedPart:
         """Load one part; rows that cannot be fed are refused with a reason, the rest goes on."""

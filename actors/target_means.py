@@ -22,7 +22,7 @@ from ..models.projections.targets import Means, Norms
 from ..models.taps.gradients import GradientTap
 from ..pool.reader import Pool
 from ..store.errors import InputError
-from ..store.features import parts_done
+from ..store.features import shards_done
 from ..store.machine import writing
 from ..store.reading import as_kind, parse_json, reading
 from ..store.refusals import listing, write_refused
@@ -72,7 +72,7 @@ def write_means(spec: FeatureSpec, number: int) -> str:
             )
         refused = parse_json(header.get("refused", "{}"), f"{path}: its header", ANEW)
         missed = as_kind(refused, dict[str, int], path, "means of targets", ANEW)
-        if not TRY_AGAIN & missed.keys() or parts_done(spec.out, key, feature=spec.config.name):
+        if not TRY_AGAIN & missed.keys() or shards_done(spec.out, key, feature=spec.config.name):
             return path
     assert spec.target_pool is not None
     # an actor that reads and batches the targets; the taps come later

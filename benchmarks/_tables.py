@@ -109,6 +109,23 @@ def pool() -> str:
     return "\n".join(lines) + "\n"
 
 
+def workers() -> str:
+    """Ingest in children on pipes, in a plain process pool, and in one without blocks."""
+    row = result("ingest_workers")
+    sides = {"ours": "ours", "pool": "the same blocks, plain process pool", "plain": "no blocks, plain process pool"}
+    lines = ["| " + " | ".join(["", *sides.values()]) + " |", "|---|" + "---|" * len(sides)]
+    names = {"demo": "the demo's {} records, pictures decoded", "texts": "{} records of text"}
+    for key, name in names.items():
+        found = row[key]
+        what = name.format(f"{found['rows']:,}")
+        lines.append(f"| {what}: s | " + " | ".join(f"{found['seconds'][s]:.1f}" for s in sides) + " |")
+        lines.append("| the same: peak GiB | " + " | ".join(f"{found['peak_gib'][s]:.2f}" for s in sides) + " |")
+    alone = row["without_main_guard"]
+    works = ["yes" if alone[s] else "no" for s in ("ours", "pool")]
+    lines.append(f"| a script without a main guard ingests | {works[0]} | {works[1]} | – |")
+    return "\n".join(lines) + "\n"
+
+
 def selecting() -> str:
     """Selection at full size."""
     row = result("select_scale")
@@ -198,6 +215,7 @@ def sweep() -> str:
 
 TABLES = {
     "pool": pool,
+    "workers": workers,
     "select": selecting,
     "gradients": gradients,
     "fidelity": fidelity,

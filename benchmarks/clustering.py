@@ -50,7 +50,7 @@ def trajectories(rows: int, steps: int) -> np.ndarray:
 
 def write_store(folder: Path, ids: np.ndarray, x_NT: np.ndarray) -> None:
     """Write the trajectories as a feature stage would: parts of PART rows in the pool's (random) order."""
-    from vinnow.store.features import FeatureBatch, write_part
+    from vinnow.store.features import FeatureBatch, write_shard
     from vinnow.store.keys import FeatureKey
 
     order = np.random.default_rng(2).permutation(len(ids))
@@ -59,7 +59,7 @@ def write_store(folder: Path, ids: np.ndarray, x_NT: np.ndarray) -> None:
         for part, start in enumerate(range(0, len(ids), PART)):
             rows = order[start : start + PART]
             batch = FeatureBatch(ids[rows], np.full(len(rows), 776, np.int32), x_NT[rows, t, None] * SHARES)
-            write_part(folder / "features", key, f"part-{part:06d}", batch, "float32")
+            write_shard(folder / "features", key, f"part-{part:06d}", batch, "float32")
 
 
 def write_json(folder: Path, ids: np.ndarray, x_NT: np.ndarray, files: int) -> None:

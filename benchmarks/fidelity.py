@@ -47,7 +47,7 @@ class Rows:
     def __init__(self, pool: str, checkpoint: str, most: int) -> None:
         config = FeatureConfig(kind="loss", max_len=256, rows_per_part=512, token_budget=32_768, max_rows=256)
         self.actor = FeatureActor(make_spec(pool, [CheckpointRef(1, checkpoint)], config, "unused"))
-        parts = [self.actor.loader.load(p.name) for p in Pool(pool).parts(512)[: -(-most // 512)]]
+        parts = [self.actor.loader.load(p.name) for p in Pool(pool).shards(512)[: -(-most // 512)]]
         self.parts, self.model = parts, self.actor.first
         self.tasks = np.concatenate([np.array(p.tasks, object) for p in parts])
 

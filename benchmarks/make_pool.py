@@ -19,7 +19,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from vinnow.pool.reader import Pool
 from vinnow.store.batches import FeatureBatch
-from vinnow.store.features import parts_done, write_part
+from vinnow.store.features import shards_done, write_shard
 from vinnow.store.keys import FeatureKey, recipe_text
 
 # set: (records, folder of its pictures, distinct pictures, rounds from … to, words a question, words an answer);
@@ -164,7 +164,7 @@ def write_features(pool: Pool, out: str | Path, kind: str, steps: range, seed: i
         key = FeatureKey(
             kind=kind, dim=dim, pool=pool.digest, model="0" * 16, checkpoint=step, recipe=recipe_text(synthetic=seed)
         )
-        done = parts_done(out, key, stored)
+        done = shards_done(out, key, stored)
         for number, start in enumerate(range(0, len(ids), PART)):
             if f"part-{number:06d}" in done:
                 continue
@@ -177,7 +177,7 @@ def write_features(pool: Pool, out: str | Path, kind: str, steps: range, seed: i
             if kind == "gradient":
                 vec_ND /= norm_N[:, None]
             n_tokens = (600 + part % np.uint64(900)).astype(np.int32)
-            write_part(out, key, f"part-{number:06d}", FeatureBatch(part, n_tokens, vec_ND, norm=norm_N), stored)
+            write_shard(out, key, f"part-{number:06d}", FeatureBatch(part, n_tokens, vec_ND, norm=norm_N), stored)
 
 
 def main() -> None:

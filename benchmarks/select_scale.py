@@ -38,7 +38,7 @@ def features_step(folder: Path) -> dict[str, Any]:
     """Feature tables of every row, and targets of 57 tasks."""
     from make_pool import write_features
     from vinnow.pool.reader import Pool
-    from vinnow.store.features import FeatureBatch, FeatureSet, write_part
+    from vinnow.store.features import FeatureBatch, FeatureSet, write_shard
 
     pool = Pool(str(folder / "pool"))
     write_features(pool, folder / "features", "gradient", range(1))
@@ -47,7 +47,7 @@ def features_step(folder: Path) -> dict[str, Any]:
     vec_MD = np.random.default_rng(9).normal(size=(10 * TASKS, DIM)).astype(np.float32)
     names = np.array([f"task {i % TASKS:02d}" for i in range(len(vec_MD))])
     ids = np.arange(len(vec_MD), dtype=np.uint64)
-    write_part(
+    write_shard(
         folder / "targets", key, "part-000000", FeatureBatch(ids, ids.astype(np.int32), vec_MD, names), "float32"
     )
     return {"gib": sum(f.stat().st_size for f in (folder / "features").rglob("*.parquet")) / 2**30}

@@ -49,7 +49,7 @@ class AnswerActor:
         torch.set_num_threads(config.threads)
         self.spec = spec
         self.pool = Pool(config.pool)
-        self.parts = {p.name: p for p in self.pool.parts(config.rows_per_part)}
+        self.parts = {p.name: p for p in self.pool.shards(config.rows_per_part)}
         loaded = load(config.model, config.precision, spec.device)
         if loaded.digest != spec.key["model"]:
             raise InputError(f"{config.model}: its weights changed while the evaluation was under way.")

@@ -25,7 +25,7 @@ from ..store.errors import DamagedError, InputError, KeyMismatchError, MissingRo
 from ..store.facts import read_fields
 from ..store.files import exists, join, list_files, write_json
 from ..store.reading import as_kind, parse_json
-from ..store.refusals import read_refused, refused_parts
+from ..store.refusals import read_refused, refused_shards
 from ..store.tables import read_rows, write_rows
 from ..store.usage import TRY_AGAIN, Usage
 from .answers import FOOTER, AnswerActor
@@ -135,8 +135,8 @@ def compute_parts(spec: EvalSpec, actor: type[AnswerActor], progress: Progress |
         KeyMismatchError: `out` holds parts of another model, pool or setting; lists what differs.
     """
     config, pool = spec.config, Pool(spec.config.pool)
-    places = {part.name: pool.place(part) for part in pool.parts(config.rows_per_part)}
-    again = refused_parts(spec.out, actor.FOLDER, TRY_AGAIN)
+    places = {part.name: pool.place(part) for part in pool.shards(config.rows_per_part)}
+    again = refused_shards(spec.out, actor.FOLDER, TRY_AGAIN)
     left = remaining(spec.out, list(places), _parts_done(spec, actor), again)
     there, tell = len(places) - len(left), progress or (lambda done, total: None)
     tell(there, len(places))

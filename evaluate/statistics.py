@@ -3,9 +3,7 @@
 Axes: N test samples, R bootstrap draws, S runs (seeds). Pairing is by the EVALS column `sample`.
 """
 
-import math
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -46,12 +44,11 @@ def wilson_interval(correct: int, rows: int, confidence: float = 0.95) -> Interv
     """
     if not 0 <= correct <= rows or rows < 1:
         raise InputError(f"a share needs 0 ≤ correct ≤ rows and rows ≥ 1, not {correct} of {rows}.")
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    p, z2 = correct / rows, z * z
-    middle = (p + z2 / (2 * rows)) / (1 + z2 / rows)
-    half = z / (1 + z2 / rows) * math.sqrt(p * (1 - p) / rows + z2 / (4 * rows * rows))
-    # at p = 0 and 1 the exact bound is 0 and 1; rounding must not move the interval off the estimate
-    return Interval(p, min(max(0.0, middle - half), p), max(min(1.0, middle + half), p))
+    # here: it takes a second to import
+    from scipy.stats import binomtest
+
+    bounds = binomtest(correct, rows).proportion_ci(confidence, method="wilson")
+    return Interval(correct / rows, float(bounds.low), float(bounds.high))
 
 
 def paired_bootstrap(
@@ -112,12 +109,11 @@ def mcnemar_exact(first_N: Array, second_N: Array) -> McNemar:
         raise InputError(f"paired answers need the same samples: {len(first_N)} against {len(second_N)}.")
     first_N, second_N = np.asarray(first_N, bool), np.asarray(second_N, bool)
     b, c = int((first_N & ~second_N).sum()), int((~first_N & second_N).sum())
-    n, k = b + c, min(b, c)
-    # in logarithms: 2 ** -n underflows from some thousand discordant pairs on
-    logs = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(k + 1)]
-    top = max(logs)
-    tail = math.exp(top - n * math.log(2)) * math.fsum(math.exp(v - top) for v in logs)
-    return McNemar(b, c, min(1.0, 2 * tail))
+    if b + c == 0:
+        return McNemar(b, c, 1.0)
+    from scipy.stats import binomtest
+
+    return McNemar(b, c, float(binomtest(b, b + c).pvalue))
 
 
 def sign_flip(first_N: Array, second_N: Array, seed: int, draws: int = DRAWS) -> float:

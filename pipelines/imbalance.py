@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup
+
 from ..actors.cluster import RayConfig, ensure_ray
 from ..evaluate.config import IMBALANCE, ImbalanceConfig
 from ..evaluate.imbalance import REPORT, measure
@@ -13,8 +15,8 @@ from ..store.files import exists, join, write_bytes
 from ..store.reading import with_fields
 from .progress import bar
 from .report.build import document
-from .report.markup import Html, figure, table, tag
-from .report.svg import COLORS, Frame, Point, Series, band_chart
+from .report.charts import COLORS, Chart, Frame, Point, Series, band_chart
+from .report.markup import Table, render
 
 CURVES = ("lmar", "lmar_low", "lmar_high", "mass", "mass_low", "mass_high", "ratio_of_means")
 PAGE = "imbalance.html"
@@ -65,24 +67,20 @@ def draw(out: str, others: list[Measured]) -> str:
                 f"{mine.found['key']['pool']}): other rows, other curves. Measure both on one pool."
             )
     path = join(out, PAGE)
-    write_bytes(path, f"<!doctype html>\n{document('Modality imbalance', page([mine, *others]))}\n".encode())
+    write_bytes(path, document("Modality imbalance", page([mine, *others])).encode())
     return path
 
 
-def page(measured: list[Measured]) -> list[Html]:
+def page(measured: list[Measured]) -> Markup:
     """Return the page's body."""
     names = _distinct([m.name for m in measured])
+    share = ("Visual attention mass by layer", "attention on the picture (share of 1)")
     charts = [
-        figure(
+        (
             _chart(measured, names, "lmar", ("LMAR by layer", "LMAR (ratio)")),
             "Band: 95 % of bootstraps over rows. 1: balanced.",
         ),
-        figure(
-            _chart(
-                measured, names, "mass", ("Visual attention mass by layer", "attention on the picture (share of 1)")
-            ),
-            "The share of attention that falls on image tokens, of 1.",
-        ),
+        (_chart(measured, names, "mass", share), "The share of attention that falls on image tokens, of 1."),
     ]
     head = ["Checkpoint", "Rows", "Left out", "LMAR", "Ratio of means", "Visual mass", "Generated with"]
     rows = [_row(name, m.found) for name, m in zip(names, measured, strict=True)]
@@ -91,15 +89,14 @@ def page(measured: list[Measured]) -> list[Html]:
         for name, m in zip(names, measured, strict=True)
         for task, curve in m.found["by_task"].items()
     ]
-    return [
-        tag("header", tag("h1", "Modality imbalance"), tag("p", CHOICES, class_="note")),
-        *charts,
-        table("Means over layers", head, rows, {1, 2, 3, 4, 5}),
-        table("By task", ["Checkpoint: task", "Rows", "LMAR", "Visual mass"], tasks, {1, 2, 3}),
+    tables = [
+        Table("Means over layers", head, rows, {1, 2, 3, 4, 5}),
+        Table("By task", ["Checkpoint: task", "Rows", "LMAR", "Visual mass"], tasks, {1, 2, 3}),
     ]
+    return render("imbalance", choices=CHOICES, charts=charts, tables=tables)
 
 
-def _chart(measured: list[Measured], names: list[str], what: str, called: tuple[str, str]) -> Html:
+def _chart(measured: list[Measured], names: list[str], what: str, called: tuple[str, str]) -> Chart:
     """Draw one of the curves; `called`: its title, and its name with its unit."""
     series = []
     for number, (name, m) in enumerate(zip(names, measured, strict=True)):
@@ -111,7 +108,7 @@ def _chart(measured: list[Measured], names: list[str], what: str, called: tuple[
     high = 1.08 * max(top, 1.0 if lines else 0.0)
     words = "; ".join(f"{one.name}: " + ", ".join(f"{p.y:.3g}" for p in one.points) for one in series)
     title, label = called
-    frame = Frame(title, words, "layer of the decoder (number)", label, 0.0, high, right=76.0 if lines else 16.0)
+    frame = Frame(f"chart-{what}", title, words, "layer of the decoder (number)", label, 0.0, high)
     return band_chart(frame, max(len(one.points) for one in series), series, lines)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from ..pool.export import write_llava_json
 from ..pool.reader import Pool
 from ..select import registry
-from ..select.diagnostics import without_gradient
+from ..select.diagnostics import without_feature
 from ..select.needs import Needs
 from ..select.run import scores_notes, select_by
 from ..select.view import EXTRA, View
@@ -80,7 +80,7 @@ def traps(out: str, label: str, seed: int, view: View) -> list[str]:
     Rows without a gradient score 0 at every checkpoint; without learning rates all checkpoints weigh the same.
     """
     notes = scores_notes(out, label, seed)
-    lines = [line] if (line := without_gradient(notes, len(view.ids))) else []
+    lines = [line] if (line := without_feature(notes, len(view.ids))) else []
     weights = notes.get("checkpoint_weights", {})
     if len(weights) > 1 and view.checkpoint_weights is None and len(set(weights.values())) == 1:
         lines.append(

@@ -3,7 +3,8 @@
 Where a record begins is guessed and then proved. A guess is `}, {"KEY":`, KEY being the first key of the first record:
 in valid JSON this cannot stand inside a string (a quote there is escaped), only deeper in a record. The proof is the
 parse of the block before: it must end exactly at the cut, behind a comma. Where it does not, the text is broken or the
-guess was wrong; from that record on one parser reads the rest in order, and says what `iter_records` says.
+guess was wrong; from that record on one parser reads the rest in order, and says what `iter_records` says. A plain process
+pool that is handed parsed records takes 2.4 to 3.7 times as long (`benchmarks/ingest_workers.py`): the parent parses all.
 """
 
 import re

@@ -19,7 +19,7 @@ _KEYS = ("image", "images", "conversations", "system", "system_prompt")
 
 @dataclass(frozen=True)
 class Checked:
-    """A normalised record: human first, roles alternating, one `<image>` a picture (a single one in front of its turn)."""
+    """A normalised record: human first, roles alternate, one `<image>` per picture (a single one in front of its turn)."""
 
     source: str
     task: str
@@ -127,32 +127,32 @@ def infer_source(image: str | None) -> str:
     first, _, rest = image.partition("/")
     if first not in ("", ".") and rest.strip("/."):
         return first  # what the next line says, in a tenth of its time
-    parts = PurePosixPath(image).parts
-    return parts[0] if len(parts) > 1 else "image"
+    names = PurePosixPath(image).parts
+    return names[0] if len(names) > 1 else "image"
 
 
 def source_of(raw: Any) -> str:
     """Name the source of a record that may be damaged; "" when it cannot be told."""
     if not isinstance(raw, dict):
         return ""
-    given, first = raw.get("source"), ""
+    label, first = raw.get("source"), ""
     try:
         images = _images(raw)
         first = infer_source(images[0] if images else None)
     except (RefusedError, RecursionError):
         pass
-    name = given if isinstance(given, str) and given else first
+    name = label if isinstance(label, str) and label else first
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _images(raw: dict[str, Any]) -> tuple[str, ...]:
     """Return the record's image paths, of `image` or `images`: a path, a list of paths, or nothing."""
-    given = [(k, raw[k]) for k in ("image", "images") if raw.get(k) is not None and raw[k] != []]
-    if not given:
+    fields = [(k, raw[k]) for k in ("image", "images") if raw.get(k) is not None and raw[k] != []]
+    if not fields:
         return ()
-    if len(given) > 1:
+    if len(fields) > 1:
         raise RefusedError("bad_image", "both `image` and `images` are given")
-    key, value = given[0]
+    key, value = fields[0]
     paths = [value] if isinstance(value, str) else value
     if not isinstance(paths, list) or not all(isinstance(p, str) and p for p in paths):
         raise RefusedError("bad_image", f"`{key}` is {value!r:.80}; a relative path, a list of them, or null is known")
@@ -215,9 +215,9 @@ def _place_image(turns: list[dict[str, str]]) -> list[dict[str, str]]:
     holders = [i for i, t in enumerate(turns) if t["from"] == "human" and IMAGE in t["value"]]
     if len(holders) > 1:
         raise RefusedError("too_many_images", f"turns {holders} carry <image>")
-    at = holders[0] if holders else 0
-    rest = turns[at]["value"].replace(IMAGE, "").strip()
-    return [*turns[:at], {"from": "human", "value": f"{IMAGE}\n{rest}".strip()}, *turns[at + 1 :]]
+    holder = holders[0] if holders else 0
+    rest = turns[holder]["value"].replace(IMAGE, "").strip()
+    return [*turns[:holder], {"from": "human", "value": f"{IMAGE}\n{rest}".strip()}, *turns[holder + 1 :]]
 
 
 def _place_images(turns: list[dict[str, str]], images: int) -> list[dict[str, str]]:

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..store.arrays import Array
 from .checks import IMAGE, REASONS
+from .dedup import Likeness, counted
 from .examine import Examined, IngestConfig, check_given_root, examine_rows
-from .marks import Likeness, counted
 from .shown import TRAITS
 
 EXAMPLES = 3
@@ -77,23 +78,23 @@ def examine(
     report, likeness = DoctorReport(), Likeness()
     sources, tasks, refused, reasons = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     warnings = Counter[str]()
-    for at in examine_rows(config):
-        report.rows += at.table.num_rows
-        report.refused += len(at.refused)
-        report.text_only += int(_textual(at.table).sum())
-        report.longest = max(report.longest, pc.max(at.table["n_chars"]).as_py() or 0)
-        sources.update(counted(at.table["source"]))
-        tasks.update(counted(at.table["task"]))
-        likeness.add(at.table)
-        for bad in at.refused:
+    for block in examine_rows(config):
+        report.rows += block.table.num_rows
+        report.refused += len(block.refused)
+        report.text_only += int(_textual(block.table).sum())
+        report.longest = max(report.longest, pc.max(block.table["n_chars"]).as_py() or 0)
+        sources.update(counted(block.table["source"]))
+        tasks.update(counted(block.table["task"]))
+        likeness.add(block.table)
+        for bad in block.refused:
             reasons[bad.reason] += 1
             refused[bad.source] += 1
             report.note(bad.reason, bad.row, bad.detail)
-        for name, row, what in _oddities(at, report, max_len):
+        for name, row, what in _oddities(block, report, max_len):
             warnings[name] += 1
             report.note(name, row, what)
         if progress:
-            progress(at.first + at.rows)
+            progress(block.first + block.rows)
     warnings["near_duplicate"] = likeness.near()
     report.by_source, report.by_task = dict(sources.most_common()), dict(tasks.most_common())
     report.reasons = dict(reasons.most_common())
@@ -107,44 +108,44 @@ def examine(
     return report
 
 
-def _oddities(at: Examined, report: DoctorReport, max_len: int | None) -> Iterator[tuple[str, int, str]]:
+def _oddities(block: Examined, report: DoctorReport, max_len: int | None) -> Iterator[tuple[str, int, str]]:
     """Yield (warning, row, what) of the sound rows, and add up their turns."""
-    table = at.table
+    table = block.table
     turns = table["conversations"].combine_chunks()
     turns = pa.concat_arrays(turns.chunks) if isinstance(turns, pa.ChunkedArray) else turns
     values, size_N = turns.flatten().field("value"), turns.value_lengths().to_numpy()
     report.turns += len(values)
-    row_T = np.repeat(at.at, size_N)
+    row_T = np.repeat(block.source_rows, size_N)
     is_answer_T = np.arange(len(values)) % 2 == 1
     has_mark_T = _mask(pc.match_substring(values, IMAGE))
     textual_T = np.repeat(_textual(table), size_N)
     empty_T = _mask(pc.equal(pc.utf8_trim_whitespace(values), ""))
-    found = {
+    rows_by_warning = {
         "mark_in_answer": row_T[has_mark_T & is_answer_T],
         "mark_without_picture": row_T[has_mark_T & ~is_answer_T & textual_T],
         "empty_answer_among": row_T[empty_T & is_answer_T],
-        "duplicate": at.at[_mask(table["duplicate_of"].is_valid())],
+        "duplicate": block.source_rows[_mask(table["duplicate_of"].is_valid())],
     }
-    for name, rows in found.items():
+    for name, rows in rows_by_warning.items():
         yield from ((name, int(row), "") for row in np.unique(rows))
     for name, key in (("system_prompt", "system"), ("answer_left_out", "answer_left_out")):
         told_N = _mask(pc.match_substring(table["extra"], f'"{key}": "'))
-        yield from ((name, int(row), "") for row in at.at[told_N])
-    yield from at.odd
+        yield from ((name, int(row), "") for row in block.source_rows[told_N])
+    yield from block.odd
     if max_len is not None and len(values):
         unit, length_N = "tokens", table["n_tokens"].to_numpy()
         if table["n_tokens"].null_count:
             words_T = pc.count_substring_regex(values, r"\S+").to_numpy(zero_copy_only=False)
             unit, length_N = "words", np.add.reduceat(words_T, np.cumsum(size_N) - size_N)
         for n in np.flatnonzero(length_N > max_len):
-            yield "over_length", int(at.at[n]), f"{int(length_N[n])} {unit}"
+            yield "over_length", int(block.source_rows[n]), f"{int(length_N[n])} {unit}"
 
 
-def _textual(table: pa.Table) -> np.ndarray[Any, Any]:
+def _textual(table: pa.Table) -> Array:
     return _mask(pc.equal(pc.list_value_length(table["images"]), 0))
 
 
-def _mask(column: Any) -> np.ndarray[Any, Any]:
+def _mask(column: Any) -> Array:
     return np.asarray(column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column, bool)
 
 
@@ -173,12 +174,12 @@ def render(report: DoctorReport) -> list[Any]:
         for name, row in report.composition.items():
             known.add_row(name, *(f"{row[k]:,}" for k in ("records", "known")), f"{row['difference']:+,}")
         tables.append(known)
-    for title, found, meanings in (
+    for title, count_of, meanings in (
         ("refused", report.reasons, REASONS),
         ("warnings: these rows are kept", report.warnings, WARNINGS),
     ):
         wrong = Table("reason", "rows", "meaning", "for example", title=title)
-        for name, n in found.items():
+        for name, n in count_of.items():
             wrong.add_row(name, f"{n:,}", meanings[name], shown("\n".join(report.examples.get(name, []))))
         tables.append(wrong)
     return tables

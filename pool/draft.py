@@ -51,14 +51,14 @@ class Draft:
     table: pa.Table
     refused: list[Refusal]
     ended: str = "more"
-    at: int = 0
+    offset: int = 0
 
 
 def draft_block(block: Block, count: Counter | None = None, root: str | None = None) -> Draft:
     """Parse a block and draft its records; `count` gives the tokens of texts."""
     parsed = parse(block)
-    made = draft(parsed.values, count, root)
-    return Draft(made.rows, made.table, made.refused, parsed.ended, parsed.at)
+    drafted = draft(parsed.values, count, root)
+    return Draft(drafted.rows, drafted.table, drafted.refused, parsed.ended, parsed.at)
 
 
 def draft(values: Sequence[Any], count: Counter | None = None, root: str | None = None) -> Draft:
@@ -115,10 +115,11 @@ def _spoken(text: str, pictures: int) -> str:
     return text.removeprefix(IMAGE).removeprefix("\n") if text.startswith(IMAGE) else text
 
 
-def to_bytes(made: Draft) -> pa.Buffer:
+def to_bytes(drafted: Draft) -> pa.Buffer:
     """Return a draft as an Arrow stream."""
-    facts = {"rows": made.rows, "refused": [asdict(r) for r in made.refused], "ended": made.ended, "at": made.at}
-    table = made.table.replace_schema_metadata({_FACTS: json.dumps(facts)})
+    refused = [asdict(r) for r in drafted.refused]
+    facts = {"rows": drafted.rows, "refused": refused, "ended": drafted.ended, "offset": drafted.offset}
+    table = drafted.table.replace_schema_metadata({_FACTS: json.dumps(facts)})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
@@ -130,4 +131,4 @@ def from_bytes(data: bytes) -> Draft:
     table = pa.ipc.open_stream(pa.BufferReader(data)).read_all()
     facts = json.loads(table.schema.metadata[_FACTS])
     refused = [Refusal(**r) for r in facts["refused"]]
-    return Draft(facts["rows"], table.replace_schema_metadata(None), refused, facts["ended"], facts["at"])
+    return Draft(facts["rows"], table.replace_schema_metadata(None), refused, facts["ended"], facts["offset"])

@@ -11,10 +11,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 from pydantic import Field, field_validator
 
+from ..store.arrays import Array
 from ..store.config import Config
 from ..store.errors import InputError
 from ..store.ids import IdGiver, id_of
@@ -25,11 +25,11 @@ from .draft import Draft, Refusal, refusal
 from .formats.llava import LLAVA
 from .formats.registry import FORMATS, choose, facts
 from .formats.source import Source
+from .image_checks import LookConfig, Looks, look_at
 from .images import MAX_PIXELS, PIL_LIMIT, check_root
 from .json_source import open_records
 from .json_stream import iter_records
 from .limits import ROW_BYTES, text_size
-from .looks import LookConfig, Looks, look_at
 from .paths import split_root, with_links
 from .workers import Workers
 
@@ -75,15 +75,15 @@ class IngestConfig(Config):
 @dataclass(frozen=True)
 class Examined:
     """Rows `first` to `first + rows` of the input: a POOL `table` of the sound ones in order, the others by row.
-
-    `at` [N]: the input row of each of the table's. `odd`: (what, row, which and how) of pictures that are named after
+    `source_rows` [N]: the input row of each of the table's. `odd`: (what, row, which and how) of pictures that are named
+    after another format, or shown otherwise than PIL alone would (`shown.TRAITS`).
     another format, or shown otherwise than PIL alone would (`shown.TRAITS`).
     """
 
     first: int
     rows: int
     table: pa.Table
-    at: np.ndarray[Any, Any]
+    source_rows: Array
     refused: list[Refusal]
     odd: list[tuple[str, int, str]] = field(default_factory=list)
 
@@ -91,7 +91,7 @@ class Examined:
 def examine_rows(config: IngestConfig) -> Iterator[Examined]:
     """Check every row of a source and yield them in order, a block at a time; a sound picture is opened once.
 
-    Memory grows only by the content hash of a row and a number or two a distinct picture, whatever the source's size.
+    Memory grows only by the content hash of a row and a number or two per distinct picture, whatever the source's size.
 
     Raises:
         InputError: the source cannot be read, at the row that cannot.
@@ -104,9 +104,9 @@ def examine_rows(config: IngestConfig) -> Iterator[Examined]:
     with Workers(_workers(config), config.tokenizer, how) as workers:
         looks = Looks(workers.look if looking else None)
         try:
-            for first, made in _drafts(config, workers):
-                looks.begin(i for images in made.table["images"].to_pylist() for i in images)
-                waiting.append((first, made))
+            for first, draft in _drafts(config, workers):
+                looks.begin(i for images in draft.table["images"].to_pylist() for i in images)
+                waiting.append((first, draft))
                 if len(waiting) >= ahead:
                     yield _finish(config, *waiting.popleft(), ids, looks)
         except InputError:
@@ -141,9 +141,9 @@ def settle(config: IngestConfig) -> IngestConfig:
     Raises:
         InputError: the source is missing or in no known format, or an option means nothing in it.
     """
-    found = choose(source_of_config(config), config.format)
-    root = config.image_root if config.image_root is not None else found.root(source_of_config(config))
-    return config.model_copy(update={"format": found.name, "image_root": with_links(root, config.follow_links)})
+    source_format = choose(source_of_config(config), config.format)
+    root = config.image_root if config.image_root is not None else source_format.root(source_of_config(config))
+    return config.model_copy(update={"format": source_format.name, "image_root": with_links(root, config.follow_links)})
 
 
 def read_records(config: IngestConfig) -> Iterator[Any]:
@@ -166,9 +166,9 @@ def _drafts(config: IngestConfig, workers: Workers) -> Iterator[tuple[int, Draft
         row = 0
         for path in LLAVA.files(source_of_config(config)):
             start = row
-            for first, made in _blocks(path, workers):
-                row = start + first + made.rows
-                yield start + first, made
+            for first, draft in _blocks(path, workers):
+                row = start + first + draft.rows
+                yield start + first, draft
 
 
 def _blocks(source: str, workers: Workers) -> Iterator[tuple[int, Draft]]:
@@ -184,21 +184,21 @@ def _blocks(source: str, workers: Workers) -> Iterator[tuple[int, Draft]]:
             if not waiting:
                 break
             block, last, future = waiting.popleft()
-            made = future.result()
-            whole = made.ended == ("closed" if last and not block.lines else "more")
-            if made.ended == "closed" and not last:
-                made = None  # text behind the array, most likely
-            if made is not None:
-                yield row, made
-                row += made.rows
+            draft = future.result()
+            whole = draft.ended == ("closed" if last and not block.lines else "more")
+            if draft.ended == "closed" and not last:
+                draft = None  # text behind the array, most likely
+            if draft is not None:
+                yield row, draft
+                row += draft.rows
             if whole and last:
                 return
             if not whole:
-                at = 0 if made is None else made.at if made.ended == "stuck" else len(block.data)
-                given_back = [block.data[at:], *(b.data for b, _, _ in waiting)]
+                offset = 0 if draft is None else draft.offset if draft.ended == "stuck" else len(block.data)
+                unread = [block.data[offset:], *(b.data for b, _, _ in waiting)]
                 for *_, under_way in waiting:
                     under_way.cancel()
-                yield from _read_on(cutter.read_on(given_back, row), row, workers)
+                yield from _read_on(cutter.read_on(unread, row), row, workers)
                 return
         yield from _read_on(cutter.read_on([], row), row, workers)
 
@@ -220,12 +220,12 @@ def _read_on(records: Iterable[object], row: int, workers: Workers) -> Iterator[
     yield row, workers.draft(held)
 
 
-def _finish(config: IngestConfig, first: int, made: Draft, ids: IdGiver, looks: Looks) -> Examined:
+def _finish(config: IngestConfig, first: int, draft: Draft, ids: IdGiver, looks: Looks) -> Examined:
     """Give ids, in order, to the rows whose pictures are sound."""
-    refused = [replace(r, row=first + r.row) for r in made.refused]
-    keep, given, first_ids, hashes, odd = [], [], [], [], []
-    columns = [made.table[n].to_pylist() for n in ("row", "source", "images", "content")]
-    for at, (row, source, images, content) in enumerate(zip(*columns)):
+    refused = [replace(r, row=first + r.row) for r in draft.refused]
+    keep, sample_ids, first_ids, hashes, odd = [], [], [], [], []
+    columns = [draft.table[n].to_pylist() for n in ("row", "source", "images", "content")]
+    for n, (row, source, images, content) in enumerate(zip(*columns)):
         seen = [looks.end(image) for image in images]
         wrong = next(((image, look) for image, look in zip(images, seen, strict=True) if look.reason is not None), None)
         if wrong is not None:
@@ -239,16 +239,16 @@ def _finish(config: IngestConfig, first: int, made: Draft, ids: IdGiver, looks: 
             detail = f"occurrence {occurrence + 1} of this content"
             refused.append(refusal(first + row, source, "duplicate", detail, sample_id))
             continue
-        keep.append(at)
-        given.append(sample_id)
+        keep.append(n)
+        sample_ids.append(sample_id)
         first_ids.append(id_of(content, 0) if occurrence else None)
         hashes.append(seen[0].image_hash if seen else None)
-    table = made.table if len(keep) == made.table.num_rows else made.table.take(pa.array(keep, pa.int64()))
-    columns = {"sample_id": given, "duplicate_of": first_ids, "image_hash": hashes}
+    table = draft.table if len(keep) == draft.table.num_rows else draft.table.take(pa.array(keep, pa.int64()))
+    columns = {"sample_id": sample_ids, "duplicate_of": first_ids, "image_hash": hashes}
     arrays = [pa.array(columns[f.name], f.type) if f.name in columns else table[f.name] for f in POOL]
     refused.sort(key=lambda r: r.row)
-    at_N = first + table["row"].to_numpy()
-    return Examined(first, made.rows, pa.table(arrays, schema=POOL), at_N, refused, odd)
+    row_N = first + table["row"].to_numpy()
+    return Examined(first, draft.rows, pa.table(arrays, schema=POOL), row_N, refused, odd)
 
 
 def _workers(config: IngestConfig) -> int:

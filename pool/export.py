@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..store.arrays import Array
 from ..store.errors import InputError, suggest
 from ..store.files import exists, finite, join, read_json, whole_file, write_json
 from .checks import IMAGE, ImageError
@@ -48,9 +49,7 @@ class Exported:
     pictures: str | None = None
 
 
-def export(
-    pool: Pool, ids: np.ndarray[Any, Any], path: str, form: str, embed: bool = False, pictures: str = "auto"
-) -> Exported:
+def export(pool: Pool, ids: Array, path: str, form: str, embed: bool = False, pictures: str = "auto") -> Exported:
     """Write the records of `ids`, in that order, as `form`, one of `FORMATS`; `embed`: pictures go into the Parquet.
 
     `pictures` of the JSON formats: "write" them as files beside `path`, "name" them as the pool does, or "auto":
@@ -97,7 +96,7 @@ def format_of(path: str, form: str | None) -> str:
     return form or fits[0]
 
 
-def _files_for(pool: Pool, ids: np.ndarray[Any, Any], path: str, pictures: str) -> PictureFiles | None:
+def _files_for(pool: Pool, ids: Array, path: str, pictures: str) -> PictureFiles | None:
     if pictures not in PICTURES:
         raise InputError(f"unknown pictures {pictures!r}{suggest(pictures, PICTURES)}")
     if pictures == "auto":
@@ -106,7 +105,7 @@ def _files_for(pool: Pool, ids: np.ndarray[Any, Any], path: str, pictures: str) 
     return PictureFiles(path, pool.image_root) if pictures == "write" else None
 
 
-def write_llava_json(pool: Pool, ids: np.ndarray[Any, Any], path: str) -> int:
+def write_llava_json(pool: Pool, ids: Array, path: str) -> int:
     """Write the records of `ids`, in that order, as one JSON list of LLaVA's own format; return how many.
 
     Raises:
@@ -122,8 +121,8 @@ def to_llava(record: Record) -> dict[str, Any]:
     A source record without `id` gets its `sample_id` in hexadecimal.
     """
     shown = {"image": image_value(record.images)} if record.images else {}
-    given = {"id": f"{record.sample_id:016x}"} | record.extra
-    return given | shown | {"conversations": record.conversations}
+    carried = {"id": f"{record.sample_id:016x}"} | record.extra
+    return carried | shown | {"conversations": record.conversations}
 
 
 def to_sharegpt(record: Record) -> dict[str, Any]:
@@ -162,7 +161,7 @@ def _describe(path: str) -> None:
     write_json(info, known | {PurePosixPath(name).stem: dataset_info(name)})
 
 
-def _records(pool: Pool, ids: np.ndarray[Any, Any], odd: np.ndarray[Any, Any]) -> Iterator[list[Record]]:
+def _records(pool: Pool, ids: Array, odd: Array) -> Iterator[list[Record]]:
     for start in range(0, len(ids), _CHUNK):
         records = pool.take(ids[start : start + _CHUNK])
         odd += sum(sum(t["value"].count(IMAGE) for t in r.conversations) != len(r.images) for r in records)

@@ -25,8 +25,8 @@ from ..store.reading import check_path, wrong
 from .archives.folder import find_member, is_known, is_packed, looks_like_archive
 from .archives.members import MAX_BYTES, Read, check_size
 from .checks import ImageError
+from .dedup import difference_hash
 from .hidden import PIXEL_BYTES, TILE_BYTES, tile_bytes
-from .marks import difference_hash
 from .paths import below_root, near, split_root, why_outside
 from .shown import Pictures, is_deep, show, traits
 

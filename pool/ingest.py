@@ -18,10 +18,10 @@ from ..store.files import exists, join, open_fs, write_json
 from ..store.ids import ids_digest
 from ..store.reading import as_kind
 from ..store.usage import EXPECTED, Usage
+from .dedup import Likeness, counted
 from .draft import Refusal
 from .examine import IngestConfig, check_given_root, examine_rows, readable_again, settle, source_of_config
 from .formats.registry import FORMATS, facts
-from .marks import Likeness, counted
 from .paths import absolute_root
 from .shown import TRAITS
 from .workers import tokenizer_digest
@@ -76,40 +76,40 @@ def ingest(config: IngestConfig, out: str, progress: Callable[[int], None] | Non
         VinnowError: a worker process died.
     """
     check_out(out, [config.source])
-    given, config = config, settle(config)
+    unsettled, config = config, settle(config)
     before = _finished(config, out)
     if before is not None:
         return before
     with claim(out, "ingest", re.escape(MANIFEST)):
-        return _ingest(given, config, out, progress)
+        return _ingest(unsettled, config, out, progress)
 
 
 def _ingest(
-    given: IngestConfig, config: IngestConfig, out: str, progress: Callable[[int], None] | None
+    unsettled: IngestConfig, config: IngestConfig, out: str, progress: Callable[[int], None] | None
 ) -> IngestReport:
-    check_given_root(given)
+    check_given_root(unsettled)
     start, stamp = time.perf_counter(), _identity(config)
     _clear(out)
     report, writer, likeness, ids = IngestReport(), PoolWriter(out), Likeness(), array("Q")
     report.image_root = absolute_root(config.image_root)
     sources, tasks, reasons, pictures = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     lost: Refusal | None = None
-    for at in examine_rows(config):
-        if config.strict and at.refused:
-            bad = at.refused[0]
+    for block in examine_rows(config):
+        if config.strict and block.refused:
+            bad = block.refused[0]
             raise InputError(_strict_message(config, f"row {bad.row}: {bad.reason}: {bad.detail}"))
         for counts, name in ((sources, "source"), (tasks, "task")):
-            counts.update(counted(at.table[name]))
-        reasons.update(r.reason for r in at.refused)
-        report.unreadable += [r.image for r in at.refused if r.image is not None][: _LISTED - len(report.unreadable)]
-        lost = lost or next((r for r in at.refused if r.reason not in EXPECTED), None)
-        ids.frombytes(at.table["sample_id"].to_numpy().astype("<u8").tobytes())
-        likeness.add(at.table)
-        writer.add(at.table, at.refused)
-        report.misnamed += sum(kind == "misnamed_image" for kind, *_ in at.odd)
-        pictures.update(kind for kind, *_ in at.odd if kind in TRAITS)
+            counts.update(counted(block.table[name]))
+        reasons.update(r.reason for r in block.refused)
+        report.unreadable += [r.image for r in block.refused if r.image is not None][: _LISTED - len(report.unreadable)]
+        lost = lost or next((r for r in block.refused if r.reason not in EXPECTED), None)
+        ids.frombytes(block.table["sample_id"].to_numpy().astype("<u8").tobytes())
+        likeness.add(block.table)
+        writer.add(block.table, block.refused)
+        report.misnamed += sum(kind == "misnamed_image" for kind, *_ in block.odd)
+        pictures.update(kind for kind, *_ in block.odd if kind in TRAITS)
         if progress:
-            progress(at.first + at.rows)
+            progress(block.first + block.rows)
     writer.close()
     try:
         Usage(len(ids), reasons, join(out, REFUSED)).check(f"ingest of {config.source}", config.max_refused)

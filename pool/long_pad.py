@@ -8,15 +8,15 @@ Axes: L pixels of the picture along the padded axis, T output pixels, R other ro
 """
 
 import math
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from ..store.arrays import Array
+
 BITS = 22
 # rows worked on at a time
 STRIP = 1 << 20
-Array = np.ndarray[Any, Any]
 
 
 def is_long(size: tuple[int, int]) -> bool:
@@ -41,8 +41,8 @@ def pad_and_resize(picture: Image.Image, side: int, colour: tuple[int, int, int]
         # the horizontal pass is the padded one; its rows are independent
         strips = range(0, height, max(1, STRIP // max(1, width)))
         bounds = [(top, min(height, top + strips.step)) for top in strips]
-        parts = [_along(np.asarray(picture.crop((0, a, width, b))), weights_TL, rest_T, ground_C) for a, b in bounds]
-        middle = Image.fromarray(np.concatenate(parts))
+        resized = [_along(np.asarray(picture.crop((0, a, width, b))), weights_TL, rest_T, ground_C) for a, b in bounds]
+        middle = Image.fromarray(np.concatenate(resized))
         out[:, first:last] = np.asarray(middle.resize((last - first, side), Image.Resampling.BICUBIC))
     else:
         narrow = np.asarray(picture.resize((side, height), Image.Resampling.BICUBIC))
@@ -85,8 +85,8 @@ def _weights(length: int, before: int, square: int, side: int) -> tuple[Array, A
     wide = max(scale, 1.0)
     support = 2.0 * wide
     rows, rests, touched = [], [], []
-    for at in range(side):
-        centre = (at + 0.5) * scale
+    for output in range(side):
+        centre = (output + 0.5) * scale
         low = max(0, int(centre - support + 0.5))
         high = min(square, int(centre + support + 0.5))
         begin, end = max(low, before), min(high, before + length)
@@ -100,7 +100,7 @@ def _weights(length: int, before: int, square: int, side: int) -> tuple[Array, A
         row[begin - before : end - before] = whole[begin - low : end - low]
         rows.append(row)
         rests.append(whole.sum() - row.sum())
-        touched.append(at)
+        touched.append(output)
     first, last = (touched[0], touched[-1] + 1) if touched else (0, 0)
     return np.array(rows), np.array(rests), (first, last)
 

@@ -52,8 +52,8 @@ def _bases(root: str) -> tuple[str, ...]:
     folder = split_root(root)[0]
     if "://" in folder:
         return ()
-    found = dict.fromkeys((os.path.abspath(folder), os.path.realpath(folder)))
-    return tuple(f.rstrip("/") + "/" for f in found)
+    folders = dict.fromkeys((os.path.abspath(folder), os.path.realpath(folder)))
+    return tuple(f.rstrip("/") + "/" for f in folders)
 
 
 def why_outside(path: str) -> str:
@@ -70,9 +70,9 @@ def near(base: str, path: str) -> str | None:
     case or Unicode form, another ending.
     """
     for candidate in _spellings(path, os.path.basename(base)):
-        found = _walk(base, [p for p in candidate.split("/") if p not in ("", ".")])
-        if found is not None and found != path:
-            return found
+        actual = _walk(base, [p for p in candidate.split("/") if p not in ("", ".")])
+        if actual is not None and actual != path:
+            return actual
     return None
 
 
@@ -81,24 +81,24 @@ def _spellings(path: str, root_name: str) -> Iterator[str]:
     forms = dict.fromkeys((plain, unquote(plain), plain.split("?", 1)[0].split("#", 1)[0]))
     yield from forms
     for form in forms:
-        parts = [p for p in form.split("/") if p not in ("", ".")]
-        if len(parts) > 1 and (parts[0] == root_name or parts[0] == parts[1]):
-            yield "/".join(parts[1:])
+        folders = [p for p in form.split("/") if p not in ("", ".")]
+        if len(folders) > 1 and (folders[0] == root_name or folders[0] == folders[1]):
+            yield "/".join(folders[1:])
     for form in forms:
         # an absolute path of another machine: its tail may be here
-        parts = [p for p in form.split("/") if p not in ("", ".", "..")]
-        yield from ("/".join(parts[i:]) for i in range(1, min(len(parts), 8)))
+        folders = [p for p in form.split("/") if p not in ("", ".", "..")]
+        yield from ("/".join(folders[i:]) for i in range(1, min(len(folders), 8)))
 
 
-def _walk(base: str, parts: list[str]) -> str | None:
+def _walk(base: str, components: list[str]) -> str | None:
     """Follow a path by the nearest name in each folder; links are not followed out of the base."""
-    if not parts or ".." in parts:
+    if not components or ".." in components:
         return None
     here: list[str] = []
-    for depth, name in enumerate(parts):
+    for depth, name in enumerate(components):
         names = _names(os.path.join(base, *here))
         exact = names.get(name) or names.get(_folded(name))
-        if exact is None and depth + 1 == len(parts):
+        if exact is None and depth + 1 == len(components):
             stem = _folded(os.path.splitext(name)[0])
             exact = names.get(f"\0{stem}")
         if exact is None:
@@ -114,16 +114,16 @@ def _names(folder: str) -> dict[str, str]:
     """Return a folder's names by themselves, by their folded form and, behind a zero, by their stem."""
     try:
         with os.scandir(folder) as entries:
-            found = [entry.name for _, entry in zip(range(MANY + 1), entries, strict=False)]
+            listed = [entry.name for _, entry in zip(range(MANY + 1), entries, strict=False)]
     except OSError:
         return {}
-    if len(found) > MANY:
+    if len(listed) > MANY:
         return {}
     names: dict[str, str] = {}
-    for name in sorted(found):
+    for name in sorted(listed):
         names.setdefault(f"\0{_folded(os.path.splitext(name)[0])}", name)
         names.setdefault(_folded(name), name)
-    return names | {name: name for name in found}
+    return names | {name: name for name in listed}
 
 
 def _folded(name: str) -> str:

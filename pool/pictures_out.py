@@ -20,8 +20,8 @@ _ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
 
 def is_inside(root: str | None, image: str) -> bool:
     """Say whether a picture is a member of an archive, by its path's names."""
-    parts = [*PurePosixPath(root or "").parts, *PurePosixPath(image).parts[:-1]]
-    return any(map(looks_like_archive, parts))
+    folders = [*PurePosixPath(root or "").parts, *PurePosixPath(image).parts[:-1]]
+    return any(map(looks_like_archive, folders))
 
 
 def some_inside(root: str | None, records: Iterable[Record]) -> bool:

@@ -1,6 +1,6 @@
-"""Reading a POOL folder: ids, columns, parts, and records by id, without holding the pool in memory.
+"""Reading a POOL folder: ids, columns, shards, and records by id, without holding the pool in memory.
 
-Held are the ids (8 bytes a row, and an order to find them by), each file's footer, and the last row groups
+Held are the ids (8 bytes per row, and an order to find them by), each file's footer, and the last row groups
 read.
 """
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ..store.arrays import Array
 from ..store.errors import DamagedError, DuplicateRowsError, InputError, MissingRowsError, suggest
 from ..store.facts import read_fields
 from ..store.files import exists, join, list_files, reading_parquet
@@ -28,11 +29,11 @@ from .records import Record
 
 _ANEW = "Delete the pool, and ingest it again."
 _FACTS = {"digest": str, "rows": int, "image_root": str | None, "reasons": dict[str, int] | None}
-_PART = re.compile(r".*/part-\d{6}\.parquet")
+_SHARD = re.compile(r".*/part-\d{6}\.parquet")
 
 
 @dataclass(frozen=True)
-class PartRef:
+class ShardRef:
     """Consecutive rows of the pool; the name holds a digest of their ids, so it names their content."""
 
     index: int
@@ -62,14 +63,14 @@ class Pool:
         self.root, self.digest, self.rows = os.fspath(root), facts["digest"], facts["rows"]
         self.image_root: str | None = facts["image_root"]
         self.facts = facts
-        self._files = [f for f in list_files(root, ".parquet") if _PART.fullmatch(f)]
+        self._files = [f for f in list_files(root, ".parquet") if _SHARD.fullmatch(f)]
         self._held: dict[tuple[int, ...], pa.Table] = {}
 
-    def ids(self) -> np.ndarray[Any, Any]:
+    def ids(self) -> Array:
         """Return all sample ids (u64 [N], read-only) in file order."""
         return self._ids
 
-    def column(self, name: str) -> np.ndarray[Any, Any]:
+    def column(self, name: str) -> Array:
         """Return one column [N] in the order of `ids()`; strings, lists and what may be null as objects."""
         if name not in POOL.names:
             raise InputError(f"a pool has no column {name!r}{suggest(name, POOL.names)}")
@@ -82,7 +83,7 @@ class Pool:
             return np.array(codes.dictionary.to_pylist(), object)[codes.indices.to_numpy()]
         return np.fromiter((v for c in whole.chunks for v in c.to_pylist()), dtype=object, count=len(whole))
 
-    def has_image(self) -> np.ndarray[Any, Any]:
+    def has_image(self) -> Array:
         """Return which rows have a picture (bool [N]) in the order of `ids()`."""
         return pc.greater(pc.list_value_length(self._column("images")), 0).to_numpy()
 
@@ -92,38 +93,38 @@ class Pool:
         Raises:
             InputError: rows have pictures, and the root is missing.
         """
-        found = root or self.image_root
+        used = root or self.image_root
         if self.has_image().any():
-            check_root(found, f"pool {self.root!r}")
-        return found
+            check_root(used, f"pool {self.root!r}")
+        return used
 
-    def extra(self, names: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
+    def extra(self, names: Sequence[str]) -> dict[str, Array]:
         """Return fields of the source records ([N] objects each, in the order of `ids()`); None where a row has none."""
-        found = {n: np.empty(self.rows, object) for n in names}
+        columns = {n: np.empty(self.rows, object) for n in names}
         for row, text in enumerate(self.column("extra") if names else ()):
             fields = _fields(text, self.root)
-            for name, column in found.items():
+            for name, column in columns.items():
                 column[row] = fields.get(name)
-        return found
+        return columns
 
-    def parts(self, rows_per_part: int) -> list[PartRef]:
-        """Split the pool into parts of consecutive rows."""
+    def shards(self, rows_per_part: int) -> list[ShardRef]:
+        """Split the pool into shards of consecutive rows."""
         if rows_per_part < 1:
             raise InputError(f"rows_per_part is {rows_per_part}; a part has one row or more.")
         refs = []
         for index, start in enumerate(range(0, self.rows, rows_per_part)):
             ids = self._ids[start : start + rows_per_part]
-            refs.append(PartRef(index, f"part-{index:06d}-{ids_digest(ids)[:8]}", start, len(ids)))
+            refs.append(ShardRef(index, f"part-{index:06d}-{ids_digest(ids)[:8]}", start, len(ids)))
         return refs
 
-    def place(self, part: PartRef) -> str:
-        """Say which rows a part holds, for messages."""
-        ids = self._ids[part.start : part.start + part.rows]
-        return f"rows {part.start} to {part.start + part.rows - 1} of the pool, sample_id {ids[0]} to {ids[-1]}"
+    def place(self, shard: ShardRef) -> str:
+        """Say which rows a shard holds, for messages."""
+        ids = self._ids[shard.start : shard.start + shard.rows]
+        return f"rows {shard.start} to {shard.start + shard.rows - 1} of the pool, sample_id {ids[0]} to {ids[-1]}"
 
-    def read(self, part: PartRef) -> list[Record]:
-        """Read the records of one part."""
-        return self._rows(np.arange(part.start, part.start + part.rows))
+    def read(self, shard: ShardRef) -> list[Record]:
+        """Read the records of one shard."""
+        return self._rows(np.arange(shard.start, shard.start + shard.rows))
 
     def take(self, ids: Any) -> list[Record]:
         """Read records by id, in the order given; only the row groups that hold them are read.
@@ -133,14 +134,14 @@ class Pool:
         """
         wanted = np.asarray(ids, dtype=np.uint64)
         order, ranked = self._ranked
-        at = np.minimum(np.searchsorted(ranked, wanted), len(ranked) - 1)
-        known = ranked[at] == wanted
+        places = np.minimum(np.searchsorted(ranked, wanted), len(ranked) - 1)
+        known = ranked[places] == wanted
         if not known.all():
             raise MissingRowsError(
                 f"pool {self.root}: {int(known.sum())} of {len(wanted)} rows are there, "
                 f"not {int(wanted[~known][0])}. Do these ids belong to another pool?"
             )
-        return self._rows(order[at])
+        return self._rows(order[places])
 
     def iter_batches(self, rows: int) -> Iterator[list[Record]]:
         """Yield all records, `rows` at a time, in file order."""
@@ -148,7 +149,7 @@ class Pool:
             yield self._rows(np.arange(start, min(start + rows, self.rows)))
 
     @cached_property
-    def _ids(self) -> np.ndarray[Any, Any]:
+    def _ids(self) -> Array:
         ids = self.column("sample_id")
         if ids_digest(ids) != self.digest:
             raise DamagedError(
@@ -159,7 +160,7 @@ class Pool:
         return ids
 
     @cached_property
-    def _ranked(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def _ranked(self) -> tuple[Array, Array]:
         """Where each id stands: sorting once, not at each `take`."""
         order = np.argsort(self._ids)
         ranked = self._ids[order]
@@ -187,7 +188,7 @@ class Pool:
         return groups
 
     @cached_property
-    def _starts(self) -> np.ndarray[Any, Any]:
+    def _starts(self) -> Array:
         return np.array([g.start for g in self._groups])
 
     def _column(self, name: str) -> pa.ChunkedArray:
@@ -203,10 +204,10 @@ class Pool:
             raise DamagedError(f"pool {self.root!r} has rows without {name}. {_ANEW}")
         return whole
 
-    def _rows(self, at: np.ndarray[Any, Any]) -> list[Record]:
-        """Read the rows `at` (positions in the pool), each group once, in the order given."""
-        found: dict[int, Record] = {}
-        wanted = np.unique(at)
+    def _rows(self, positions: Array) -> list[Record]:
+        """Read the rows that stand there in the pool, each group once, in the order given."""
+        record_of: dict[int, Record] = {}
+        wanted = np.unique(positions)
         group_of = np.searchsorted(self._starts, wanted, side="right") - 1
         file_of = np.array([self._groups[g].file for g in group_of])
         for file in np.unique(file_of):
@@ -215,11 +216,11 @@ class Pool:
             held = np.concatenate([np.arange(g.start, g.start + g.rows) for g in map(self._groups.__getitem__, groups)])
             inside = wanted[file_of == file]
             rows = self._read(tuple(groups)).take(pa.array(np.searchsorted(held, inside))).to_pylist()
-            found |= {int(i): _record(r, self.root) for i, r in zip(inside, rows, strict=True)}
-        return [found[int(i)] for i in at]
+            record_of |= {int(i): _record(r, self.root) for i, r in zip(inside, rows, strict=True)}
+        return [record_of[int(i)] for i in positions]
 
     def _read(self, groups: tuple[int, ...]) -> pa.Table:
-        # the last read is held: small parts and batches come in file order, several to a group
+        # the last read is held: small shards and batches come in file order, several to a group
         table = self._held.get(groups)
         if table is None:
             file = self._groups[groups[0]].file
@@ -238,20 +239,20 @@ class Pool:
             refuse_other_columns(file.schema_arrow, POOL, path, _ANEW)
             yield file
 
-    def _check_rows(self, found: int) -> None:
-        if found != self.rows:
+    def _check_rows(self, rows: int) -> None:
+        if rows != self.rows:
             raise MissingRowsError(
-                f"pool {self.root}: {found} of {self.rows} rows are there; a part is missing or "
+                f"pool {self.root}: {rows} of {self.rows} rows are there; a part is missing or "
                 "from another pool. Delete the folder and ingest it again."
             )
 
 
 def _fields(text: str, root: str) -> dict[str, Any]:
     """Return what a source record carried besides."""
-    found = parse_json(text, f"{root}: the column extra", _ANEW)
-    if not isinstance(found, dict):
-        raise DamagedError(f"{root!r} is no sound pool: the column extra holds {shown(found)}. {_ANEW}")
-    return found
+    fields = parse_json(text, f"{root}: the column extra", _ANEW)
+    if not isinstance(fields, dict):
+        raise DamagedError(f"{root!r} is no sound pool: the column extra holds {shown(fields)}. {_ANEW}")
+    return fields
 
 
 def _record(row: dict[str, Any], root: str) -> Record:

@@ -26,8 +26,8 @@ class Record:
     @property
     def system(self) -> str:
         """The record's own system prompt, "" without one; it takes the place of the template's."""
-        found = self.extra.get("system")
-        return found if isinstance(found, str) else ""
+        prompt = self.extra.get("system")
+        return prompt if isinstance(prompt, str) else ""
 
 
 def image_value(images: tuple[str, ...]) -> str | list[str] | None:

@@ -55,14 +55,14 @@ def show(picture: Image.Image, pictures: Pictures = "white") -> Image.Image:
 
 def traits(picture: Image.Image) -> tuple[str, ...]:
     """Return the keys of `TRAITS` that hold of a loaded picture."""
-    found = {
+    holds_of = {
         "deep_picture": is_deep(picture),
         "transparent_picture": picture.has_transparency_data and _lowest_alpha(picture) < 255,
         "rotated_picture": is_turned(picture),
         "animated_picture": _has_frames(picture),
         "colour_profile": b"sRGB" not in (picture.info.get("icc_profile") or b"sRGB"),
     }
-    return tuple(name for name, holds in found.items() if holds)
+    return tuple(name for name, holds in holds_of.items() if holds)
 
 
 def is_deep(picture: Image.Image) -> bool:

@@ -22,12 +22,12 @@ class Stretches:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         state = json.loads(tokenizer.backend_tokenizer.to_str())
-        found = _metaspace(state.get("pre_tokenizer"))
-        scheme = found["prepend_scheme"] if found else "never"
+        metaspace = _metaspace(state.get("pre_tokenizer"))
+        scheme = metaspace["prepend_scheme"] if metaspace else "never"
         self.spaced = scheme in ("always", "first")
         self._bare: Tokenizer | None = None
-        if found and scheme == "first":
-            found["prepend_scheme"] = "never"
+        if metaspace and scheme == "first":
+            metaspace["prepend_scheme"] = "never"
             self._bare = Tokenizer.from_str(json.dumps(state))
             self._bare.no_truncation()
             self._bare.encode_special_tokens = True
@@ -38,8 +38,8 @@ class Stretches:
         bare = [i for i, t in enumerate(texts) if t and behind_token[i] and self._bare is not None]
         rest = [i for i, t in enumerate(texts) if t and (not behind_token[i] or self._bare is None)]
         if bare and self._bare is not None:
-            for i, found in zip(bare, self._bare.encode_batch([texts[i] for i in bare], add_special_tokens=False)):
-                out[i] = (found.ids, found.offsets)
+            for i, encoding in zip(bare, self._bare.encode_batch([texts[i] for i in bare], add_special_tokens=False)):
+                out[i] = (encoding.ids, encoding.offsets)
         if rest:
             more = {i: int(self.spaced and texts[i].startswith(" ") and not behind_token[i]) for i in rest}
             done = self.tokenizer(
@@ -62,5 +62,5 @@ def _metaspace(pre_tokenizer: Any) -> dict[str, Any] | None:
         return None
     if pre_tokenizer.get("type") == "Metaspace":
         return pre_tokenizer
-    parts = pre_tokenizer.get("pretokenizers") or []
-    return next((found for found in map(_metaspace, parts) if found is not None), None)
+    steps = pre_tokenizer.get("pretokenizers") or []
+    return next((settings for settings in map(_metaspace, steps) if settings is not None), None)

@@ -100,10 +100,10 @@ def split_image(text: str, has_image: bool) -> list[Segment]:
     if not has_image or IMAGE not in text:
         return [Segment("text", text, asked=True)]
     first, *rest = text.split(IMAGE)
-    found = [Segment("text", first, asked=True)]
-    for part in rest:
-        found += [Segment("image"), Segment("text", part, asked=True)]
-    return [s for s in found if s.kind != "text" or s.text]
+    segments = [Segment("text", first, asked=True)]
+    for piece in rest:
+        segments += [Segment("image"), Segment("text", piece, asked=True)]
+    return [s for s in segments if s.kind != "text" or s.text]
 
 
 def _asked(question: str, has_image: bool) -> list[Segment]:
@@ -115,14 +115,14 @@ def _asked(question: str, has_image: bool) -> list[Segment]:
 
 def _vicuna(template: Template, turns: Turns, has_image: bool) -> list[Segment]:
     """`{system} USER: {q} ASSISTANT: {a}</s>USER: {q2} …`; no space behind `</s>`."""
-    found: list[Segment] = [Segment("text", f"{template.system} ")]
+    segments: list[Segment] = [Segment("text", f"{template.system} ")]
     for question, answer in zip(turns[::2], turns[1::2], strict=True):
-        found += _asked(question["value"], has_image)
+        segments += _asked(question["value"], has_image)
         if answer["value"]:
             # the space before the answer melts into its first token, which is trained
-            found += [Segment("text", f" {answer['value']}", True), template.end]
+            segments += [Segment("text", f" {answer['value']}", True), template.end]
         # an empty answer is not trained and ends without `</s>`; later rounds are trained
-    return found
+    return segments
 
 
 def _vicuna_open(template: Template, turns: Turns, has_image: bool) -> list[Segment]:
@@ -152,13 +152,13 @@ def _llama_2(template: Template, turns: Turns, has_image: bool, *, between: list
     The space behind an answer is the template's, and is trained as in LLaVA. An empty later question leaves its
     whole instruction out.
     """
-    found = _llama_2_open(template, turns, has_image)
+    segments = _llama_2_open(template, turns, has_image)
     for number, (question, answer) in enumerate(zip(turns[::2], turns[1::2], strict=True)):
         if number and question["value"]:
-            found += [*between, *_instruction("", question["value"], has_image)]
+            segments += [*between, *_instruction("", question["value"], has_image)]
         if answer["value"]:
-            found += [Segment("text", f" {answer['value']} ", True), template.end]
-    return found
+            segments += [Segment("text", f" {answer['value']} ", True), template.end]
+    return segments
 
 
 def _llama_2_open(template: Template, turns: Turns, has_image: bool) -> list[Segment]:
@@ -174,14 +174,14 @@ def _instruction(system: str, question: str, has_image: bool) -> list[Segment]:
 
 def _turns(template: Template, turns: Turns, has_image: bool, *, roles: tuple[str, str]) -> list[Segment]:
     """`{open}{role}\\n{text}{end}\\n`, system prompt first where there is one; `tokens` are end and open."""
-    found = _told(template)
+    segments = _told(template)
     for question, answer in zip(turns[::2], turns[1::2], strict=True):
-        found += _put(template, roles, question["value"], has_image)
+        segments += _put(template, roles, question["value"], has_image)
         if answer["value"]:
-            found += [Segment("text", answer["value"], True), template.end, Segment("text", "\n")]
+            segments += [Segment("text", answer["value"], True), template.end, Segment("text", "\n")]
         else:
-            found += [Segment("token", template.tokens[0]), Segment("text", "\n")]
-    return found
+            segments += [Segment("token", template.tokens[0]), Segment("text", "\n")]
+    return segments
 
 
 def _turns_open(template: Template, turns: Turns, has_image: bool, *, roles: tuple[str, str]) -> list[Segment]:

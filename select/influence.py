@@ -4,7 +4,7 @@ score(row, task) = Σ_c w_c · cosine-like product at checkpoint c, w_c the mean
 over tasks (LESS), their mean, or a vote (ICONS). Axes: N rows, T tasks.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
@@ -13,16 +13,16 @@ import pyarrow as pa
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
+from ..store.arrays import Array
 from ..store.config import Config
 from ..store.errors import InputError, suggest
 from ..store.usage import Usage
-from .pickers import top_k, votes
-from .protocol import ScoreMeans
-from .rows import columns_of, matrix_of, matrix_scores_table, picks_table, scores_table
+from .pickers import votes
+from .ranked import Ranked
+from .rows import Labels, matrix_of, matrix_scores_table, picks_table, scores_table
 from .view import View, ViewBatch
 
-Array = np.ndarray[Any, Any]
-# one part of the store → (products [rows, T], number of rows without a gradient)
+# one shard of the store → (products [rows, T], number of rows without a gradient)
 Products = Callable[[ViewBatch], tuple[Array, int]]
 
 
@@ -40,21 +40,16 @@ class Aggregation(Config):
     checkpoint_weights: dict[int, float] | None = None
 
 
-class Influence(ABC):
+class Influence(Ranked):
     """Base of a selector whose scores add up over checkpoints; a subclass says which tasks and which products.
 
     Rows whose gradient is zero (text-only ones, in the projector) score 0 and are counted in the notes.
     """
 
-    name: ClassVar[str]
     # the feature kind that is streamed
     kind: ClassVar[str]
-    seeded: ClassVar[bool] = False
-    score_means: ClassVar[ScoreMeans] = "worth"
     Config = Aggregation
-
-    def __init__(self, config: Aggregation) -> None:
-        self.config = config
+    config: Aggregation
 
     @abstractmethod
     def known_tasks(self, view: View, step: int) -> list[str]:
@@ -66,12 +61,12 @@ class Influence(ABC):
 
     @abstractmethod
     def products(self, view: View, step: int, tasks: list[str]) -> Products:
-        """Return what one checkpoint's parts are mapped with; it must not depend on how parts are cut."""
+        """Return what one checkpoint's shards are mapped with; it must not depend on how shards are cut."""
 
     def score(self, view: View, seed: int) -> pa.Table:
-        """Return SCORES: one row a sample (target = the task that decided); for `vote` one a sample and task.
+        """Return SCORES: one row per sample (target = the task that decided); for `vote` one per sample and task.
 
-        Memory: f32 [N, T], and one part of the store.
+        Memory: f32 [N, T], and one shard of the store.
 
         Raises:
             InputError: a task is unknown, or has no gradient at all.
@@ -84,17 +79,15 @@ class Influence(ABC):
             nothing = np.zeros(len(view.ids))
             return scores_table(view.ids, "mean", nothing, scores_NT.mean(1, dtype=np.float64), notes)
         best = scores_NT.argmax(1)
-        return scores_table(view.ids, (best, tasks), best, scores_NT.max(1), notes)
+        return scores_table(view.ids, Labels(best, tasks), best, scores_NT.max(1), notes)
 
     def pick(self, scores: pa.Table, budget: int, seed: int) -> pa.Table:
         """Return the best rows; for `vote` the score is the number of votes."""
         if self.config.aggregate == "vote":
             ids, scores_NT = matrix_of(scores)
             take, count = votes(ids, scores_NT, budget, self.config.vote_share)
-            return picks_table(ids[take], np.zeros(budget), count[take], self.name, (budget, seed))
-        ids, group, score = columns_of(scores)
-        take = top_k(ids, score, budget)
-        return picks_table(ids[take], group[take], score[take], self.name, (budget, seed))
+            return picks_table(ids[take], np.zeros(budget), count[take], self.name, budget, seed)
+        return super().pick(scores, budget, seed)
 
     def _against_tasks(self, view: View) -> tuple[list[str], Array, dict[str, Any]]:
         weights = view.weights(self.kind, self.config.checkpoint_weights)
@@ -108,7 +101,7 @@ class Influence(ABC):
             with threadpool_limits(1):
                 for batch in view.scan(self.kind, step):
                     part_NT, zeros = product(batch)
-                    total_NT[batch.at] += (weight * part_NT).astype(np.float32)
+                    total_NT[batch.positions] += (weight * part_NT).astype(np.float32)
                     zero_rows[step] += zeros
         notes = {"zero_rows": zero_rows, "checkpoint_weights": used, "refused": len(view.left_out)}
         return tasks, total_NT, notes

@@ -4,14 +4,11 @@ Axes: N rows, G groups, T targets. Ties go to the smaller sample_id everywhere; 
 nothing depends on the order in which rows arrive. Scores: higher is better.
 """
 
-from typing import Any
-
 import numpy as np
 
+from ..store.arrays import Array
 from ..store.errors import InputError
 from ..store.files import digest
-
-Array = np.ndarray[Any, Any]
 
 
 def check_budget(budget: int, rows: int, what: str = "the pool") -> None:
@@ -125,7 +122,7 @@ def votes(ids: Array, scores_NT: Array, budget: int, share: float) -> tuple[Arra
 
 
 def uniform(ids: Array, seed: int, salt: str) -> Array:
-    """Return a number in (0, 1) for each id: a hash of (id, seed, salt), whatever the order and the parts.
+    """Return a number in (0, 1) for each id: a hash of (id, seed, salt), whatever the order and the shards.
 
     `salt` keeps methods apart: random and stratified with one seed draw independently. (splitmix64's
     finaliser.)

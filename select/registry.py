@@ -18,12 +18,12 @@ from .protocol import MEANINGS, ScoreMeans, Selector
 
 HERE = Path(__file__).parent / "methods"
 VARIABLE = "VINNOW_METHODS"
-_PARTS = ("name", "needs", "seeded", "Config", "score", "pick")
+_MEMBERS = ("name", "needs", "seeded", "Config", "score", "pick")
 
 
 def names() -> list[str]:
     """List the selectors' names."""
-    return sorted(_found(os.environ.get(VARIABLE, "")))
+    return sorted(_selectors(os.environ.get(VARIABLE, "")))
 
 
 def make(name: str, config: dict[str, Any] | None = None) -> Selector:
@@ -32,10 +32,10 @@ def make(name: str, config: dict[str, Any] | None = None) -> Selector:
     Raises:
         InputError: unknown selector or config field (names the nearest one); a selector file does not fit.
     """
-    found = _found(os.environ.get(VARIABLE, ""))
-    if name not in found:
-        raise InputError(f"unknown selector {name!r}{suggest(name, found)}")
-    kind = found[name]
+    selectors = _selectors(os.environ.get(VARIABLE, ""))
+    if name not in selectors:
+        raise InputError(f"unknown selector {name!r}{suggest(name, selectors)}")
+    kind = selectors[name]
     return kind(kind.Config.parse(config or {}, f"selector {name}"))
 
 
@@ -52,13 +52,13 @@ class Facts:
 
 def facts() -> list[Facts]:
     """Return the facts of every selector, by name."""
-    found = []
+    facts_of_all = []
     for name in names():
-        kind = _found(os.environ.get(VARIABLE, ""))[name]
+        kind = _selectors(os.environ.get(VARIABLE, ""))[name]
         about = " ".join((sys.modules[kind.__module__].__doc__ or "").split("\n\n")[0].split())
         means = getattr(kind, "score_means", "order")
-        found.append(Facts(name, kind.needs.words(), means, about, list(kind.Config.model_fields)))
-    return found
+        facts_of_all.append(Facts(name, kind.needs.words(), means, about, list(kind.Config.model_fields)))
+    return facts_of_all
 
 
 def score_means(selector: Selector) -> ScoreMeans:
@@ -74,13 +74,13 @@ def source_digest(selector: Selector) -> str:
 
 
 @cache
-def _found(extra: str) -> dict[str, type[Selector]]:
+def _selectors(extra: str) -> dict[str, type[Selector]]:
     package = __name__.rsplit(".", 1)[0]
     return classes_of(modules_of(f"{package}.methods", HERE, VARIABLE), "SELECTOR", "selector", _check)
 
 
 def _check(kind: type[Selector], file: Path) -> None:
-    refuse_lacking(kind, _PARTS, file, "select/protocol.py")
+    refuse_lacking(kind, _MEMBERS, file, "select/protocol.py")
     if not isinstance(kind.needs, Needs):
         raise InputError(
             f"{file}: needs is a Needs(features=…, targets=…, fields=…) of select/needs.py, not {kind.needs!r}."

@@ -4,33 +4,43 @@ Axes: N samples, T targets.
 """
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from ..store.arrays import Array
 from ..store.errors import InputError
 from ..store.reading import parse_json
 from ..store.tables import PICKS, SCORES, conform
 
-Array = np.ndarray[Any, Any]
 NOTES = b"vinnow.notes"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A name for each row: `number_N` [N] says which of `names` it is."""
+
+    number_N: Array
+    names: list[str]
 
 
 def scores_table(
     ids: Array,
-    target: str | tuple[Array, list[str]],
+    target: str | Labels,
     group: Array,
     score: Array,
     notes: dict[str, Any] | None = None,
 ) -> pa.Table:
-    """Return SCORES. `target` is one name for all rows, or (number of each row's name [N], the names).
+    """Return SCORES. `target` is one name for all rows, or each row's own.
 
     `notes` are counts worth telling (rows without a gradient, empty clusters); they travel in the footer.
     """
-    codes, names = (np.zeros(len(ids), np.int32), [target]) if isinstance(target, str) else target
+    labels = Labels(np.zeros(len(ids)), [target]) if isinstance(target, str) else target
     # through a dictionary: N Python strings would cost more than all else at 665K rows × 57 targets
-    names_N = pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(names, pa.string()))
+    numbers, names = pa.array(labels.number_N.astype(np.int32)), pa.array(labels.names, pa.string())
+    names_N = pa.DictionaryArray.from_arrays(numbers, names)
     columns = {
         "sample_id": pa.array(ids.astype(np.uint64)),
         "target": names_N,
@@ -42,10 +52,10 @@ def scores_table(
 
 
 def matrix_scores_table(ids: Array, targets: list[str], scores_NT: Array, notes: dict[str, Any]) -> pa.Table:
-    """Return SCORES with one row a sample and target, target by target; group = number of the target."""
+    """Return SCORES with one row per sample and target, target by target; group = number of the target."""
     n, t = scores_NT.shape
     codes = np.repeat(np.arange(t, dtype=np.int32), n)
-    return scores_table(np.tile(ids, t), (codes, targets), codes, scores_NT.T.reshape(-1), notes)
+    return scores_table(np.tile(ids, t), Labels(codes, targets), codes, scores_NT.T.reshape(-1), notes)
 
 
 def columns_of(scores: pa.Table) -> tuple[Array, Array, Array]:
@@ -71,9 +81,9 @@ def matrix_of(scores: pa.Table) -> tuple[Array, Array]:
     return samples, score[order].reshape(len(targets), -1).T
 
 
-def picks_table(ids: Array, group: Array, score: Array, selector: str, run: tuple[int, int]) -> pa.Table:
-    """Return PICKS for chosen rows, best first; `run` is (budget, seed)."""
-    n, (budget, seed) = len(ids), run
+def picks_table(ids: Array, group: Array, score: Array, selector: str, budget: int, seed: int) -> pa.Table:
+    """Return PICKS for chosen rows, best first."""
+    n = len(ids)
     columns = {
         "sample_id": pa.array(ids.astype(np.uint64)),
         "rank": pa.array(np.arange(n)),

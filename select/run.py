@@ -112,7 +112,7 @@ def _picked(view: View, selector: Selector, label: str, rows: dict[str, int], se
         picks = conform(selector.pick(scores, wanted, seed), PICKS, f"{name} picks")
         # what the scores say of themselves (rows without a gradient) goes where the picks go
         picks = picks.replace_schema_metadata({NOTES: json.dumps(read_notes(scores))})
-        _check_picks(picks, (name, wanted, seed), view)
+        _check_picks(picks, name, wanted, seed, view)
         called = pa.repeat(label, picks.num_rows)
         picks = picks.set_column(picks.column_names.index("selector"), PICKS.field("selector"), called)
         paths[budget] = join(out, "picks", f"{label}-{budget_label(budget)}{_suffix(seed)}.parquet")
@@ -177,9 +177,8 @@ def _check_scores(scores: pa.Table, name: str, view: View) -> None:
         raise InputError(f"selector {name!r} scored rows that are not in the pool.")
 
 
-def _check_picks(picks: pa.Table, wanted: tuple[str, int, int], view: View) -> None:
-    """Hold a method to the laws of PICKS; `wanted` is (selector, budget, seed)."""
-    name, budget, seed = wanted
+def _check_picks(picks: pa.Table, name: str, budget: int, seed: int, view: View) -> None:
+    """Hold a method to the laws of PICKS."""
     check_unique(picks, f"{name} picks")
     if picks.num_rows != budget:
         raise InputError(f"selector {name!r} returned {picks.num_rows} rows for a budget of {budget}.")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..store.arrays import Array
 from ..store.errors import DuplicateRowsError, InputError, KeyMismatchError, MissingRowsError, suggest
 from ..store.features import FeatureBatch, FeatureSet
 from ..store.files import digest
@@ -20,16 +21,15 @@ from ..store.refusals import listing, refused_tasks
 from ..store.usage import Usage
 from .needs import Needs
 
-Array = np.ndarray[Any, Any]
 # in front of a column's name: a field of the source records
 EXTRA = "extra:"
 
 
 @dataclass(frozen=True)
 class ViewBatch(FeatureBatch):
-    """Rows of one part, and where they stand in `view.ids`: `at` [rows]."""
+    """Rows of one shard, and where they stand in `view.ids`: `positions` [rows]."""
 
-    at: Array = field(kw_only=True)
+    positions: Array = field(kw_only=True)
 
 
 @dataclass(eq=False)
@@ -90,15 +90,15 @@ class View:
         """Return the maths of a kind (`FeatureKey.recipe`), the same at every checkpoint."""
         return self._features(kind).key(self.steps(kind)[0]).facts()
 
-    def weights(self, kind: str, given: dict[int, float] | None = None) -> dict[int, float]:
-        """Return each checkpoint's weight, summing to 1; `given` ones must name checkpoints that are there.
+    def weights(self, kind: str, explicit: dict[int, float] | None = None) -> dict[int, float]:
+        """Return each checkpoint's weight, summing to 1; `explicit` ones must name checkpoints that are there.
 
         Raises:
             InputError: the weights do not fit the checkpoints, or sum to nothing.
         """
         steps = self.steps(kind)
-        weights = given or self.checkpoint_weights or dict.fromkeys(steps, 1.0)
-        unknown = sorted(set(given or ()) - set(steps))
+        weights = explicit or self.checkpoint_weights or dict.fromkeys(steps, 1.0)
+        unknown = sorted(set(explicit or ()) - set(steps))
         missing = [s for s in steps if s not in weights]
         used = {s: float(weights[s]) for s in steps if s in weights}
         if unknown or missing or min(used.values()) < 0 or sum(used.values()) <= 0:
@@ -109,7 +109,7 @@ class View:
         return {s: w / sum(used.values()) for s, w in used.items()}
 
     def scan(self, kind: str, step: int) -> Iterator[ViewBatch]:
-        """Yield the pool's rows of one checkpoint, part by part; memory does not grow with the pool.
+        """Yield the pool's rows of one checkpoint, shard by shard; memory does not grow with the pool.
 
         Raises:
             InputError: the kind is not declared, there are no such features, or they hold rows of another
@@ -117,13 +117,13 @@ class View:
         """
         seen = np.zeros(len(self.ids), bool)
         for number, whole in enumerate(self._features(kind).scan(step)):
-            keep, at = self._place(number, whole.ids, f"{kind} at step {step}")
-            if seen[at].any():
+            keep, positions = self._place(number, whole.ids, f"{kind} at step {step}")
+            if seen[positions].any():
                 raise DuplicateRowsError(f"{kind} at step {step}: rows are there twice. Remove the surplus part.")
-            seen[at] = True
+            seen[positions] = True
             # vectors are copied only when refused rows must go
             rows = whole if keep.all() else whole.rows(keep)
-            yield ViewBatch(rows.ids, rows.n_tokens, rows.vec, norm=rows.norm, at=at)
+            yield ViewBatch(rows.ids, rows.n_tokens, rows.vec, norm=rows.norm, positions=positions)
         if not seen.all():
             raise MissingRowsError(
                 f"{kind} at step {step}: {int(seen.sum())} of {len(seen)} rows are there. Run "
@@ -134,7 +134,7 @@ class View:
         """Return one checkpoint's vectors f32 [N, D] in the order of `ids`; for narrow features (losses)."""
         out = np.zeros((len(self.ids), self.dim(kind)), np.float32)
         for batch in self.scan(kind, step):
-            out[batch.at] = batch.vec
+            out[batch.positions] = batch.vec
         return out
 
     def targets(self, kind: str, step: int) -> FeatureBatch:
@@ -144,8 +144,8 @@ class View:
             KeyMismatchError: they were made by another model or recipe than the pool's. `mode` and `optimizer`
                 may differ: LESS takes adam gradients for the pool and sgd ones for the targets.
         """
-        found = self._targets(kind)
-        mine, theirs = _comparable(self._features(kind).key(step)), _comparable(found.key(step))
+        features = self._targets(kind)
+        mine, theirs = _comparable(self._features(kind).key(step)), _comparable(features.key(step))
         names = sorted(set(mine) | set(theirs))
         wrong = [f"{n}: {mine.get(n)!r} against {theirs.get(n)!r}" for n in names if mine.get(n) != theirs.get(n)]
         if wrong:
@@ -153,17 +153,17 @@ class View:
                 f"features and targets of {kind} at step {step} cannot be compared: {'; '.join(wrong)}. "
                 "Make one of them anew."
             )
-        batch = found.load(step)
+        batch = features.load(step)
         if batch.task is None:
             raise InputError(f"{self.targets_root}: no tasks in it; make it with `vinnow features --targets`.")
         return batch
 
     def target_usage(self, kind: str) -> dict[str, Usage]:
         """Account for the target rows by task, those refused at any step among them; lists without tasks count as ""."""
-        found = self._targets(kind)
+        features = self._targets(kind)
         assert self.targets_root is not None
-        tasks = found.load(found.steps()[0]).task
-        refused, where = refused_tasks(self.targets_root, found.name), listing(self.targets_root, [found.name])
+        tasks = features.load(features.steps()[0]).task
+        refused, where = refused_tasks(self.targets_root, features.name), listing(self.targets_root, [features.name])
         there = [] if tasks is None else tasks.tolist()
         return {t: Usage(there.count(t), refused.get(t, {}), where) for t in sorted({*there, *refused})}
 
@@ -186,7 +186,7 @@ class View:
         return facts | {"weights": self.checkpoint_weights, "rows": ids_digest(self.ids), "columns": columns}
 
     def _place(self, number: int, ids: Array, what: str) -> tuple[Array, Array]:
-        """Return which rows of a part count, and where those stand in `self.ids`."""
+        """Return which rows of a shard count, and where those stand in `self.ids`."""
         # checkpoints are cut alike: looking rows up again at each of 104 steps cost more than all else in XMAS
         known = self._placed.get(number)
         if known is not None and np.array_equal(known[0], ids):
@@ -195,8 +195,8 @@ class View:
         mine = ids[keep]
         order = np.argsort(mine)
         ranked = mine[order]
-        at = np.empty(len(mine), np.int64)
-        at[order] = np.searchsorted(self.ids, ranked)
+        positions = np.empty(len(mine), np.int64)
+        positions[order] = np.searchsorted(self.ids, ranked)
         strange = mine[~_among(mine, self.ids)]
         if len(strange):
             raise InputError(
@@ -205,8 +205,8 @@ class View:
             )
         if (ranked[1:] == ranked[:-1]).any():
             raise DuplicateRowsError(f"{what}: rows are there twice in one part. Make that part anew.")
-        self._placed[number] = ids, keep, at
-        return keep, at
+        self._placed[number] = ids, keep, positions
+        return keep, positions
 
     def _features(self, kind: str) -> FeatureSet:
         self._allow(kind in self.needs.features, kind)
@@ -223,15 +223,15 @@ class View:
 
     def _open(self, root: str, kind: str) -> FeatureSet:
         if (root, kind) not in self._sets:
-            found = FeatureSet(root, self.needs.name_of(kind))
-            first = found.key(found.steps()[0])
+            features = FeatureSet(root, self.needs.name_of(kind))
+            first = features.key(features.steps()[0])
             if kind in self.needs.reads and first.kind != kind:
                 raise InputError(
-                    f"reads: {found.name!r} in {root!r} are {first.kind} features, and the selector reads {kind!r}."
+                    f"reads: {features.name!r} in {root!r} are {first.kind} features, and the selector reads {kind!r}."
                 )
             # numbers of two recipes must not be added up over checkpoints; `optimizer` is each checkpoint's own
-            found.check_key(kind=first.kind, dim=first.dim, pool=first.pool, recipe=first.recipe)
-            self._sets[root, kind] = found
+            features.check_key(kind=first.kind, dim=first.dim, pool=first.pool, recipe=first.recipe)
+            self._sets[root, kind] = features
         return self._sets[root, kind]
 
     def _allow(self, declared: bool, what: str) -> None:
@@ -240,7 +240,7 @@ class View:
 
 
 def _among(ids: Array, known: Array) -> Array:
-    """Say for each id whether it is in `known` (ascending); np.isin would sort it again for every part."""
+    """Say for each id whether it is in `known` (ascending); np.isin would sort it again for every shard."""
     if not len(known):
         return np.zeros(len(ids), bool)
     return known[np.minimum(np.searchsorted(known, ids), len(known) - 1)] == ids

@@ -1,30 +1,37 @@
-"""One part of the feature store: rows in memory ↔ an Arrow table, in any storage. Axes: N rows, D = `key.dim`.
+"""One shard of the feature store: rows in memory ↔ an Arrow table, in any storage. Axes: N rows, D = `key.dim`.
 
-Measured on 1000 × 8192 Gaussian rows, one core: codes as one fixed-size binary a row, plain + zstd, take 7.1 KB a row
+Measured on 1000 × 8192 Gaussian rows, one core: codes as one fixed-size binary per row, plain + zstd, take 7.1 KB per row
 for int8 (14 ms to write, 9 to read) and 1.0 KB for bit1 (1 ms). As lists the leaves of int8 are Parquet INT32: 32 KB
 plain, 10.8 with zstd, 7.2 with a dictionary, all some ten times slower. Floats stay lists, in BYTE_STREAM_SPLIT + zstd
 (fp16: 13.5 KB, against 14.7 plain).
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from .arrays import Array
 from .errors import DamagedError, InputError, NotFiniteError
 from .keys import FeatureKey
 from .quantise import CODES, STORED, code_width, decode, encode, row_norms
 from .tables import conform, features_schema, refuse_other_columns, targets_schema
 
-Array = np.ndarray[Any, Any]
 # in the footer, beside the key: two storages of one feature are the same feature, but not the same numbers
 STORED_FOOTER = b"vinnow.stored"
 
 
 @dataclass(frozen=True)
+class Footer:
+    """What every shard says of itself: the features' key, and the storage of the vectors."""
+
+    key: FeatureKey
+    stored: str
+
+
+@dataclass(frozen=True)
 class FeatureBatch:
-    """Rows of one part: `ids` u64 [N], `n_tokens` i32 [N], `vec` f32 [N, D], `task` [N] for targets, else None.
+    """Rows of one shard: `ids` u64 [N], `n_tokens` i32 [N], `vec` f32 [N, D], `task` [N] for targets, else None.
 
     `norm` f32 [N] is the L2 norm of the row before it was scaled or quantised (for unit rows: the norm that was
     divided out). Without it the writer takes that of `vec`; readers always return it.
@@ -36,10 +43,10 @@ class FeatureBatch:
     task: Array | None = None
     norm: Array | None = None
 
-    def rows(self, at: Array) -> "FeatureBatch":
+    def rows(self, positions: Array) -> "FeatureBatch":
         """Return the rows at these positions (or where a mask is true)."""
-        task, norm = (None if c is None else c[at] for c in (self.task, self.norm))
-        return FeatureBatch(self.ids[at], self.n_tokens[at], self.vec[at], task, norm)
+        task, norm = (None if c is None else c[positions] for c in (self.task, self.norm))
+        return FeatureBatch(self.ids[positions], self.n_tokens[positions], self.vec[positions], task, norm)
 
 
 def joined(batches: list[FeatureBatch]) -> FeatureBatch:
@@ -53,11 +60,11 @@ def joined(batches: list[FeatureBatch]) -> FeatureBatch:
 
 
 def to_table(key: FeatureKey, batch: FeatureBatch, stored: str, what: str) -> pa.Table:
-    """Return one part as FEATURES or TARGETS with its footer.
+    """Return one shard as FEATURES or TARGETS with its footer.
 
     Raises:
         NotFiniteError: a value is NaN or infinite as `stored`, or a norm is; names the first row.
-        InputError: the vectors' width is not `key.dim`, the norms are not one a row, or the storage is unknown.
+        InputError: the vectors' width is not `key.dim`, the norms are not one per row, or the storage is unknown.
     """
     if batch.vec.ndim != 2 or batch.vec.shape[1] != key.dim:
         raise InputError(f"{key.kind}: vectors have shape {batch.vec.shape}, the key says dim={key.dim}.")
@@ -105,8 +112,8 @@ def to_batch(table: pa.Table, stored: str, dim: int) -> FeatureBatch:
     )
 
 
-def read_footer(schema: pa.Schema, path: str) -> tuple[FeatureKey, str]:
-    """Return a part's key and storage.
+def read_footer(schema: pa.Schema, path: str) -> Footer:
+    """Return a shard's key and storage.
 
     Raises:
         InputError: it was not written by vinnow, or by a version without norms and storages.
@@ -121,7 +128,7 @@ def read_footer(schema: pa.Schema, path: str) -> tuple[FeatureKey, str]:
     if key.dim < 1:
         raise DamagedError(f"{path!r}: its key says that a vector has {key.dim} numbers. Make the features anew.")
     refuse_other_columns(schema, features_schema(key.dim, stored), path, "Make the features anew.")
-    return key, stored
+    return Footer(key, stored)
 
 
 def _norms(key: FeatureKey, batch: FeatureBatch) -> Array:

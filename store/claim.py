@@ -46,10 +46,10 @@ def check_out(out: str, inputs: Iterable[str | None] = ()) -> None:
     if look_at(out).type not in (pafs.FileType.NotFound, pafs.FileType.Directory):
         raise InputError(f"the output {out!r} is no folder. Name one that is empty or not there yet.")
     here = _real(out)
-    for given in inputs:
-        if given and f"{_real(given)}/".startswith(f"{here.rstrip('/')}/"):
+    for path in inputs:
+        if path and f"{_real(path)}/".startswith(f"{here.rstrip('/')}/"):
             raise InputError(
-                f"{given!r} is to be read, and lies in the output folder {out!r}. Name another output folder."
+                f"{path!r} is to be read, and lies in the output folder {out!r}. Name another output folder."
             )
 
 

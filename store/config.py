@@ -36,14 +36,14 @@ class Config(BaseModel):
 
 def _explain(model: type[Config], error: Any, where: str, values: Any) -> str:
     path = [str(p) for p in error["loc"]]
-    at = ".".join([where, *path] if where else path) or where or model.__name__
+    field_path = ".".join([where, *path] if where else path) or where or model.__name__
     if error["type"] == "extra_forbidden":
         owner = _owner(model, error["loc"][:-1], values)
-        return f"unknown field {at!r}{suggest(path[-1], owner.model_fields if owner else [])}"
+        return f"unknown field {field_path!r}{suggest(path[-1], owner.model_fields if owner else [])}"
     if error["type"] == "missing":
-        return f"{at!r} is required: {model.__name__} cannot do without it."
-    given = f" (given: {shown(error['input'])})" if not isinstance(error["input"], dict) else ""
-    return f"{at}: {error['msg']}{given}."
+        return f"{field_path!r} is required: {model.__name__} cannot do without it."
+    received = f" (given: {shown(error['input'])})" if not isinstance(error["input"], dict) else ""
+    return f"{field_path}: {error['msg']}{received}."
 
 
 def _owner(model: type[BaseModel], path: tuple[str | int, ...], values: Any) -> type[BaseModel] | None:

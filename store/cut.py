@@ -9,9 +9,9 @@ from .files import exists, join, list_files, open_fs, write_json
 FOLDER = "cut"
 
 
-def write_cut(root: str | os.PathLike[str], feature: str, part: str, tokens: Mapping[int, int]) -> None:
-    """Write how many trained tokens each row of a part lost, by sample_id; call it before the part itself appears."""
-    path = join(root, FOLDER, feature, f"{part}.json")
+def write_cut(root: str | os.PathLike[str], feature: str, shard: str, tokens: Mapping[int, int]) -> None:
+    """Write how many trained tokens each row of a shard lost, by sample_id; call it before the shard itself appears."""
+    path = join(root, FOLDER, feature, f"{shard}.json")
     if tokens:
         write_json(path, {str(i): n for i, n in tokens.items()})
     elif exists(path):
@@ -19,9 +19,9 @@ def write_cut(root: str | os.PathLike[str], feature: str, part: str, tokens: Map
         fs.delete_file(inner)
 
 
-def count_cut(root: str | os.PathLike[str], feature: str, parts: Collection[str]) -> int:
-    """Return how many rows of these parts are listed."""
+def count_cut(root: str | os.PathLike[str], feature: str, shards: Collection[str]) -> int:
+    """Return how many rows of these shards are listed."""
     files = list_files(join(root, FOLDER, feature), ".json")
     way_out = "Delete it: it is a list of rows alone."
-    mine = [f for f in files if f.rsplit("/", 1)[1].removesuffix(".json") in parts]
+    mine = [f for f in files if f.rsplit("/", 1)[1].removesuffix(".json") in shards]
     return sum(len(read_as(f, dict[str, int], "list of cut rows", way_out)) for f in mine)

@@ -43,7 +43,7 @@ class WriteError(VinnowError, OSError):
 
 def plain_cause(error: BaseException) -> VinnowError | None:
     """Return the error of ours inside what Ray and others wrapped around it: the innermost one; None if there is none."""
-    found, waiting, seen = None, [error], set[int]()
+    innermost, waiting, seen = None, [error], set[int]()
     while waiting:
         here = waiting.pop()
         if id(here) in seen:
@@ -51,9 +51,9 @@ def plain_cause(error: BaseException) -> VinnowError | None:
         seen.add(id(here))
         # Ray makes classes that are both its own and the cause's: those carry a traceback for a message
         if isinstance(here, VinnowError) and not hasattr(here, "traceback_str") and not wrapped(here):
-            found = here
+            innermost = here
         waiting += [e for e in (here.__cause__, here.__context__) if e is not None] + wrapped(here)
-    return found
+    return innermost
 
 
 def root_cause(error: BaseException) -> BaseException:

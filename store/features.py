@@ -1,8 +1,8 @@
-"""The feature store: `ROOT/NAME/step=NNNNNNNN/part-*.parquet`, one folder a checkpoint, one key and storage a folder.
+"""The feature store: `ROOT/NAME/step=NNNNNNNN/part-*.parquet`, one folder per checkpoint, one key and storage per folder.
 
 A feature is called after its kind, or otherwise where a store holds several of one kind.
 
-Laws: a part appears by temporary file + rename, so its presence means done; its vectors are finite after the cast; the
+Laws: a shard appears by temporary file + rename, so its presence means done; its vectors are finite after the cast; the
 reader refuses another key, another storage, a missing row and a row twice. Axes: N rows, D = `key.dim`.
 """
 
@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from .batches import FeatureBatch, joined, read_footer, to_batch, to_table
+from .arrays import Array
+from .batches import FeatureBatch, Footer, joined, read_footer, to_batch, to_table
 from .errors import DamagedError, DuplicateRowsError, InputError, KeyMismatchError, MissingRowsError
 from .files import exists, join, list_files, look_at, open_fs, reading_parquet, write_parquet
 from .keys import FeatureKey
@@ -39,7 +40,7 @@ def step_folder(root: str | os.PathLike[str], feature: str, step: int) -> str:
     return join(root, path_part(feature, "feature or kind"), f"step={step:08d}")
 
 
-def write_part(
+def write_shard(
     root: str | os.PathLike[str],
     key: FeatureKey,
     name: str,
@@ -47,7 +48,7 @@ def write_part(
     dtype: str = "float16",
     feature: str | None = None,
 ) -> str:
-    """Write one part, whole or not at all, and return its path; `dtype`: float32, float16, int8 or bit1.
+    """Write one shard, whole or not at all, and return its path; `dtype`: float32, float16, int8 or bit1.
 
     `feature`: what the feature is called; None: as its kind.
 
@@ -64,27 +65,27 @@ def write_part(
     return path
 
 
-def parts_done(
+def shards_done(
     root: str | os.PathLike[str], key: FeatureKey, stored: str | None = None, feature: str | None = None
 ) -> set[str]:
-    """Name the parts already written under exactly this key and, where it is given, in this storage.
+    """Name the shards already written under exactly this key and, where it is given, in this storage.
 
     `feature`: what the feature is called; None: as its kind.
 
     Raises:
         KeyMismatchError: the folder holds features of another key or storage; lists what differs.
-        DamagedError: a part's footer cannot be read.
+        DamagedError: a shard's footer cannot be read.
     """
     done = set()
     for path in list_files(step_folder(root, feature or key.kind, key.checkpoint), ".parquet"):
-        found = _read_footer(path)
-        _refuse_other(path, found, (key, stored or found[1]))
+        footer = _read_footer(path)
+        _refuse_other(path, footer, Footer(key, stored or footer.stored))
         done.add(_name(path))
     return done
 
 
 def drop_damaged(root: str | os.PathLike[str], feature: str, step: int) -> list[str]:
-    """Read every part of a checkpoint, and delete those that are not as they were written; return their names."""
+    """Read every shard of a checkpoint, and delete those that are not as they were written; return their names."""
     paths = list_files(step_folder(root, feature, step), ".parquet")
     with ThreadPoolExecutor(READERS, thread_name_prefix="features") as threads:
         damaged = [path for path, sound in zip(paths, threads.map(_is_sound, paths), strict=True) if not sound]
@@ -108,10 +109,10 @@ def _name(path: str) -> str:
     return path.rsplit("/", 1)[1].removesuffix(".parquet")
 
 
-def drop_part(root: str | os.PathLike[str], key: FeatureKey, name: str, feature: str | None = None) -> None:
-    """Take back a part that is computed anew, if it is there.
+def drop_shard(root: str | os.PathLike[str], key: FeatureKey, name: str, feature: str | None = None) -> None:
+    """Take back a shard that is computed anew, if it is there.
 
-    Its list of refusals changes next: a part must not stand beside a list that no longer names its missing rows.
+    Its list of refusals changes next: a shard must not stand beside a list that no longer names its missing rows.
     """
     path = join(step_folder(root, feature or key.kind, key.checkpoint), f"{name}.parquet")
     if exists(path):
@@ -136,26 +137,26 @@ class FeatureSet:
         return sorted(self._parts)
 
     def key(self, step: int) -> FeatureKey:
-        """Return the key of one checkpoint, from its first part."""
-        return _read_footer(self._of(step)[0])[0]
+        """Return the key of one checkpoint, from its first shard."""
+        return _read_footer(self._of(step)[0]).key
 
     def stored(self, step: int) -> str:
-        """Return how one checkpoint is stored (float32, float16, int8 or bit1), from its first part."""
-        return _read_footer(self._of(step)[0])[1]
+        """Return how one checkpoint is stored (float32, float16, int8 or bit1), from its first shard."""
+        return _read_footer(self._of(step)[0]).stored
 
     def check_key(self, **expected: Any) -> None:
         """Refuse features whose key differs in any of the given fields, at any checkpoint."""
         for step in self.steps():
-            key, stored = _read_footer(self._of(step)[0])
-            _refuse_other(self._of(step)[0], (key, stored), (replace(key, **expected), stored))
+            footer = _read_footer(self._of(step)[0])
+            _refuse_other(self._of(step)[0], footer, replace(footer, key=replace(footer.key, **expected)))
 
     def scan(self, step: int) -> Iterator[FeatureBatch]:
-        """Yield one batch a row group, in part order, dequantised to float32; memory does not grow with the pool.
+        """Yield one batch per row group, in shard order, dequantised to float32; memory does not grow with the pool.
 
         Threads read up to READERS row groups ahead.
 
         Raises:
-            KeyMismatchError: a part has another key or storage than the first one.
+            KeyMismatchError: a shard has another key or storage than the first one.
         """
         first = _read_footer(self._of(step)[0])
         with ThreadPoolExecutor(READERS, thread_name_prefix="features") as threads:
@@ -165,7 +166,7 @@ class FeatureSet:
                 for _, _, later in prefetch(threads, partial(_read_group, path, first, file), more, READERS):
                     yield later
 
-    def load(self, step: int, ids: np.ndarray[Any, Any] | None = None) -> FeatureBatch:
+    def load(self, step: int, ids: Array | None = None) -> FeatureBatch:
         """Load one checkpoint; with `ids`, exactly those rows in that order.
 
         Raises:
@@ -176,14 +177,14 @@ class FeatureSet:
         take = match_rows(whole.ids, whole.ids if ids is None else ids, f"{self.name} at step {step}")
         return whole if ids is None else whole.rows(take)
 
-    def ids(self, step: int) -> np.ndarray[Any, Any]:
-        """Return the ids of one checkpoint, in part order, without reading vectors."""
-        found = []
+    def ids(self, step: int) -> Array:
+        """Return the ids of one checkpoint, in shard order, without reading vectors."""
+        ids_of_parts = []
         for path in self._of(step):
             with reading_parquet(path, _ANEW) as file:
                 read_footer(file.schema_arrow, path)
-                found.append(file.read(columns=["sample_id"])["sample_id"].to_numpy())
-        return np.concatenate(found)
+                ids_of_parts.append(file.read(columns=["sample_id"])["sample_id"].to_numpy())
+        return np.concatenate(ids_of_parts)
 
     def _of(self, step: int) -> Sequence[str]:
         if step not in self._parts:
@@ -191,7 +192,7 @@ class FeatureSet:
         return self._parts[step]
 
 
-def match_rows(have: np.ndarray[Any, Any], want: np.ndarray[Any, Any], what: str) -> np.ndarray[Any, Any]:
+def match_rows(have: Array, want: Array, what: str) -> Array:
     """Return where each of `want` (u64) stands in `have` (u64).
 
     Raises:
@@ -203,39 +204,41 @@ def match_rows(have: np.ndarray[Any, Any], want: np.ndarray[Any, Any], what: str
     twice = int((ranked[1:] == ranked[:-1]).sum())
     if twice:
         raise DuplicateRowsError(f"{what}: {twice} of {len(have)} rows are there twice. Remove the surplus part.")
-    at = np.searchsorted(ranked, want)
-    found = (at < len(ranked)) & (ranked[np.minimum(at, max(len(ranked) - 1, 0))] == want) if len(ranked) else at < 0
-    if not found.all():
+    places = np.searchsorted(ranked, want)
+    known = np.zeros(len(want), bool)
+    if len(ranked):
+        known = (places < len(ranked)) & (ranked[np.minimum(places, len(ranked) - 1)] == want)
+    if not known.all():
         raise MissingRowsError(
-            f"{what}: {int(found.sum())} of {len(want)} rows are there. Run `vinnow features` again: it goes on where it "
+            f"{what}: {int(known.sum())} of {len(want)} rows are there. Run `vinnow features` again: it goes on where it "
             "stopped."
         )
-    return order[at]
+    return order[places]
 
 
 def _read_group(
-    path: str, wanted: tuple[FeatureKey, str], footer: pq.FileMetaData | None = None, group: int = 0
+    path: str, wanted: Footer, parquet: pq.FileMetaData | None = None, group: int = 0
 ) -> tuple[str, pq.FileMetaData, FeatureBatch]:
-    """Read one row group of a part that must have the wanted (key, storage); returns the part's footer too."""
+    """Read one row group of a shard that must have the wanted key and storage; returns Parquet's own footer too."""
     # several small columns: buffering them first and a thread for each cost more than they save (measured)
-    with reading_parquet(path, _ANEW, metadata=footer, pre_buffer=False) as file:
-        if footer is None:
+    with reading_parquet(path, _ANEW, metadata=parquet, pre_buffer=False) as file:
+        if parquet is None:
             _refuse_other(path, read_footer(file.schema_arrow, path), wanted)
         names = [n for n in file.schema_arrow.names if n != "step"]
         table = file.read_row_group(group, columns=names, use_threads=False)
-        return path, file.metadata, to_batch(table, wanted[1], wanted[0].dim)
+        return path, file.metadata, to_batch(table, wanted.stored, wanted.key.dim)
 
 
-def _read_footer(path: str) -> tuple[FeatureKey, str]:
+def _read_footer(path: str) -> Footer:
     with reading_parquet(path, _ANEW) as file:
         return read_footer(file.schema_arrow, path)
 
 
-def _refuse_other(path: str, found: tuple[FeatureKey, str], wanted: tuple[FeatureKey, str]) -> None:
-    """Refuse a part of another (key, storage)."""
-    differences = found[0].differences(wanted[0])
-    if found[1] != wanted[1]:
-        differences.append(f"stored: {found[1]!r} against {wanted[1]!r}")
+def _refuse_other(path: str, footer: Footer, wanted: Footer) -> None:
+    """Refuse a shard of another key or storage."""
+    differences = footer.key.differences(wanted.key)
+    if footer.stored != wanted.stored:
+        differences.append(f"stored: {footer.stored!r} against {wanted.stored!r}")
     if differences:
         raise KeyMismatchError(
             f"{path}: these features were made under another key (found against wanted): {'; '.join(differences)}. "

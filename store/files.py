@@ -73,8 +73,8 @@ def list_files(folder: str | os.PathLike[str], suffix: str = "", recursive: bool
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"cannot list the folder {os.fspath(folder)!r}: {wrong(error)}.") from error
     root = os.fspath(folder).rstrip("/") if "://" in os.fspath(folder) else inner.rstrip("/")
-    found = [join(root, i.path[len(inner.rstrip("/")) + 1 :]) for i in infos if i.type == pafs.FileType.File]
-    return sorted(f for f in found if f.endswith(suffix) and ".tmp-" not in PurePosixPath(f).name)
+    paths = [join(root, i.path[len(inner.rstrip("/")) + 1 :]) for i in infos if i.type == pafs.FileType.File]
+    return sorted(f for f in paths if f.endswith(suffix) and ".tmp-" not in PurePosixPath(f).name)
 
 
 def folder_bytes(folder: str | os.PathLike[str]) -> int:
@@ -249,11 +249,11 @@ def reading_parquet(path: str | os.PathLike[str], way_out: str, **options: Any) 
         raise DamagedError(f"{os.fspath(path)!r} is damaged, or no Parquet file: {why}. {way_out}") from error
 
 
-def digest(*parts: bytes | str, size: int = 8) -> str:
+def digest(*pieces: bytes | str, size: int = 8) -> str:
     """Hash parts (length-prefixed, so that borders matter) to `2 * size` hexadecimal digits."""
     h = hashlib.blake2b(digest_size=size)
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
+    for piece in pieces:
+        data = piece.encode() if isinstance(piece, str) else piece
         h.update(len(data).to_bytes(8, "little"))
         h.update(data)
     return h.hexdigest()

@@ -4,10 +4,10 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from json.encoder import encode_basestring as quoted
-from typing import Any
 
 import numpy as np
 
+from .arrays import Array
 from .files import digest
 
 
@@ -45,18 +45,14 @@ class IdGiver:
     def __init__(self) -> None:
         self._seen: dict[bytes, int] = defaultdict(int)
 
-    def give(self, image: str | Sequence[str] | None, conversations: Sequence[dict[str, str]]) -> tuple[int, int]:
-        """Return `(sample_id, occurrence)`; occurrence 0 is the first record with this content."""
-        return self.give_to(content_of(image, conversations))
-
     def give_to(self, content: bytes) -> tuple[int, int]:
-        """Do the same by `content_of`."""
-        # 16 bytes a record instead of the text: 665K records cost some 100 MB here
+        """Return `(sample_id, occurrence)` for a `content_of`; occurrence 0 is the first record with this content."""
+        # 16 bytes per record instead of the text: 665K records cost some 100 MB here
         occurrence = self._seen[content]
         self._seen[content] = occurrence + 1
         return id_of(content, occurrence), occurrence
 
 
-def ids_digest(ids: Sequence[int] | np.ndarray[Any, Any]) -> str:
+def ids_digest(ids: Sequence[int] | Array) -> str:
     """Digest a set of ids; their order does not matter. Ids are content hashes, so this names a pool's content."""
     return digest(np.sort(np.asarray(ids, dtype=np.uint64)).astype("<u8").tobytes())

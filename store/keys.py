@@ -1,4 +1,4 @@
-"""FeatureKey: what a feature depends on, written in every part's footer and compared by every reader."""
+"""FeatureKey: what a feature depends on, written in every shard's footer and compared by every reader."""
 
 import json
 from dataclasses import asdict, dataclass, fields

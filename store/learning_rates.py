@@ -1,6 +1,6 @@
 """The learning rate of each checkpoint whose features a store holds: what LESS weighs checkpoints by (its paper, eq. 3).
 
-`features` writes them beside the parts (`ROOT/FEATURE/learning_rates.json`), from the report of the training that left the
+`features` writes them beside the shards (`ROOT/FEATURE/learning_rates.json`), from the report of the training that left the
 checkpoints; `select` reads them where nobody gives weights. They are no part of a feature's key: no number depends on them.
 """
 

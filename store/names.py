@@ -41,9 +41,9 @@ def place_in(folder: str, path: object, manifest: str) -> str:
     Raises:
         DamagedError: it would lie elsewhere.
     """
-    parts = PurePosixPath(path).parts if isinstance(path, str) else ()
-    if parts and ".." not in parts and is_name(parts[-1]):
-        place = join(folder, parts[-1])
+    components = PurePosixPath(path).parts if isinstance(path, str) else ()
+    if components and ".." not in components and is_name(components[-1]):
+        place = join(folder, components[-1])
         if str(PurePosixPath(str(path))) == str(PurePosixPath(place)) or exists(place):
             return place
     raise DamagedError(

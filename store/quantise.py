@@ -1,16 +1,14 @@
-"""How vectors are stored: as floats, or as codes with one scale a row (QLESS, Ananta et al. 2025).
+"""How vectors are stored: as floats, or as codes with one scale per row (QLESS, Ananta et al. 2025).
 
 int8 is absmax quantisation, bit1 keeps signs at the mean magnitude. Pure numpy; nothing here knows a file.
 Axes: N rows, D dimensions, B = ceil(D / 8) bytes.
 """
 
-from typing import Any
-
 import numpy as np
 
+from .arrays import Array
 from .errors import InputError, suggest
 
-Array = np.ndarray[Any, Any]
 FLOATS = ("float32", "float16")
 CODES = ("int8", "bit1")
 STORED = FLOATS + CODES

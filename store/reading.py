@@ -148,20 +148,20 @@ def with_fields(value: Any, fields: Mapping[str, Any], where: str, what: str, wa
         DamagedError: it is no object, or a field is missing or of another kind.
     """
     if not isinstance(value, dict):
-        found = f"it holds {_JSON.get(type(value), type(value).__name__)}, not an object with fields"
-        raise DamagedError(f"{where!r} is no {what}: {found}. {way_out}".rstrip())
+        held = f"it holds {_JSON.get(type(value), type(value).__name__)}, not an object with fields"
+        raise DamagedError(f"{where!r} is no {what}: {held}. {way_out}".rstrip())
     checked = {n: as_kind(value.get(n), kind, where, what, way_out, n) for n, kind in fields.items()}
     return value | checked
 
 
 def _fault(fault: Any, field: str) -> str:
-    at, given = ".".join([*([field] if field else []), *map(str, fault["loc"])]), fault["input"]
-    if fault["type"] == "missing" or (at == field and given is None):
-        return f"it has no {at!r}"
+    field_path, received = ".".join([*([field] if field else []), *map(str, fault["loc"])]), fault["input"]
+    if fault["type"] == "missing" or (field_path == field and received is None):
+        return f"it has no {field_path!r}"
     said = str(fault["msg"]).removeprefix("Input ")
     if fault["type"].startswith(("dataclass", "dict", "model")):
         said = "should be an object with fields"
-    return f"{f'{at!r} ' if at else 'it '}{said} (found {shown(given)})"
+    return f"{f'{field_path!r} ' if field_path else 'it '}{said} (found {shown(received)})"
 
 
 @lru_cache(64)

@@ -5,11 +5,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from .arrays import Array
 from .files import exists, join, list_files, open_fs
 from .names import path_part
 from .reading import as_kind, parse_json
@@ -26,17 +26,17 @@ def write_refused(
     root: str | os.PathLike[str],
     feature: str,
     step: int,
-    part: str,
+    shard: str,
     rows: list[tuple[int, str, str, str]],
     tasks: Mapping[int, str] | None = None,
 ) -> None:
-    """Write one part's refusals `(sample_id, source, reason, detail)`; call it before the part itself appears.
+    """Write one shard's refusals `(sample_id, source, reason, detail)`; call it before the shard itself appears.
 
-    Without rows, what an earlier try of this part refused is taken back (its picture has been mended since). `tasks`: of
+    Without rows, what an earlier try of this shard refused is taken back (its picture has been mended since). `tasks`: of
     a target set's rows, by sample_id.
     """
-    feature, part = path_part(feature, "feature or kind"), path_part(part, "part")
-    path = join(root, FOLDER, feature, f"step={step:08d}", f"{part}.parquet")
+    feature, shard = path_part(feature, "feature or kind"), path_part(shard, "part")
+    path = join(root, FOLDER, feature, f"step={step:08d}", f"{shard}.parquet")
     if not rows:
         if exists(path):
             fs, inner = open_fs(path)
@@ -63,42 +63,42 @@ def read_refused(root: str | os.PathLike[str], feature: str) -> pa.Table:
     return pa.concat_tables(tables) if tables else REFUSED.empty_table()
 
 
-def refused_parts(root: str | os.PathLike[str], feature: str, reasons: Collection[str]) -> set[str]:
-    """Return the names of parts that refused a row for one of the reasons, at any step."""
-    found = set()
+def refused_shards(root: str | os.PathLike[str], feature: str, reasons: Collection[str]) -> set[str]:
+    """Return the names of shards that refused a row for one of the reasons, at any step."""
+    names = set()
     for path in list_files(join(root, FOLDER, feature), ".parquet", recursive=True):
         if not set(reasons).isdisjoint(read_rows(path, REFUSED)["reason"].to_pylist()):
-            found.add(path.rsplit("/", 1)[1].removesuffix(".parquet"))
-    return found
+            names.add(path.rsplit("/", 1)[1].removesuffix(".parquet"))
+    return names
 
 
-def refused_ids(root: str | os.PathLike[str], features: list[str]) -> np.ndarray[Any, Any]:
+def refused_ids(root: str | os.PathLike[str], features: list[str]) -> Array:
     """Return the ids (u64, ascending, unique) that any of the features refused at any step."""
-    found = [read_refused(root, k)["sample_id"].to_numpy() for k in features]
-    return np.unique(np.concatenate([np.empty(0, np.uint64), *found]).astype(np.uint64))
+    ids_of_features = [read_refused(root, k)["sample_id"].to_numpy() for k in features]
+    return np.unique(np.concatenate([np.empty(0, np.uint64), *ids_of_features]).astype(np.uint64))
 
 
 def refused_at(root: str | os.PathLike[str], feature: str, steps: Sequence[int]) -> dict[int, dict[int, str]]:
     """Return why rows were refused at each of the steps: step → sample_id → reason."""
-    found: dict[int, dict[int, str]] = {step: {} for step in steps}
+    reasons_of_step: dict[int, dict[int, str]] = {step: {} for step in steps}
     for path in _lists(root, feature):
         step = int(_STEP.search(path).group(1))  # type: ignore[union-attr]
-        if step in found:
+        if step in reasons_of_step:
             table = read_rows(path, REFUSED)
-            found[step] |= dict(zip(table["sample_id"].to_pylist(), table["reason"].to_pylist(), strict=True))
-    return found
+            reasons_of_step[step] |= dict(zip(table["sample_id"].to_pylist(), table["reason"].to_pylist(), strict=True))
+    return reasons_of_step
 
 
 def to_try_again(root: str | os.PathLike[str], feature: str, step: int) -> dict[str, list[int]]:
-    """Return the rows of each part that were refused for what may be otherwise by now (`TRY_AGAIN`)."""
-    found: dict[str, list[int]] = {}
+    """Return the rows of each shard that were refused for what may be otherwise by now (`TRY_AGAIN`)."""
+    ids_of_part: dict[str, list[int]] = {}
     for path in list_files(join(root, FOLDER, feature, f"step={step:08d}"), ".parquet"):
         table = read_rows(path, REFUSED)
         pairs = zip(table["sample_id"].to_pylist(), table["reason"].to_pylist(), strict=True)
         ids = [sample_id for sample_id, reason in pairs if reason in TRY_AGAIN]
         if ids:
-            found[path.rsplit("/", 1)[1].removesuffix(".parquet")] = ids
-    return found
+            ids_of_part[path.rsplit("/", 1)[1].removesuffix(".parquet")] = ids
+    return ids_of_part
 
 
 def refused_tasks(root: str | os.PathLike[str], feature: str) -> dict[str, dict[str, int]]:
@@ -117,17 +117,17 @@ def refused_tasks(root: str | os.PathLike[str], feature: str) -> dict[str, dict[
 
 
 def usage_of(
-    root: str | os.PathLike[str], features: Sequence[str], ids: np.ndarray[Any, Any], steps: Sequence[int] | None = None
+    root: str | os.PathLike[str], features: Sequence[str], ids: Array, steps: Sequence[int] | None = None
 ) -> Usage:
     """Account for a pool's rows (`ids`): used are those that no feature refused at any step, each counted once."""
     reason_of: dict[int, str] = {}
     for feature in features:
         table = read_refused(root, feature) if steps is None else None
         if table is not None:
-            found = [dict(zip(table["sample_id"].to_pylist(), table["reason"].to_pylist(), strict=True))]
+            reasons_of_steps = [dict(zip(table["sample_id"].to_pylist(), table["reason"].to_pylist(), strict=True))]
         else:
-            found = list(refused_at(root, feature, steps or ()).values())
-        for one in found:
+            reasons_of_steps = list(refused_at(root, feature, steps or ()).values())
+        for one in reasons_of_steps:
             reason_of = one | reason_of
     refused = np.fromiter(reason_of, np.uint64, len(reason_of))
     mine = [int(i) for i in refused[np.isin(refused, ids)]]

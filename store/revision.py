@@ -12,7 +12,7 @@ _ROOMS = ("store", "pool", "models", "select", "actors", "train", "evaluate", "p
 def code_revision() -> str:
     """Return 16 hexadecimal digits of every source file of the package, by name and content."""
     root = Path(__file__).resolve().parents[1]
-    parts: list[bytes | str] = []
+    pieces: list[bytes | str] = []
     for file in sorted(f for room in _ROOMS for f in (root / room).rglob("*.py")):
-        parts += [str(file.relative_to(root)), file.read_bytes()]
-    return digest(*parts)
+        pieces += [str(file.relative_to(root)), file.read_bytes()]
+    return digest(*pieces)

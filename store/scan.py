@@ -34,7 +34,7 @@ def modules_of(package: str, folder: Path, variable: str) -> Iterator[tuple[Modu
 
 
 def classes_of(
-    found: Iterator[tuple[ModuleType, Path]], mark: str, what: str, check: Callable[[Any, Path], None]
+    modules: Iterator[tuple[ModuleType, Path]], mark: str, what: str, check: Callable[[Any, Path], None]
 ) -> dict[str, Any]:
     """Return what each module holds under the name `mark`, by its `name`; `check` says whether it fits.
 
@@ -42,7 +42,7 @@ def classes_of(
         InputError: a file holds none, one that does not fit, or one that is called like another.
     """
     by_name: dict[str, tuple[Any, Path]] = {}
-    for module, file in found:
+    for module, file in modules:
         kind = getattr(module, mark, None)
         if kind is None:
             raise InputError(f"{file}: a {what} file ends in `{mark} = ItsClass`; name helpers with a leading _.")
@@ -57,14 +57,14 @@ def classes_of(
     return {name: kind for name, (kind, _) in by_name.items()}
 
 
-def refuse_lacking(kind: Any, parts: tuple[str, ...], file: Path, page: str) -> None:
+def refuse_lacking(kind: Any, members: tuple[str, ...], file: Path, page: str) -> None:
     """Refuse a class without one of `parts`, or that leaves one abstract; `page` says what they are.
 
     Raises:
         InputError: names what it lacks.
     """
     abstract = getattr(kind, "__abstractmethods__", ())
-    lacking = [n for n in parts if not hasattr(kind, n) or n in abstract]
+    lacking = [n for n in members if not hasattr(kind, n) or n in abstract]
     if lacking:
         raise InputError(f"{file}: {kind.__name__} lacks {', '.join(lacking)} (see {page}).")
 

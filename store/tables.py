@@ -82,9 +82,9 @@ IMBALANCE = _schema(
 
 
 def features_schema(dim: int, stored: str) -> pa.Schema:
-    """FEATURES(kind, dim): a vector of `dim` numbers a sample and step, and its norm before scaling or quantising.
+    """FEATURES(kind, dim): a vector of `dim` numbers per sample and step, and its norm before scaling or quantising.
 
-    `stored`: float32 or float16; int8 and bit1 are codes, a fixed-size binary a row, and the row's scale.
+    `stored`: float32 or float16; int8 and bit1 are codes, a fixed-size binary per row, and the row's scale.
     """
     if stored in CODES:
         columns = {"vec": pa.binary(code_width(stored, dim)), "scale": pa.float32()}
@@ -118,13 +118,13 @@ def conform(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:
     return cast.replace_schema_metadata(table.schema.metadata)
 
 
-def refuse_other_columns(found: pa.Schema, wanted: pa.Schema, path: str, way_out: str) -> None:
+def refuse_other_columns(actual: pa.Schema, wanted: pa.Schema, path: str, way_out: str) -> None:
     """Refuse a file of ours that lacks a column or has it in another type, before its rows are read.
 
     Raises:
         DamagedError: names the columns.
     """
-    kinds = {n: found.field(n).type for n in wanted.names if n in found.names}
+    kinds = {n: actual.field(n).type for n in wanted.names if n in actual.names}
     wrong = [f"{f.name} ({kinds.get(f.name, 'missing')}, not {f.type})" for f in wanted if kinds.get(f.name) != f.type]
     if wrong:
         raise DamagedError(f"{path!r} has other columns than it should: {', '.join(wrong)}. {way_out}")

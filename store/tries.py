@@ -1,6 +1,6 @@
-"""How often a part was begun and not ended: one that kills its actor (out of memory, a crash in a library) is named.
+"""How often a shard was begun and not ended: one that kills its actor (out of memory, a crash in a library) is named.
 
-`ROOT/tries/FEATURE/PART.json`, written when an actor begins the part and removed when it ends it, in whichever way; only a
+`ROOT/tries/FEATURE/PART.json`, written when an actor begins the shard and removed when it ends it, in whichever way; only a
 process that died leaves it behind. Ray starts such an actor, and its task, again without end.
 """
 
@@ -16,38 +16,38 @@ FOLDER = "tries"
 
 
 class PoisonError(VinnowError):
-    """A part's computation ended its process again and again."""
+    """A shard's computation ended its process again and again."""
 
 
-def begin(root: str | os.PathLike[str], feature: str, part: str, most: int, rows: str) -> None:
-    """Note that a part is begun; `rows` says which they are.
+def begin(root: str | os.PathLike[str], feature: str, shard: str, most: int, rows: str) -> None:
+    """Note that a shard is begun; `rows` says which they are.
 
     Raises:
         PoisonError: it was begun `most` times before and never ended.
     """
-    path = _path(root, feature, part)
+    path = _path(root, feature, shard)
     before = read_fields(path, "count of tries", "Delete it.", tries=int)["tries"] if exists(path) else 0
     if before >= most:
         raise PoisonError(
-            f"the process that computed {feature} of {part} ({rows}) died {before} times. Was its memory not enough? Give "
+            f"the process that computed {feature} of {shard} ({rows}) died {before} times. Was its memory not enough? Give "
             "it more, or a smaller token_budget; or leave those rows out."
         )
     write_json(path, {"tries": before + 1})
 
 
-def end(root: str | os.PathLike[str], feature: str, part: str) -> None:
-    """Note that a part's computation ended, well or with an error of its own."""
-    fs, inner = open_fs(_path(root, feature, part))
+def end(root: str | os.PathLike[str], feature: str, shard: str) -> None:
+    """Note that a shard's computation ended, well or with an error of its own."""
+    fs, inner = open_fs(_path(root, feature, shard))
     with suppress(FileNotFoundError):
         fs.delete_file(inner)
 
 
 def forget(root: str | os.PathLike[str], feature: str) -> None:
-    """Begin to count anew: a run that was stopped from outside left the parts that were under way."""
+    """Begin to count anew: a run that was stopped from outside left the shards that were under way."""
     fs, inner = open_fs(join(root, FOLDER, feature))
     if exists(join(root, FOLDER, feature)):
         fs.delete_dir(inner)
 
 
-def _path(root: str | os.PathLike[str], feature: str, part: str) -> str:
-    return join(root, FOLDER, path_part(feature, "feature or kind"), f"{path_part(part, 'part')}.json")
+def _path(root: str | os.PathLike[str], feature: str, shard: str) -> str:
+    return join(root, FOLDER, path_part(feature, "feature or kind"), f"{path_part(shard, 'part')}.json")

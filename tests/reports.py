@@ -1,9 +1,12 @@
 """A report with something in every part, some of it hostile, and a parser that checks what is read."""
 
+import json
+import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from pictures import make_records, write_records
 from vinnow.evaluate.metrics import majority_baseline
 from vinnow.pipelines.report.composition import MOST
@@ -20,6 +23,7 @@ from vinnow.pipelines.report.data import (
     Trial,
 )
 from vinnow.pipelines.report.hours import Held
+from vinnow.select.diagnostics import Diagnosis
 from vinnow.store.tables import EVALS, REFUSED
 
 HOSTILE = '</style><script src="http://evil.example/x.js">alert(1)</script><img src=x onerror="a()">&\x00'
@@ -31,7 +35,7 @@ class Reader(HTMLParser):
 
     def __init__(self):
         super().__init__(convert_charrefs=True)
-        self.open, self.tags, self.attributes, self.text = [], [], [], []
+        self.open, self.tags, self.attributes, self.text, self.scripts = [], [], [], [], []
 
     def handle_starttag(self, name, attrs):
         self.tags.append(name)
@@ -43,7 +47,9 @@ class Reader(HTMLParser):
         assert self.open.pop() == name
 
     def handle_data(self, data):
-        if self.open[-1:] != ["style"]:
+        if self.open[-1:] == ["script"]:
+            self.scripts.append(data)
+        elif self.open[-1:] != ["style"]:
             self.text.append(data)
 
 
@@ -53,6 +59,19 @@ def read(markup):
     reader.close()
     assert reader.open == []
     return reader
+
+
+def figures(markup):
+    """The figures of a page by the name of their chart, as Plotly is given them."""
+    found = re.findall(r'<script type="application/json" id="figure-([\w-]+)">(.*?)</script>', markup, re.DOTALL)
+    return {
+        name: json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON")) for name, text in found
+    }
+
+
+def unbundled(markup):
+    """A page without what draws its charts: the library, which is not ours, and the figures."""
+    return re.sub("<script.*?</script>", "", markup, flags=re.DOTALL)
 
 
 def answers(run, share, n=400, shift=0):
@@ -111,6 +130,8 @@ def full_data(folder):
             Picked("less", "10%", {"color": 1399, "is_color": 1}),
             Picked(HOSTILE, "10%", {"color": 1400}),
         ],
+        notes={HOSTILE: HOSTILE},
+        diagnoses={"less": Diagnosis(5000, 17, 11, None, None), HOSTILE: Diagnosis(5000, 0, 3, 40, 2)},
         composition=[
             Composition("skill", {f"s{i} {HOSTILE}": 900 - i for i in range(MOST + 1)}, {"less 10%": {"s0 x": 3}}),
             Composition("image", {"with a picture": 6123, "text only": 7918}, {"less 10%": {"with a picture": 1377}}),

@@ -9,8 +9,6 @@ from ...store.files import join
 from ...store.manifest import StageRecord, utc_now
 from .data import About, ReportData, Stage
 from .headline import Row
-from .markup import Html, tag
-from .markup import join as put
 
 
 def about(run_dir: str, run: dict[str, Any]) -> About:
@@ -41,20 +39,12 @@ def hours(value: float | None) -> str:
     return f"{value:,.2f}" if value >= 0.005 else "< 0.01"
 
 
-def about_section(data: ReportData, rows: list[Row]) -> Html | None:
-    """How to make the run again, and its config, folded."""
+def about_section(data: ReportData, rows: list[Row]) -> dict[str, Any] | None:
+    """How to make the run again, and its config."""
     if data.about is None:
         return None
-    parts: list[Html] = []
-    for what, command in data.about.commands.items():
-        parts += [tag("p", what), _block(command)]
     tree = yaml.safe_dump(data.about.config, sort_keys=False, allow_unicode=True)
-    parts.append(tag("details", tag("summary", "The config, resolved (YAML)"), _block(tree)))
-    return put(parts)
-
-
-def _block(text: str) -> Html:
-    return tag("div", tag("pre", tag("code", text)), class_="scroll", tabindex="0")
+    return {"commands": data.about.commands, "config": tree}
 
 
 def _model(section: dict[str, Any]) -> str:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Table as Shown
 
 from ...pool.reader import Pool
 from .data import Composition, ReportData
 from .headline import Row
-from .markup import Html, join, table, tag
+from .markup import Table
 
 Array = np.ndarray[Any, Any]
 FIELDS = ("subject", "topic", "category", "skill", "grade")
@@ -55,11 +55,11 @@ def short_rows(found: list[Composition]) -> list[tuple[str, list[int]]]:
     return lines
 
 
-def composition_table(data: ReportData) -> Table | None:
+def composition_table(data: ReportData) -> Shown | None:
     """Return `short_rows` for the terminal; None where the records have no such field."""
     if not data.composition:
         return None
-    found = Table(title="What was chosen (rows)", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    found = Shown(title="What was chosen (rows)", title_justify="left", box=None, padding=(0, 2, 0, 0))
     found.add_column("")
     for name in ("pool", *data.composition[0].choices):
         found.add_column(escape(name), justify="right")
@@ -68,14 +68,14 @@ def composition_table(data: ReportData) -> Table | None:
     return found
 
 
-def composition_section(data: ReportData, rows: list[Row]) -> Html | None:
+def composition_section(data: ReportData, rows: list[Row]) -> dict[str, Any] | None:
     """Rows by field, in the pool and in each choice; long lists folded."""
     if not data.composition:
         return None
     head = ["pool", *data.composition[0].choices]
     numeric = set(range(1, len(head) + 1))
     short = [[what, *(f"{n:,}" for n in counts)] for what, counts in short_rows(data.composition)]
-    parts = [table("In short", ["", *head], short, numeric)]
+    tables = [(Table("In short", ["", *head], short, numeric), "")]
     for one in data.composition:
         sides = [one.pool, *one.choices.values()]
         values = list(one.pool)[:MOST]
@@ -83,11 +83,9 @@ def composition_section(data: ReportData, rows: list[Row]) -> Html | None:
         title = f"Rows by {one.field}" + (
             f": the {MOST} commonest of {len(one.pool):,}" if len(one.pool) > MOST else ""
         )
-        listed = table(title, [one.field, *head], lines, numeric)
-        if len(values) > OPEN:
-            listed = tag("details", tag("summary", f"{title} ({len(values)} values)"), listed)
-        parts.append(listed)
-    return join(parts)
+        folded = f"{title} ({len(values)} values)" if len(values) > OPEN else ""
+        tables.append((Table(title, [one.field, *head], lines, numeric), folded))
+    return {"tables": tables}
 
 
 def _count(values: Iterable[Any]) -> dict[str, int]:

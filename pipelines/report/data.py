@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...evaluate.metrics import Majority
+from ...select.diagnostics import Diagnosis
 from ...select.protocol import ScoreMeans
 from .hours import Held
 
@@ -128,7 +129,7 @@ class About:
 class ReportData:
     """A whole report. `absent` may say, by section, why it is missing; `facts` stand under the title.
 
-    `notes`: by selector, what its scores say of themselves (rows without a gradient).
+    By selector: `notes` say what one should know of its scores (rows without a gradient), `diagnoses` count.
     """
 
     title: str = "vinnow"
@@ -138,6 +139,7 @@ class ReportData:
     pool_tasks: dict[str, int] = field(default_factory=dict)
     picked: list[Picked] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
+    diagnoses: dict[str, Diagnosis] = field(default_factory=dict)
     composition: list[Composition] = field(default_factory=list)
     trajectories: Trajectories | None = None
     similarity: list[Similarity] = field(default_factory=list)

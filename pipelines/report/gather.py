@@ -13,7 +13,7 @@ import pyarrow.fs as pafs
 from ...evaluate.metrics import majority_baseline
 from ...pool.reader import Pool
 from ...select import registry
-from ...select.diagnostics import without_gradient
+from ...select.diagnostics import diagnose, without_feature
 from ...select.protocol import ScoreMeans
 from ...select.rows import read_notes
 from ...store.features import FeatureSet, exists_any, match_rows
@@ -54,7 +54,7 @@ def gather(run_dir: str, title: str = "vinnow") -> ReportData:
     data.composition = compose(pool, chosen)
     for selector in dict.fromkeys(name for name, _ in picks):
         mine = {budget: table for (name, budget), table in picks.items() if name == selector}
-        if said := without_gradient(read_notes(next(iter(mine.values()))), pool.rows):
+        if said := without_feature(read_notes(next(iter(mine.values()))), pool.rows):
             data.notes[selector] = said
         _add_selector(run_dir, data, pool, selector, mine)
     return data
@@ -68,6 +68,7 @@ def _add_selector(run_dir: str, data: ReportData, pool: Pool, selector: str, pic
     if not paths:
         return
     scores = read_rows(paths[0], SCORES)
+    data.diagnoses[selector] = diagnose(scores)
     section = _section_of(run_dir, selector)
     method = registry.make(section.name, section.config)
     needs = method.needs.called(section.reads)

@@ -1,69 +1,79 @@
-"""Markup that cannot be injected into: `tag` escapes every text and attribute that is not markup already."""
+"""The report's templates, and what they are given: plain data, every text of which is escaped where it is put in."""
 
-import html
+import json
+import math
 import re
-from typing import Any
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
 
-VOID = {"img", "meta"}
+from jinja2.loaders import FileSystemLoader
+from jinja2.runtime import StrictUndefined
+from jinja2.sandbox import SandboxedEnvironment
+from markupsafe import Markup
+
+TEMPLATES = Path(__file__).parent / "templates"
 # what no XML or HTML text may hold; a pool's text may
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
-class Html(str):
-    """Finished markup. Only this module, and constants of this room, make it."""
+@dataclass(frozen=True)
+class Cell:
+    """A cell that is more than its text: bold, a badge of a `verdict` (better, worse, no), or a bar (`share` in %)."""
 
-    __slots__ = ()
-
-
-def esc(value: Any) -> Html:
-    """Return a value as markup: `Html` as it is, anything else escaped."""
-    if isinstance(value, Html):
-        return value
-    return Html(html.escape(_CONTROL.sub("�", str(value)), quote=True))
+    text: str = ""
+    kind: Literal["bold", "verdict", "bar"] = "bold"
+    verdict: str = ""
+    share: float = 0.0
 
 
-def join(parts: Any) -> Html:
-    """Put pieces one behind the other, escaping those that are no markup."""
-    return Html("".join(esc(p) for p in parts))
+@dataclass(frozen=True)
+class Table:
+    """A table of texts and cells, one list a row; the columns in `numeric` are right-aligned."""
+
+    caption: str
+    head: list[str]
+    rows: list[list[Any]]
+    numeric: set[int]
 
 
-def tag(name: str, /, *children: Any, **attributes: Any) -> Html:
-    """Return an element; `class_` is `class`, `text_anchor` is `text-anchor`; None leaves one out."""
-    text = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{esc(_number(value))}"'
-        for key, value in attributes.items()
-        if value is not None
+def render(template: str, /, **values: Any) -> Markup:
+    """Fill `templates/TEMPLATE.html.j2`; a name that it asks for and is not given is an error."""
+    return Markup(_environment().get_template(f"{template}.html.j2").render(**values))
+
+
+def clean(value: Any) -> str:
+    """Return a value as text, with "�" for what no text of a page may hold; finished markup as it is."""
+    return value if isinstance(value, Markup) else _CONTROL.sub("�", str(value))
+
+
+def as_json(value: Any) -> Markup:
+    """Return a value as JSON that a `<script>` can hold, whatever its texts are; null for what is no finite number.
+
+    All but ASCII is escaped too (`json` does that), so U+2028 and lone surrogates are no matter.
+    """
+    text = json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@cache
+def _environment() -> SandboxedEnvironment:
+    environment = SandboxedEnvironment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=clean,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    if name in VOID:
-        return Html(f"<{name}{text}>")
-    return Html(f"<{name}{text}>{join(children)}</{name}>")
-
-
-def table(caption: str, head: list[str], rows: list[list[Any]], numeric: set[int]) -> Html:
-    """Return a table that scrolls sideways on a narrow screen; columns in `numeric` are right-aligned."""
-    kinds = ["n" if i in numeric else None for i in range(len(head))]
-    top = tag("tr", *(tag("th", h, scope="col", class_=k) for h, k in zip(head, kinds, strict=True)))
-    body = [
-        tag(
-            "tr",
-            tag("th", row[0], scope="row"),
-            *(tag("td", c, class_=k) for c, k in zip(row[1:], kinds[1:], strict=True)),
-        )
-        for row in rows
-    ]
-    inside = tag("table", tag("caption", caption), tag("thead", top), tag("tbody", *body))
-    return tag("div", inside, class_="scroll", tabindex="0", role="region", aria_label=caption)
-
-
-def facts(named: dict[str, str]) -> Html:
-    """Return names with what they stand for, side by side."""
-    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in named.items()), class_="facts")
-
-
-def figure(picture: Html, caption: str) -> Html:
-    """Return a picture with its caption."""
-    return tag("figure", tag("div", picture, class_="scroll"), tag("figcaption", caption))
-
-
-def _number(value: Any) -> Any:
-    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
+    environment.filters["as_json"] = as_json
+    return environment

@@ -1,4 +1,4 @@
-"""The report's sections: each turns its part of `ReportData` into markup; None: it is not there."""
+"""The report's sections: each turns its part of `ReportData` into what its template shows; None: it is not there."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,22 +7,23 @@ import numpy as np
 
 from ...select.protocol import ScoreMeans
 from .about import about_section, hours
+from .charts import COLORS, Chart, Frame, Point, Series, bar_chart, fit, histogram, line_chart, small_chart
 from .composition import composition_section
 from .data import FULL, RANDOM, Gallery, ReportData, Trajectories
 from .headline import Row, findings, percent, signed
 from .hours import Held
-from .markup import Html, figure, join, table, tag
-from .pictures import card
-from .svg import COLORS, Frame, Point, Series, bar_chart, fit, histogram, line_chart, mini_line
+from .markup import Cell, Table
+from .pictures import Card, card
 
+Values = dict[str, Any]
 BINS, CLUSTERS, REFUSED_ROWS, SOURCES = 60, 12, 40, 6
 GREY = COLORS - 1
 HOURS = (
     "Hours: seconds × the GPUs (or the cores) that Ray kept for trainings, features and evaluations; at most, since actors "
     "may be fewer. What an attempt that was cut off had used may be missing."
 )
-# units for the names of reference lines, beside the plot
-NAMES = 140.0
+# letters of a reference line's name, before its number
+NAMES = 30
 # how a gallery's two lists may be called, by what the selector's scores say
 TITLES: dict[ScoreMeans, tuple[str, str]] = {
     "worth": ("Taken, best first", "Passed over, lowest score first"),
@@ -37,7 +38,7 @@ def colors(names: list[str]) -> dict[str, int]:
     return {n: i % GREY for i, n in enumerate(others)} | {RANDOM: GREY, FULL: GREY}
 
 
-def headline_section(data: ReportData, rows: list[Row]) -> Html | None:
+def headline_section(data: ReportData, rows: list[Row]) -> Values | None:
     """The table of all choices and, in sentences, what it shows."""
     if not rows:
         return None
@@ -68,12 +69,12 @@ def headline_section(data: ReportData, rows: list[Row]) -> Html | None:
                 r.name,
                 r.budget + (f" × {r.seeds} seeds" if r.seeds > 1 else ""),
                 f"{r.rows:,}",
-                tag("b", percent(r.accuracy.estimate)),
+                Cell(percent(r.accuracy.estimate)),
                 span,
                 *(percent(r.by_task.get(t, 0.0)) for t in tasks),
                 *(["" if r.pictured is None else percent(r.pictured)] if pictured else []),
                 signed(r),
-                tag("span", r.word, class_=f"word {kind}") if r.word else "",
+                Cell(r.word, "verdict", kind) if r.word else "",
                 f"{r.seconds:,.1f}",
             ]
         )
@@ -87,17 +88,11 @@ def headline_section(data: ReportData, rows: list[Row]) -> Html | None:
         f"signs). {compared} comparisons, each at 95 %: by chance alone one in twenty would stand out. The intervals "
         "speak of other questions of this kind; what another training seed changes takes several seeds to see."
     )
-    said = [tag("li", s) for s in findings(rows, data)]
-    return join(
-        [
-            tag("ul", *said, class_="findings") if said else "",
-            table("Every choice, and what it reached", head, lines, numeric),
-            tag("p", note, class_="note"),
-        ]
-    )
+    table = Table("Every choice, and what it reached", head, lines, numeric)
+    return {"findings": findings(rows, data), "table": table, "note": note}
 
 
-def accuracy_section(data: ReportData, rows: list[Row]) -> Html | None:
+def accuracy_section(data: ReportData, rows: list[Row]) -> Values | None:
     """Accuracy by budget, one line a selector, with the whole pool and the majority as reference lines."""
     chosen = [r for r in rows if r.selector != FULL]
     if not chosen:
@@ -121,29 +116,29 @@ def accuracy_section(data: ReportData, rows: list[Row]) -> Html | None:
     heights = [v for s in series for p in s.points for v in (p.low, p.high)] + [v for _, v in lines]
     pad = max(2.0, 0.08 * (max(heights) - min(heights)))
     frame = Frame(
+        "chart-accuracy",
         "Accuracy by budget",
         "; ".join(f"{r.name} {r.budget}: {percent(r.accuracy.estimate)} %" for r in chosen),
         "budget (share of the pool, or rows)",
         "accuracy (% of the questions)",
         max(0.0, min(heights) - pad),
         min(100.0, max(heights) + pad),
-        right=NAMES + 50.0,
     )
     labels = [f"{b} ({next(r.rows for r in chosen if r.budget == b):,} rows)" for b in budgets]
     caption = "Whiskers: 95 % interval of each accuracy."
     if frame.low > 0:
         caption += " The axis does not start at 0."
-    return figure(line_chart(frame, labels, series, lines), caption)
+    return {"chart": line_chart(frame, labels, series, lines), "caption": caption}
 
 
-def picked_section(data: ReportData, rows: list[Row]) -> Html | None:
+def picked_section(data: ReportData, rows: list[Row]) -> Values | None:
     """What each selector took, by task, beside the pool's own shares."""
     if not data.picked:
         return None
     tasks = sorted(data.pool_tasks, key=lambda t: -data.pool_tasks[t])
     whole = sum(data.pool_tasks.values())
     palette = colors([p.selector for p in data.picked])
-    parts = []
+    budgets: list[tuple[Chart, str, Table]] = []
     for budget in dict.fromkeys(p.budget for p in data.picked):
         group = [p for p in data.picked if p.budget == budget]
         shares = {"pool": (GREY, data.pool_tasks)} | {p.selector: (palette[p.selector], p.by_task) for p in group}
@@ -158,43 +153,58 @@ def picked_section(data: ReportData, rows: list[Row]) -> Html | None:
         top = max(p.y for s in series for p in s.points)
         words = "; ".join(f"{line[0]}: " + ", ".join(f"{t} {v} %" for t, v in zip(tasks, line[2:])) for line in lines)
         axes = ("task (name)", "share of the rows (%)")
-        frame = Frame(f"Picks by task at {budget}", words, *axes, 0.0, top * 1.05 or 1.0)
-        parts.append(figure(bar_chart(frame, tasks, series), f"Share of each task among the rows taken at {budget}."))
+        name = f"chart-picks-{len(budgets)}"
+        frame = Frame(name, f"Picks by task at {budget}", words, *axes, 0.0, top * 1.05 or 1.0)
+        caption = f"Share of each task among the rows taken at {budget}."
         numeric = set(range(1, len(tasks) + 2))
-        parts.append(table(f"Share of each task in % at {budget}", ["selector", "rows", *tasks], lines, numeric))
-    said = [tag("p", f"{selector}: {note}") for selector, note in data.notes.items()]
-    return join([tag("p", f"The pool has {whole:,} rows."), *said, *parts])
+        table = Table(f"Share of each task in % at {budget}", ["selector", "rows", *tasks], lines, numeric)
+        budgets.append((bar_chart(frame, tasks, series), caption, table))
+    return {"rows": f"{whole:,}", "notes": data.notes, "diagnoses": _diagnoses(data), "budgets": budgets}
 
 
-def trajectories_section(data: ReportData, rows: list[Row]) -> Html | None:
+def _diagnoses(data: ReportData) -> Table | None:
+    """What each selector's scores had nothing to tell of: rows of score 0, rows without a feature, empty clusters."""
+    if not data.diagnoses:
+        return None
+    lines = []
+    for selector, d in data.diagnoses.items():
+        known = (d.zero_features, d.clusters, d.empty_clusters)
+        lines.append([selector, f"{d.rows:,}", f"{d.zero_scores:,}", *("–" if n is None else f"{n:,}" for n in known)])
+    head = ["selector", "rows scored", "score 0", "no feature (all zeros)", "clusters", "empty clusters"]
+    return Table(
+        "What the scores say of themselves (rows; at the checkpoint that has most)", head, lines, {1, 2, 3, 4, 5}
+    )
+
+
+def trajectories_section(data: ReportData, rows: list[Row]) -> Values | None:
     """Small multiples: the median trajectory of the largest clusters, with its quartiles."""
     found = data.trajectories
     if found is None or not len(found.sizes):
         return None
     order = np.argsort(-found.sizes, kind="stable")[:CLUSTERS]
     span = (float(found.low_CT[order].min()), float(found.high_CT[order].max()))
-    ends = (f"{found.steps[0]:,}", f"{found.steps[-1]:,}")
     axes = ("training of the proxy (steps)", "sum of singular values (no unit)")
-    charts = []
+    clusters: list[tuple[Chart, str]] = []
     for c in order:
         title = f"cluster {c}: {int(found.sizes[c]):,} rows"
         lines = [row.astype(float).tolist() for row in (found.median_CT[c], found.low_CT[c], found.high_CT[c])]
         taken = ", ".join(f"{b}: {int(counts[c])}" for b, counts in found.picked.items())
-        caption = tag("figcaption", f"taken {taken}") if taken else ""
+        caption = f"taken {taken}" if taken else ""
         words = "median by checkpoint: " + ", ".join(f"{v:.4g}" for v in lines[0])
-        frame = Frame(title, words, *axes, *span)
-        charts.append(tag("figure", mini_line(frame, lines[0], (lines[1], lines[2]), ends), caption))
+        frame = Frame(f"chart-cluster-{c}", title, words, *axes, *span)
+        clusters.append((small_chart(frame, found.steps, lines[0], (lines[1], lines[2])), caption))
     note = (
         "Sum of the largest singular values of a record's cross-modal attention by checkpoint of the proxy: "
         f"median and quartiles of the {len(order)} largest of {len(found.sizes)} clusters, on one scale "
         f"({span[0]:.4g} to {span[1]:.4g})."
     )
-    parts = [tag("div", *charts, class_="multiples"), tag("p", note, class_="note"), _sizes(found.sizes)]
-    return join([*parts, _clusters(found, order)])
+    sizes, caption = _sizes(found.sizes)
+    table = _clusters(found, order)
+    return {"clusters": clusters, "note": note, "sizes": sizes, "sizes_caption": caption, "table": table}
 
 
-def _sizes(sizes: np.ndarray[Any, Any]) -> Html:
-    """How many clusters have how many rows."""
+def _sizes(sizes: np.ndarray[Any, Any]) -> tuple[Chart, str]:
+    """How many clusters have how many rows: the chart and its caption."""
     filled = sizes[sizes > 0]
     counts, edges = np.histogram(filled, bins=min(BINS, max(5, len(filled) // 4)))
     middle, empty = float(np.median(filled)), len(sizes) - len(filled)
@@ -202,12 +212,13 @@ def _sizes(sizes: np.ndarray[Any, Any]) -> Html:
         f"{len(filled):,} clusters of {filled.min():,} to {filled.max():,} rows, median {middle:,.0f}; {empty:,} empty"
     )
     axes = ("size of a cluster (rows)", "clusters (number)")
-    frame = Frame("Cluster sizes", words, *axes, 0.0, float(counts.max()) * 1.3)
-    picture = histogram(frame, edges.tolist(), counts.tolist(), [(f"median {middle:,.0f}", middle)])
-    return figure(picture, f"Cluster sizes: {words}.")
+    frame = Frame("chart-cluster-sizes", "Cluster sizes", words, *axes, 0.0, float(counts.max()) * 1.3)
+    lines = [(f"median {middle:,.0f}", middle)]
+    chart = histogram(frame, edges.tolist(), counts.tolist(), lines, "clusters")
+    return chart, f"Cluster sizes: {words}."
 
 
-def _clusters(found: Trajectories, order: np.ndarray[Any, Any]) -> Html:
+def _clusters(found: Trajectories, order: np.ndarray[Any, Any]) -> Table:
     """What the largest clusters hold by source, beside the whole pool, and how many of their rows were taken."""
     names = list(found.sources)
     shown, rest = names[:SOURCES], names[SOURCES:]
@@ -221,20 +232,21 @@ def _clusters(found: Trajectories, order: np.ndarray[Any, Any]) -> Html:
         lines.append([title, f"{rows:,}", *taken, *(f"{100 * n / max(rows, 1):.1f}" for n in counts)])
     sources = [f"{n} %" for n in shown] + ([f"{len(rest)} others %"] if rest else [])
     head = ["cluster", "rows", *(f"taken at {b}" for b in found.picked), *sources]
-    return table("What the largest clusters hold, by source", head, lines, set(range(1, len(head))))
+    return Table("What the largest clusters hold, by source", head, lines, set(range(1, len(head))))
 
 
-def similarity_section(data: ReportData, rows: list[Row]) -> Html | None:
+def similarity_section(data: ReportData, rows: list[Row]) -> Values | None:
     """Each scoring selector's scores over the pool, with the lowest score that each budget took."""
     if not data.similarity:
         return None
-    charts = []
+    charts: list[tuple[Chart, str]] = []
     for one in data.similarity:
         scores_N = np.asarray(one.scores_N, np.float64)
         counts, edges = np.histogram(scores_N, bins=BINS)
         lines = [(f"{b}: taken from {v:.4g}", float(v)) for b, v in one.thresholds.items()]
         words = f"{len(scores_N):,} scores from {edges[0]:.4g} to {edges[-1]:.4g}; " + "; ".join(n for n, _ in lines)
         frame = Frame(
+            f"chart-scores-{len(charts)}",
             f"Scores of {one.selector}",
             words,
             "score (no unit)",
@@ -242,40 +254,37 @@ def similarity_section(data: ReportData, rows: list[Row]) -> Html | None:
             0.0,
             float(counts.max()) * 1.3,
         )
-        picture = histogram(frame, edges.tolist(), counts.tolist(), lines)
-        charts.append(
-            figure(picture, f"Scores that {one.selector} gave to the pool's rows; lines: where each budget ends.")
-        )
-    return join(charts)
+        caption = f"Scores that {one.selector} gave to the pool's rows; lines: where each budget ends."
+        charts.append((histogram(frame, edges.tolist(), counts.tolist(), lines), caption))
+    return {"charts": charts}
 
 
-def pictures_section(data: ReportData, rows: list[Row]) -> Html | None:
+def pictures_section(data: ReportData, rows: list[Row]) -> Values | None:
     """The records that each selector took first, and those that it passed over last."""
     if not data.galleries:
         return None
-    return join(_gallery(g) for g in data.galleries)
+    return {"galleries": [_gallery(g) for g in data.galleries]}
 
 
-def refused_section(data: ReportData, rows: list[Row]) -> Html | None:
+def refused_section(data: ReportData, rows: list[Row]) -> Values | None:
     """Every refused row by reason; the first ones in full."""
     if not data.refused:
         return None
-    parts = []
+    pools: list[tuple[str, Table | None, Table | None]] = []
     for name, refused in data.refused.items():
         if not refused.num_rows:
-            parts.append(tag("p", f"{name}: no row was refused."))
+            pools.append((name, None, None))
             continue
         counts = refused.group_by("reason").aggregate([([], "count_all")]).sort_by([("count_all", "descending")])
         lines = [[r["reason"], f"{r['count_all']:,}"] for r in counts.to_pylist()]
-        parts.append(table(f"{name}: {refused.num_rows:,} refused rows", ["reason", "rows"], lines, {1}))
+        reasons = Table(f"{name}: {refused.num_rows:,} refused rows", ["reason", "rows"], lines, {1})
         shown = refused.slice(0, REFUSED_ROWS).to_pylist()
         details = [[r["reason"], "–" if r["row"] < 0 else f"{r['row']:,}", r["detail"]] for r in shown]
-        listed = table(f"The first {len(shown)}", ["reason", "input row", "detail"], details, {1})
-        parts.append(tag("details", tag("summary", f"Show {len(shown)} of them"), listed))
-    return join(parts)
+        pools.append((name, reasons, Table(f"The first {len(shown)}", ["reason", "input row", "detail"], details, {1})))
+    return {"pools": pools}
 
 
-def stages_section(data: ReportData, rows: list[Row]) -> Html | None:
+def stages_section(data: ReportData, rows: list[Row]) -> Values | None:
     """Seconds, rows, rows a second, bytes and GPU- or CPU-hours of every stage."""
     if not data.stages:
         return None
@@ -284,18 +293,18 @@ def stages_section(data: ReportData, rows: list[Row]) -> Html | None:
     kinds = [name for name in ("gpu", "cpu") if getattr(spent, name)]
     lines = []
     for s in data.stages:
-        share = tag("span", class_="share", style=f"width:{100 * s.seconds / total:.1f}%")
+        share = Cell(kind="bar", share=100 * s.seconds / total)
         speed = f"{s.rows / s.seconds:,.1f}" if s.rows and s.seconds else "–"
         size = "–" if s.size is None else f"{s.size / 1e6:,.1f}"
         used = [hours(getattr(s.held, kind, None)) for kind in kinds]
         rows_done = "–" if s.rows is None else f"{s.rows:,}"
         lines.append([s.name, f"{s.seconds:,.1f}", rows_done, speed, size, *used, share])
-    whole = (tag("b", hours(getattr(spent, kind))) for kind in kinds)
-    lines.append([tag("b", "all"), tag("b", f"{total:,.1f}"), "", "", "", *whole, ""])
+    whole = (Cell(hours(getattr(spent, kind))) for kind in kinds)
+    lines.append([Cell("all"), Cell(f"{total:,.1f}"), "", "", "", *whole, ""])
     names = [f"{kind.upper()}-hours" for kind in kinds]
     head = ["stage", "seconds", "rows", "rows/s", "MB written", *names, "share of the time"]
-    found = table("What each stage took, by the wall clock", head, lines, set(range(1, 5 + len(kinds))))
-    return join([found, tag("p", HOURS, class_="note")]) if kinds else found
+    table = Table("What each stage took, by the wall clock", head, lines, set(range(1, 5 + len(kinds))))
+    return {"table": table, "note": HOURS if kinds else ""}
 
 
 def _accuracy_point(row: Row, budgets: list[str]) -> Point:
@@ -303,20 +312,16 @@ def _accuracy_point(row: Row, budgets: list[str]) -> Point:
     return Point(budgets.index(row.budget), 100 * a.estimate, 100 * a.low, 100 * a.high)
 
 
-def _gallery(one: Gallery) -> Html:
-    parts: list[Html] = [tag("h3", f"{one.selector} at {one.budget}")]
+def _gallery(one: Gallery) -> Values:
+    lists: list[tuple[str, list[Card]]] = []
     for title, records in zip(TITLES[one.means], (one.picked, one.passed), strict=True):
         if records:
-            cards = (card(r, scored=one.means != "chance") for r in records)
-            parts += [tag("h4", title), tag("ul", *cards, class_="cards")]
-    if one.text_left_out:
-        parts.insert(1, tag("p", "Of rows with a picture; text-only ones are not shown.", class_="note"))
-    if not one.passed:
-        parts.append(tag("p", "No row was passed over.", class_="absent"))
-    return tag("article", *parts)
+            lists.append((title, [card(r, scored=one.means != "chance") for r in records]))
+    title = f"{one.selector} at {one.budget}"
+    return {"title": title, "lists": lists, "text_left_out": one.text_left_out, "none_passed": not one.passed}
 
 
-Section = tuple[str, str, Callable[[ReportData, list[Row]], Html | None], str]
+Section = tuple[str, str, Callable[[ReportData, list[Row]], Values | None], str]
 SECTIONS: tuple[Section, ...] = (
     ("headline", "What each choice reached", headline_section, "No fine-tune has been evaluated yet."),
     ("accuracy", "Accuracy by budget", accuracy_section, "No selection has been evaluated yet."),
@@ -336,7 +341,6 @@ SECTIONS: tuple[Section, ...] = (
 )
 
 
-def absent_section(data: ReportData, missing: list[str]) -> Html:
-    """Say why each of the `missing` sections is not there, in a sentence."""
-    said = [(title, data.absent.get(name, why)) for name, title, _, why in SECTIONS if name in missing]
-    return tag("ul", *(tag("li", f"{title}: ", tag("span", why, class_="absent")) for title, why in said))
+def absent(data: ReportData, missing: list[str]) -> list[tuple[str, str]]:
+    """Return the title of each of the `missing` sections, and in a sentence why it is not there."""
+    return [(title, data.absent.get(name, why)) for name, title, _, why in SECTIONS if name in missing]

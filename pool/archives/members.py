@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from ...store.arrays import Array
 from ..checks import ImageError
 
 # a picture's file of more bytes is refused, in an archive before it is unpacked
@@ -68,13 +69,13 @@ class File:
     def handle(self) -> pa.NativeFile:
         """Return the open file; one that is pushed out closes when its last reader lets it go."""
         with File._lock:
-            found = File._open.pop(self, None)
-            if found is None:
-                found = self.fs.open_input_file(self.path)
-            File._open[self] = found
+            handle = File._open.pop(self, None)
+            if handle is None:
+                handle = self.fs.open_input_file(self.path)
+            File._open[self] = handle
             if len(File._open) > _FILES:
                 File._open.popitem(last=False)
-            return found
+            return handle
 
     def read_at(self, size: int, offset: int) -> bytes:
         """Read up to `size` bytes; fewer where the file ends."""
@@ -87,7 +88,7 @@ class Index:
     def __init__(self, width: int) -> None:
         self.width = width
         self._keys, self._values = array("Q"), array("q")
-        self._ranked: tuple[np.ndarray, np.ndarray] | None = None
+        self._ranked: tuple[Array, Array] | None = None
 
     def add(self, name: str, *values: int) -> None:
         """Take one member."""
@@ -108,8 +109,8 @@ class Index:
         assert self._ranked is not None
         keys, values = self._ranked
         key = np.uint64(_key(name))
-        at = int(np.searchsorted(keys, key, side="right")) - 1
-        return tuple(values[at].tolist()) if at >= 0 and keys[at] == key else None
+        place = int(np.searchsorted(keys, key, side="right")) - 1
+        return tuple(values[place].tolist()) if place >= 0 and keys[place] == key else None
 
 
 def _key(name: str) -> int:

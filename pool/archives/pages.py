@@ -104,21 +104,21 @@ class _Page:
 
 
 def _pages(file: File, column: Any) -> Iterator[_Page]:
-    at = column.data_page_offset
-    if column.has_dictionary_page and 0 < column.dictionary_page_offset < at:
-        at = column.dictionary_page_offset
-    end, read, seen = at + column.total_compressed_size, _reader(file, at, column.total_compressed_size), 0
-    while at < end and seen < column.num_values:
-        header, length = _header(read, at)
+    offset = column.data_page_offset
+    if column.has_dictionary_page and 0 < column.dictionary_page_offset < offset:
+        offset = column.dictionary_page_offset
+    end, read, seen = offset + column.total_compressed_size, _reader(file, offset, column.total_compressed_size), 0
+    while offset < end and seen < column.num_values:
+        header, length = _header(read, offset)
         kind, unpacked, packed = (int(header.get(i, 0)) for i in (1, 2, 3))
         facts = header.get(7) or header.get(8) or header.get(5) or {}
         values, encoding = int(facts.get(1, 0)), int(facts.get(4 if 8 in header else 2, 0))
         if min(values, packed, unpacked) < 0:
-            raise ValueError(f"a page of negative size at byte {at}")
-        body = at + length
+            raise ValueError(f"a page of negative size at byte {offset}")
+        body = offset + length
         yield _Page(kind, values, encoding, packed, unpacked, lambda body=body, packed=packed: read(packed, body))
         seen += 0 if kind == _DICTIONARY_PAGE else values
-        at = body + packed
+        offset = body + packed
 
 
 def _reader(file: File, start: int, size: int) -> Callable[[int, int], bytes]:
@@ -138,58 +138,58 @@ def _longest(page: _Page, column: Any) -> int:
             data = pa.decompress(data, page.unpacked, column.compression.lower(), asbytes=True)
         except DAMAGE:  # Arrow's reader will say what is wrong with it
             return page.unpacked
-    at = most = 0
-    while at + 4 <= len(data):
-        size = int.from_bytes(data[at : at + 4], "little")
-        most, at = max(most, size), at + 4 + size
+    offset = most = 0
+    while offset + 4 <= len(data):
+        size = int.from_bytes(data[offset : offset + 4], "little")
+        most, offset = max(most, size), offset + 4 + size
     return min(most, page.unpacked)
 
 
-def _header(read: Callable[[int, int], bytes], at: int) -> tuple[dict[int, Any], int]:
+def _header(read: Callable[[int, int], bytes], offset: int) -> tuple[dict[int, Any], int]:
     for size in (_LOOK, _MOST):
-        data = read(size, at)
+        data = read(size, offset)
         try:
             fields, length = _struct(data, 0)
         except IndexError:
             continue
         if length <= len(data):
             return fields, length
-    raise ValueError(f"no page header at byte {at}")
+    raise ValueError(f"no page header at byte {offset}")
 
 
-def _struct(data: bytes, at: int, depth: int = 0) -> tuple[dict[int, Any], int]:
+def _struct(data: bytes, offset: int, depth: int = 0) -> tuple[dict[int, Any], int]:
     """Read a thrift struct in compact protocol: fields by number; what is no number, flag or struct is left out."""
     fields, number = {}, 0
-    while data[at]:
-        step, kind = data[at] >> 4, data[at] & 15
-        at += 1
+    while data[offset]:
+        step, kind = data[offset] >> 4, data[offset] & 15
+        offset += 1
         if step:
             number += step
         else:
-            number, at = _zigzag(data, at)
+            number, offset = _zigzag(data, offset)
         if kind in (1, 2):
             fields[number] = kind == 1
         elif kind in (4, 5, 6):
-            fields[number], at = _zigzag(data, at)
+            fields[number], offset = _zigzag(data, offset)
         elif kind == 8:
-            size, at = _varint(data, at)
-            at += size
+            size, offset = _varint(data, offset)
+            offset += size
         elif kind == 12 and depth < 4:
-            fields[number], at = _struct(data, at, depth + 1)
+            fields[number], offset = _struct(data, offset, depth + 1)
         else:  # a page header has no others
             raise ValueError(f"a page header with a field of kind {kind}")
-    return fields, at + 1
+    return fields, offset + 1
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _varint(data: bytes, offset: int) -> tuple[int, int]:
     value = shift = 0
     while True:
-        value |= (data[at] & 127) << shift
-        at, shift = at + 1, shift + 7
-        if data[at - 1] < 128 or shift > 63:
-            return value, at
+        value |= (data[offset] & 127) << shift
+        offset, shift = offset + 1, shift + 7
+        if data[offset - 1] < 128 or shift > 63:
+            return value, offset
 
 
-def _zigzag(data: bytes, at: int) -> tuple[int, int]:
-    value, at = _varint(data, at)
-    return (value >> 1) ^ -(value & 1), at
+def _zigzag(data: bytes, offset: int) -> tuple[int, int]:
+    value, offset = _varint(data, offset)
+    return (value >> 1) ^ -(value & 1), offset

@@ -32,10 +32,10 @@ class TarArchive:
 
     def find(self, name: str) -> Read:
         """Return what reads a member; see `Archive`."""
-        found = self.index.find(name)
-        if found is None:
+        entry = self.index.find(name)
+        if entry is None:
             raise ImageError("image_missing", f"no member {name!r}{self.note}.")
-        offset, size = found
+        offset, size = entry
         if size == NO_FILE:
             raise ImageError("image_not_a_file", f"member {name!r} is a link, a folder or a device.")
         check_size(size, f"member {name!r}")
@@ -64,15 +64,15 @@ def members(file: File) -> Iterator[tarfile.TarInfo]:
     try:
         headers = _Headers(source)
         with tarfile.open(fileobj=headers, mode="r:") as tar:  # pyright: ignore
-            at = -1
+            previous = -1
             while (info := tar.next()) is not None:
                 tar.members.clear()  # tarfile keeps every member it met
                 headers.taken = 0
                 if sum(map(len, tar.pax_headers.values())) + len(tar.pax_headers) > _HEADER:
                     raise BrokenTarError("global headers of more than a megabyte")
-                if tar.offset <= at:
+                if tar.offset <= previous:
                     raise BrokenTarError("a header of negative size")
-                at = tar.offset
+                previous = tar.offset
                 yield info
             # tarfile takes a broken header for the end, and the file's end too; a whole tar ends in blocks of zeros
             end = source.read_at(tarfile.BLOCKSIZE, tar.offset)

@@ -38,10 +38,10 @@ class ZipArchive:
 
     def find(self, name: str) -> Read:
         """Return what reads a member; see `Archive`."""
-        found = self.index.find(name)
-        if found is None:
+        entry = self.index.find(name)
+        if entry is None:
             raise ImageError("image_missing", f"no member {name!r}.")
-        offset, packed, size, method, crc = found
+        offset, packed, size, method, crc = entry
         if method == _NO_FILE:
             raise ImageError("image_not_a_file", f"member {name!r} is a link or a folder.")
         if method not in (_PLAIN, _DEFLATED):

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ...store.arrays import Array
 from ..archives.members import File
 from ..archives.pages import Chunk, OversizeError, check_chunk
 from ..limits import ROW_BYTES
 from ..refusals import RefusedError
 from .cells import element
 
-Array = np.ndarray[Any, Any]
 _ROWS = 512
 # what a column's dictionary may make of a row group before its texts are held once each, which is slow
 _REPEATS = 4 * ROW_BYTES

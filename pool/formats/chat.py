@@ -39,16 +39,16 @@ def _in_our_keys(raw: dict[str, Any]) -> Any:
         for number, turn in enumerate(turns):
             if isinstance(turn, dict):
                 refuse_unheard(turn, f"turn {number}")
-        found = [_turn(t, named) for t in turns]
+        said = [_turn(t, named) for t in turns]
     except RefusedError as error:
         return error
     if named:
-        given = rest.get("images") or rest.get("image")
-        names = given if isinstance(given, list) else [given]
-        if given and names != named:
+        listed = rest.get("images") or rest.get("image")
+        names = listed if isinstance(listed, list) else [listed]
+        if listed and names != named:
             return RefusedError("bad_image", f"turns name {named!r:.80}, the record {names!r:.80}")
         rest["images"] = named
-    return rest | {"conversations": found}
+    return rest | {"conversations": said}
 
 
 def is_chat(raw: Any) -> bool:

@@ -32,15 +32,15 @@ def layout_of(names: list[str], where: str, layout: str | None) -> Callable[[Row
         return _texts
     if set(names) >= _SCIENCEQA:
         return lambda row, shown: _scienceqa(row, shown, layout)
-    asked = [n for n in QUESTIONS if n in names]
-    given = [n for n in ANSWERS if n in names]
-    if len(asked) != 1 or len(given) != 1 or any(n in names for n in _CHOICES):
+    questions = [n for n in QUESTIONS if n in names]
+    answers = [n for n in ANSWERS if n in names]
+    if len(questions) != 1 or len(answers) != 1 or any(n in names for n in _CHOICES):
         raise InputError(
             f"{where!r} has no column `conversations` or `messages`; found {names}. Also read: `texts` of "
             f"{{user, assistant}}, ScienceQA's columns, or one question ({', '.join(QUESTIONS)}) with one answer "
-            f"({', '.join(ANSWERS)}) and no choices; here are {asked} and {given}."
+            f"({', '.join(ANSWERS)}) and no choices; here are {questions} and {answers}."
         )
-    return lambda row, shown: _asked(row, asked[0], given[0], shown)
+    return lambda row, shown: _asked(row, questions[0], answers[0], shown)
 
 
 def listed(turns: Any) -> Any:
@@ -85,7 +85,7 @@ def _scienceqa(row: Row, shown: int, layout: str | None) -> Row | RefusedError:
 
 
 def _asked(row: Row, question: str, answer: str, shown: int) -> Row | RefusedError:
-    asked, given = row.pop(question), row.pop(answer)
-    if not isinstance(asked, str) or not isinstance(given, str):
-        return RefusedError("bad_turn", f"`{question}` or `{answer}` is no text: {given!r:.80}")
-    return row | {"conversations": _turns([(asked, given)], shown)}
+    question_text, answer_text = row.pop(question), row.pop(answer)
+    if not isinstance(question_text, str) or not isinstance(answer_text, str):
+        return RefusedError("bad_turn", f"`{question}` or `{answer}` is no text: {answer_text!r:.80}")
+    return row | {"conversations": _turns([(question_text, answer_text)], shown)}

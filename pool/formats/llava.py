@@ -41,8 +41,8 @@ def json_files(path: str) -> list[str]:
     Raises:
         InputError: there is none.
     """
-    found = shards(path, SUFFIXES, recursive=is_pattern(path))
-    return [f for f in found if f.rpartition("/")[2] not in _DESCRIBE and not f.rpartition("/")[2].startswith(".")]
+    paths = shards(path, SUFFIXES, recursive=is_pattern(path))
+    return [f for f in paths if f.rpartition("/")[2] not in _DESCRIBE and not f.rpartition("/")[2].startswith(".")]
 
 
 def _root(source: Source) -> None:

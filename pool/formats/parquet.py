@@ -97,12 +97,12 @@ class _Shard:
             if (named := raw.pop("image", None)) is not None:  # beside `images`: what the pictures were called
                 raw.setdefault("image_names", named)
             raw["images"] = shown
-        made = self.make(raw, len(shown))
-        if isinstance(made, dict) and not (isinstance(made.get("source"), str) and made["source"]):
-            told = next((made[n] for n in SOURCES if isinstance(made.get(n), str) and made[n]), None)
+        record = self.make(raw, len(shown))
+        if isinstance(record, dict) and not (isinstance(record.get("source"), str) and record["source"]):
+            told = next((record[n] for n in SOURCES if isinstance(record.get(n), str) and record[n]), None)
             if told or self.embedded:
-                made["source"] = told or self.set
-        return made
+                record["source"] = told or self.set
+        return record
 
 
 def _all_null(footer: pq.FileMetaData, leaf: str) -> bool:

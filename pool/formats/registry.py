@@ -29,13 +29,13 @@ def choose(source: Source, name: str = "auto") -> Format:
     """
     if name != "auto" and name not in FORMATS:
         raise InputError(f"unknown format {name!r}{suggest(name, FORMATS)}")
-    found = detect(source.path) if name == "auto" else FORMATS[name]
+    source_format = detect(source.path) if name == "auto" else FORMATS[name]
     for option in ("split", "layout"):
         # one file of JSON has no splits
-        single = found in (LLAVA, SHAREGPT) and kind_of(source.path) == pafs.FileType.File
-        if getattr(source, option) is not None and (single or option not in found.takes):
-            raise InputError(f"{option} {getattr(source, option)!r} means nothing in format {found.name!r}.")
-    return found
+        single = source_format in (LLAVA, SHAREGPT) and kind_of(source.path) == pafs.FileType.File
+        if getattr(source, option) is not None and (single or option not in source_format.takes):
+            raise InputError(f"{option} {getattr(source, option)!r} means nothing in format {source_format.name!r}.")
+    return source_format
 
 
 def detect(path: str) -> Format:
@@ -46,23 +46,23 @@ def detect(path: str) -> Format:
     """
     kind = kind_of(path)
     if is_pattern(path):
-        found = [f for s in _SHARDS for f in _some(path, s)]
-        if not found and _some(path, SUFFIXES):
+        paths = [f for s in _SHARDS for f in _some(path, s)]
+        if not paths and _some(path, SUFFIXES):
             return _by_votes(json_files(path))
-        if not found:
+        if not paths:
             known = " or ".join([*_SHARDS, ".json", ".jsonl"])
             raise InputError(f"cannot read {path!r}: no file of that pattern ends in {known}.")
-        return _shards(path, found)
+        return _shards(path, paths)
     if kind == pafs.FileType.Directory:
         if all(exists(join(path, n)) for n in ("problems.json", "pid_splits.json")):
             return SCIENCEQA
-        found = list_files(path, recursive=True)
-        if not any(f.endswith(tuple(_SHARDS)) for f in found) and _some(path, SUFFIXES, recursive=False):
+        paths = list_files(path, recursive=True)
+        if not any(f.endswith(tuple(_SHARDS)) for f in paths) and _some(path, SUFFIXES, recursive=False):
             return _by_votes(json_files(path))
-        return _shards(path, found)
+        return _shards(path, paths)
     if kind != pafs.FileType.File:
-        found = "there is no such file" if kind == pafs.FileType.NotFound else "it is no regular file"
-        raise InputError(f"cannot read {path!r}: {found}.")
+        wrong = "there is no such file" if kind == pafs.FileType.NotFound else "it is no regular file"
+        raise InputError(f"cannot read {path!r}: {wrong}.")
     for suffix, shard_format in _SHARDS.items():
         if path.lower().endswith(suffix):
             return shard_format
@@ -87,10 +87,10 @@ def _by_votes(files: list[str]) -> Format:
     return SHAREGPT if shared else LLAVA
 
 
-def facts(source: Source, found: Format) -> dict[str, Any]:
+def facts(source: Source, source_format: Format) -> dict[str, Any]:
     """Return size and time of the files that the records come from: what tells one source from another."""
     infos = []
-    for path in found.files(source):
+    for path in source_format.files(source):
         infos.append(look_at(path))
     many = {"files": len(infos)} if len(infos) > 1 else {}
     return many | {"size": sum(i.size or 0 for i in infos), "mtime": str(max(i.mtime for i in infos))}
@@ -104,12 +104,12 @@ def _some(path: str, suffix: str | tuple[str, ...], recursive: bool = True) -> l
 
 
 def _shards(path: str, files: list[str]) -> Format:
-    found = {f.name: f for s, f in _SHARDS.items() if any(name.endswith(s) for name in files)}
-    if len(found) > 1:
-        raise InputError(f"{path!r} holds shards of {' and '.join(found)}: say which (--format).")
-    if not found:
+    formats = {f.name: f for s, f in _SHARDS.items() if any(name.endswith(s) for name in files)}
+    if len(formats) > 1:
+        raise InputError(f"{path!r} holds shards of {' and '.join(formats)}: say which (--format).")
+    if not formats:
         raise _unknown(path)
-    return next(iter(found.values()))
+    return next(iter(formats.values()))
 
 
 def _first_byte(path: str) -> bytes:

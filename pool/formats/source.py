@@ -72,15 +72,15 @@ def shards(path: str, suffix: str | tuple[str, ...], recursive: bool = True) -> 
     """
     path = path if "://" in path else os.path.abspath(path)
     if is_pattern(path):
-        found = [f for f in list_files(folder_of(path), recursive=True) if _matches(f, path)]
+        paths = [f for f in list_files(folder_of(path), recursive=True) if _matches(f, path)]
     elif kind_of(path) == pafs.FileType.Directory:
-        found = list_files(path, recursive=recursive)
+        paths = list_files(path, recursive=recursive)
     else:
-        found = [path] if kind_of(path) == pafs.FileType.File else []
-    found = [f for f in found if f.endswith(suffix)]
-    if not found:
+        paths = [path] if kind_of(path) == pafs.FileType.File else []
+    paths = [f for f in paths if f.endswith(suffix)]
+    if not paths:
         raise InputError(f"cannot read {path!r}: there is no {suffix} file.")
-    return found
+    return paths
 
 
 def below(file: str, root: str) -> str:

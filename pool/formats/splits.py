@@ -51,19 +51,19 @@ def split_of(file: str, folder: str) -> str:
     return next((p for p in reversed(inside) if p.lower() in _SPLITS), "")
 
 
-def of_split(found: list[str], source: Source, folder: str) -> list[str]:
+def of_split(paths: list[str], source: Source, folder: str) -> list[str]:
     """Return the files of the split that was chosen; all, where there is one.
 
     Raises:
         InputError: there are several splits and none was chosen, or not that one.
     """
-    names = {f: split_of(f, folder) for f in found}
+    names = {f: split_of(f, folder) for f in paths}
     splits = sorted(set(names.values()))
     if source.split is None:
         if len(splits) > 1:
             told = [s or "(no name)" for s in splits]
             raise InputError(f"{source.path!r} has shards of several splits, {told}: choose one (--split).")
-        return found
+        return paths
     if source.split not in splits:
         raise InputError(f"{source.path!r} has no shard of split {source.split!r}; its splits are {splits}.")
-    return [f for f in found if names[f] == source.split]
+    return [f for f in paths if names[f] == source.split]

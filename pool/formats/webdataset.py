@@ -37,11 +37,11 @@ def read(source: Source) -> Iterator[Any]:
         file, name = File(fs, inner), below(path, source.image_root or folder_of(source.path))
         try:
             for key, group in groupby(members(file), key=_key):
-                found = list(islice(group, _FILES + 1))
-                if len(found) > _FILES:
+                infos = list(islice(group, _FILES + 1))
+                if len(infos) > _FILES:
                     yield RefusedError("record_too_large", f"sample {key!r:.200} has more than {_FILES} files")
-                elif key and any(is_plain(i) for i in found):
-                    yield _named(_record(file, name, key, found), data_set_of(path))
+                elif key and any(is_plain(i) for i in infos):
+                    yield _named(_record(file, name, key, infos), data_set_of(path))
         except (BrokenTarError, OSError) as error:
             raise InputError(f"{path!r} cannot be read to its end: {error}.") from error
 
@@ -60,18 +60,18 @@ def _key(info: TarInfo) -> str:
     return "" if not stem or stem.startswith("__") or info.isdir() else str(place.parent / stem)
 
 
-def _record(file: File, shard: str, key: str, found: list[TarInfo]) -> Any:
-    by_kind = {i.name.rpartition(".")[2].lower(): i for i in found if is_plain(i)}
-    shown = [i.name.removeprefix("./") for i in found if is_plain(i) and PICTURE.search(i.name)]
+def _record(file: File, shard: str, key: str, infos: list[TarInfo]) -> Any:
+    by_kind = {i.name.rpartition(".")[2].lower(): i for i in infos if is_plain(i)}
+    shown = [i.name.removeprefix("./") for i in infos if is_plain(i) and PICTURE.search(i.name)]
     try:
-        _refuse_film(found, key)
+        _refuse_film(infos, key)
         raw = _json(file, by_kind["json"], key) if "json" in by_kind else {}
         captioned = raw.get("conversations") is None and raw.get("messages") is None
         if captioned:
             raw = raw | {"conversations": _caption(file, by_kind.get("txt"), raw, bool(shown), key)}
     except RefusedError as error:
         return error
-    unread = [i.name for i in found if is_plain(i) and i.name.rpartition(".")[2].lower() not in ("json", "txt")]
+    unread = [i.name for i in infos if is_plain(i) and i.name.rpartition(".")[2].lower() not in ("json", "txt")]
     if not shown and unread and (captioned or _asks_for_picture(raw)):
         return RefusedError("bad_image", f"sample {key!r} speaks of a picture; {unread[0]!r} is not read as one")
     if shown:
@@ -79,8 +79,8 @@ def _record(file: File, shard: str, key: str, found: list[TarInfo]) -> Any:
     return to_llava({"id": key} | raw)
 
 
-def _refuse_film(found: list[TarInfo], key: str) -> None:
-    film = next((i.name for i in found if is_plain(i) and FILM.search(i.name)), None)
+def _refuse_film(infos: list[TarInfo], key: str) -> None:
+    film = next((i.name for i in infos if is_plain(i) and FILM.search(i.name)), None)
     if film is not None:
         raise RefusedError("unsupported_media", f"sample {key!r} holds {film!r}; only pictures are read")
 
@@ -93,15 +93,15 @@ def _asks_for_picture(raw: dict[str, Any]) -> bool:
 
 def _order(raw: dict[str, Any], shown: list[str], shard: str) -> list[str]:
     """Return the sample's pictures in the record's own order where it names them, else in the shard's."""
-    given = raw.get("images") or raw.get("image")
-    given = [given] if isinstance(given, str) else given
+    named = raw.get("images") or raw.get("image")
+    named = [named] if isinstance(named, str) else named
     by_name = {PurePosixPath(name).name: name for name in shown}
     if (
-        isinstance(given, list)
-        and given
-        and all(isinstance(g, str) and PurePosixPath(g).name in by_name for g in given)
+        isinstance(named, list)
+        and named
+        and all(isinstance(g, str) and PurePosixPath(g).name in by_name for g in named)
     ):
-        shown = [by_name[PurePosixPath(g).name] for g in given]
+        shown = [by_name[PurePosixPath(g).name] for g in named]
     return [f"{shard}/{name}" for name in shown]
 
 

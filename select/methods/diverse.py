@@ -9,29 +9,31 @@ Axes: N rows, C candidates, D features.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
+from ...store.arrays import Array
 from ...store.config import Config
 from ...store.errors import InputError
 from ..needs import Needs
 from ..pickers import check_budget, top_k, uniform
-from ..rows import columns_of, picks_table, scores_table
+from ..ranked import Ranked
+from ..rows import Labels, scores_table
 from ..view import View
 
-Array = np.ndarray[Any, Any]
-# rows a block: results may not depend on how many cores there are
+# rows per block: results may not depend on how many cores there are
 BLOCK = 8192
 # float32's rounding: rows whose squared distance is a smaller share of their squared lengths are equal, and so are values
 SAME = 2.0**-18
 STAGES = ["picked", "beyond", "no candidate"]
 
 
-class Diverse:
+class Diverse(Ranked):
     """One order of `max_picks` rows: score = minus the place in it; ties go to the smaller sample_id.
 
     group 1: rows behind the order, by their distance from it; group 2: rows that were no candidates.
@@ -46,8 +48,8 @@ class Diverse:
         """How rows are compared, and how many are put in order.
 
         `unit`: rows are scaled to length 1 (Euclidean distance then orders as cosine does); a zero row stays zero. `start`:
-        the row nearest to the mean, or a random one. `max_picks`: the largest budget that can be picked; a pass over the
-        vectors each (4 bytes × C × D in memory: 2.7 GB at 665K × 1024). `candidates`: a random sample to choose from;
+        the row nearest to the mean, or a random one. `max_picks`: the largest budget that can be picked; one pass over the
+        vectors per pick (4 bytes × C × D in memory: 2.7 GB at 665K × 1024). `candidates`: a random sample to choose from;
         None takes all. `step`: a checkpoint; None takes the last.
         """
 
@@ -59,12 +61,12 @@ class Diverse:
         step: int | None = None
 
     def __init__(self, config: "Diverse.Config") -> None:
-        self.config = config
+        super().__init__(config)
         # one file of scores serves all seeds where nothing is drawn
         self.seeded = config.start == "random" or config.candidates is not None
 
     def score(self, view: View, seed: int) -> pa.Table:
-        """Return one score a row.
+        """Return one score per row.
 
         Raises:
             InputError: there is no such checkpoint.
@@ -87,7 +89,7 @@ class Diverse:
         group[rows], score[rows] = 1, -len(order) - 1 / (1 + gap_C)
         group[rows[order]], score[rows[order]] = 0, -np.arange(float(len(order)))
         notes = {"step": step, "zero_rows": zeros, "refused": len(view.left_out)}
-        return scores_table(view.ids, (group, STAGES), group, score, notes)
+        return scores_table(view.ids, Labels(group, STAGES), group, score, notes)
 
     def pick(self, scores: pa.Table, budget: int, seed: int) -> pa.Table:
         """Return the first rows of the order.
@@ -95,16 +97,14 @@ class Diverse:
         Raises:
             InputError: the budget is above the rows that were put in order.
         """
-        ids, group, score = columns_of(scores)
-        check_budget(budget, len(ids))
-        ordered = np.flatnonzero(group == 0)
-        if budget > len(ordered):
+        check_budget(budget, scores.num_rows)
+        ordered = scores.filter(pc.equal(scores["group"], 0))
+        if budget > ordered.num_rows:
             raise InputError(
-                f"a budget of {budget} rows is above the {len(ordered)} that `diverse` put in order: give it a larger "
+                f"a budget of {budget} rows is above the {ordered.num_rows} that `diverse` put in order: give it a larger "
                 "max_picks (and candidates, if set)."
             )
-        take = ordered[top_k(ids[ordered], score[ordered], budget)]
-        return picks_table(ids[take], group[take], score[take], self.name, (budget, seed))
+        return super().pick(ordered, budget, seed)
 
 
 def greedy(x_CD: Array, picks: int, first: int, method: str) -> tuple[Array, Array]:
@@ -134,7 +134,7 @@ def _largest(value_C: Array) -> int:
 
 
 def _distances(x_CD: Array, length_C: Array, point_D: Array) -> Array:
-    """Return squared distances f64 [C]; each from its own block, so that neither cores nor parts change a bit of it."""
+    """Return squared distances f64 [C]; each from its own block, so that neither cores nor shards change a bit of it."""
     out = np.empty(len(x_CD))
     work: Callable[[int], None] = partial(_block, x_CD, length_C, point_D, out)
     starts = range(0, len(x_CD), BLOCK)
@@ -163,8 +163,8 @@ def _vectors(view: View, step: int, rows: Array, unit: bool) -> tuple[Array, int
     slot[rows] = np.arange(len(rows))
     x_CD = np.zeros((len(rows), view.dim("embedding")), np.float32)
     for batch in view.scan("embedding", step):
-        at = slot[batch.at]
-        x_CD[at[at >= 0]] = batch.vec[at >= 0]
+        slots = slot[batch.positions]
+        x_CD[slots[slots >= 0]] = batch.vec[slots >= 0]
     zeros = 0
     for start in range(0, len(x_CD), BLOCK):
         block = x_CD[start : start + BLOCK]

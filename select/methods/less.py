@@ -6,17 +6,15 @@ averaged within their task; the score against a task is Σ_c w_c ⟨row, task me
 while the store streams by. Axes: N rows, D projected dimensions, M target rows, T tasks.
 """
 
-from typing import Any
-
 import numpy as np
 
+from ...store.arrays import Array
 from ...store.errors import InputError
 from ...store.usage import Usage
 from ..influence import Influence, Products
 from ..needs import Needs
 from ..view import View
 
-Array = np.ndarray[Any, Any]
 # rows of one product
 BLOCK = 64
 
@@ -66,7 +64,7 @@ def cosines(vec_ND: Array, means_DT: Array) -> tuple[Array, int]:
     """Return ⟨row / |row|, mean⟩ f32 [N, T] (zero rows: 0), and the number of zero rows.
 
     Always in blocks of BLOCK rows, the last one filled up with zeros: BLAS adds up in another order for another
-    number of rows, and the picks must not depend on how the store is cut into parts.
+    number of rows, and the picks must not depend on how the store is cut into shards.
     """
     out_NT = np.zeros((len(vec_ND), means_DT.shape[1]), np.float32)
     filled_BD = np.zeros((BLOCK, vec_ND.shape[1]), np.float32)

@@ -1,20 +1,17 @@
 """LESS without a projection: exact inner products with target tasks that were known when the pool streamed by.
 
 The `influence` feature holds, for each row, ⟨gradient, mean unit gradient of task t⟩ for T tasks, and the exact
-gradient norm; score = Σ_c w_c · product / norm. No projection noise, and T numbers a row instead of 8192; new
+gradient norm; score = Σ_c w_c · product / norm. No projection noise, and T numbers per row instead of 8192; new
 targets need a new pass over the pool. Axes: N rows, T tasks.
 """
 
-from typing import Any
-
 import numpy as np
 
+from ...store.arrays import Array
 from ...store.errors import InputError
 from ..influence import Influence, Products
 from ..needs import Needs
 from ..view import View
-
-Array = np.ndarray[Any, Any]
 
 
 class LessExact(Influence):

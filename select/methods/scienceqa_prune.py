@@ -13,18 +13,19 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from ...store.arrays import Array
 from ...store.config import Config
 from ...store.errors import InputError
 from ..needs import Needs
-from ..pickers import best_first, top_k
-from ..rows import columns_of, picks_table, scores_table
+from ..pickers import best_first
+from ..ranked import Ranked
+from ..rows import Labels, scores_table
 from ..view import View
 
-Array = np.ndarray[Any, Any]
 Covered = Literal["skill", "topic", "subject"]
 
 
-class ScienceQAPrune:
+class ScienceQAPrune(Ranked):
     """First the hardest row of each skill, topic and subject not seen yet; then rows with a picture; then the rest.
 
     score = minus the place in that order; group = the stage (number of the covered field, then pictures, then the rest),
@@ -33,7 +34,6 @@ class ScienceQAPrune:
 
     name = "scienceqa_prune"
     needs = Needs(fields=("subject", "topic", "skill", "grade", "choices", "solution"))
-    seeded = False
     score_means = "order"
 
     class Config(Config):
@@ -50,11 +50,8 @@ class ScienceQAPrune:
         choices_weight: float = Field(1.0, ge=0)
         solution_weight: float = Field(1.0, ge=0)
 
-    def __init__(self, config: "ScienceQAPrune.Config") -> None:
-        self.config = config
-
     def score(self, view: View, seed: int) -> pa.Table:
-        """Return one score a row.
+        """Return one score per row.
 
         Raises:
             InputError: a row lacks a field that is read, or it holds something else than ScienceQA's.
@@ -75,24 +72,18 @@ class ScienceQAPrune:
         place = np.empty(len(order), np.int64)
         place[order[np.argsort(stage[order], kind="stable")]] = np.arange(len(order))
         names = [*self.config.cover, "image", "rest"]
-        return scores_table(view.ids, (stage, names), stage, -place.astype(np.float64))
-
-    def pick(self, scores: pa.Table, budget: int, seed: int) -> pa.Table:
-        """Return the first rows of the order."""
-        ids, group, score = columns_of(scores)
-        take = top_k(ids, score, budget)
-        return picks_table(ids[take], group[take], score[take], self.name, (budget, seed))
+        return scores_table(view.ids, Labels(stage, names), stage, -place.astype(np.float64))
 
     def _difficulty(self, view: View) -> Array:
         """Return Σ weight × rank [N]; fields of weight 0 are not read."""
         config = self.config
-        parts: list[tuple[str, float, Callable[[Any], float]]] = [
+        measures: list[tuple[str, float, Callable[[Any], float]]] = [
             ("grade", config.grade_weight, _grade),
             ("choices", config.choices_weight, _count),
             ("solution", config.solution_weight, _length),
         ]
         total = np.zeros(len(view.ids))
-        for field, weight, measure in parts:
+        for field, weight, measure in measures:
             if weight:
                 total += weight * mid_rank(np.array(_field(view, field, measure), np.float64))
         return total
@@ -100,15 +91,15 @@ class ScienceQAPrune:
 
 def mid_rank(values: Array) -> Array:
     """Return the share of rows below each, equal ones counted half [N], in (0, 1): no unit, no outliers."""
-    _, at, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return ((np.cumsum(counts) - counts / 2) / max(1, len(values)))[at]
+    _, number_N, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return ((np.cumsum(counts) - counts / 2) / max(1, len(values)))[number_N]
 
 
 def _grade(value: Any) -> float:
-    found = re.fullmatch(r"grade(\d+)", value)
-    if found is None:
+    match = re.fullmatch(r"grade(\d+)", value)
+    if match is None:
         raise ValueError("no grade")
-    return float(found[1])
+    return float(match[1])
 
 
 def _count(value: Any) -> float:

@@ -6,7 +6,7 @@ import pyarrow as pa
 from ...store.config import Config
 from ..needs import Needs
 from ..pickers import per_group, proportional, uniform
-from ..rows import columns_of, picks_table, scores_table
+from ..rows import Labels, columns_of, picks_table, scores_table
 from ..view import View
 
 
@@ -27,7 +27,7 @@ class Stratified:
         self.config = config
 
     def score(self, view: View, seed: int) -> pa.Table:
-        """Return one score a row; target = the value that the row has in the column."""
+        """Return one score per row; target = the value that the row has in the column."""
         column = pa.array(view.column(self.config.column)).cast(pa.string()).fill_null("").dictionary_encode()
         # numbered by name, not by first appearance: the numbers may not depend on which rows are there first
         labels = column.dictionary.to_pylist()
@@ -36,7 +36,7 @@ class Stratified:
         number[order] = np.arange(len(labels))
         group = number[column.indices.to_numpy()]
         names = [labels[i] for i in order]
-        return scores_table(view.ids, (group, names), group, uniform(view.ids, seed, self.name))
+        return scores_table(view.ids, Labels(group, names), group, uniform(view.ids, seed, self.name))
 
     def pick(self, scores: pa.Table, budget: int, seed: int) -> pa.Table:
         """Return each group's share."""
@@ -44,7 +44,7 @@ class Stratified:
         numbers, sizes = np.unique(group, return_counts=True)
         quota = dict(zip(numbers.tolist(), proportional(sizes, budget).tolist(), strict=True))
         take = per_group(ids, score, group, quota)
-        return picks_table(ids[take], group[take], score[take], self.name, (budget, seed))
+        return picks_table(ids[take], group[take], score[take], self.name, budget, seed)
 
 
 SELECTOR = Stratified

@@ -4,7 +4,7 @@ A row's trajectory is the sum of its top-k cross-attention singular values at ea
 instability is the trajectory's total variation, not normalised. k-means groups trajectories; the budget is
 water-filled over the clusters; inside one the lowest instability wins. Text-only rows have no trajectory:
 `text_policy` says how many are taken, at random among themselves. Axes: N rows with an image, T checkpoints,
-K singular values, W numbers a checkpoint.
+K singular values, W numbers per checkpoint.
 """
 
 from typing import Annotated, Any, Literal
@@ -13,15 +13,15 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from ...store.arrays import Array
 from ...store.config import Config
 from ...store.errors import InputError
 from ...store.files import digest
 from ..needs import Needs
 from ..pickers import check_budget, per_group, proportional, uniform, water_fill
-from ..rows import columns_of, picks_table, scores_table
+from ..rows import Labels, columns_of, picks_table, scores_table
 from ..view import View
 
-Array = np.ndarray[Any, Any]
 TEXT_GROUP = -1
 
 
@@ -42,7 +42,7 @@ class Xmas:
         `scale`: raw (published), zscore (over the pool, at each checkpoint) or log (of 1 + x); it holds for
         clusters and instability alike. `kmeans`, `niter`: the clustering, on the CPU or (faiss_gpu: other last
         bits) on all GPUs of the driver's node; `train_points`: rows, drawn by
-        seed, that it learns from; None takes all (the published default of faiss learns from 256 a cluster).
+        seed, that it learns from; None takes all (the published default of faiss learns from 256 per cluster).
         `text_policy`: proportional (their share of the pool), cluster (one more cluster, as published, which
         keeps 0.3 % of LLaVA's), all, or none. `smallest_cluster`: clusters below it are left out (published:
         3).
@@ -62,7 +62,7 @@ class Xmas:
         self.config = config
 
     def score(self, view: View, seed: int) -> pa.Table:
-        """Return SCORES. Memory: f32 [N, T·W], and one part of the store.
+        """Return SCORES. Memory: f32 [N, T·W], and one shard of the store.
 
         Raises:
             InputError: fewer than 2 checkpoints, no row with an image, or more clusters than such rows.
@@ -70,13 +70,14 @@ class Xmas:
         image = view.column("has_image").astype(bool)
         x_NF, width, notes = self._trajectories(view, image)
         count = self._clusters(len(x_NF))
-        labels = cluster(x_NF, count, self.config, seed)
+        nearest = cluster(x_NF, count, self.config, seed)
         group = np.full(len(image), TEXT_GROUP)
-        group[image] = labels
+        group[image] = nearest
         score = uniform(view.ids, seed, "xmas text")
         score[image] = -total_variation(x_NF, width)
-        notes |= {"clusters": count, "empty_clusters": count - len(np.unique(labels))}
-        return scores_table(view.ids, ((~image).astype(np.int32), ["image", "text"]), group, score, notes)
+        notes |= {"clusters": count, "empty_clusters": count - len(np.unique(nearest))}
+        labels = Labels((~image).astype(np.int32), ["image", "text"])
+        return scores_table(view.ids, labels, group, score, notes)
 
     def pick(self, scores: pa.Table, budget: int, seed: int) -> pa.Table:
         """Return the text-only rows' share and the most stable rows of the water-filled clusters.
@@ -97,7 +98,7 @@ class Xmas:
             check_budget(left, int(sizes[filled].sum()), "the clusters' rows, that xmas may fill from,")
             quota |= dict(zip(numbers[filled].tolist(), water_fill(sizes[filled], left).tolist(), strict=True))
         take = per_group(ids, score, group, quota)
-        return picks_table(ids[take], group[take], score[take], self.name, (budget, seed))
+        return picks_table(ids[take], group[take], score[take], self.name, budget, seed)
 
     def _trajectories(self, view: View, image: Array) -> tuple[Array, int, dict[str, Any]]:
         """Return x [N, T·W] f32 in the order of ids, W, and counts of rows that are odd."""
@@ -118,10 +119,10 @@ class Xmas:
         now_NW = np.empty((n + 1, width), np.float32)
         for t, step in enumerate(steps):
             for batch in view.scan("trajectory", step):
-                at, vec_BK = place[batch.at], batch.vec[:, :kept]
-                now_NW[at] = vec_BK if self.config.trajectory == "vectors" else _sums(vec_BK)[:, None]
-                short[at[vec_BK[:, -1] == 0]] = True
-                zero[at[vec_BK[:, 0] == 0]] = True
+                places_B, vec_BK = place[batch.positions], batch.vec[:, :kept]
+                now_NW[places_B] = vec_BK if self.config.trajectory == "vectors" else _sums(vec_BK)[:, None]
+                short[places_B[vec_BK[:, -1] == 0]] = True
+                zero[places_B[vec_BK[:, 0] == 0]] = True
             x_NF[:, t * width : (t + 1) * width] = _scaled(now_NW[:n], self.config.scale)
         # a row with fewer than k text tokens has fewer than k singular values above 0
         counts = {"short_rows": int(short[:n].sum()), "zero_rows": int(zero[:n].sum()), "text_rows": len(image) - n}
@@ -153,8 +154,8 @@ class Xmas:
 def total_variation(x_NF: Array, width: int) -> Array:
     """Return Σ_t |x_{t+1} - x_t| of each row f64 [N], added up over the `width` numbers of a checkpoint."""
     out = np.zeros(len(x_NF))
-    for at in range(width, x_NF.shape[1]):
-        out += np.abs(x_NF[:, at].astype(np.float64) - x_NF[:, at - width])
+    for column in range(width, x_NF.shape[1]):
+        out += np.abs(x_NF[:, column].astype(np.float64) - x_NF[:, column - width])
     return out
 
 
@@ -183,7 +184,7 @@ def cluster(x_NF: Array, clusters: int, config: "Xmas.Config", seed: int) -> Arr
             "xmas: kmeans is faiss_gpu, but faiss finds no GPU: install faiss-gpu, or set kmeans to faiss."
         )
     learn_from = x_NF[_sample(len(x_NF), config.train_points, number)]
-    # faiss would draw 256 points a cluster by itself; the sample is ours to draw
+    # faiss would draw 256 points per cluster by itself; the sample is ours to draw
     kmeans = faiss.Kmeans(
         x_NF.shape[1],
         clusters,
@@ -199,7 +200,7 @@ def cluster(x_NF: Array, clusters: int, config: "Xmas.Config", seed: int) -> Arr
 
 
 def _sums(vec_BK: Array) -> Array:
-    """Return each row's sum f64 [B]: column by column, since adding up five numbers a row costs ten times as much."""
+    """Return each row's sum f64 [B]: column by column, since adding up five numbers per row costs ten times as much."""
     total = vec_BK[:, 0].astype(np.float64)
     for k in range(1, vec_BK.shape[1]):
         total += vec_BK[:, k]

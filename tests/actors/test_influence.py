@@ -23,7 +23,7 @@ def raw_gradients(pool, twin_path):
     actor = FeatureActor(spec)
     tap = GradientTap(load(twin_path).model, "projector", ProjectionConfig(kind="none"), fast=False)
     found = {}
-    for ref in Pool(pool).parts(16):
+    for ref in Pool(pool).shards(16):
         part = actor.loader.load(ref.name)
         for i, row in enumerate(part.encoded):
             found[row.sample_id] = (tap(actor._collate(part, [i]))[0].astype(np.float64), part.tasks[i])

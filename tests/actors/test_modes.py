@@ -43,7 +43,7 @@ def test_adam_features_are_the_naive_formula(tiny_pool, checkpoint, tmp_path):
     rows = FeatureSet(str(tmp_path / "out"), "gradient").load(7)
     actor = FeatureActor(spec)
     raw = GradientTap(load(folder).model, "projector", ProjectionConfig(kind="none"), fast=False)
-    part = actor.loader.load(Pool(tiny_pool).parts(32)[0].name)
+    part = actor.loader.load(Pool(tiny_pool).shards(32)[0].name)
     names, at = raw.sizes(), 0
     g = raw(actor._collate(part, list(range(len(part.encoded))))).astype(np.float64)
     expected = np.zeros((len(g), 64))

@@ -114,7 +114,7 @@ def test_a_kill_while_a_part_is_made_anew_loses_no_row(pool, twin_path, monkeypa
     (pool / "images/pics/0.png").rename(pool / "0.png")
     run_inline(spec_of(pool, twin_path, max_refused=0.1))
     (pool / "0.png").rename(pool / "images/pics/0.png")
-    name = {"before": "drop_part", "between": "write_refused", "after": "write_part"}[when]
+    name = {"before": "drop_shard", "between": "write_refused", "after": "write_shard"}[when]
 
     def killed(*args, **kwargs):
         raise KeyboardInterrupt
@@ -276,7 +276,7 @@ def test_rays_wrapping_does_not_reach_the_terminal(pool, twin_path, ray_cluster,
         (pool / "out").mkdir()
         (pool / "out/loss").mkdir()
         (pool / f"out/loss/step={1:08d}").write_text("a file where a folder should be")
-        monkeypatch.setattr(account, "parts_done", lambda *args: set())
+        monkeypatch.setattr(account, "shards_done", lambda *args: set())
         monkeypatch.setattr(account, "drop_damaged", lambda *args: [])
         with pytest.raises(VinnowError) as caught:
             run_features(spec)

@@ -74,6 +74,51 @@ def test_mcnemar_holds_at_many_discordant_pairs():
     assert mcnemar_exact(np.ones(1000), np.zeros(1000)).p == pytest.approx(2 * 0.5**1000, rel=1e-9)
 
 
+# what the formulas gave that stood here before SciPy's: (correct, rows, confidence) → bounds, (only first, only second) → p
+WILSON = {
+    (0, 1, 0.95): (0.0, 0.7934506856227626),
+    (1, 1, 0.95): (0.20654931437723745, 1.0),
+    (0, 20, 0.99): (0.0, 0.24910540109875334),
+    (20, 20, 0.9): (0.8808421626390356, 1.0),
+    (1, 20, 0.95): (0.008881448800795375, 0.236131193446742),
+    (8, 10, 0.95): (0.49016247153664183, 0.9433178485456247),
+    (81, 263, 0.9): (0.2633136171884814, 0.35656634960848815),
+    (3987, 7135, 0.95): (0.5472448960636475, 0.5702811765966914),
+    (199590, 665298, 0.99): (0.2985557340939616, 0.30145005867891),
+    (665297, 665298, 0.95): (0.999991485168294, 0.9999997346683925),
+}
+MCNEMAR = {
+    (0, 0): 1.0,
+    (1, 0): 1.0,
+    (0, 1): 1.0,
+    (10, 2): 0.03857421875000006,
+    (2, 10): 0.03857421875000006,
+    (5, 5): 1.0,
+    (60, 0): 1.73472347597681e-18,
+    (137, 98): 0.01301314457338927,
+    (2900, 3100): 0.010191041523375612,
+    (1000, 0): 1.8665272370065654e-301,
+}
+
+
+@pytest.mark.parametrize("asked", WILSON)
+def test_wilson_is_what_it_was(asked):
+    found = wilson_interval(*asked)
+    assert (found.low, found.high) == pytest.approx(WILSON[asked], rel=0, abs=1e-12)
+    assert found.estimate == asked[0] / asked[1]
+    assert found.low <= found.estimate <= found.high
+
+
+@pytest.mark.parametrize("pairs", MCNEMAR)
+def test_mcnemar_is_what_it_was(pairs):
+    first = np.r_[np.ones(pairs[0]), np.zeros(pairs[1])]
+    found = mcnemar_exact(first, 1 - first)
+    assert (found.only_first, found.only_second) == pairs
+    assert found.p == pytest.approx(MCNEMAR[pairs], rel=0, abs=1e-12)
+    # small ones too: digit by digit, but for what the logarithms of factorials had lost
+    assert found.p == pytest.approx(MCNEMAR[pairs], rel=1e-10)
+
+
 def test_the_bootstrap_has_the_distribution_of_resampled_pairs():
     first, second = np.array([1, 1, 0, 1]), np.array([0, 1, 1, 0])
     found = paired_bootstrap(first, second, seed=0, draws=200_000)

@@ -155,7 +155,7 @@ def left(out) -> list[str]:
 
 
 def test_a_full_disk_leaves_no_half_part(plenty, tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "PART_ROWS", 1000)
+    monkeypatch.setattr(writer, "SHARD_ROWS", 1000)
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=800k", "tmpfs", str(disk)]

@@ -26,7 +26,7 @@ from vinnow.actors.stream import make_spec, run_inline
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.pool import writer
 from vinnow.pool.ingest import IngestConfig, ingest
-writer.PART_ROWS = 40  # several files
+writer.SHARD_ROWS = 40  # several files
 
 def job(out, workers):
     stage(out, "ingest")

@@ -51,6 +51,8 @@ PICKLERS = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}
 # what renders a chat template, in transformers' sandbox but without a limit of time; and the files that bound it
 RENDERERS = {"apply_chat_template", "render_jinja_template", "compile_jinja_template"}
 RENDERING: set[str] = set()
+# modules of Jinja: its sandbox, and what one is made with, which renders nothing
+SANDBOX = {"sandbox", "loaders", "runtime"}
 IMPORTERS = {"import_module", "__import__"}
 # what LLaVA and its like call modules, settings and inputs; and of these the words that are parts of any model in a config
 FAMILY_NAMES = {"vision_tower", "multi_modal_projector", "mm_projector", "language_model", "lm_head", "pixel_values"}
@@ -305,7 +307,7 @@ def unsafe_loading(source: Source) -> list[str]:
 def open_templates(source: Source) -> list[str]:
     """Jinja outside of its sandbox, and templates rendered where no one bounds them: a checkpoint brings its own."""
     names = [(line, n.split(".")) for line, n in imports(source)]
-    lines = {line for line, n in names if n[0] == "jinja2" and n[:2] != ["jinja2", "sandbox"]}
+    lines = {line for line, n in names if n[0] == "jinja2" and not SANDBOX.issuperset(n[1:2] or [""])}
     found = [f"{source.path}:{line}: renders what a checkpoint brings; take jinja2.sandbox" for line in sorted(lines)]
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Call) and _called(node) in RENDERERS and source.path not in RENDERING:

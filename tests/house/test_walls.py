@@ -158,6 +158,7 @@ BITES = [
     (rules.family_names, "models/x.py", "from transformers import LlavaForConditionalGeneration"),
     (rules.family_names, "models/x.py", "x = config.image_token_id"),
     (rules.open_templates, "pool/x.py", "from jinja2 import Environment"),
+    (rules.open_templates, "pool/x.py", "from jinja2.environment import Template"),
     (rules.open_templates, "models/x.py", "tokenizer.apply_chat_template(turns)"),
 ]
 
@@ -192,6 +193,7 @@ FINE = [
     (rules.family_names, "train/x.py", "'''Not a word of vision_tower.'''\nparts = ['vision_tower', 'language_model']"),
     (rules.unsafe_loading, "models/x.py", "torch.load(p, weights_only=True)\njson.load(f)"),
     (rules.open_templates, "models/x.py", "from jinja2.sandbox import ImmutableSandboxedEnvironment"),
+    (rules.open_templates, "pool/x.py", "from jinja2.loaders import FileSystemLoader"),
 ]
 
 

@@ -1,9 +1,9 @@
 """What a pool and its choices hold by field: counted right, shown escaped, absent where records have no such fields."""
 
-import html
 import io
 
 import numpy as np
+from markupsafe import escape
 from pictures import make_records, write_records
 from rich.console import Console
 from vinnow.pipelines.report.build import page
@@ -35,6 +35,6 @@ def test_a_pool_s_fields_are_counted_in_it_and_in_each_choice(tmp_path, tiny_poo
     assert "image: with a picture" in out.getvalue()
     markup = page(data)
     assert "In short" in markup
-    assert html.escape(HOSTILE) in markup
+    assert escape(HOSTILE) in markup
     assert HOSTILE not in markup
     assert compose(Pool(tiny_pool), {}) == []

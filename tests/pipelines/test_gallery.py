@@ -44,7 +44,7 @@ def test_rows_of_a_gallery_are_listed_as_its_title_says(tiny_pool, means):
     score = np.round(np.linspace(0, 1, 20) * 7 % 1, 1)  # many are equal
     scores = scores_table(ids, "", 0 * ids, score)
     picked = np.argsort(score, kind="stable")[10:]  # worst first, equal ones by id: no best-first order
-    picks = picks_table(ids[picked], 0 * picked, score[picked], "any", (10, 0))
+    picks = picks_table(ids[picked], 0 * picked, score[picked], "any", 10, 0)
     found = gallery_of(pool, ("any", "10"), picks, scores, means)
     assert found.text_left_out
     order = sorted(picked, key=lambda i: (-score[i], ids[i])) if means == "worth" else picked

@@ -1,10 +1,9 @@
 """`vinnow evaluate --benchmark imbalance`: what it prints and draws, alone and beside another checkpoint."""
 
 import json
-import re
-import xml.etree.ElementTree as ElementTree
 
 import pytest
+from reports import figures
 from typer.testing import CliRunner
 from vinnow.evaluate.config import ImbalanceConfig
 from vinnow.evaluate.imbalance import ImbalanceActor
@@ -36,12 +35,6 @@ def parts(tiny_pool, target_pool, twin_path, tmp_path_factory):
     return root
 
 
-def shapes(page):
-    """Return each chart's elements by class, out of a page whose SVG must be well-formed."""
-    charts = [ElementTree.fromstring(s) for s in re.findall(r'<svg[^>]*class="chart".*?</svg>', page, flags=re.S)]
-    return [[(e.get("class"), e) for e in c.iter()] for c in charts]
-
-
 def test_a_checkpoint_is_measured_and_drawn_beside_others(parts, tiny_pool, target_pool, twin_path, ray_cluster):
     done = evaluate(twin_path, tiny_pool, parts / "one" / "eval", "--benchmark", "imbalance")
     assert done.exit_code == 0, done.output
@@ -54,18 +47,20 @@ def test_a_checkpoint_is_measured_and_drawn_beside_others(parts, tiny_pool, targ
     assert done.exit_code == 0, done.output
     page = (parts / "two" / "eval" / "imbalance.html").read_text()
     assert page.count("<!doctype html>") == 1
-    lmar, mass = shapes(page)
-    for chart, lines in ((lmar, 1), (mass, 0)):
-        kinds = [kind for kind, _ in chart]
-        assert [kinds.count(k) for k in ("heading", "label x", "label y")] == [1, 1, 1]
-        assert (kinds.count("path"), kinds.count("band"), kinds.count("reference")) == (2, 2, lines)
-        assert kinds.count("mark") == 2 * 2  # two models of two layers
-    # the line at 1 stands where 1 is on the axis of the curves: above what is less, below what is more
-    at = float(next(e for kind, e in lmar if kind == "reference").get("y1"))
-    curve = next(e for kind, e in lmar if kind == "path").get("points").split()
-    for point, value in zip(curve, found["curve"]["lmar"], strict=True):
-        y = float(point.split(",")[1])
-        assert abs(y - at) < 0.2 or (y < at) == (value > 1)
+    drawn = figures(page)
+    assert list(drawn) == ["chart-lmar", "chart-mass"]
+    for figure, lines in ((drawn["chart-lmar"], 1), (drawn["chart-mass"], 0)):
+        assert all(figure["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis"))
+        curves = [t for t in figure["data"] if t["mode"] == "lines+markers"]
+        bands = [t for t in figure["data"] if t.get("fill") == "toself"]
+        assert (len(curves), len(bands), len(figure["data"])) == (2, 2, 4 + lines)
+        assert all(len(c["x"]) == 2 for c in curves)  # two models of two layers
+        assert [c["name"] for c in curves] == ["two/eval", "one/eval"]
+    # the line at 1 stands where 1 is on the axis of the curves, and inside of the plot
+    curve, line = drawn["chart-lmar"]["data"][1], drawn["chart-lmar"]["data"][-1]
+    assert curve["y"] == pytest.approx(found["curve"]["lmar"], rel=1e-6)
+    assert (line["name"], line["y"]) == ("balanced", [1.0, 1.0])
+    assert drawn["chart-lmar"]["layout"]["yaxis"]["range"][1] > max(1.0, *curve["y"])
     for name in ("one/eval", "two/eval"):
         assert f">{name}<" in page
     for task, rows in found["rows_by_task"].items():

@@ -1,34 +1,39 @@
 """The report: it holds the numbers, escapes what is hostile, loads nothing, says why a part is missing."""
 
 import base64
+import hashlib
+import html
 import io
 import json
 import re
 import shutil
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from jinja2 import UndefinedError
 from pictures import make_records
 from PIL import Image
-from reports import answers, full_data, read, trial
+from plotly.offline import get_plotlyjs
+from reports import answers, figures, full_data, read, trial, unbundled
 from rich.console import Console
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_inline
 from vinnow.evaluate.metrics import majority_baseline
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.pipelines.picking import make_view
+from vinnow.pipelines.report import build
 from vinnow.pipelines.report.build import build_report, page
 from vinnow.pipelines.report.composition import MOST
 from vinnow.pipelines.report.data import ReportData, Trial
 from vinnow.pipelines.report.gather import by_source, gather
 from vinnow.pipelines.report.headline import headline
 from vinnow.pipelines.report.hours import Held
-from vinnow.pipelines.report.markup import Html, tag
+from vinnow.pipelines.report.markup import Table, as_json, render
 from vinnow.pipelines.report.sections import SECTIONS
-from vinnow.pipelines.report.svg import nice_ticks
 from vinnow.pipelines.report.terminal import headline_table
 from vinnow.pool.reader import Pool
 from vinnow.select.needs import Needs
@@ -50,7 +55,6 @@ def markup(tmp_path_factory):
 
 def test_it_is_well_formed_and_loads_nothing(markup):
     seen = read(markup)
-    assert "script" not in seen.tags
     sources = [v for _, k, v in seen.attributes if k in ("src", "href", "xlink:href", "action", "data")]
     assert sources
     assert all(v.startswith(("data:image/", "#")) for v in sources)
@@ -62,6 +66,33 @@ def test_it_is_well_formed_and_loads_nothing(markup):
     for name, title, _, _ in SECTIONS:
         assert f'<a href="#{name}">{title}</a>' in markup
         assert f'<section id="{name}">' in markup
+
+
+def test_what_may_run_is_the_library_and_what_draws_and_nothing_else(markup):
+    (policy,) = [v for n, k, v in read(markup).attributes if (n, k) == ("meta", "content") and "default-src" in v]
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    # pictures that are made here: thumbnails, and a chart's download
+    assert rules["img-src"] == "data: blob:"
+    run = re.findall("<script>(.*?)</script>", markup, re.DOTALL)
+    assert run == [get_plotlyjs(), (Path(build.__file__).parent / "draw.js").read_text()]
+    hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in run]
+    assert rules["script-src"].split() == hashes
+    # every other script is a figure's data, which no browser runs
+    assert len(re.findall("<script", markup)) == 2 + len(figures(markup))
+    # the library once, however many charts; and none where there is no chart
+    assert len(markup) < 1.1 * len(get_plotlyjs())
+    assert len(page(ReportData())) < 20_000
+    assert "script-src 'none'" in html.unescape(page(ReportData()))
+
+
+def test_no_address_is_in_the_page_but_as_text(markup):
+    ours = unbundled(markup)
+    assert set(re.findall(r"https?://[^\s&<\\]+", ours)) == {"http://evil.example/x.js"}
+    assert not re.search(r"""(src|href|action|url)\s*[=(]\s*["']?(https?:)?//""", ours)
+    # nor does the library offer to send a figure away, which it would by itself
+    assert "showSendToCloud: false" in markup
+    assert 'plotlyServerURL: ""' in markup
 
 
 def test_it_holds_the_numbers(markup):
@@ -89,8 +120,8 @@ def test_it_holds_the_numbers(markup):
 def test_hostile_text_is_shown_not_obeyed(markup):
     text = " ".join(read(markup).text)
     assert text.count("alert(1)") >= 8
-    assert "<script" not in markup
-    assert "onerror=&quot;a()" in markup
+    assert "<script" not in unbundled(markup)
+    assert "onerror=&#34;a()" in markup
     assert "\x00" not in markup
 
 
@@ -104,10 +135,16 @@ def test_thumbnails_are_the_pictures(markup, tmp_path):
 
 
 def test_every_chart_has_a_title_and_a_description(markup):
-    charts = re.findall(r"<svg[^>]*role=\"img\".*?</svg>", markup, re.DOTALL)
-    assert len(charts) == 7  # accuracy, picks, three clusters, their sizes, one histogram of scores
-    for chart in charts:
-        assert re.search("<svg[^>]*><title>[^<]+</title><desc>[^<]+</desc>", chart)
+    boxes = re.findall(
+        r'<div class="chart" id="([\w-]+)" data-figure="figure-([\w-]+)" role="img" aria-label="(.*?)">', markup
+    )
+    assert len(boxes) == 7  # accuracy, picks, three clusters, their sizes, one histogram of scores
+    drawn = figures(markup)
+    assert [a for a, _, _ in boxes] == [b for _, b, _ in boxes] == list(drawn)
+    for name, _, label in boxes:
+        title, _, description = html.unescape(label).partition(". ")
+        assert html.unescape(drawn[name]["layout"]["title"]["text"]) == title
+        assert re.search(r"\d", description)
     assert all("caption" in t for t in re.findall("<table>.*?</thead>", markup, re.DOTALL))
 
 
@@ -183,17 +220,16 @@ def test_the_terminal_shows_the_same_table():
     Console(file=io.StringIO()).print(headline_table(ReportData()))
 
 
-def test_markup_escapes_all_but_markup():
-    assert tag("p", "<b>", Html("<i></i>"), title='"') == '<p title="&quot;">&lt;b&gt;<i></i></p>'
-    assert tag("p", "a\x00\ud800b") == "<p>a��b</p>"
-    assert tag("rect", x=1.23456, class_=None) == '<rect x="1.23"></rect>'
+def test_json_in_a_page_is_json_and_ends_no_script():
+    odd = {"</script>": ["<!--", "&", "\u2028\u2029", "\ud800", float("nan"), -float("inf"), 1.5, None, True]}
+    text = as_json(odd)
+    assert not re.search("[<>&\u2028\u2029\ud800]", text)
+    assert json.loads(text) == {"</script>": ["<!--", "&", "\u2028\u2029", "\ud800", None, None, 1.5, None, True]}
 
 
-def test_ticks_are_round_and_cover():
-    assert nice_ticks(0, 100) == [0, 20, 40, 60, 80, 100]
-    assert nice_ticks(0.31, 0.58) == [0.3, 0.4, 0.5, 0.6]
-    assert nice_ticks(5, 5)[0] <= 5 <= nice_ticks(5, 5)[-1]
-    assert nice_ticks(0, 0)[0] <= 0
+def test_a_template_s_gap_is_an_error():
+    with pytest.raises(UndefinedError, match="note"):
+        render("stages", table=Table("", [], [], set()))
 
 
 def make_run(folder, pool, target, twin):
@@ -288,6 +324,11 @@ def test_a_run_folder_is_gathered(tmp_path, tiny_pool, twin_path, target_pool):
         assert gallery.picked
         assert len(gallery.passed) == 8
         assert all(s.image is not None for s in gallery.picked + gallery.passed)
+    # text-only rows have no gradient in the projector; every cluster of three has a row; both checkpoints are one model,
+    # so that no trajectory moves
+    counted = {name: (d.rows, d.zero_scores, d.zero_features) for name, d in data.diagnoses.items()}
+    assert counted == {"random": (60, 0, None), "less": (60, 12, 12), "xmas": (60, 48, 0)}
+    assert (data.diagnoses["xmas"].clusters, data.diagnoses["xmas"].empty_clusters) == (3, 0)
     assert data.facts["pool digest"] == Pool(tiny_pool).digest
     assert data.stages[0].rows == 60
     assert data.facts["model"] == twin_path

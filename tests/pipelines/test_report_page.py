@@ -15,7 +15,7 @@ STYLE = re.sub(r"/\*.*?\*/", "", (Path(build.__file__).parent / "report.css").re
 # the narrowest phone, less the page's margins, in rem of 16 pixels
 ROOM = (360 - 40) / 16
 # what may be wider: it stands in a box of its own that scrolls
-SCROLLED = {"table", "svg.chart", "td:has(.share)"}
+SCROLLED = {"table", ".chart", "td:has(.share)"}
 
 
 class Tree(HTMLParser):

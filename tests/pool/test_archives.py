@@ -194,15 +194,15 @@ def test_damage_says_which_archive_and_the_way_out(root):
 
 def test_a_tar_cut_off_keeps_what_is_whole(root, tmp_path):
     data = (root / "t.tar").read_bytes()
-    at = data.index(FILES["cut.png"][:100])
-    (tmp_path / "half.tar").write_bytes(data[: at + 1000])
+    offset = data.index(FILES["cut.png"][:100])
+    (tmp_path / "half.tar").write_bytes(data[: offset + 1000])
     assert colour(tmp_path, "half.tar/train2017/b.png") == 2
     for name, reason in [("cut.png", "image_truncated"), ("é🐱.png", "image_missing")]:
         with pytest.raises(ImageError, match="the archive is damaged") as error:
             load_image(str(tmp_path), f"half.tar/{name}")
         assert error.value.reason == reason
     broken = bytearray(data)
-    broken[at - 512 : at - 500] = b"\xff" * 12  # a header that is none: tarfile would call it the end
+    broken[offset - 512 : offset - 500] = b"\xff" * 12  # a header that is none: tarfile would call it the end
     (tmp_path / "torn.tar").write_bytes(bytes(broken))
     with pytest.raises(ImageError, match="no header at byte"):
         load_image(str(tmp_path), "torn.tar/cut.png")
@@ -266,7 +266,7 @@ def test_resolving_reads_no_picture(root, relative, monkeypatch):
 
 
 def test_an_archive_is_indexed_once_by_many_threads(root, tmp_path, monkeypatch):
-    names, made = [], []
+    names, indexed = [], []
     for i in range(3):  # shards of their own, each asked for by all threads at once
         for kind in ("tar", "zip", "parquet"):
             (tmp_path / f"{i}.{kind}").write_bytes(
@@ -275,14 +275,14 @@ def test_an_archive_is_indexed_once_by_many_threads(root, tmp_path, monkeypatch)
             inside = ["5/0", "9/1", "20/0", "26/0"] if kind == "parquet" else ["train2017/b.png", "c.png"]
             names += [f"{i}.{kind}/{n}" for n in inside]
     for kind, archive in ((".tar", TarArchive), (".zip", ZipArchive), (".parquet", ParquetArchive)):
-        monkeypatch.setitem(folder._KINDS, kind, lambda file, a=archive: (made.append(file.path), a(file))[1])
+        monkeypatch.setitem(folder._KINDS, kind, lambda file, a=archive: (indexed.append(file.path), a(file))[1])
     monkeypatch.setattr(members, "_FILES", 2)  # files are closed and opened again under way
     expected = {n: colour(root, f"{ {'tar': 't', 'zip': 'z'}.get(n[2:5], 'p') }.{n[2:]}") for n in names}
     with ThreadPoolExecutor(8) as threads:
         asked = names * 20
-        found = list(threads.map(lambda n: colour(tmp_path, n), asked))
-    assert found == [expected[n] for n in asked]
-    assert len([p for p in made if str(tmp_path) in p]) == 9
+        colours = list(threads.map(lambda n: colour(tmp_path, n), asked))
+    assert colours == [expected[n] for n in asked]
+    assert len([p for p in indexed if str(tmp_path) in p]) == 9
     assert len(members.File._open) <= 2
 
 

@@ -272,10 +272,10 @@ def test_headers_of_a_tar_take_no_memory(tmp_path):
     ):
         path = tmp_path / "t.tar"
         path.write_bytes(plain("a.png") + bad + bytes(1024))
-        found = members(File(*open_fs(path)))
-        assert next(found).name == "a.png"
+        infos = members(File(*open_fs(path)))
+        assert next(infos).name == "a.png"
         with pytest.raises(BrokenTarError, match=words):
-            list(found)
+            list(infos)
 
 
 def test_a_tar_that_says_it_holds_petabytes(tmp_path):
@@ -287,9 +287,9 @@ def test_a_tar_that_says_it_holds_petabytes(tmp_path):
 
 
 def test_a_zip_whose_directory_is_too_large_is_not_opened(tmp_path, monkeypatch):
-    with zipfile.ZipFile(tmp_path / "z.zip", "w") as made:
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
         for i in range(50):
-            made.writestr(f"{i}.png", b"")
+            archive.writestr(f"{i}.png", b"")
     monkeypatch.setattr(zip_archive, "_DIRECTORY", 1000)
     monkeypatch.setattr(zipfile, "ZipFile", None)
     with pytest.raises(ImageError, match="split the zip") as error:
@@ -300,8 +300,8 @@ def test_a_zip_whose_directory_is_too_large_is_not_opened(tmp_path, monkeypatch)
 def test_an_export_opens_known_formats_alone(tmp_path):
     sink = io.BytesIO()
     Image.new("RGB", (8, 8)).save(sink, "JPEG2000")
-    with zipfile.ZipFile(tmp_path / "z.zip", "w") as made:
-        made.writestr("a.jp2", sink.getvalue())
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.writestr("a.jp2", sink.getvalue())
     (tmp_path / "r.json").write_text(json.dumps([{"conversations": TURNS} | {"image": "z.zip/a.jp2"}]))
     config = IngestConfig(source=str(tmp_path / "r.json"), image_root=str(tmp_path), check_images="exists")
     ingest(config, str(tmp_path / "pool"))

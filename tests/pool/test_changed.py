@@ -10,9 +10,9 @@ from PIL import Image
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_inline
 from vinnow.pool.checks import ImageError
+from vinnow.pool.dedup import difference_hash
 from vinnow.pool.images import load_image
 from vinnow.pool.ingest import IngestConfig, ingest
-from vinnow.pool.marks import difference_hash
 from vinnow.pool.reader import Pool
 from vinnow.store.refusals import read_refused
 

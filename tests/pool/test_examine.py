@@ -12,7 +12,7 @@ from vinnow.pool.ingest import ingest
 from vinnow.pool.json_stream import iter_records
 from vinnow.pool.records import image_value
 from vinnow.store.errors import InputError, VinnowError
-from vinnow.store.ids import IdGiver
+from vinnow.store.ids import IdGiver, content_of
 
 
 def talk(*values: str) -> list[dict]:
@@ -46,25 +46,26 @@ def one_by_one(path: str) -> tuple[list, list]:
     ids, sound, bad = IdGiver(), [], []
     for row, raw in enumerate(iter_records(path)):
         try:
-            found = check_record(raw)
+            checked = check_record(raw)
         except RefusedError as error:
             bad.append((row, error.reason))
             continue
-        first = IdGiver().give(image_value(found.images), found.conversations)[0]
-        sample, again = ids.give(image_value(found.images), found.conversations)
-        size = sum(len(t["value"]) for t in found.conversations)
-        sound.append((row, sample, first if again else None, found.conversations, size, found.extra))
+        content = content_of(image_value(checked.images), checked.conversations)
+        first = IdGiver().give_to(content)[0]
+        sample, again = ids.give_to(content)
+        size = sum(len(t["value"]) for t in checked.conversations)
+        sound.append((row, sample, first if again else None, checked.conversations, size, checked.extra))
     return sound, bad
 
 
 def by_blocks(path: str, number: int) -> tuple[list, list]:
     sound, bad = [], []
-    for at in examine_rows(IngestConfig(source=path, check_images="none", workers=number)):
-        assert all(at.first <= row < at.first + at.rows for row in at.at)
-        for row, r in zip(at.at, at.table.to_pylist()):
+    for block in examine_rows(IngestConfig(source=path, check_images="none", workers=number)):
+        assert all(block.first <= row < block.first + block.rows for row in block.source_rows)
+        for row, r in zip(block.source_rows, block.table.to_pylist()):
             extra = json.loads(r["extra"])
             sound.append((row, r["sample_id"], r["duplicate_of"], r["conversations"], r["n_chars"], extra))
-        bad += [(r.row, r.reason) for r in at.refused]
+        bad += [(r.row, r.reason) for r in block.refused]
     return sound, bad
 
 
@@ -130,9 +131,9 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize("at", range(len(BROKEN)))
-def test_a_broken_file_ends_in_the_same_words(tmp_path, monkeypatch, at):
-    (tmp_path / "r.json").write_bytes(BROKEN[at])
+@pytest.mark.parametrize("case", range(len(BROKEN)))
+def test_a_broken_file_ends_in_the_same_words(tmp_path, monkeypatch, case):
+    (tmp_path / "r.json").write_bytes(BROKEN[case])
     with pytest.raises(InputError) as expected:
         list(iter_records(str(tmp_path / "r.json")))
     # what stands near, and how far decoding had come, depend on the buffer in both
@@ -208,7 +209,7 @@ def test_tokens_are_those_of_the_texts(tmp_path, make_processor):
 
     expected = [size("What is it?", "A cat."), size("is", "", "What", "cat cat")]
     for number in (0, 1):
-        found = list(examine_rows(config.model_copy(update={"workers": number})))
-        assert np.concatenate([f.table["n_tokens"].to_numpy() for f in found]).tolist() == expected
+        examined = list(examine_rows(config.model_copy(update={"workers": number})))
+        assert np.concatenate([f.table["n_tokens"].to_numpy() for f in examined]).tolist() == expected
     with pytest.raises(InputError, match=r"no tokenizer\.json"):
         list(examine_rows(config.model_copy(update={"tokenizer": str(tmp_path)})))

@@ -50,13 +50,13 @@ def test_what_is_written_ingests_to_the_same_ids(pool, tmp_path, chunks, form):
     path = str(tmp_path / ("out.parquet" if form == "parquet" else "out.json"))
     done = export(pool, order, path, form)
     assert (done.rows, done.odd_marks) == (30, 1)
-    made = again(tmp_path, path, image_root=pool.image_root)
-    assert made.ids().tolist() == order.tolist()
+    exported = again(tmp_path, path, image_root=pool.image_root)
+    assert exported.ids().tolist() == order.tolist()
     if form == "llava":
         by_id = {r.sample_id: r for r in pool.take(order)}
-        assert all(r == by_id[r.sample_id] for r in made.take(order))
+        assert all(r == by_id[r.sample_id] for r in exported.take(order))
     if form == "sharegpt":
-        (told,) = [r.extra["system"] for r in made.take(order) if "system" in r.extra]
+        (told,) = [r.extra["system"] for r in exported.take(order) if "system" in r.extra]
         assert told == "Be brief."
 
 
@@ -101,11 +101,11 @@ def test_parquet_with_pictures_inside(pool, tmp_path, chunks):
     assert table["id"].to_pylist()[1] == "1"
     features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
     assert list(features) == table.column_names
-    made = again(tmp_path, path)
-    for record, old in zip(made.take(made.ids()), pool.take(pool.ids()), strict=True):
+    exported = again(tmp_path, path)
+    for record, old in zip(exported.take(exported.ids()), pool.take(pool.ids()), strict=True):
         assert record.conversations == old.conversations
         assert (record.source, record.task) == (old.source, old.task)
-        pictures = [load_image(made.image_root, i) for i in record.images]
+        pictures = [load_image(exported.image_root, i) for i in record.images]
         for picture, relative in zip(pictures, old.images, strict=True):
             assert np.array_equal(np.array(picture), np.array(load_image(pool.image_root, relative)))
 
@@ -115,9 +115,9 @@ def test_what_is_no_json_in_a_record_is_none_in_the_export(tmp_path):
     (tmp_path / "r.json").write_text(
         json.dumps([{"id": 1, "score": [float("nan"), 0.5, {"x": -float("inf")}], "conversations": turns}])
     )
-    made = again(tmp_path, tmp_path / "r.json")
-    export(made, made.ids(), str(tmp_path / "o.json"), "llava")
-    export(made, made.ids(), str(tmp_path / "o.parquet"), "parquet")
+    source_pool = again(tmp_path, tmp_path / "r.json")
+    export(source_pool, source_pool.ids(), str(tmp_path / "o.json"), "llava")
+    export(source_pool, source_pool.ids(), str(tmp_path / "o.parquet"), "parquet")
     texts = (tmp_path / "o.json").read_text(), pq.read_table(tmp_path / "o.parquet")["extra"][0].as_py()
     assert all("NaN" not in t and "Infinity" not in t for t in texts)
     assert json.loads(texts[0])[0]["score"] == json.loads(texts[1])["score"] == [None, 0.5, {"x": None}]

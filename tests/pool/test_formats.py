@@ -43,7 +43,7 @@ def names(record) -> list[str]:
 
 
 def as_messages(record, parts: bool = False) -> list[dict]:
-    found = [{"role": "system", "content": "Be brief."}]
+    messages = [{"role": "system", "content": "Be brief."}]
     for turn in record["conversations"]:
         content = turn["value"]
         if parts:
@@ -51,8 +51,8 @@ def as_messages(record, parts: bool = False) -> list[dict]:
             content = [{"type": "text", "text": texts[0]}]
             for text in texts[1:]:
                 content += [{"type": "image", "text": None}, {"type": "text", "text": text}]
-        found.append({"role": {"human": "user", "gpt": "assistant"}[turn["from"]], "content": content})
-    return found
+        messages.append({"role": {"human": "user", "gpt": "assistant"}[turn["from"]], "content": content})
+    return messages
 
 
 def pool_of(tmp_path, source, **fields) -> Pool:
@@ -178,14 +178,14 @@ def write_shards(folder, style: str, group: int = 4) -> None:
 
 
 @pytest.mark.parametrize("style", ["conversations", "messages", "binary"])
-@pytest.mark.parametrize("given", ["folder", "pattern"])
-def test_parquet_with_pictures_inside(tmp_path, style, given):
+@pytest.mark.parametrize("source_as", ["folder", "pattern"])
+def test_parquet_with_pictures_inside(tmp_path, style, source_as):
     write_shards(tmp_path / "set/data", style)
-    source = tmp_path / "set" / ("data/train-*.parquet" if given == "pattern" else "")
+    source = tmp_path / "set" / ("data/train-*.parquet" if source_as == "pattern" else "")
     pool = pool_of(tmp_path, source)
     check_texts(pool)
     check_pictures(pool)
-    assert pool.image_root == str(tmp_path / "set" / ("data" if given == "pattern" else ""))
+    assert pool.image_root == str(tmp_path / "set" / ("data" if source_as == "pattern" else ""))
     assert all(
         ("system" in r.extra) == (style == "messages") and r.extra["when"] == "1970-01-01" for r in records_of(pool)
     )
@@ -333,9 +333,11 @@ def test_a_damaged_shard_ends_the_read_by_name(tmp_path, damage):
     path = tmp_path / "shards/s-000001.tar"
     data = path.read_bytes()
     with tarfile.open(path) as tar:
-        at = tar.getmembers()[3].offset
-    torn = data[:at] + b"\xff" * 512 + data[at + 512 :]
-    path.write_bytes({"cut": data[: at + 600], "between": data[:at], "torn": torn, "gz": gzip.compress(data)}[damage])
+        offset = tar.getmembers()[3].offset
+    torn = data[:offset] + b"\xff" * 512 + data[offset + 512 :]
+    path.write_bytes(
+        {"cut": data[: offset + 600], "between": data[:offset], "torn": torn, "gz": gzip.compress(data)}[damage]
+    )
     with pytest.raises(InputError, match=r"s-000001\.tar.*cannot be read to its end"):
         list(read_records(IngestConfig(source=str(tmp_path / "shards"))))
 
@@ -387,9 +389,9 @@ def test_the_command_line_takes_format_and_split(tmp_path):
     write_shards(tmp_path / "data", "conversations")
     (tmp_path / "data/train-00001-of-00002.parquet").rename(tmp_path / "data/test-00000-of-00001.parquet")
     source = str(tmp_path / "data")
-    made = CliRunner().invoke(
+    ingested = CliRunner().invoke(
         app, ["ingest", source, "--format", "parquet", "--split", "train", "--out", str(tmp_path / "made")]
     )
-    assert made.exit_code == 0, made.output
+    assert ingested.exit_code == 0, ingested.output
     assert Pool(str(tmp_path / "made")).rows == 6
     assert CliRunner().invoke(app, ["doctor", source, "--split", "test"]).exit_code == 0

@@ -95,18 +95,18 @@ def test_the_cap_is_checked_before_decoding(root, monkeypatch):
 
 def test_a_fifo_is_not_opened(root):
     """Opening a FIFO without a writer hangs for ever."""
-    found = []
+    reasons = []
 
     def look() -> None:
         try:
             load_image(str(root), "fifo.png")
         except ImageError as error:
-            found.append(error.reason)
+            reasons.append(error.reason)
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
     thread.join(5)
-    assert found == ["image_not_a_file"]
+    assert reasons == ["image_not_a_file"]
 
 
 @pytest.mark.parametrize("relative", ["good.png", "inside.png", "./good.png"])

@@ -82,14 +82,14 @@ def test_ids_do_not_depend_on_order_file_or_format(tmp_path):
     records, _ = make_records(30)
     for r in records:
         r.pop("image", None)
-    found = []
+    pools = []
     for name, rows in (("a.json", records), ("b.jsonl", records[::-1])):
         text = json.dumps(rows) if name == "a.json" else "\n".join(map(json.dumps, rows))
         (tmp_path / name).write_text(text)
         ingest(IngestConfig(source=str(tmp_path / name)), str(tmp_path / name) + "-pool")
-        found.append(Pool(str(tmp_path / name) + "-pool"))
-    assert found[0].digest == found[1].digest
-    by_id = [{r.sample_id: r for r in p.take(p.ids())} for p in found]
+        pools.append(Pool(str(tmp_path / name) + "-pool"))
+    assert pools[0].digest == pools[1].digest
+    by_id = [{r.sample_id: r for r in p.take(p.ids())} for p in pools]
     # equal contents share a content hash, so which of them is "the second" depends on the order; contents do not
     assert {i: r.conversations for i, r in by_id[0].items()} == {i: r.conversations for i, r in by_id[1].items()}
 
@@ -193,7 +193,7 @@ def test_killed_and_run_again(tmp_path):
 
 def test_pictures_are_looked_at_once(tmp_path, monkeypatch):
     """mix665k asks about most COCO pictures several times; decoding them is most of an ingest."""
-    from vinnow.pool import looks as room
+    from vinnow.pool import image_checks as room
 
     records, pictures = make_records(5)
     source = write_records(tmp_path, records[:4] * 600, pictures)

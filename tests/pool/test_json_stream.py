@@ -109,18 +109,18 @@ def test_records_in_other_shapes(tmp_path, monkeypatch, chunk, text):
 def test_a_line_that_is_no_json_is_one_refused_row(tmp_path):
     lines = [json.dumps(r).encode() for r in THREE]
     text = b"\n".join([lines[0], b'{"id": "b", "conv', lines[1], b'{"id": "\xff"}', b'{"t": "a\tb"}', lines[2], b'{"c'])
-    found = list(iter_records(write(tmp_path / "r.jsonl", text)))
-    assert [str(f)[:6] if isinstance(f, RefusedError) else f for f in found] == [
+    rows = list(iter_records(write(tmp_path / "r.jsonl", text)))
+    assert [str(f)[:6] if isinstance(f, RefusedError) else f for f in rows] == [
         THREE[0], "line 2", THREE[1], "line 4", {"t": "a\tb"}, THREE[2], "line 7",
     ]  # fmt: skip
 
 
 def test_huge_numbers_and_deep_nests_cost_one_row(tmp_path):
     deep = '{"x": ' + "[" * 5000 + '"]"' + "]" * 5000 + "}"
-    found = list(iter_records(write(tmp_path / "r.json", f'[{{"n": {"9" * 5000}}}, {deep}, {{"a": 1}}]')))
-    assert found[0] == {"n": "9" * 5000}
-    assert isinstance(found[1], RefusedError)
-    assert found[2] == {"a": 1}
+    rows = list(iter_records(write(tmp_path / "r.json", f'[{{"n": {"9" * 5000}}}, {deep}, {{"a": 1}}]')))
+    assert rows[0] == {"n": "9" * 5000}
+    assert isinstance(rows[1], RefusedError)
+    assert rows[2] == {"a": 1}
 
 
 def test_two_lists_of_records_are_not_mixed(tmp_path):
@@ -139,14 +139,14 @@ def test_a_break_in_a_long_file_is_found_at_once(tmp_path, monkeypatch):
     assert read[-1] < 10_000
 
 
-@pytest.mark.parametrize("made", ["none", "folder", "fifo"])
-def test_no_file_to_read(tmp_path, made):
+@pytest.mark.parametrize("kind", ["none", "folder", "fifo"])
+def test_no_file_to_read(tmp_path, kind):
     path = tmp_path / "source"
-    if made == "folder":
+    if kind == "folder":
         path.mkdir()
-    if made == "fifo":
+    if kind == "fifo":
         os.mkfifo(path)
-    with pytest.raises(InputError, match={"none": "no such file", "folder": "folder", "fifo": "regular"}[made]):
+    with pytest.raises(InputError, match={"none": "no such file", "folder": "folder", "fifo": "regular"}[kind]):
         next(iter_records(str(path)))
 
 

@@ -155,10 +155,10 @@ def test_a_picture_in_a_column_of_plain_bytes_is_refused_by_row(tmp_path):
     turns = [[{"from": "human", "value": "<image>\nq"}, {"from": "gpt", "value": "a"}]] * 2
     table = pa.table({"conversations": turns, "photo": pa.array([buffer.getvalue(), b"no picture"], pa.binary())})
     pq.write_table(table, tmp_path / "a.parquet")
-    found = list(read_records(IngestConfig(source=str(tmp_path / "a.parquet"))))
-    assert isinstance(found[0], RefusedError)
-    assert found[0].reason == "bad_image"
-    assert isinstance(found[1], dict)
+    rows = list(read_records(IngestConfig(source=str(tmp_path / "a.parquet"))))
+    assert isinstance(rows[0], RefusedError)
+    assert rows[0].reason == "bad_image"
+    assert isinstance(rows[1], dict)
 
 
 def test_names_beside_embedded_pictures_are_kept(tmp_path):

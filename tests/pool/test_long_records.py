@@ -81,8 +81,8 @@ def test_a_wrapped_record_that_is_too_large_is_one_row(tmp_path, monkeypatch, wr
     monkeypatch.setattr(json_stream, "RECORD_BYTES", 300)
     path = tmp_path / "r.json"
     path.write_text(wrapped % (json.dumps(GOOD), "1" * 999, json.dumps(GOOD)))
-    found = list(iter_records(str(path)))
-    assert [getattr(f, "reason", "") for f in found] == ["", "record_too_large", ""]
+    rows = list(iter_records(str(path)))
+    assert [getattr(f, "reason", "") for f in rows] == ["", "record_too_large", ""]
 
 
 def test_a_file_of_other_things_is_named_before_it_is_held(tmp_path):
@@ -98,7 +98,7 @@ def test_a_file_of_other_things_is_named_before_it_is_held(tmp_path):
 
 
 def test_parts_and_groups_of_long_records_hold_fewer_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "PART_CHARS", 5000)
+    monkeypatch.setattr(writer, "SHARD_CHARS", 5000)
     monkeypatch.setattr(writer, "GROUP_CHARS", 1000)
     lengths = np.random.default_rng(1).integers(10, 900, 60)
     records = [
@@ -127,8 +127,8 @@ def test_a_sample_of_many_files_or_much_text_is_one_refused_row(tmp_path, monkey
     path = tmp_path / "s.tar"
     path.write_bytes(shard + member("d.json", good) + bytes(1024))
     monkeypatch.setattr(webdataset, "RECORD_BYTES", len(good))
-    found = list(read_webdataset(Source(str(path))))
-    assert [getattr(f, "reason", "") for f in found] == ["", "record_too_large", "record_too_large", ""]
+    rows = list(read_webdataset(Source(str(path))))
+    assert [getattr(f, "reason", "") for f in rows] == ["", "record_too_large", "record_too_large", ""]
 
 
 def test_problems_of_gigabytes_are_not_read(tmp_path, monkeypatch):

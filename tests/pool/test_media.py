@@ -36,10 +36,10 @@ VALUES = [
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("text", ["<image>\nWhat?", "What?"])
 def test_every_spelling_of_one_picture_is_the_same_record(key, value, text):
-    found = check_record({"id": 1, key: value, "conversations": asks(text)})
-    assert found.images == ("a.jpg",)
-    assert found.conversations == asks()
-    assert found.extra == {"id": 1}
+    checked = check_record({"id": 1, key: value, "conversations": asks(text)})
+    assert checked.images == ("a.jpg",)
+    assert checked.conversations == asks()
+    assert checked.extra == {"id": 1}
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_every_spelling_of_a_part_is_read(part):
             {"role": "assistant", "content": [{"text": "A square."}]},
         ]
     }
-    found = check_record(to_llava(raw))
-    assert (found.images, found.conversations) == (("a.jpg",), asks())
+    checked = check_record(to_llava(raw))
+    assert (checked.images, checked.conversations) == (("a.jpg",), asks())
 
 
 def test_bare_marks_take_the_records_pictures():
@@ -88,9 +88,9 @@ def test_bare_marks_take_the_records_pictures():
 
 def test_tags_in_a_turn_name_pictures():
     qwen = "Picture 1: <img>a.jpg</img>\nPicture 2: <img>sub/b.png</img>\nWhich?"
-    found = check_record({"conversations": asks(qwen)})
-    assert found.images == ("a.jpg", "sub/b.png")
-    assert found.conversations[0]["value"] == "Picture 1: <image>\nPicture 2: <image>\nWhich?"
+    checked = check_record({"conversations": asks(qwen)})
+    assert checked.images == ("a.jpg", "sub/b.png")
+    assert checked.conversations[0]["value"] == "Picture 1: <image>\nPicture 2: <image>\nWhich?"
     vision = "<|vision_start|><|image_pad|><|vision_end|>What?"
     assert check_record({"image": "a.jpg", "conversations": asks(vision)}).conversations == asks()
     markup = asks("Write <img>the word</img> and explain <img src='a.jpg'> in HTML.")
@@ -229,16 +229,16 @@ UNHEARD = [
 ]
 
 
-@pytest.mark.parametrize(("reason", "at", "more", "said"), UNHEARD)
-def test_what_a_turn_says_of_itself_is_not_passed_over(reason, at, more, said):
+@pytest.mark.parametrize(("reason", "number", "more", "said"), UNHEARD)
+def test_what_a_turn_says_of_itself_is_not_passed_over(reason, number, more, said):
     turns = asks("What?")
-    turns[at] |= more
+    turns[number] |= more
     chat = [{"role": {"human": "user", "gpt": "assistant"}[t["from"]], "content": t["value"]} for t in turns]
-    chat[at] |= more
+    chat[number] |= more
     for raw in ({"conversations": turns}, {"messages": chat}):
-        found = to_llava(raw) if "messages" in raw else raw
+        record = to_llava(raw) if "messages" in raw else raw
         with pytest.raises(RefusedError, match=re.escape(said)) as error:
-            check_record(found)
+            check_record(record)
         assert error.value.reason == reason
     idle = [asks("What?")[0] | {"train": False, "image": None}, asks()[1] | {"weight": 1, "video": []}]
     assert check_record({"conversations": idle}).conversations == asks("What?")

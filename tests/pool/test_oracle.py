@@ -35,20 +35,20 @@ def processor(legacy: bool) -> LlavaProcessor:
     """LLaMA's fast tokenizer as `transformers` converts it: `legacy` prepends to every stretch, else to the first."""
     pieces = {p: i for i, p in enumerate(PIECES["pieces"])}
     merges = [tuple(m.split(" ")) for m in PIECES["merges"]]
-    made = Tokenizer(BPE(pieces, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer = Tokenizer(BPE(pieces, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     if legacy:
-        made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     else:
-        made.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=False)
-    made.add_special_tokens(
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=False)
+    tokenizer.add_special_tokens(
         [AddedToken(t, normalized=False, special=True) for t in ("<unk>", "<s>", "</s>", "<image>")]
     )
-    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "additional_special_tokens": ["<image>"]}
     images = LlavaImageProcessorPil(crop_size={"height": 28, "width": 28}, size={"shortest_edge": 28})
     return LlavaProcessor(
         images,
-        PreTrainedTokenizerFast(tokenizer_object=made, **names),
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names),
         patch_size=14,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
@@ -58,12 +58,12 @@ def processor(legacy: bool) -> LlavaProcessor:
 
 def read(encoder, raw: dict) -> tuple[list[int], list[int]] | None:
     try:
-        found = check_record(raw)
+        checked = check_record(raw)
     except RefusedError:
         return None
-    made = encoder.encode(Record(0, "s", "t", found.images, found.conversations, found.extra))
+    encoded = encoder.encode(Record(0, "s", "t", checked.images, checked.conversations, checked.extra))
     ids = [*PIECES["ids"], IMAGE]
-    return [ids[i] for i in made.input_ids], [i if i < 0 else ids[i] for i in made.labels]
+    return [ids[i] for i in encoded.input_ids], [i if i < 0 else ids[i] for i in encoded.labels]
 
 
 @pytest.mark.parametrize("legacy", [True, False])
@@ -73,9 +73,9 @@ def test_what_differs_is_listed(template, legacy):
     key = f"{template}, legacy={legacy}"
     compared = {name: case["official"][key] for name, case in CASES.items() if key in case["official"]}
     for name, official in compared.items():
-        made = read(encoder, CASES[name]["record"])
-        same = made is not None and len(made[0]) == official["all"]
-        if not same or (made[0][:SHOWN], made[1][:SHOWN]) != (official["ids"], official["labels"]):
+        ours = read(encoder, CASES[name]["record"])
+        same = ours is not None and len(ours[0]) == official["all"]
+        if not same or (ours[0][:SHOWN], ours[1][:SHOWN]) != (official["ids"], official["labels"]):
             different.add(name)
     assert different == {name for name, where in DIFFERENT.items() if template in where}
     assert len(compared) > 5

@@ -132,8 +132,8 @@ def test_links_lead_out_only_when_asked_and_all_stages_remember(root, tmp_path):
     assert report.reasons == {"image_outside_root": 3}
     assert "--follow-links" in report.examples["image_outside_root"][0]
     assert os.path.realpath(root) in report.examples["image_outside_root"][0]
-    made = ingest(IngestConfig(**config, follow_links=True), str(tmp_path / "pool"))
-    assert (made.rows, made.reasons) == (2, {"image_outside_root": 1})
+    ingested = ingest(IngestConfig(**config, follow_links=True), str(tmp_path / "pool"))
+    assert (ingested.rows, ingested.reasons) == (2, {"image_outside_root": 1})
     pool = Pool(str(tmp_path / "pool"))
     assert load_image(pool.image_root, "coco/a.jpg").size == (4, 4)
     assert pool.check_images() == pool.image_root

@@ -26,11 +26,11 @@ def expand2square(image: Image.Image) -> Image.Image:
 @pytest.mark.parametrize("mode", ["pad", "square"])
 def test_equals_the_processor(llama, size, mode):
     image = picture(size)
-    made = make_encoder(llama, image_mode=mode).reader.pixels(image)
+    pixels = make_encoder(llama, image_mode=mode).reader.pixels(image)
     expected = llama.image_processor(image, do_pad=mode == "pad", return_tensors="np")["pixel_values"][0]
-    assert made.dtype == np.float32
-    assert made.shape == (3, 28, 28)
-    np.testing.assert_allclose(made, expected, rtol=0, atol=1e-6)
+    assert pixels.dtype == np.float32
+    assert pixels.shape == (3, 28, 28)
+    np.testing.assert_allclose(pixels, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -18,7 +18,7 @@ N = 700
 
 def records() -> list[dict]:
     """Rows with awkward text, keys of their own, ids of both types, and repeats."""
-    made = []
+    rows = []
     for i in range(N):
         turns = [
             {"from": "human", "value": f'q{i % 650} "\\ 🐱\n'},
@@ -30,8 +30,8 @@ def records() -> list[dict]:
             turns[0]["value"] = "<image>\n" + turns[0]["value"].strip()
         if i % 7 == 0:
             record |= {"task": "t", "source": "given", "nested": {"a": [1, None, "\ud800"]}}
-        made.append(record)
-    return made
+        rows.append(record)
+    return rows
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def root(tmp_path_factory):
         Image.new("RGB", (4, 4)).save(folder / f"images/coco/{i}.jpg")
     (folder / "r.json").write_text(json.dumps(records()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, "PART_ROWS", 128)
+        patch.setattr(writer, "SHARD_ROWS", 128)
         patch.setattr(writer, "GROUP_ROWS", 50)
         ingest(
             IngestConfig(source=str(folder / "r.json"), image_root=str(folder / "images")),
@@ -81,7 +81,7 @@ def test_columns_stand_in_the_order_of_ids(pool):
 
 @pytest.mark.parametrize("rows", [1, 33, 128, 300, N, 10_000])
 def test_parts_are_all_rows_once_in_order(pool, rows):
-    parts = pool.parts(rows)
+    parts = pool.shards(rows)
     assert len(parts) == -(-N // rows)
     assert len({p.name for p in parts}) == len(parts)
     read = [r for p in parts[: None if rows > 1 else 60] for r in pool.read(p)]
@@ -92,18 +92,18 @@ def test_parts_are_all_rows_once_in_order(pool, rows):
 
 
 def test_a_part_is_named_by_its_content(pool, root):
-    assert [p.name for p in pool.parts(100)] == [p.name for p in Pool(root).parts(100)]
-    assert pool.parts(100)[0].name != pool.parts(101)[0].name
+    assert [p.name for p in pool.shards(100)] == [p.name for p in Pool(root).shards(100)]
+    assert pool.shards(100)[0].name != pool.shards(101)[0].name
     with pytest.raises(InputError, match="rows_per_part"):
-        pool.parts(0)
+        pool.shards(0)
 
 
 def test_take_keeps_the_order_asked_for(pool):
     rng, ids, raw = np.random.default_rng(0), pool.ids(), records()
-    for at in (rng.permutation(N), rng.integers(0, N, 50), np.array([N - 1, 0]), np.array([5, 5, 5]), []):
-        taken = pool.take(ids[np.array(at, int)])
-        assert [r.sample_id for r in taken] == ids[np.array(at, int)].tolist()
-        assert [r.conversations for r in taken] == [raw[i]["conversations"] for i in at]
+    for positions in (rng.permutation(N), rng.integers(0, N, 50), np.array([N - 1, 0]), np.array([5, 5, 5]), []):
+        taken = pool.take(ids[np.array(positions, int)])
+        assert [r.sample_id for r in taken] == ids[np.array(positions, int)].tolist()
+        assert [r.conversations for r in taken] == [raw[i]["conversations"] for i in positions]
 
 
 def test_take_reads_only_the_row_groups_it_needs(pool, monkeypatch):
@@ -137,8 +137,8 @@ def test_bytes_that_are_no_text_are_damage_by_the_part_s_name(root, tmp_path):
     shutil.copytree(root, tmp_path / "pool")
     (path, *_) = sorted((tmp_path / "pool").glob("part-*.parquet"))
     table = pq.read_table(path)
-    at = table.column_names.index("source")
-    pq.write_table(table.set_column(at, "source", pa.array([b"\xec("] * table.num_rows).view(pa.string())), path)
+    column = table.column_names.index("source")
+    pq.write_table(table.set_column(column, "source", pa.array([b"\xec("] * table.num_rows).view(pa.string())), path)
     broken = Pool(tmp_path / "pool")
     for read in (lambda: broken.take(broken.ids()[:1]), lambda: broken.column("source")):
         with pytest.raises(DamagedError, match=r"part-\d+\.parquet' is damaged.*UTF-?8"):

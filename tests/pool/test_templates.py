@@ -25,10 +25,10 @@ every = pytest.mark.parametrize("name", list(MADE_FOR))
 
 @pytest.fixture(scope="module")
 def processors(make_processor):
-    made = {n: make_processor(flavour, tokens=tokens) for n, (flavour, tokens, _) in MADE_FOR.items()}
+    by_name = {n: make_processor(flavour, tokens=tokens) for n, (flavour, tokens, _) in MADE_FOR.items()}
     # phi-2 has a beginning token that it never places
-    made["phi"].tokenizer.bos_token = "<|endoftext|>"
-    return made
+    by_name["phi"].tokenizer.bos_token = "<|endoftext|>"
+    return by_name
 
 
 def record(*values: str, images: tuple[str, ...] = ()) -> Record:
@@ -82,26 +82,28 @@ def reference(processor, name: str, values: tuple[str, ...]) -> tuple[list[int],
     first = tokenizer(f"{tokenizer.eos_token}a", add_special_tokens=False)["input_ids"][1:] != one
     # Metaspace leaves out the space in front where one stands already; SentencePiece puts another
     merged = tokenizer(" a", add_special_tokens=False)["input_ids"] == one
-    for found in re.finditer("\ue000(.*?)\ue001|[^\ue000]+", text):
-        at, token = found.start(), found.group(1)
+    for match in re.finditer("\ue000(.*?)\ue001|[^\ue000]+", text):
+        offset, token = match.start(), match.group(1)
         if token:
             times = 4 if token == "<image>" else 1
-            trained = any(a <= at < b for a, b in spans)
+            trained = any(a <= offset < b for a, b in spans)
             ids += [tokenizer.convert_tokens_to_ids(token)] * times
             labels += [ids[-1] if trained else IGNORE] * times
             behind = token != "<image>"
             continue
         # behind a special token, but not behind a picture, `legacy: false` puts no space
-        lead = "\n" if first and behind else " " if merged and not behind and found.group().startswith(" ") else ""
+        lead = "\n" if first and behind else " " if merged and not behind and match.group().startswith(" ") else ""
         done = tokenizer(
-            lead + found.group(), add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+            lead + match.group(), add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
         )
         for i, (a, b) in zip(done["input_ids"], done["offset_mapping"], strict=True):
             if lead == "\n" and b <= 1:
                 continue
             a, b = max(a - len(lead), 0), max(b - len(lead), 0)
             ids.append(i)
-            labels.append(i if any(at + a < stop and at + max(b, a + 1) > start for start, stop in spans) else IGNORE)
+            labels.append(
+                i if any(offset + a < stop and offset + max(b, a + 1) > start for start, stop in spans) else IGNORE
+            )
         behind = False
     return ids, labels
 

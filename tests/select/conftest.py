@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from vinnow.select.view import View
-from vinnow.store.features import FeatureBatch, write_part
+from vinnow.store.features import FeatureBatch, write_shard
 from vinnow.store.keys import FeatureKey, recipe_text
 
 DIM, TOP = 12, 5
@@ -78,10 +78,12 @@ class World:
                 norm = np.linalg.norm(self.pool["gradient"][step], axis=1) if kind == "influence" else None
                 more = {"targets": {"tasks": np.unique(TASKS).tolist(), "digest": "t"}} if kind == "influence" else {}
                 key = self.key(kind, step, vec.shape[1], recipe=recipe_text(mode="adam", seed=0, **more))
-                for p, at in enumerate(np.array_split(order, parts)):
-                    norms = None if norm is None else norm[at]
-                    batch = FeatureBatch(self.ids[at], np.full(len(at), 9, np.int32), vec[at], norm=norms)
-                    write_part(root / "features", key, f"part-{p}", batch, dtype)
+                for p, rows_of_part in enumerate(np.array_split(order, parts)):
+                    norms = None if norm is None else norm[rows_of_part]
+                    batch = FeatureBatch(
+                        self.ids[rows_of_part], np.full(len(rows_of_part), 9, np.int32), vec[rows_of_part], norm=norms
+                    )
+                    write_shard(root / "features", key, f"part-{p}", batch, dtype)
         self.write_targets(root)
         return root
 
@@ -91,7 +93,7 @@ class World:
             ids = np.arange(len(TASKS), dtype=np.uint64)
             batch = FeatureBatch(ids, np.full(len(ids), 9, np.int32), vec, TASKS)
             key = self.key("gradient", step, DIM, **(recipe | changes))
-            write_part(root / "targets", key, "part-0", batch, "float32")
+            write_shard(root / "targets", key, "part-0", batch, "float32")
 
     def view(self, root, needs, order=None, **options):
         order = np.arange(self.n) if order is None else order

@@ -1,48 +1,43 @@
-"""What the report shows, against loops over 32 rows."""
+"""What is counted of scores, against loops over 32 rows."""
 
 import numpy as np
-import pytest
 from vinnow.select import registry
-from vinnow.select.diagnostics import by_column, by_task, overlap, score_histogram, trajectory_clusters
+from vinnow.select.diagnostics import Diagnosis, diagnose, without_feature
 from vinnow.select.needs import Needs
-from vinnow.select.rows import columns_of
-from vinnow.store.errors import MissingRowsError
+from vinnow.select.rows import columns_of, scores_table
 
 
-def test_counts_overlap_and_histogram(small, small_written, world, written):
-    view = small.view(small_written, Needs())
-    random = registry.make("random")
-    scores = random.score(view, 0)
-    few, many = (random.pick(scores, b, 0) for b in (10, 20))
-    chosen = set(few["sample_id"].to_pylist())
-    rows = [i for i in range(small.n) if int(small.ids[i]) in chosen]
-    tasks = [small.columns["task"][i] for i in rows]
-    assert by_task(few, view) == {t: tasks.count(t) for t in sorted(set(tasks), key=lambda t: (-tasks.count(t), t))}
-    assert sum(by_column(few, view, "source").values()) == 10
-    assert overlap(few, many) == overlap(many, few) == 1
-    other = random.pick(random.score(view, 1), 20, 1)
-    shared = chosen & set(other["sample_id"].to_pylist())
-    assert overlap(few, other) == len(shared) / 10
-    edges, rows, picked = score_histogram(scores, few, 8)
-    assert (len(edges), rows.sum(), picked.sum()) == (9, small.n, 10)
-    assert (picked <= rows).all()
-    assert picked[-1] == rows[-1] > 0
-    with pytest.raises(MissingRowsError, match="0 of 10"):
-        by_task(few, world.view(written, Needs()))
-
-
-def test_clusters_with_their_mean_trajectories_and_sources(small, small_written):
+def test_clusters_without_a_row_and_rows_of_zeros_are_counted(small, small_written):
     view = small.view(small_written, Needs(("trajectory",)))
     scores = registry.make("xmas", {"clusters": 5}).score(view, 0)
-    ids, group, _ = columns_of(scores)
-    mine = dict(zip(ids.tolist(), group.tolist(), strict=True))
-    found = trajectory_clusters(view, scores, 3)
-    sizes = sorted(np.bincount(group[group >= 0]).tolist(), reverse=True)
-    assert [c.rows for c in found] == sizes[:3]
-    for c in found:
-        rows = [i for i in range(small.n) if mine[int(small.ids[i])] == c.group]
-        want = [np.mean([small.pool["trajectory"][s][i].sum() for i in rows]) for s in small.steps]
-        assert c.mean == pytest.approx(want, rel=1e-5)
-        sources = [small.columns["source"][i] for i in rows]
-        assert c.sources == {s: sources.count(s) for s in set(sources)}
-    assert sum(c.rows for c in trajectory_clusters(view, scores, 99)) == int(small.columns["has_image"].sum())
+    found = diagnose(scores)
+    group, score = columns_of(scores)[1:]
+    pictured = [i for i in range(small.n) if small.columns["has_image"][i]]
+    assert (found.rows, found.clusters) == (small.n, 5)
+    assert found.empty_clusters == 5 - len(set(group[group >= 0].tolist()))
+    assert found.zero_scores == sum(s == 0 for s in score.tolist())
+    zero = {i for s in small.steps for i in pictured if small.pool["trajectory"][s][i][0] == 0}
+    assert found.zero_features == len(zero)
+
+
+def test_a_row_scores_zero_where_every_target_gives_it_that():
+    ids = np.array([1, 2, 3, 1, 2, 3], np.uint64)
+    targets = (np.repeat([0, 1], 3), ["a", "b"])
+    scores = scores_table(ids, targets, np.zeros(6), np.array([0, 0, 0.5, 0, 0.5, 0]), {"zero_rows": {"1": 4, "2": 7}})
+    assert diagnose(scores) == Diagnosis(3, 1, 7, None, None)
+    assert diagnose(scores_table(ids[:3], "", np.zeros(3), np.ones(3))) == Diagnosis(3, 0, None, None, None)
+
+
+def test_rows_without_a_feature_are_told_by_what_was_read():
+    assert (
+        without_feature({}, 9)
+        == without_feature({"zero_rows": {"1": 0}}, 9)
+        == without_feature({"zero_rows": 0}, 9)
+        == ""
+    )
+    assert without_feature({"zero_rows": {"1": 2, "2": 2}}, 9).startswith(
+        "2 of 9 rows have no gradient and score 0: text"
+    )
+    assert "(by checkpoint: 1: 2, 2: 3)" in without_feature({"zero_rows": {"1": 2, "2": 3}}, 9)
+    # trajectories and embeddings are no gradients
+    assert without_feature({"zero_rows": 2}, 9) == "2 of 9 rows have no feature (all zeros): nothing tells them apart."

@@ -10,7 +10,7 @@ from vinnow.select.methods.less import cosines
 from vinnow.select.needs import Needs
 from vinnow.select.rows import read_notes
 from vinnow.store.errors import InputError, KeyMismatchError
-from vinnow.store.features import FeatureBatch, write_part
+from vinnow.store.features import FeatureBatch, write_shard
 from vinnow.store.keys import recipe_text
 from vinnow.store.quantise import roundtrip
 
@@ -166,7 +166,7 @@ def test_the_norm_that_was_divided_out_is_not_divided_out_again(small, small_wri
     small.write_targets(tmp_path)
     for step, vec in small.pool["gradient"].items():
         batch = FeatureBatch(small.ids, np.ones(small.n, np.int32), vec, norm=np.full(small.n, 123.0))
-        write_part(tmp_path / "features", small.key("gradient", step, vec.shape[1]), "part-0", batch, "float32")
+        write_shard(tmp_path / "features", small.key("gradient", step, vec.shape[1]), "part-0", batch, "float32")
     assert run(small, tmp_path, 5)[0].equals(run(small, small_written, 5)[0])
 
 
@@ -175,7 +175,7 @@ def test_adam_rows_meet_sgd_targets_and_moments_differ_between_steps(small, smal
     for step, vec in small.pool["gradient"].items():
         key = small.key("gradient", step, vec.shape[1], optimizer=f"moments{step}")
         batch = FeatureBatch(small.ids, np.ones(small.n, np.int32), vec)
-        write_part(tmp_path / "features", key, "part-0", batch, "float32")
+        write_shard(tmp_path / "features", key, "part-0", batch, "float32")
     assert run(small, tmp_path, 5)[0].equals(run(small, small_written, 5)[0])
 
 
@@ -189,10 +189,10 @@ def test_scoring_never_holds_the_pools_vectors(world, tmp_path, stored):
     key = wide.key("gradient", 10, dim)
     for p, ids in enumerate(np.array_split(wide.ids, n // 20)):
         vec = rng.normal(size=(20, dim)).astype(np.float32)
-        write_part(tmp_path / "features", key, f"part-{p:03d}", FeatureBatch(ids, ids.astype(np.int32), vec), stored)
+        write_shard(tmp_path / "features", key, f"part-{p:03d}", FeatureBatch(ids, ids.astype(np.int32), vec), stored)
     batch = FeatureBatch(wide.ids[:8], np.ones(8, np.int32), wide.targets[10], world.tasks)
     target_key = wide.key("gradient", 10, dim, recipe=recipe_text(mode="sgd", seed=0))
-    write_part(tmp_path / "targets", target_key, "part-0", batch, "float32")
+    write_shard(tmp_path / "targets", target_key, "part-0", batch, "float32")
     wide.n = n
     view = wide.view(tmp_path, NEEDS)
     tracemalloc.start()

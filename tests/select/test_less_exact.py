@@ -7,7 +7,7 @@ import pytest
 from vinnow.select import registry
 from vinnow.select.rows import read_notes
 from vinnow.store.errors import InputError
-from vinnow.store.features import FeatureBatch, write_part
+from vinnow.store.features import FeatureBatch, write_shard
 from vinnow.store.keys import recipe_text
 
 DECAY = {10: 1.7e-5, 20: 1.3e-5, 30: 0.3e-5}
@@ -90,6 +90,6 @@ def test_columns_without_one_name_each_are_refused(small, tmp_path, tasks):
     for step, vec in bare.pool["influence"].items():
         batch = FeatureBatch(bare.ids, np.ones(bare.n, np.int32), vec)
         key = bare.key("influence", step, 3, recipe=recipe_text(mode="adam", **facts))
-        write_part(tmp_path / "features", key, "part-0", batch, "float32")
+        write_shard(tmp_path / "features", key, "part-0", batch, "float32")
     with pytest.raises(InputError, match="one name a column"):
         run(bare, tmp_path)

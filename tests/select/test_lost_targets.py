@@ -6,7 +6,7 @@ from vinnow.select.methods.less import Less
 from vinnow.select.needs import Needs
 from vinnow.select.run import select
 from vinnow.store.errors import InputError
-from vinnow.store.features import FeatureBatch, write_part
+from vinnow.store.features import FeatureBatch, write_shard
 from vinnow.store.refusals import refused_tasks, usage_of, write_refused
 
 NEEDS = Needs(("gradient",), targets=True)
@@ -41,7 +41,7 @@ def test_a_target_set_without_any_row_left_names_its_task(world, tmp_path):
     for step, vec in world.targets.items():
         nothing = FeatureBatch(np.empty(0, np.uint64), np.empty(0, np.int32), vec[:0], np.empty(0, object))
         key = world.view(tmp_path, NEEDS)._targets("gradient").key(step)
-        write_part(tmp_path / "targets", key, "part-0", nothing, "float32")
+        write_shard(tmp_path / "targets", key, "part-0", nothing, "float32")
         write_refused(tmp_path / "targets", "gradient", step, "part-0", [(900, "", "not_encodable", "")], {900: "gone"})
     with pytest.raises(InputError, match="target task 'gone' cannot be aimed at"):
         select(world.view(tmp_path, NEEDS), "less", {}, [5], 0, str(tmp_path / "out"))
@@ -54,7 +54,7 @@ def test_target_rows_that_come_back_make_new_scores(world, tmp_path):
     step, vec = next(iter(world.targets.items()))
     key = world.view(tmp_path, NEEDS)._targets("gradient").key(step)
     more = FeatureBatch(np.array([77], np.uint64), np.array([9], np.int32), vec[:1], np.array(["a"], object))
-    write_part(tmp_path / "targets", key, "part-1", more, "float32")
+    write_shard(tmp_path / "targets", key, "part-1", more, "float32")
     assert world.view(tmp_path, NEEDS).digest_facts() != before
 
 

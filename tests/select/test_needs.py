@@ -7,7 +7,7 @@ from vinnow.select.needs import Needs
 from vinnow.select.rows import columns_of
 from vinnow.select.run import load_scores, scores_notes, select, select_by
 from vinnow.store.errors import InputError
-from vinnow.store.features import FeatureBatch, write_part
+from vinnow.store.features import FeatureBatch, write_shard
 from vinnow.store.tables import PICKS, read_rows
 
 LESS = registry.make("less").needs
@@ -26,7 +26,7 @@ def twice(world, tmp_path):
             vec = rng.normal(size=(len(ids), 12)).astype(np.float32)
             batch = FeatureBatch(ids, np.full(len(ids), 9, np.int32), vec, tasks)
             pool = {"pool": "t" * 16} if tasks is not None else {}
-            write_part(tmp_path / root, world.key("gradient", step, 12, **pool), "part-0", batch, "float32", "grad_l1")
+            write_shard(tmp_path / root, world.key("gradient", step, 12, **pool), "part-0", batch, "float32", "grad_l1")
     return tmp_path
 
 

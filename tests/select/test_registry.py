@@ -29,9 +29,22 @@ class Middle:
     def pick(self, scores, budget, seed):
         ids, group, score = columns_of(scores)
         take = pickers.top_k(ids, score, budget)
-        return picks_table(ids[take], group[take], score[take], self.name, (budget, seed))
+        return picks_table(ids[take], group[take], score[take], self.name, budget, seed)
 
 SELECTOR = Middle
+"""
+# one `score` on the base
+HARD = """
+from vinnow.select.needs import Needs
+from vinnow.select.ranked import Ranked
+from vinnow.select.rows import scores_table
+
+class Hard(Ranked):
+    name, needs = "hard", Needs(features=("loss",))
+    def score(self, view, seed):
+        return scores_table(view.ids, "", 0 * view.ids, view.load("loss", 30)[:, 0])
+
+SELECTOR = Hard
 """
 
 
@@ -59,6 +72,17 @@ def test_a_new_selector_is_one_file(methods, world, written, tmp_path):
     selector = registry.make("middle", {"at": 3})
     # a Ray worker receives classes by pickle
     assert pickle.loads(pickle.dumps(type(selector))) is type(selector)  # noqa: S301
+
+
+def test_a_simple_selector_is_one_score(methods, world, written, tmp_path):
+    (methods / "hard.py").write_text(HARD)
+    selector = registry.make("hard")
+    assert (registry.score_means(selector), selector.seeded) == ("worth", False)
+    picks = read_rows(select(world.view(written, selector.needs), "hard", {}, [9], 0, str(tmp_path))["9"], PICKS)
+    loss = dict(zip(world.ids.tolist(), world.pool["loss"][30][:, 0].tolist(), strict=True))
+    assert picks["sample_id"].to_pylist() == sorted(loss, key=lambda i: (-loss[i], i))[:9]
+    with pytest.raises(InputError, match=r"selector hard\.at"):
+        registry.make("hard", {"at": 1})
 
 
 def test_the_digest_covers_the_files_of_the_bases(monkeypatch):
@@ -93,6 +117,7 @@ def test_two_folders_may_use_one_file_name(methods, tmp_path, monkeypatch):
     [
         ("x = 1", "SELECTOR = ItsClass"),
         ("class Half:\n    name = 'half'\nSELECTOR = Half", "Half lacks needs, seeded, Config, score, pick"),
+        (HARD.replace("def score", "def scored"), "Hard lacks score "),
         (MIDDLE.format(name="a/b"), "'a/b'"),
         (MIDDLE.format(name="odd").replace("    class", "    score_means = 'luck'\n    class"), "worth, order, chance"),
     ],

@@ -109,12 +109,12 @@ def test_scores_follow_the_methods_code(world, written, tmp_path, monkeypatch):
     view = world.view(written, Needs())
     load_scores(view, registry.make("random"), 0, str(tmp_path))
     path = tmp_path / "scores" / "random.parquet"
-    made = path.stat().st_mtime_ns
+    written_ns = path.stat().st_mtime_ns
     load_scores(view, registry.make("random"), 0, str(tmp_path))
-    assert path.stat().st_mtime_ns == made
+    assert path.stat().st_mtime_ns == written_ns
     monkeypatch.setattr(registry, "source_digest", lambda selector: "edited")
     load_scores(view, registry.make("random"), 0, str(tmp_path))
-    assert path.stat().st_mtime_ns > made
+    assert path.stat().st_mtime_ns > written_ns
 
 
 def test_a_damaged_score_file_is_made_anew(world, written, tmp_path):

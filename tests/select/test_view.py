@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from vinnow.select.needs import Needs
 from vinnow.store.errors import DuplicateRowsError, InputError, KeyMismatchError, MissingRowsError
-from vinnow.store.features import FeatureBatch, write_part
+from vinnow.store.features import FeatureBatch, write_shard
 from vinnow.store.keys import recipe_text
 
 NEEDS = Needs(("gradient", "trajectory", "loss"), targets=True)
@@ -19,7 +19,7 @@ def scan(view, kind="loss", step=10):
 def add_part(world, root, ids, step=10, name="part-9", **changes):
     ids = np.asarray(ids, np.uint64)
     batch = FeatureBatch(ids, np.ones(len(ids), np.int32), np.ones((len(ids), 1), np.float32))
-    write_part(root / "features", world.key("loss", step, 1, **changes), name, batch, "float32")
+    write_shard(root / "features", world.key("loss", step, 1, **changes), name, batch, "float32")
 
 
 def test_ids_ascend_and_columns_and_features_follow(world, written):
@@ -32,7 +32,7 @@ def test_ids_ascend_and_columns_and_features_follow(world, written):
     assert np.array_equal(view.load("trajectory", 20), world.pool["trajectory"][20][order])
     assert view.steps("gradient") == list(world.steps)
     for batch in scan(view, "gradient"):
-        assert np.array_equal(view.ids[batch.at], batch.ids)
+        assert np.array_equal(view.ids[batch.positions], batch.ids)
 
 
 def test_a_scan_streams_part_by_part(world, written):

@@ -56,9 +56,9 @@ def test_an_output_file_is_new(tmp_path):
 def test_what_is_read_does_not_lie_in_the_output(tmp_path):
     (tmp_path / "out/model").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "out/model")
-    for given in ("out", "out/model", "out/../out/model", "link"):
+    for name in ("out", "out/model", "out/../out/model", "link"):
         with pytest.raises(InputError, match="is to be read, and lies in the output folder"):
-            check_out(str(tmp_path / "out"), [None, str(tmp_path / given)])
+            check_out(str(tmp_path / "out"), [None, str(tmp_path / name)])
     check_out(str(tmp_path / "out"), [str(tmp_path / "output"), str(tmp_path)])
 
 

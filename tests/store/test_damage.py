@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from vinnow.store.batches import FeatureBatch
 from vinnow.store.errors import DamagedError, InputError
-from vinnow.store.features import FeatureSet, drop_damaged, parts_done, write_part
+from vinnow.store.features import FeatureSet, drop_damaged, shards_done, write_shard
 from vinnow.store.keys import FeatureKey
 from vinnow.store.tables import PICKS, read_rows, write_rows
 
@@ -18,17 +18,17 @@ def part(root, name, seed):
     rng = np.random.default_rng(seed)
     ids = np.arange(seed * 100, seed * 100 + 40, dtype=np.uint64)
     vec = rng.standard_normal((40, 64)).astype(np.float32)
-    return write_part(root, KEY, name, FeatureBatch(ids, np.full(40, 7, np.int32), vec, None, None), "float32")
+    return write_shard(root, KEY, name, FeatureBatch(ids, np.full(40, 7, np.int32), vec, None, None), "float32")
 
 
-def spoil(path, at, how):
+def spoil(path, offset, how):
     data = bytearray(Path(path).read_bytes())
     if how == "bit":
-        data[at] ^= 1 << (at % 8)
+        data[offset] ^= 1 << (offset % 8)
     elif how == "block":
-        data[at : at + 512] = bytes(len(data[at : at + 512]))
+        data[offset : offset + 512] = bytes(len(data[offset : offset + 512]))
     else:
-        del data[at:]
+        del data[offset:]
     Path(path).write_bytes(data)
 
 
@@ -38,18 +38,18 @@ def test_no_damage_reads_as_other_numbers(tmp_path, how):
     whole = Path(path).read_bytes()
     size = len(whole)
     expected = FeatureSet(tmp_path, "gradient").load(1)
-    found = 0
-    for at in range(4, size - 8, 97):
-        spoil(path, at, how)
+    refused = 0
+    for offset in range(4, size - 8, 97):
+        spoil(path, offset, how)
         try:
             read = FeatureSet(tmp_path, "gradient").load(1)
         except InputError:  # damage, or a footer that names another key
-            found += 1
+            refused += 1
         else:  # a byte that no reader needs
-            assert np.array_equal(read.vec, expected.vec), at
-            assert np.array_equal(read.ids, expected.ids), at
+            assert np.array_equal(read.vec, expected.vec), offset
+            assert np.array_equal(read.ids, expected.ids), offset
         Path(path).write_bytes(whole)
-    assert found > 0.9 * len(range(4, size - 8, 97))
+    assert refused > 0.9 * len(range(4, size - 8, 97))
 
 
 def test_a_damaged_part_is_named_and_taken_away(tmp_path):
@@ -58,7 +58,7 @@ def test_a_damaged_part_is_named_and_taken_away(tmp_path):
     with pytest.raises(DamagedError, match=r"part-1\.parquet' is damaged.*Run `vinnow features` again"):
         FeatureSet(tmp_path, "gradient").load(1)
     assert drop_damaged(tmp_path, "gradient", 1) == ["part-1"]
-    assert parts_done(tmp_path, KEY) == {"part-0", "part-2"}
+    assert shards_done(tmp_path, KEY) == {"part-0", "part-2"}
     assert drop_damaged(tmp_path, "gradient", 1) == []
 
 

@@ -12,7 +12,7 @@ from vinnow.pipelines.config import resolve
 from vinnow.select.run import budget_rows
 from vinnow.store.batches import FeatureBatch
 from vinnow.store.errors import DamagedError, InputError
-from vinnow.store.features import step_folder, write_part
+from vinnow.store.features import step_folder, write_shard
 from vinnow.store.keys import FeatureKey
 from vinnow.store.manifest import Manifest
 from vinnow.store.names import is_name, path_part, place_in
@@ -96,7 +96,7 @@ def test_the_store_writes_nowhere_else(tmp_path):
     key = FeatureKey(kind="../gradient", dim=2, pool="p", model="m", checkpoint=1, recipe="{}")
     batch = FeatureBatch(np.array([1], np.uint64), np.array([1], np.int32), np.ones((1, 2), np.float32))
     with pytest.raises(InputError, match="kind: "):
-        write_part(tmp_path / "s", key, "part-0", batch)
+        write_shard(tmp_path / "s", key, "part-0", batch)
     with pytest.raises(InputError, match="kind: "):
         step_folder(tmp_path, "a/b", 1)
     for write in (

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from vinnow.store.errors import InputError, NotFiniteError
-from vinnow.store.features import FeatureBatch, FeatureSet, parts_done, write_part
+from vinnow.store.features import FeatureBatch, FeatureSet, shards_done, write_shard
 from vinnow.store.keys import FeatureKey, recipe_text
 from vinnow.store.quantise import STORED, decode, encode, error, roundtrip, row_norms
 
@@ -102,34 +102,34 @@ def test_rows_that_are_not_finite_are_refused_in_every_storage(tmp_path, stored,
     vec = rows(3)
     vec[1, 5] = bad
     with pytest.raises(NotFiniteError, match=f"1 rows are not finite as {stored}, first sample_id 12"):
-        write_part(tmp_path, key(37), "part-0", features(vec, [11, 12, 13]), stored)
-    assert parts_done(tmp_path, key(37)) == set()
+        write_shard(tmp_path, key(37), "part-0", features(vec, [11, 12, 13]), stored)
+    assert shards_done(tmp_path, key(37)) == set()
 
 
 def test_an_unknown_storage_names_the_known_ones(tmp_path):
     with pytest.raises(InputError, match="'int4'; did you mean 'int8'"):
-        write_part(tmp_path, key(37), "part-0", features(rows()), "int4")
+        write_shard(tmp_path, key(37), "part-0", features(rows()), "int4")
 
 
 @pytest.mark.parametrize("stored", STORED)
 def test_a_reader_gets_float32_back_in_any_storage(tmp_path, stored):
     vec = rows()
-    write_part(tmp_path, key(37), "part-0", features(vec[:30], np.arange(30)), stored)
-    write_part(tmp_path, key(37), "part-1", features(vec[30:], np.arange(30, 50)), stored)
-    write_part(tmp_path, key(37), "part-2", features(vec[:0]), stored)  # every row was refused
-    found = FeatureSet(tmp_path, "gradient")
-    assert found.stored(3) == stored
-    assert [len(b.ids) for b in found.scan(3)] == [30, 20, 0]
-    got = found.load(3, np.array([40, 2], np.uint64))
+    write_shard(tmp_path, key(37), "part-0", features(vec[:30], np.arange(30)), stored)
+    write_shard(tmp_path, key(37), "part-1", features(vec[30:], np.arange(30, 50)), stored)
+    write_shard(tmp_path, key(37), "part-2", features(vec[:0]), stored)  # every row was refused
+    features_set = FeatureSet(tmp_path, "gradient")
+    assert features_set.stored(3) == stored
+    assert [len(b.ids) for b in features_set.scan(3)] == [30, 20, 0]
+    got = features_set.load(3, np.array([40, 2], np.uint64))
     assert got.vec.dtype == np.float32
     assert np.array_equal(got.vec, roundtrip(vec, stored)[[40, 2]])
     # the norm is that of the row as it was given
     np.testing.assert_allclose(got.norm, np.linalg.norm(vec[[40, 2]], axis=1), rtol=1e-6)
-    assert found.load(3).vec.shape == (50, 37)
+    assert features_set.load(3).vec.shape == (50, 37)
 
 
 @pytest.mark.parametrize(("stored", "low", "high"), [("float16", 12.5, 16.2), ("int8", 6.5, 8.1), ("bit1", 0.95, 1.1)])
 def test_sizes_on_disk(tmp_path, stored, low, high):
     """KB a row of 1000 × 8192: 16, 8 and 1 as written in the type, the first two less by zstd."""
-    path = write_part(tmp_path, key(8192), "part-0", features(rows(1000, 8192)), stored)
+    path = write_shard(tmp_path, key(8192), "part-0", features(rows(1000, 8192)), stored)
     assert low < Path(path).stat().st_size / 1000 / 1024 < high

@@ -33,22 +33,22 @@ def odd():
 
 @pytest.mark.parametrize(("raised", "words"), odd(), ids=lambda x: type(x).__name__)
 def test_what_parsing_raises_is_one_line(raised, words):
-    with pytest.raises(InputError) as found, reading("a/b.json", "a manifest", "Make it anew."):
+    with pytest.raises(InputError) as error, reading("a/b.json", "a manifest", "Make it anew."):
         raise raised
-    said = str(found.value)
+    said = str(error.value)
     assert said.startswith("'a/b.json' cannot be read as a manifest: ")
     assert words in said
     assert said.endswith(". Make it anew.")
     assert "\n" not in said
-    assert found.value.__cause__ is raised
+    assert error.value.__cause__ is raised
 
 
 def test_our_own_errors_and_bugs_pass():
     ours = DamagedError("of ours")
     for error in (ours, AssertionError("a bug"), NotImplementedError(), KeyboardInterrupt()):
-        with pytest.raises(type(error)) as found, reading("x", "y"):
+        with pytest.raises(type(error)) as caught, reading("x", "y"):
             raise error
-        assert found.value is error
+        assert caught.value is error
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,9 @@ def test_our_own_errors_and_bugs_pass():
 )
 def test_json_that_cannot_be_read(tmp_path, text, words):
     (tmp_path / "a.json").write_text(text)
-    with pytest.raises(InputError, match=words) as found:
+    with pytest.raises(InputError, match=words) as error:
         read_json(tmp_path / "a.json")
-    assert str(tmp_path / "a.json") in str(found.value)
+    assert str(tmp_path / "a.json") in str(error.value)
 
 
 def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
@@ -77,9 +77,9 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
 @pytest.mark.parametrize("path", ["", " ", "a\0b", "a" * 300, "x/" * 3000, "caf\udce9"])
 def test_what_is_no_path(path):
     for use in (check_path, exists, read_bytes, lambda p: write_bytes(p, b"x")):
-        with pytest.raises(InputError) as found:
+        with pytest.raises(InputError) as error:
             use(path)
-        assert len(str(found.value)) < 400
+        assert len(str(error.value)) < 400
 
 
 @dataclass
@@ -106,10 +106,10 @@ def test_fields_are_held_to_their_kinds(tmp_path):
         ('{"rows": 3, "by_task": {"a": [1]}}', "'by_task.a'"),
     ):
         path.write_text(text)
-        with pytest.raises(DamagedError, match=words) as found:
+        with pytest.raises(DamagedError, match=words) as error:
             read_as(path, Note, "note", "Anew.")
-        assert str(path) in str(found.value)
-        assert str(found.value).endswith("Anew.")
+        assert str(path) in str(error.value)
+        assert str(error.value).endswith("Anew.")
 
 
 def test_a_log_ends_at_its_last_whole_line_and_names_an_odd_one(tmp_path):

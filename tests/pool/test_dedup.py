@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 from PIL import Image
-from vinnow.pool.marks import difference_hash, near_repeats
+from vinnow.pool.dedup import difference_hash, near_repeats
 
 
 def picture(seed: int) -> Image.Image:

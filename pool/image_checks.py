@@ -1,12 +1,12 @@
-"""Looking at pictures: each is opened once, whatever the number of rows that show it."""
+"""Checks of pictures: each is opened once, whatever the number of rows that show it."""
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from .dedup import difference_hash
 from .images import TRAITS_KEY, ImageError, load_image, resolve
-from .marks import difference_hash
 
 # PIL's names of formats and the endings that they go by
 _ENDINGS = {"JPEG": {"jpg", "jpeg", "jpe", "jfif"}, "MPO": {"jpg", "jpeg", "mpo"}, "PNG": {"png", "apng"}}
@@ -16,7 +16,7 @@ _ENDINGS |= {"GIF": {"gif"}, "WEBP": {"webp"}, "BMP": {"bmp", "dib"}, "TIFF": {"
 _NAMED = {ending for endings in _ENDINGS.values() for ending in endings}
 # failures held; beyond them a row that shows the same picture looks again
 _FAILURES = 10_000
-# pictures a task: some 50 ms of decoding
+# pictures per task: some 50 ms of decoding
 _TASK = 24
 
 
@@ -97,8 +97,8 @@ class Looks:
             return Look(self._seen[hash(image)])
         if image in self._failed:
             return self._failed[image]
-        future, at = self._under_way.pop(image, None) or (self.ask([image]), 0)
-        look = future.result()[at]
+        future, number = self._under_way.pop(image, None) or (self.ask([image]), 0)
+        look = future.result()[number]
         if look.reason is None:
             self._seen[hash(image)] = look.image_hash
         elif len(self._failed) < _FAILURES:

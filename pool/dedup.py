@@ -1,4 +1,4 @@
-"""Marks of likeness: a difference hash of a picture, and which pictures nearly repeat an earlier one."""
+"""Repeats among pictures: a difference hash of a picture, and which pictures nearly repeat an earlier one."""
 
 from array import array
 from itertools import combinations
@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-Array = np.ndarray[Any, Any]
+from ..store.arrays import Array
+
 # bits of 64 in which two pictures may differ and still count as near repeats
 NEAR = 3
 # 64 bits in 5 bands: of two hashes that differ in 3 bits, 2 bands at least are equal
@@ -35,16 +36,15 @@ def near_repeats(hashes_N: Array, distance: int = NEAR) -> Array:
     distinct_U, first_U = np.unique(hashes_N, return_index=True)
     best_U = first_U.copy()
     for pair in combinations(_BANDS, 2):
-        mask = sum(((1 << size) - 1) << at for at, size in pair)
+        mask = sum(((1 << size) - 1) << shift for shift, size in pair)
         band_U = distinct_U & np.uint64(mask)
         order = np.argsort(band_U, kind="stable")
         edges = np.flatnonzero(np.diff(band_U[order])) + 1
         starts, ends = np.append(0, edges), np.append(edges, len(order))
         for start, end in zip(starts[ends - starts > 1], ends[ends - starts > 1]):
             _compare(distinct_U, first_U, best_U, order[start:end], distance)
-    at = np.searchsorted(distinct_U, hashes_N)
-    found_N = best_U[at]
-    return np.where(found_N < np.arange(len(hashes_N)), found_N, -1)
+    nearest_N = best_U[np.searchsorted(distinct_U, hashes_N)]
+    return np.where(nearest_N < np.arange(len(hashes_N)), nearest_N, -1)
 
 
 def _compare(hashes_U: Array, first_U: Array, best_U: Array, group: Array, distance: int) -> None:
