@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# processes that share the suite's files
+WORKERS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # DeepSpeed's operators are compiled when they are first used, never at install
 export DS_BUILD_OPS := 0
@@ -22,8 +24,8 @@ venv: $(STAMP) ## the virtual environment alone, with the tested versions
 demo: $(STAMP) ## the main job on real data, on a CPU; then open runs/demo/report.html
 	$(BIN)/vinnow demo
 
-test: $(STAMP) ## the whole suite (ARGS="-k less" narrows it)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## the whole suite (ARGS="-k less" narrows it, WORKERS=4 for more cores)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .

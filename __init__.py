@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         open_pool,
         pick,
         score,
+        tiny_model,
     )
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ __all__ = [
     "open_pool",
     "pick",
     "score",
+    "tiny_model",
 ]
 
 

@@ -34,9 +34,9 @@ from vinnow.pipelines.demo.easy_vqa import DemoDataConfig, build
 from vinnow.pool import examine
 from vinnow.pool.blocks import Block
 from vinnow.pool.draft import Draft, draft, draft_block
+from vinnow.pool.image_checks import Look, LookConfig, look_at
 from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.json_stream import iter_records
-from vinnow.pool.looks import Look, LookConfig, look_at
 
 WORKERS, RECORDS, ROWS = 2, 1024, 200_000
 SCRIPT = """

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import vinnow
-from vinnow.models.specs import TwinConfig
-from vinnow.models.tiny import build_twin, words_of
 from vinnow.pipelines.demo.easy_vqa import DemoDataConfig, build
 
-PICTURES = DemoDataConfig(pictures=60, text_rows=10, test_per_task=10, target_rows=8, damage=False)
+PICTURES = DemoDataConfig(pictures=30, text_rows=10, test_per_task=10, target_rows=8, damage=False)
 
 
 class Small(NamedTuple):
@@ -33,5 +31,5 @@ def small_data() -> Small:
     target = vinnow.ingest(data.target, str(folder / "target"), data.images)
     model = folder / "model"
     if not model.exists():
-        build_twin(str(model), words_of([pool]), TwinConfig())
+        vinnow.tiny_model(pool, str(model))
     return Small(pool, target, str(model), str(folder))

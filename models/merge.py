@@ -14,7 +14,7 @@ from .tensors import refuse_unsound
 def merge(path: str, out: str, projector: str | None = None, dtype: str = "float32") -> str:
     """Write the model that `path` stands for as one folder, and return that folder.
 
-    Hugging Face loads it alone, unless its config.json names a connector (`family/llava.py`).
+    Hugging Face loads it alone, unless its config.json names a connector (`family/of_llava/model.py`).
     `projector`: one of LLaVA's files to take the projector from. A LoRA's products are added up in `dtype`.
 
     Raises:

@@ -1,7 +1,7 @@
 """What may be asked of a model, as configs and names alone: importing this loads neither torch nor transformers.
 
 Commands that only read a run's config (`vinnow status`, `select`, `plan`) start in a fraction of a second because of it.
-The modules that carry a spec out stand beside: `parts.py`, `adapters.py`, `mores.py`, `family/connectors.py`, `tiny.py`.
+The modules that carry a spec out stand beside: `parts.py`, `adapters.py`, `mores.py`, `family/of_llava/`.
 """
 
 import re
@@ -61,7 +61,7 @@ class LoraSpec(Config):
     """LoRA on the language model's Linear layers; defaults are LLaVA-1.5's (r=128, alpha=256, dropout 0.05).
 
     `targets`: a regex for whole module names, of Linears in the decoder's layers alone; by default all that the language
-    model's entry names (`family/llms.py`).
+    model's entry names (`family/of_llava/llms.py`).
     """
 
     r: int = Field(128, ge=1)

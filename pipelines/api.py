@@ -47,6 +47,7 @@ __all__ = [
     "open_pool",
     "pick",
     "score",
+    "tiny_model",
 ]
 
 # a pool's folder, or an open pool
@@ -79,6 +80,22 @@ def open_features(path: str, name: str) -> Features:
     features = Features(path, name)
     features.steps()
     return features
+
+
+def tiny_model(pool: PoolLike, out: str, **sizes: Any) -> str:
+    """Build a LLaVA of some layers and random weights, as `vinnow twin` does, and return its folder: for trying things out.
+
+    Its tokenizer learns the pool's words. `sizes`: fields of `TwinConfig` (`llm`, `tower`, `hidden`, `layers`, `seed`, …).
+
+    Raises:
+        InputError: an unknown field, or `out` holds something else.
+    """
+    from ..models.family.of_llava.tiny import build_twin, words_of
+    from ..models.specs import TwinConfig
+
+    config = TwinConfig.parse(sizes)
+    with claim(out, "twin", inputs=[_path(pool)]):
+        return build_twin(out, words_of([Pool(_path(pool))]), config)
 
 
 def features(

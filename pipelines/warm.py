@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
+from ..store.importing import uncollected
 from ..train.environment import environment
 
 if TYPE_CHECKING:
@@ -46,10 +47,11 @@ class WarmTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train and answer; return what there is to plot, or the error of ours that trying again would only repeat."""
-        from ..store.errors import VinnowError, one_line
-        from ..train.solo import Bases
-        from ..train.stop import TrainingFailedError
-        from .sweep import plain_result, run_trial
+        with uncollected():
+            from ..store.errors import VinnowError, one_line
+            from ..train.solo import Bases
+            from ..train.stop import TrainingFailedError
+            from .sweep import plain_result, run_trial
 
         self._bases = self._bases or Bases()
         try:

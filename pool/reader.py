@@ -30,6 +30,8 @@ from .records import Record
 _ANEW = "Delete the pool, and ingest it again."
 _FACTS = {"digest": str, "rows": int, "image_root": str | None, "reasons": dict[str, int] | None}
 _SHARD = re.compile(r".*/part-\d{6}\.parquet")
+# bytes of row groups that are held: a training takes rows from everywhere, and a small pool is read once
+_HELD = 64_000_000
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Pool:
         self.image_root: str | None = facts["image_root"]
         self.facts = facts
         self._files = [f for f in list_files(root, ".parquet") if _SHARD.fullmatch(f)]
-        self._held: dict[tuple[int, ...], pa.Table] = {}
+        self._held: dict[int, pa.Table] = {}
 
     def ids(self) -> Array:
         """Return all sample ids (u64 [N], read-only) in file order."""
@@ -212,23 +214,29 @@ class Pool:
         file_of = np.array([self._groups[g].file for g in group_of])
         for file in np.unique(file_of):
             groups = np.unique(group_of[file_of == file]).tolist()
-            # the table holds these groups one behind the other, whatever lies between them in the pool
-            held = np.concatenate([np.arange(g.start, g.start + g.rows) for g in map(self._groups.__getitem__, groups)])
-            inside = wanted[file_of == file]
-            rows = self._read(tuple(groups)).take(pa.array(np.searchsorted(held, inside))).to_pylist()
-            record_of |= {int(i): _record(r, self.root) for i, r in zip(inside, rows, strict=True)}
+            for group, table in self._read(groups).items():
+                inside = wanted[group_of == group]
+                rows = table.take(pa.array(inside - self._groups[group].start)).to_pylist()
+                record_of |= {int(i): _record(r, self.root) for i, r in zip(inside, rows, strict=True)}
         return [record_of[int(i)] for i in positions]
 
-    def _read(self, groups: tuple[int, ...]) -> pa.Table:
-        # the last read is held: small shards and batches come in file order, several to a group
-        table = self._held.get(groups)
-        if table is None:
-            file = self._groups[groups[0]].file
+    def _read(self, groups: list[int]) -> dict[int, pa.Table]:
+        """Return these row groups of one file; those that were read before may come from memory."""
+        before = self._held
+        tables = {g: before[g] for g in groups if g in before}
+        missing = [g for g in groups if g not in tables]
+        if missing:
+            file = self._groups[missing[0]].file
             with self._open(file, self._footers[file]) as source:
-                table = source.read_row_groups([self._groups[g].number for g in groups])
+                table = source.read_row_groups([self._groups[g].number for g in missing])
                 table.validate(full=True)  # no checksum holds a page's header, which says what its bytes are
-            self._held = {groups: table}
-        return table
+            rows = [self._groups[g].rows for g in missing]
+            starts = np.cumsum([0, *rows[:-1]]).tolist()
+            tables |= {g: table.slice(start, n) for g, start, n in zip(missing, starts, rows, strict=True)}
+            room = sum(t.nbytes for t in before.values()) + table.nbytes <= _HELD
+            # what does not fit beside the others takes their place: shards come in file order, several to a group
+            self._held = before | tables if room else tables
+        return tables
 
     @contextmanager
     def _open(self, number: int, footer: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:

@@ -14,6 +14,8 @@ from tokenizers import Tokenizer
 
 # ids of a text, and where each token begins and ends in it
 Tokens = tuple[list[int], list[tuple[int, int]]]
+# how many texts are kept tokenised, the longest of them in characters: a template's words come with every record
+_KEPT, _LONGEST = 4096, 400
 
 
 class Stretches:
@@ -25,6 +27,7 @@ class Stretches:
         metaspace = _metaspace(state.get("pre_tokenizer"))
         scheme = metaspace["prepend_scheme"] if metaspace else "never"
         self.spaced = scheme in ("always", "first")
+        self._kept: dict[tuple[str, bool], Tokens] = {}
         self._bare: Tokenizer | None = None
         if metaspace and scheme == "first":
             metaspace["prepend_scheme"] = "never"
@@ -33,7 +36,16 @@ class Stretches:
             self._bare.encode_special_tokens = True
 
     def tokens(self, texts: Sequence[str], behind_token: Sequence[bool]) -> list[Tokens]:
-        """Return each text's tokens; `behind_token`: a special token that is no picture stands right before it."""
+        """Return each text's tokens, not to be changed; `behind_token`: a special token, no picture, stands before it."""
+        wanted = list(zip(texts, behind_token, strict=True))
+        unknown = [key for key in dict.fromkeys(wanted) if key not in self._kept]
+        new = dict(zip(unknown, self._tokenised(*zip(*unknown)))) if unknown else {}
+        for key, tokens in new.items():
+            if len(self._kept) < _KEPT and len(key[0]) <= _LONGEST:  # full means full: what is frequent comes early
+                self._kept[key] = tokens
+        return [new[key] if key in new else self._kept[key] for key in wanted]
+
+    def _tokenised(self, texts: Sequence[str], behind_token: Sequence[bool]) -> list[Tokens]:
         out: list[Tokens] = [([], [])] * len(texts)
         bare = [i for i, t in enumerate(texts) if t and behind_token[i] and self._bare is not None]
         rest = [i for i, t in enumerate(texts) if t and (not behind_token[i] or self._bare is None)]

@@ -24,6 +24,7 @@ def ray_cluster():
     import ray
 
     ray.init(
+        address="local",  # never the other worker's
         num_cpus=4,
         object_store_memory=500_000_000,
         include_dashboard=False,
@@ -70,9 +71,12 @@ def twin_path(tmp_path_factory) -> str:
 
 
 def pytest_collection_modifyitems(items):
-    """Skip GPU tests where there is no GPU; `tests/gpu_tests.txt` lists them so that none is forgotten."""
+    """Put the longest files first; skip GPU tests where there is no GPU (`tests/gpu_tests.txt` lists them)."""
     import torch
 
+    # xdist hands out whole files in this order: a long one that came last would run alone
+    longest = {item.path for item in items if "ray_cluster" in item.fixturenames}
+    items.sort(key=lambda item: item.path not in longest)
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:

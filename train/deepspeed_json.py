@@ -1,5 +1,6 @@
-"""DeepSpeed's configuration, made from TrainConfig and nowhere else."""
+"""DeepSpeed's configuration, made from TrainConfig and nowhere else, and what it shall not do when it starts."""
 
+import importlib
 from typing import Any
 
 from .config import TrainConfig
@@ -42,3 +43,15 @@ def deepspeed_json(config: TrainConfig) -> dict[str, Any]:
         "steps_per_print": 1_000_000_000,
         "wall_clock_breakdown": False,
     }
+
+
+def leave_muon() -> None:
+    """Import DeepSpeed's Muon without compiling it: an optimizer that is not ours would cost each start two seconds."""
+    from deepspeed.runtime import compiler
+
+    compiled = compiler.compile
+    compiler.compile = lambda: compiler.dummy_decorator
+    try:
+        importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
+    finally:
+        compiler.compile = compiled

@@ -22,11 +22,11 @@ from .account import Account
 from .checkpoint import Extra, gather_moments, load_state, save_model, save_state, seed_step
 from .config import TrainConfig
 from .data import MicroBatches, cut_refused, on_engine, stream
-from .deepspeed_json import deepspeed_json
+from .deepspeed_json import deepspeed_json, leave_muon
 from .loss import LossModule
 from .memory import explain
 from .optimizer import lr_factor, make_optimizer
-from .session import RaySession, Session
+from .session import Session
 from .stop import leave, raise_left
 from .trackers import Tracker, open_trackers
 from .validation import Validation
@@ -55,11 +55,6 @@ class Worker:
     def rank(self) -> int:
         """Which of the workers this is."""
         return self.session.rank
-
-
-def worker_loop(values: dict[str, Any]) -> None:
-    """Run one of Ray Train's workers, with plain values. Raises: as `run_worker`."""
-    run_worker(TrainConfig.parse(values["config"]), str(values["out"]), RaySession())
 
 
 def run_worker(config: TrainConfig, out: str, session: Session) -> None:
@@ -120,6 +115,7 @@ def _train(worker: Worker, where: dict[str, Any]) -> None:
 def _build(config: TrainConfig, out: str, session: Session) -> Worker:
     import deepspeed
 
+    leave_muon()
     rank = session.rank
     if not config.use_gpu:
         # an optional shared-memory reduce that DeepSpeed would compile for half a minute; gloo does the work

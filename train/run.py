@@ -21,11 +21,12 @@ from ..store.usage import Usage
 from .config import TrainConfig
 from .data import REFUSED, Rows, count_cut, cut_refused, make_encoder, refusals, rows_digest
 from .environment import environment
-from .loop import BEST, ENGINE, LOG, worker_loop
+from .loop import BEST, ENGINE, LOG
 from .stop import failed, forget
 from .trackers import check_trackers
 from .validation import LOG as VALIDATION
 from .validation import count_rows, held_out
+from .worker import worker_loop
 
 REPORT, CONFIG = "train.json", "config.json"
 # beside the config's own fields in what is saved: the digest of the ids

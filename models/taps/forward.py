@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from ..forward import decode, embed, last_hidden, on_device
+from ..forward import decode, embed
+from ..forward import last_hidden as last_hidden
+from ..forward import on_device as on_device
 from ..projections.sink import sums_dtype
 from ..protocol import base_of
 from ..registry import family_of

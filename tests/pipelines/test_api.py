@@ -156,7 +156,7 @@ def test_what_a_choice_cannot_read_is_refused(tiny_pool, stores, tmp_path):
         ({"selector": "randon"}, "did you mean 'random'"),
         ({"selector": "random", "features": "nosuch"}, "'nosuch': no such feature store"),
         ({"selector": "less", "features": stores[0]}, "target"),
-        ({"selector": "less", "config": {"agregate": "max"}}, "unknown field 'agregate'"),
+        ({"selector": "less", "config": {"agregate": "max"}}, "agregate'; did you mean 'aggregate'"),
     ):
         with pytest.raises(vinnow.InputError, match=words):
             vinnow.pick(tiny_pool, budget=5, out=out, **wrong)

@@ -50,5 +50,5 @@ def test_the_page_runs_from_its_first_block_to_its_last(place):
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.splitlines()
     assert any(line.startswith("4 rows in chosen/picks/less-20pct.parquet") for line in lines)
-    assert json.loads(lines[-1]) == [1, 4, 4, 4, 2]
+    assert json.loads(lines[-1]) == [2, 4, 4, 4, 2]
     assert all((place / f).exists() for f in ("chosen/scores/less.parquet", "tuned/model", "asked-after/evals.parquet"))

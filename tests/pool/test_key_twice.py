@@ -89,6 +89,6 @@ def test_usual_records_are_read_once_and_what_may_repeat_never_passes():
 
 def test_blocks_end_as_they_did(tmp_path):
     for end, ended in ((",", "more"), ("]", "closed")):
-        found = parse(Block(f" {OUTER} , {sound(1)} {end}\n".encode(), 0, False))
-        assert (found.ended, [type(v) for v in found.values]) == (ended, [RefusedError, dict])
+        parsed = parse(Block(f" {OUTER} , {sound(1)} {end}\n".encode(), 0, False))
+        assert (parsed.ended, [type(v) for v in parsed.values]) == (ended, [RefusedError, dict])
     assert parse(Block(b" ] ", 0, False)).values == []

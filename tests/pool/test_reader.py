@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from vinnow.pool import export, writer
+from vinnow.pool import export, reader, writer
 from vinnow.pool.export import write_llava_json
 from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.reader import Pool
@@ -189,3 +189,19 @@ def test_a_manifest_that_is_something_else_is_named(tmp_path, text):
     (tmp_path / "pool.json").write_text(text)
     with pytest.raises(DamagedError, match=r"pool\.json' is no pool's"):
         Pool(str(tmp_path))
+
+
+@pytest.mark.parametrize("room", [0, 20_000, reader._HELD])
+def test_rows_are_the_same_whatever_is_held(root, monkeypatch, room):
+    """Rows from everywhere, again and again: from memory where there is room, never more of it than allowed and needed."""
+    monkeypatch.setattr(reader, "_HELD", room)
+    pool, order = Pool(root), np.random.default_rng(0)
+    whole = {r.sample_id: r for shard in pool.shards(N) for r in Pool(root).read(shard)}
+    for _ in range(12):
+        ids = order.choice(pool.ids(), 9)
+        assert pool.take(ids) == [whole[i] for i in ids.tolist()]
+    held = sum(table.nbytes for table in pool._held.values())
+    assert held <= max(room, 9 * max(table.nbytes for table in pool._held.values()))
+    if room > 20_000:
+        monkeypatch.setattr(Pool, "_open", lambda *_: pytest.fail("read a file again"))
+        pool.take(pool.ids())

@@ -12,12 +12,12 @@ PAGE = Path(__file__).parents[2] / "docs" / "first-selector.md"
 @pytest.fixture
 def blocks(tmp_path, monkeypatch) -> list[str]:
     """The page's blocks of Python, the first one as a file of a folder that the environment lists."""
-    found = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S)
+    listings = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S)
     folder = tmp_path / "my_methods"
     folder.mkdir()
-    (folder / "middle.py").write_text(found[0])
+    (folder / "middle.py").write_text(listings[0])
     monkeypatch.setenv("VINNOW_METHODS", str(folder))
-    return found
+    return listings
 
 
 def test_the_page_is_true(blocks, world, written):

@@ -62,6 +62,8 @@ class SquarePictures:
 
     def pixels_u8(self, picture: Image.Image) -> np.ndarray[Any, Any]:
         """Return the resized and cropped picture, uint8 [3, H, W]: a quarter of the bytes."""
+        if (side := self._side()) and picture.size == (side, side) and picture.mode == "RGB":
+            return np.array(picture).transpose(2, 0, 1)  # as it is
         if self.image_mode == "pad" and is_long(picture.size) and (side := self._side()):
             colour = [int(x * 255) for x in self.images.image_mean]
             return pad_and_resize(picture, side, (colour[0], colour[1], colour[2])).transpose(2, 0, 1)

@@ -55,6 +55,6 @@ def tower_of(vision_config: Any) -> Tower:
     if not found:
         raise InputError(
             f"no vision tower of type {vision_config.model_type!r}: there are {[t.kind for t in _ALL]}; a new one is one "
-            "entry in models/family/towers.py."
+            "entry in models/family/of_llava/towers.py."
         )
     return found[0]
