@@ -5,10 +5,12 @@
 
 import ast
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from house.names import FAMILY_NAMED as FAMILY_NAMED
+from house.names import family_names
 
 PACKAGE = "vinnow"
 
@@ -53,13 +55,6 @@ RENDERING: set[str] = set()
 # modules of Jinja: its sandbox, and what one is made with, which renders nothing
 SANDBOX = {"sandbox", "loaders", "runtime"}
 IMPORTERS = {"import_module", "__import__"}
-# what LLaVA and its like call modules, settings and inputs; and of these the words that are parts of any model in a config
-FAMILY_NAMES = {"vision_tower", "multi_modal_projector", "mm_projector", "language_model", "lm_head", "pixel_values"}
-FAMILY_NAMES |= {"image_token", "image_token_id", "image_token_index", "image_grid_thw", "mm_token_type_ids"}
-FAMILY_NAMES |= {"LlavaForConditionalGeneration", "LlavaProcessor", "LlavaConfig"}
-PART_NAMES = {"vision_tower", "language_model", "lm_head"}
-# files that may name them all the same, and why
-FAMILY_NAMED = {"pool/media.py": "a column of a user's table that may be called so"}
 # rooms that still hold rings of modules
 RINGED = {"pipelines"}
 # the one place that imports by a name found on disk
@@ -317,29 +312,6 @@ def open_templates(source: Source) -> list[str]:
 
 def _is(node: ast.expr | None, value: bool) -> bool:
     return isinstance(node, ast.Constant) and node.value is value
-
-
-def family_names(source: Source) -> list[str]:
-    """What one family of models calls its modules, settings and inputs, outside of `models/family/`."""
-    if source.path.startswith("models/family/") or source.path in FAMILY_NAMED:
-        return []
-    texts = [n for n in ast.walk(source.tree) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
-    docs = {id(n.value) for n in texts}
-    found = []
-    for node in ast.walk(source.tree):
-        named = getattr(node, "attr", None) or getattr(node, "id", None) or getattr(node, "arg", None)
-        if isinstance(named, str) and named in FAMILY_NAMES:
-            found.append(f"{source.path}:{node.lineno}: {named} is a family's own name; ask `models/registry.py`")
-        if isinstance(node, ast.alias) and FAMILY_NAMES & set(node.name.split(".")):
-            found.append(f"{source.path}:{node.lineno}: {node.name} is a family's own; ask `models/registry.py`")
-        text = node.value if isinstance(node, ast.Constant) else None
-        if isinstance(text, str) and id(node) not in docs and text not in PART_NAMES and _words(text) & FAMILY_NAMES:
-            found.append(f"{source.path}:{node.lineno}: {text!r} holds a family's own name; ask `models/registry.py`")
-    return found
-
-
-def _words(text: str) -> set[str]:
-    return set(re.findall(r"\w+", text))
 
 
 FILE_RULES = (
