@@ -20,7 +20,6 @@ LATER = {
     "pool/json_stream.py",
     "pool/media.py",
     "pool/vision.py",
-    "select/diagnostics.py",
     "tests/pool/test_encode.py",
 }
 EMPTY = {"found", "made", "given", "at"}

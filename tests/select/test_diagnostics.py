@@ -10,14 +10,14 @@ from vinnow.select.rows import columns_of, scores_table
 def test_clusters_without_a_row_and_rows_of_zeros_are_counted(small, small_written):
     view = small.view(small_written, Needs(("trajectory",)))
     scores = registry.make("xmas", {"clusters": 5}).score(view, 0)
-    found = diagnose(scores)
+    diagnosis = diagnose(scores)
     group, score = columns_of(scores)[1:]
     pictured = [i for i in range(small.n) if small.columns["has_image"][i]]
-    assert (found.rows, found.clusters) == (small.n, 5)
-    assert found.empty_clusters == 5 - len(set(group[group >= 0].tolist()))
-    assert found.zero_scores == sum(s == 0 for s in score.tolist())
+    assert (diagnosis.rows, diagnosis.clusters) == (small.n, 5)
+    assert diagnosis.empty_clusters == 5 - len(set(group[group >= 0].tolist()))
+    assert diagnosis.zero_scores == sum(s == 0 for s in score.tolist())
     zero = {i for s in small.steps for i in pictured if small.pool["trajectory"][s][i][0] == 0}
-    assert found.zero_features == len(zero)
+    assert diagnosis.zero_features == len(zero)
 
 
 def test_a_row_scores_zero_where_every_target_gives_it_that():
