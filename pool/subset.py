@@ -1,12 +1,12 @@
 """Some rows of a pool as a pool of their own: what is to be asked beside what was asked before."""
 
 import os
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..store.arrays import Array
 from ..store.files import exists, join, list_files, reading_parquet, write_json
 from ..store.ids import ids_digest
 from .ingest import MANIFEST
@@ -14,7 +14,7 @@ from .reader import Pool
 from .writer import PoolWriter
 
 
-def write_subset(pool: Pool, ids: np.ndarray[Any, Any], out: str) -> Pool:
+def write_subset(pool: Pool, ids: Array, out: str) -> Pool:
     """Write the rows of these ids (u64 [N], each in the pool), in the pool's order, to `out`; one that is there stays.
 
     Nothing is decoded again; pictures lie where the pool has them.

@@ -55,8 +55,6 @@ RENDERING: set[str] = set()
 # modules of Jinja: its sandbox, and what one is made with, which renders nothing
 SANDBOX = {"sandbox", "loaders", "runtime"}
 IMPORTERS = {"import_module", "__import__"}
-# rooms that still hold rings of modules
-RINGED = {"pipelines"}
 # the one place that imports by a name found on disk
 SCANNERS = {"store/scan.py"}
 
