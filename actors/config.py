@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from ..pool.shown import Pictures
+from ..pool.inputs import InputConfig
 from ..store.config import Config
 from ..store.keys import FeatureKey
 from ..store.names import FeatureName
@@ -14,7 +14,7 @@ from ..store.usage import MAX_REFUSED, Usage
 from .registry import UnknownKindError, find
 
 
-class FeatureConfig(Config):
+class FeatureConfig(InputConfig):
     """What every kind of feature is computed with; a kind's own fields stand in its file of `kinds/`.
 
     `FeatureConfig(kind=…, …)` and `FeatureConfig.parse({"kind": …, …})` are the kind's own Config (`gradient` where none is
@@ -32,11 +32,6 @@ class FeatureConfig(Config):
 
     kind: str = "gradient"
     name: FeatureName = Field(default_factory=lambda fields: fields.get("kind", ""))
-    # the text that is fed
-    template: str = "v1"
-    image_mode: Literal["pad", "square"] = "pad"
-    pictures: Pictures = "white"
-    max_len: int = Field(2048, ge=8)
     # how it is computed
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
     dtype: Literal["float32", "float16", "int8", "bit1"] = "float32"

@@ -5,9 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from ..pool.shown import Pictures
-from ..pool.templates import TEMPLATES
-from ..store.config import Config
+from ..pool.inputs import InputConfig
 from ..store.errors import suggest
 from ..store.usage import MAX_REFUSED
 from . import registry
@@ -20,25 +18,14 @@ IMBALANCE = "imbalance"
 TABLE = "evals.parquet"
 
 
-class EvalConfig(Config):
-    """One checkpoint on one test pool, answered greedily.
+class EvalRecipe(InputConfig):
+    """How a model is asked and its answers are scored, whatever model on whatever questions; answers are greedy.
 
-    `run`: the digest that EVALS rows carry, given by the caller (picks + resolved config + code revision).
-    `pictures`: how a picture's file becomes RGB (`pool/shown.py`). `token_budget`: rows × (longest prompt +
-    `max_new_tokens`) of a batch. `threads`: torch threads of an actor, and the threads that decode its pictures. The lines
-    from `token_budget` on change the speed, never the answers. `max_refused`: the share of rows that may turn out unusable
-    before the evaluation fails.
+    The fields from `token_budget` on change the speed, never the answers.
     """
 
-    model: str
-    pool: str
-    run: str
     image_root: str | None = None
     benchmark: str = "exact_match"
-    template: str = "v1"
-    image_mode: Literal["pad", "square"] = "pad"
-    pictures: Pictures = "white"
-    max_len: int = Field(2048, ge=8)
     max_new_tokens: int = Field(8, ge=1)
     precision: Literal["float32", "bfloat16"] = "float32"
     rows_per_part: int = Field(256, ge=1)
@@ -59,12 +46,17 @@ class EvalConfig(Config):
             raise ValueError(f"unknown benchmark {name!r}{suggest(name, [*known, IMBALANCE])}")
         return name
 
-    @field_validator("template")
-    @classmethod
-    def _known_template(cls, name: str) -> str:
-        if name not in TEMPLATES:
-            raise ValueError(f"unknown template {name!r}{suggest(name, TEMPLATES)}")
-        return name
+
+# what makes a job of a recipe
+JOB = ("model", "pool", "run")
+
+
+class EvalConfig(EvalRecipe):
+    """One checkpoint on one test pool: one evaluation."""
+
+    model: str
+    pool: str
+    run: str
 
 
 class ImbalanceConfig(EvalConfig):

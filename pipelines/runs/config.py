@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -11,7 +11,6 @@ from ...actors.cluster import RayConfig
 from ...actors.config import ActorResources, FeatureConfig
 from ...actors.kind import kind_of
 from ...actors.registry import find, names
-from ...evaluate.config import EvalConfig
 from ...models.specs import TwinConfig
 from ...pool.ingest import IngestConfig
 from ...select import registry
@@ -20,12 +19,12 @@ from ...store.config import Config
 from ...store.errors import InputError
 from ...store.facts import read_fields
 from ...store.files import digest, join, read_json
-from ...store.names import FeatureName, Name, path_part
-from ...train.config import TrainConfig
+from ...store.names import FeatureName, Name
 from ..blanks import refuse_blanks
 from .placing import Devices
 from .plain_yaml import apply_set, read_yaml
 from .rates import PlanConfig
+from .sections import EvalSection, FinetuneSection, StageSection, TrainSection, resolved
 
 
 class ModelSection(Config):
@@ -39,14 +38,6 @@ class ModelSection(Config):
         if (self.path is None) == (self.twin is None):
             raise ValueError("give exactly one of path (a LLaVA checkpoint) and twin (a tiny random one)")
         return self
-
-
-class StageSection(Config):
-    """A training before the proxy (LLaVA's stage 1, say): which data, and TrainConfig's fields but model and pool."""
-
-    name: Name
-    data: Literal["pool", "captions"] = "captions"
-    train: dict[str, Any] = {}
 
 
 class SelectorSection(Config):
@@ -84,7 +75,7 @@ class SweepSection(Config):
 
 
 class RunConfig(Config):
-    """The whole run. Sections named after a room are that room's config; dicts are its fields without paths.
+    """The whole run. Sections named after a room are that room's config.
 
     A training section (`warmup[].train`, `proxy`, `finetune`) may name a published `recipe`: its fields lie under the
     section's own. Without a `proxy`, features are taken at the model that warm-up left. `finetune` may hold `variants`:
@@ -101,14 +92,14 @@ class RunConfig(Config):
     test: IngestConfig
     model: ModelSection
     warmup: list[StageSection] = []
-    proxy: dict[str, Any] | None = None
+    proxy: TrainSection | None = None
     features: list[SerializeAsAny[FeatureConfig]] = []
     actors: ActorResources = ActorResources()
     selectors: list[SelectorSection]
     budgets: list[int | str]
     seeds: list[int] = [0]
-    finetune: dict[str, Any]
-    evaluate: dict[str, Any] = {}
+    finetune: FinetuneSection
+    evaluate: EvalSection = EvalSection()
     sweep: SweepSection = SweepSection()
     plan: PlanConfig = PlanConfig()
     devices: Devices | None = None
@@ -132,9 +123,6 @@ POOLS = ("pool", "captions", "target", "test")
 PLACES = ("max_refused", "max_part_retries", "image_root", "target_image_root")
 # rows of a pool that no budget in rows exceeds: whether one fits is seen when the pool is there
 _ANY_POOL = 10**12
-# fields that the run fills in; a recipe that sets one of them would be overruled silently
-TRAIN_FILLED = ("model", "pool", "picks", "seed")
-EVAL_FILLED = ("model", "pool", "run")
 # what every kind's config once held, in each digest still: runs go on in the folders that they began
 _ONCE_OF_ALL: dict[str, Any] = {
     **{"which": "projector", "mode": "sgd", "unit_rows": True, "top_k": 5, "attention": "flat", "pooling": "text"},
@@ -147,18 +135,6 @@ def _without(tree: Any, names: tuple[str, ...]) -> Any:
     if isinstance(tree, dict):
         return {k: _without(v, names) for k, v in tree.items() if k not in names}
     return [_without(v, names) for v in tree] if isinstance(tree, list) else tree
-
-
-def train_config(section: dict[str, Any], where: str, **filled: Any) -> TrainConfig:
-    """Return a section of the run as a TrainConfig, or say which field is wrong."""
-    _refuse_filled(section, TRAIN_FILLED, where)
-    return TrainConfig.parse({"model": "-", "pool": "-"} | section | filled, where)
-
-
-def eval_config(section: dict[str, Any], **filled: Any) -> EvalConfig:
-    """Return the `evaluate` section as an EvalConfig, or say which field is wrong."""
-    _refuse_filled(section, EVAL_FILLED, "evaluate")
-    return EvalConfig.parse({"model": "-", "pool": "-", "run": "-"} | section | filled, "evaluate")
 
 
 def load_run(path: str, sets: list[str] | None = None, **overrides: Any) -> RunConfig:
@@ -186,17 +162,11 @@ def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
     for entry in sets or []:
         apply_set(values, entry)
     refuse_blanks(values)
-    run = _with_recipes(RunConfig.parse(values))
+    run = RunConfig.parse(resolved(values))
     _refuse_twins(run)
     for stage in run.warmup:
-        train_config(stage.train, f"warmup.{stage.name}")
         if stage.data == "captions" and run.captions is None:
             raise InputError(f"warmup.{stage.name} trains on captions, but the run has no `captions` section.")
-    if run.proxy is not None:
-        train_config(run.proxy, "proxy")
-    for variant, section in finetunes(run.finetune).items():
-        train_config(section, where_of(variant))
-    eval_config(run.evaluate)
     _check_selectors(run)
     return run
 
@@ -247,31 +217,6 @@ def _of_its_kind(feature: dict[str, Any]) -> dict[str, Any]:
     return {"name": kind} | {k: v for k, v in feature.items() if k in own or k not in _ONCE_OF_ALL}
 
 
-def with_recipe(section: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return a training section with the fields of its `recipe` (of `train/recipes/`, or a YAML file) under its own.
-
-    Raises:
-        InputError: there is no such recipe; names the nearest one.
-    """
-    if "recipe" not in section:
-        return section
-    name = section["recipe"]
-    if not isinstance(name, str):
-        raise InputError(f"{where}.recipe wants the name of a training recipe or a YAML file, not {name!r}.")
-    base = read_yaml(name, "train", f"recipe for {where}")
-    return _over(base, {k: v for k, v in section.items() if k != "recipe"})
-
-
-def finetunes(finetune: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the fine-tunes of each choice by name, of a resolved section; that of a run without variants is called ""."""
-    return finetune.get("variants", {"": finetune})
-
-
-def where_of(variant: str) -> str:
-    """Return where a fine-tune's section stands in the run, for messages."""
-    return f"finetune.variants.{variant}" if variant else "finetune"
-
-
 def _refuse_twins(run: RunConfig) -> None:
     for where, sections in (("warmup", run.warmup), ("features", run.features)):
         names = [s.name.lower() for s in sections]  # some file systems tell no case apart
@@ -280,32 +225,6 @@ def _refuse_twins(run: RunConfig) -> None:
                 raise InputError(
                     f"{where}: {name!r} is there twice; folders are called after it, so give each its own name."
                 )
-
-
-def _with_recipes(run: RunConfig) -> RunConfig:
-    """Return the run with numbers in place of recipe names, so that what is saved, printed and hashed holds them all."""
-    warmup = [s.model_copy(update={"train": with_recipe(s.train, f"warmup.{s.name}")}) for s in run.warmup]
-    proxy = None if run.proxy is None else with_recipe(run.proxy, "proxy")
-    return run.model_copy(update={"warmup": warmup, "proxy": proxy, "finetune": _finetune(run.finetune)})
-
-
-def _finetune(section: dict[str, Any]) -> dict[str, Any]:
-    if "variants" not in section:
-        return with_recipe(section, "finetune")
-    given, common = section["variants"], {k: v for k, v in section.items() if k != "variants"}
-    if not isinstance(given, dict) or not given or not all(isinstance(v, dict) for v in given.values()):
-        raise InputError(f"finetune.variants wants one or more of NAME: {{fields of a training}}, not {given!r}.")
-    for name in given:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)):  # folders are called after it, and `--set` counts dots
-            raise InputError(f"finetune.variants: {name!r} is no name; take letters, digits, _ and -")
-        path_part(str(name), "finetune.variants")
-    return {"variants": {str(n): with_recipe(_over(common, own), where_of(str(n))) for n, own in given.items()}}
-
-
-def _over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with the fields of `own` over it, mapping by mapping, as `--set` would put them."""
-    both = {k: _over(base[k], v) for k, v in own.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
-    return base | own | both
 
 
 def _check_selectors(run: RunConfig) -> None:
@@ -346,9 +265,3 @@ def _check_need(run: RunConfig, section: SelectorSection, need: str) -> None:
             f"selector {section.label!r} goes by {name} features at a proxy's checkpoints and their learning rates, "
             "but the run has no `proxy` section."
         )
-
-
-def _refuse_filled(section: dict[str, Any], filled: tuple[str, ...], where: str) -> None:
-    given = sorted(set(section) & set(filled))
-    if given:
-        raise InputError(f"{where}: {given} are filled in by the run itself; remove them.")
