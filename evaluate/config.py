@@ -24,18 +24,28 @@ class EvalRecipe(InputConfig):
     The fields from `token_budget` on change the speed, never the answers.
     """
 
-    image_root: str | None = None
-    benchmark: str = "exact_match"
-    max_new_tokens: int = Field(8, ge=1)
-    precision: Literal["float32", "bfloat16"] = "float32"
-    rows_per_part: int = Field(256, ge=1)
-    token_budget: int = Field(16_384, ge=1)
-    max_rows: int = Field(64, ge=1)
-    actors: int = Field(1, ge=1)
-    cpus_per_actor: float = Field(1, ge=0)
-    gpus_per_actor: float = Field(0, ge=0)
-    threads: int = Field(1, ge=1)
-    max_refused: float = Field(MAX_REFUSED, ge=0, le=1)
+    image_root: str | None = Field(
+        None, description="Where the test pool's pictures lie now, if not where ingest found them."
+    )
+    benchmark: str = Field(
+        "exact_match", description="How answers are read and scored: a name of `evaluate/benchmarks/`."
+    )
+    max_new_tokens: int = Field(8, ge=1, description="The longest answer, in tokens.")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="What the model computes in.")
+    rows_per_part: int = Field(
+        256, ge=1, description="Rows of a part: what is done again at most if the evaluation is cut off."
+    )
+    token_budget: int = Field(
+        16_384, ge=1, description="The size of a batch: rows × (longest prompt + `max_new_tokens`)."
+    )
+    max_rows: int = Field(64, ge=1, description="The most rows of a batch.")
+    actors: int = Field(1, ge=1, description="Processes that answer.")
+    cpus_per_actor: float = Field(1, ge=0, description="CPUs of each.")
+    gpus_per_actor: float = Field(0, ge=0, description="GPUs of each.")
+    threads: int = Field(1, ge=1, description="Torch threads of an actor, and the threads that decode its pictures.")
+    max_refused: float = Field(
+        MAX_REFUSED, ge=0, le=1, description="The share of rows that may turn out unusable before the evaluation fails."
+    )
 
     @field_validator("benchmark")
     @classmethod
@@ -54,15 +64,15 @@ JOB = ("model", "pool", "run")
 class EvalConfig(EvalRecipe):
     """One checkpoint on one test pool: one evaluation."""
 
-    model: str
-    pool: str
-    run: str
+    model: str = Field(description="The checkpoint that answers.")
+    pool: str = Field(description="The POOL folder of the questions.")
+    run: str = Field(description="The digest that EVALS rows carry: of picks, resolved config and code revision.")
 
 
 class ImbalanceConfig(EvalConfig):
     """The same for the modality imbalance: the first question of each row with a picture, asked as it stands."""
 
-    benchmark: str = IMBALANCE
+    benchmark: str = Field(IMBALANCE, description="Always imbalance.")
 
     @field_validator("benchmark")
     @classmethod

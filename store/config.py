@@ -94,9 +94,13 @@ def _owner(model: type[BaseModel], path: tuple[str | int, ...], values: Any) -> 
             nested = [] if field is None else list(_models_in(field.annotation))
             if not nested:
                 return None
-            model, keyed = nested[0], field is not None and get_origin(field.annotation) is dict
+            model, keyed = nested[0], field is not None and _maps(field.annotation)
         model = _variant(model, values)
     return model
+
+
+def _maps(annotation: Any) -> bool:
+    return any(get_origin(inner) is dict for inner in (annotation, *get_args(annotation)))
 
 
 def _variant(model: type[BaseModel], values: Any) -> type[BaseModel]:

@@ -2,6 +2,8 @@
 
 import os
 
+from pydantic import Field
+
 from ..models.folders import local_model
 from ..pool.paths import absolute_root
 from .recipe import TrainRecipe
@@ -67,10 +69,10 @@ ORDER = [
 class TrainConfig(TrainRecipe):
     """A recipe with what it trains, and on which rows: one training."""
 
-    model: str
-    pool: str
-    picks: str | None = None
-    seed: int = 0
+    model: str = Field(description="The model to train: a folder, or a Hugging Face name.")
+    pool: str = Field(description="The POOL folder.")
+    picks: str | None = Field(None, description="A PICKS file, whose rows alone are trained on; null: the whole pool.")
+    seed: int = Field(0, description="Decides the order of rows and all that is drawn.")
 
     def absolute(self) -> "TrainConfig":
         """Return the config with paths that workers understand, whose folder is another one."""

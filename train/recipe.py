@@ -20,11 +20,15 @@ Part = Literal["vision_tower", "projector", "language_model", "lora", "mores"]
 class ValidationSpec(Config):
     """Rows held out, and how their loss is measured."""
 
-    pool: str
-    image_root: str | None = None
-    steps: int = Field(200, ge=1)
-    max_rows: int | None = Field(None, ge=1)
-    keep_best: bool = True
+    pool: str = Field(description="The POOL folder of the rows held out.")
+    image_root: str | None = Field(None, description="Where its pictures lie now, if not where ingest found them.")
+    steps: int = Field(200, ge=1, description="Their loss is measured every so many steps, and after the last one.")
+    max_rows: int | None = Field(None, ge=1, description="At most so many of them; null: all.")
+    keep_best: bool = Field(
+        True,
+        description="The model of the lowest loss so far stays in `OUT/best` (the last one is in `OUT/model` "
+        "either way).",
+    )
 
 
 class TrainRecipe(InputConfig):
@@ -34,49 +38,98 @@ class TrainRecipe(InputConfig):
     `global_batch = micro_batch × accumulation × workers`, checked when the recipe is read.
     """
 
-    image_root: str | None = None
-    parts: list[Part] = ["projector", "language_model"]
-    lora: LoraSpec | None = None
-    peft: AdapterSpec | None = None
-    quantise: Literal["nf4"] | None = None
-    mores: MoresSpec | None = None
-    lr: float = Field(2e-5, gt=0)
-    projector_lr: float | None = Field(None, gt=0)
-    mores_lr: float | None = Field(None, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    warmup_ratio: float = Field(0.03, ge=0, lt=1)
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    epochs: float = Field(1.0, gt=0)
-    max_steps: int | None = Field(None, ge=1)
-    global_batch: int = Field(128, ge=1)
-    micro_batch: int = Field(16, ge=1)
-    workers: int = Field(1, ge=1)
-    use_gpu: bool = False
-    threads: int = Field(1, ge=1)
-    zero_stage: Literal[0, 1, 2, 3] = 2
-    offload: Literal["none", "optimizer", "parameters"] = "none"
-    compile: bool = False
-    precision: Literal["float32", "bfloat16"] = "float32"
-    grad_clip: float = Field(0.0, ge=0)
-    gradient_checkpointing: bool = False
-    group_by_modality: bool = True
-    loss_mean: Literal["step", "micro_batch"] = "step"
-    max_refused: float = Field(MAX_REFUSED, ge=0, le=1)
-    checkpoint_count: int = Field(0, ge=0)
-    checkpoint_steps: int = Field(0, ge=0)
-    checkpoint_start: bool = False
-    checkpoint_limit: int | None = Field(None, ge=1)
-    checkpoint_weights: Literal["all", "trained"] = "all"
-    save_moments: bool = False
-    resume_steps: int = Field(200, ge=1)
-    max_failures: int = Field(2, ge=0)
-    validation: ValidationSpec | None = None
-    loader_workers: int = Field(0, ge=0)
-    loader_threads: int = Field(2, ge=1)
-    cache_mb: int = Field(0, ge=0)
-    log_steps: int = Field(10, ge=1)
-    trackers: list[TrackerName] = []
-    tracker_project: str = "vinnow"
+    image_root: str | None = Field(
+        None, description="Where the pool's pictures lie now, if not where ingest found them."
+    )
+    parts: list[Part] = Field(
+        ["projector", "language_model"],
+        description="What is trained: [projector] is stage 1, [projector, language_model] stage 2, [projector, "
+        "lora] LoRA or the method of `peft`, [projector, mores] MoReS.",
+    )
+    lora: LoraSpec | None = Field(None, description="LoRA on the language model; goes with the part `lora`.")
+    peft: AdapterSpec | None = Field(None, description="Another of PEFT's methods in place of `lora`.")
+    quantise: Literal["nf4"] | None = Field(None, description="QLoRA: the frozen language model in 4 bits.")
+    mores: MoresSpec | None = Field(None, description="MoReS's steering; goes with the part `mores`.")
+    lr: float = Field(2e-5, gt=0, description="The highest learning rate.")
+    projector_lr: float | None = Field(None, gt=0, description="The projector's own; null: `lr`.")
+    mores_lr: float | None = Field(
+        None, gt=0, description="That of MoReS's group, which has no weight decay; null: `lr`."
+    )
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
+    warmup_ratio: float = Field(
+        0.03, ge=0, lt=1, description="The share of the steps over which the learning rate rises."
+    )
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="How the learning rate falls after that."
+    )
+    epochs: float = Field(1.0, gt=0, description="Passes over the rows; may be a fraction.")
+    max_steps: int | None = Field(None, ge=1, description="The number of optimizer steps; overrules `epochs`.")
+    global_batch: int = Field(128, ge=1, description="Rows of an optimizer step: micro_batch × accumulation × workers.")
+    micro_batch: int = Field(16, ge=1, description="Rows that a worker computes at once.")
+    workers: int = Field(1, ge=1, description="Processes that train, each on a GPU of its own with `use_gpu`.")
+    use_gpu: bool = Field(False, description="Train on GPUs.")
+    threads: int = Field(1, ge=1, description="Torch threads of a worker.")
+    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed's ZeRO stage: what workers share out among them.")
+    offload: Literal["none", "optimizer", "parameters"] = Field(
+        "none", description="AdamW's state, or also the parameters (ZeRO-3), in the host's memory."
+    )
+    compile: bool = Field(False, description="The decoder's layers by torch.compile, which fuses what is element-wise.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="What forward and backward passes compute in."
+    )
+    grad_clip: float = Field(0.0, ge=0, description="The largest norm of a step's gradient; 0: none is clipped.")
+    gradient_checkpointing: bool = Field(
+        False, description="Activations are computed again in the backward pass, not kept."
+    )
+    group_by_modality: bool = Field(
+        True, description="Rows with pictures and rows without stand in batches of their own, as in LLaVA's sampler."
+    )
+    loss_mean: Literal["step", "micro_batch"] = Field(
+        "step",
+        description="`step`: the mean over all trained tokens of the global batch (Hugging Face's Trainer since "
+        "4.46), which does not depend on `micro_batch`, `workers` or the order of rows. "
+        "`micro_batch`: the mean of the micro-batches' means, over micro-batches of equal length, as "
+        "LLaVA's and other published figures were made.",
+    )
+    max_refused: float = Field(
+        MAX_REFUSED,
+        ge=0,
+        le=1,
+        description="The share of rows that may turn out unusable (a picture that is gone, an answer cut off) "
+        "before the training fails.",
+    )
+    checkpoint_count: int = Field(
+        0, ge=0, description="Leave so many evenly spaced proxy checkpoints, the last step included."
+    )
+    checkpoint_steps: int = Field(0, ge=0, description="Leave a proxy checkpoint every so many steps; 0: none.")
+    checkpoint_start: bool = Field(False, description="Also keep the model before its first step.")
+    checkpoint_limit: int | None = Field(None, ge=1, description="Keep the last so many checkpoints; null: all.")
+    checkpoint_weights: Literal["all", "trained"] = Field(
+        "all",
+        description="Whole models that Hugging Face loads alone, or only what this training changes, in bfloat16 "
+        "(a LoRA training's checkpoints are its adapters either way).",
+    )
+    save_moments: bool = Field(
+        False, description="Put Adam's moments beside the weights of each checkpoint, for gradients in the Adam modes."
+    )
+    resume_steps: int = Field(200, ge=1, description="How often the resumable state is saved, in steps.")
+    max_failures: int = Field(
+        2, ge=0, description="How often lost workers are started again before the training fails."
+    )
+    validation: ValidationSpec | None = Field(None, description="Rows held out, whose loss is measured on the way.")
+    loader_workers: int = Field(
+        0,
+        ge=0,
+        description="Processes beside each worker that prepare its batches; 0: a thread of its own, which takes "
+        "turns with the step's Python.",
+    )
+    loader_threads: int = Field(2, ge=1, description="Threads that decode the pictures in each of them.")
+    cache_mb: int = Field(
+        0, ge=0, description="Memory in MB that each of them may use to keep prepared rows from one epoch to the next."
+    )
+    log_steps: int = Field(10, ge=1, description="The report's loss is the mean of the last so many steps.")
+    trackers: list[TrackerName] = Field([], description="What gets every step's numbers beside `log.jsonl`.")
+    tracker_project: str = Field("vinnow", description="The project's name in a tracker.")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

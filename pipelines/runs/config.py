@@ -30,8 +30,10 @@ from .sections import EvalSection, FinetuneSection, StageSection, TrainSection, 
 class ModelSection(Config):
     """The model to start from: a checkpoint folder, or a tiny twin built on the spot."""
 
-    path: str | None = None
-    twin: TwinConfig | None = None
+    path: str | None = Field(
+        None, description="A checkpoint's folder, or a Hugging Face name.", examples=["FILL IN: the model's folder"]
+    )
+    twin: TwinConfig | None = Field(None, description="In its place: a tiny random model, built on the spot.")
 
     @model_validator(mode="after")
     def _one(self) -> "ModelSection":
@@ -41,17 +43,20 @@ class ModelSection(Config):
 
 
 class SelectorSection(Config):
-    """One selector of the sweep and its own config.
+    """One selector of the sweep and its own config."""
 
-    `name`: the method. `label`: what picks, trials and the report call it; the method's name, unless one is there several
-    times. `reads`: need → the feature that it means, where the run makes that kind under another name
-    (`{gradient: grad_layer12}`). The baseline that all are compared with is the one labelled `random`.
-    """
-
-    name: Name
-    config: dict[str, Any] = {}
-    label: Name = Field(default_factory=lambda fields: fields.get("name", ""))
-    reads: dict[str, FeatureName] = {}
+    name: Name = Field(description="The method: one of `vinnow selectors`.", examples=["random"])
+    config: dict[str, Any] = Field({}, description="The method's own fields.")
+    label: Name = Field(
+        default_factory=lambda fields: fields.get("name", ""),
+        description="What picks, trials and the report call it; left out: the method's name. All are compared "
+        "with the one labelled `random`.",
+    )
+    reads: dict[str, FeatureName] = Field(
+        {},
+        description="Need → the feature that it means, where the run makes that kind under another name: "
+        "{gradient: grad_layer12}.",
+    )
 
     @model_validator(mode="after")
     def _free(self) -> "SelectorSection":
@@ -68,41 +73,45 @@ class SelectorSection(Config):
 
 
 class SweepSection(Config):
-    """How the fine-tunes are run: so many at a time; `full` adds the whole pool beside the choices."""
+    """How the fine-tunes are run."""
 
-    concurrent: int = Field(1, ge=1)
-    full: bool = True
+    concurrent: int = Field(1, ge=1, description="Fine-tunes that run at a time.")
+    full: bool = Field(True, description="Fine-tune on the whole pool too.")
 
 
 class RunConfig(Config):
     """The whole run. Sections named after a room are that room's config.
 
     A training section (`warmup[].train`, `proxy`, `finetune`) may name a published `recipe`: its fields lie under the
-    section's own. Without a `proxy`, features are taken at the model that warm-up left. `finetune` may hold `variants`:
-    NAME → section; each choice is then trained by every one of them, and what stands beside `variants` goes for all.
-    `devices`: what `--gpus` found, from which open places were filled (`placing.py`).
+    section's own.
     """
 
-    out: str
-    seed: int = 0
-    ray: RayConfig = RayConfig()
-    pool: IngestConfig
-    captions: IngestConfig | None = None
-    target: IngestConfig | None = None
-    test: IngestConfig
-    model: ModelSection
-    warmup: list[StageSection] = []
-    proxy: TrainSection | None = None
-    features: list[SerializeAsAny[FeatureConfig]] = []
-    actors: ActorResources = ActorResources()
-    selectors: list[SelectorSection]
-    budgets: list[int | str]
-    seeds: list[int] = [0]
-    finetune: FinetuneSection
-    evaluate: EvalSection = EvalSection()
-    sweep: SweepSection = SweepSection()
-    plan: PlanConfig = PlanConfig()
-    devices: Devices | None = None
+    out: str = Field(description="The folder of all that the run makes; the same command goes on where it stopped.")
+    seed: int = Field(0, description="Decides the trainings before the choices.")
+    ray: RayConfig = Field(RayConfig(), description="Where it runs.")
+    pool: IngestConfig = Field(description="What is chosen from.")
+    captions: IngestConfig | None = Field(None, description="Rows for warm-up trainings.")
+    target: IngestConfig | None = Field(
+        None, description="Rows of the tasks aimed at, for selectors that read targets."
+    )
+    test: IngestConfig = Field(description="What the fine-tuned models are asked.")
+    model: ModelSection = Field(description="What the run begins with.")
+    warmup: list[StageSection] = Field([], description="Trainings before the proxy, in order.")
+    proxy: TrainSection | None = Field(
+        None,
+        description="The training at whose checkpoints features are taken; null: features are taken at the model "
+        "that warm-up left.",
+    )
+    features: list[SerializeAsAny[FeatureConfig]] = Field([], description="What is computed of each row.")
+    actors: ActorResources = Field(ActorResources(), description="What the feature stage may take.")
+    selectors: list[SelectorSection] = Field(description="What chooses.", examples=[[{"name": "random"}]])
+    budgets: list[int | str] = Field(description='Shares of the pool ("5%"), or numbers of rows.', examples=[["5%"]])
+    seeds: list[int] = Field([0], description="One choice and one fine-tune for each.")
+    finetune: FinetuneSection = Field(description="How each choice is trained on, in one way or in several `variants`.")
+    evaluate: EvalSection = Field(EvalSection(), description="How the fine-tuned models are asked.")
+    sweep: SweepSection = Field(SweepSection(), description="How the fine-tunes are run.")
+    plan: PlanConfig = Field(PlanConfig(), description="How `vinnow plan` prices the run.")
+    devices: Devices | None = Field(None, description="What --gpus found, from which open places were filled.")
 
     def digest(self) -> str:
         """Return 16 hexadecimal digits of the resolved tree.

@@ -3,6 +3,8 @@
 import re
 from typing import Any, Literal
 
+from pydantic import Field
+
 from ...evaluate.config import JOB as EVALUATION
 from ...evaluate.config import EvalConfig, EvalRecipe
 from ...store.config import Config, Section
@@ -29,7 +31,11 @@ class TrainSection(Section, TrainRecipe):
 class FinetuneSection(TrainSection):
     """The fine-tune of each choice, or several of them: what stands beside `variants` goes for all."""
 
-    variants: dict[str, TrainSection] = {}
+    variants: dict[str, TrainSection] | None = Field(
+        None,
+        description="NAME → a training: each choice is trained by every one of them, and what stands beside goes "
+        "for all.",
+    )
 
     def by_name(self) -> dict[str, TrainSection]:
         """Return the fine-tunes of each choice by name, of a resolved run; that of a run without variants is called ""."""
@@ -51,9 +57,9 @@ class EvalSection(Section, EvalRecipe):
 class StageSection(Config):
     """A training before the proxy (LLaVA's stage 1, say): on which data, and how."""
 
-    name: Name
-    data: Literal["pool", "captions"] = "captions"
-    train: TrainSection = TrainSection()
+    name: Name = Field(description="What folders and stages call it.", examples=["stage1"])
+    data: Literal["pool", "captions"] = Field("captions", description="What it is trained on.")
+    train: TrainSection = Field(TrainSection(), description="How.")
 
 
 def resolved(values: dict[str, Any]) -> dict[str, Any]:
@@ -117,8 +123,8 @@ def _training(section: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _finetune(section: dict[str, Any]) -> dict[str, Any]:
-    if "variants" not in section:
-        return _training(section, "finetune")
+    if section.get("variants") is None:
+        return _training({k: v for k, v in section.items() if k != "variants"}, "finetune")
     given, common = _mapping(section["variants"]), {k: v for k, v in section.items() if k != "variants"}
     if not isinstance(given, dict) or not given or not all(isinstance(v, dict) for v in given.values()):
         raise InputError(f"finetune.variants wants one or more of NAME: {{fields of a training}}, not {given!r}.")
