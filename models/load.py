@@ -77,6 +77,8 @@ def load(
     for folder in chain(path):
         check_files(folder)
     processor = load_processor(path)  # small files first
+    # PyTorch lets convolutions round float32 to TF32's 10 bits unless told: a float32 model is to be one
+    torch.backends.cudnn.allow_tf32 = False
     model = read_model(path, dtype, attn, _placed(path, quantise, dtype, device))
     refuse_unsound(f"{str(path)!r} (in {dtype})", model.named_parameters())
     model = model if quantise else model.to(device)

@@ -202,9 +202,15 @@ def test_a_log_with_an_odd_line(run, commands):
 def test_a_table(run, commands, name, how):
     if how == "texts alone" and name.endswith("refused.parquet"):
         pytest.skip("no row was refused, so no value is of a wrong type")
-    with damaged(file_of(run, name), (BINARY | COLUMNS)[how]):
+    file = file_of(run, name)
+    sound = pq.read_table(file)
+    with damaged(file, (BINARY | COLUMNS)[how]):
         for command in TABLES[name]:
-            one_line(vinnow(*commands[command]), name.split("*")[0], run.out / name.split("/")[0])
+            said = vinnow(*commands[command])
+            if how == "flipped" and said.code == 0:  # the bytes lie where no value does, in statistics say
+                assert pq.read_table(file).equals(sound)
+            else:
+                one_line(said, name.split("*")[0], run.out / name.split("/")[0])
 
 
 @pytest.mark.parametrize("how", FOOTERS)

@@ -91,7 +91,14 @@ def test_all_nodes_start_from_one_image(config):
 def test_setup_installs_the_synced_folder_with_its_pins(config):
     (folder,) = [k for k, v in config["file_mounts"].items() if v == "."]
     assert any(c.startswith(f"cd {folder.replace('/home/ubuntu', '~')} && make venv") for c in config["setup_commands"])
-    assert {".venv", "runs", ".git"} <= set(config["rsync_exclude"])
+    assert {".venv", "/runs", ".git"} <= set(config["rsync_exclude"])
+
+
+def test_no_folder_of_the_package_stays_behind(config):
+    """An rsync pattern without a slash leaves out every folder of that name, at any depth."""
+    folders = {name for path in ROOT.rglob("*.py") for name in path.relative_to(ROOT).parts[:-1]}
+    assert "runs" in folders
+    assert not folders & set(config["rsync_exclude"]) - {".venv", "build", "__pycache__"}
 
 
 def shown_commands() -> list[str]:

@@ -85,8 +85,13 @@ def head() -> Iterator[str]:
 def package(tmp_path_factory) -> Path:
     """The package as a job brings it: its folders and root files in a folder that must be called vinnow."""
     target = tmp_path_factory.mktemp("job") / "vinnow"
-    left_out = shutil.ignore_patterns(".*", "tests", "benchmarks", "docs", "runs", "build", "*.egg-info", "__pycache__")
-    shutil.copytree(ROOT, target, ignore=left_out)
+    beside = {"tests", "benchmarks", "docs", "runs", "build"}
+    left_out = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__")
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        return set(left_out(folder, names)) | (beside & set(names) if Path(folder) == ROOT else set())
+
+    shutil.copytree(ROOT, target, ignore=ignored)
     return target
 
 

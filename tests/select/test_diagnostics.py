@@ -4,7 +4,7 @@ import numpy as np
 from vinnow.select import registry
 from vinnow.select.diagnostics import Diagnosis, diagnose, without_feature
 from vinnow.select.needs import Needs
-from vinnow.select.rows import columns_of, scores_table
+from vinnow.select.rows import Labels, columns_of, scores_table
 
 
 def test_clusters_without_a_row_and_rows_of_zeros_are_counted(small, small_written):
@@ -22,7 +22,7 @@ def test_clusters_without_a_row_and_rows_of_zeros_are_counted(small, small_writt
 
 def test_a_row_scores_zero_where_every_target_gives_it_that():
     ids = np.array([1, 2, 3, 1, 2, 3], np.uint64)
-    targets = (np.repeat([0, 1], 3), ["a", "b"])
+    targets = Labels(np.repeat([0, 1], 3), ["a", "b"])
     scores = scores_table(ids, targets, np.zeros(6), np.array([0, 0, 0.5, 0, 0.5, 0]), {"zero_rows": {"1": 4, "2": 7}})
     assert diagnose(scores) == Diagnosis(3, 1, 7, None, None)
     assert diagnose(scores_table(ids[:3], "", np.zeros(3), np.ones(3))) == Diagnosis(3, 0, None, None, None)
