@@ -43,8 +43,8 @@ class TrainRecipe(InputConfig):
     )
     parts: list[Part] = Field(
         ["projector", "language_model"],
-        description="What is trained: [projector] is stage 1, [projector, language_model] stage 2, [projector, "
-        "lora] LoRA or the method of `peft`, [projector, mores] MoReS.",
+        description="What is trained: the projector alone is stage 1, with the whole language model stage 2, with `lora` "
+        "LoRA or the method of `peft`, with `mores` MoReS.",
     )
     lora: LoraSpec | None = Field(None, description="LoRA on the language model; goes with the part `lora`.")
     peft: AdapterSpec | None = Field(None, description="Another of PEFT's methods in place of `lora`.")

@@ -310,6 +310,21 @@ def flips(tree, path=()):
             yield here, value * 2 if value else 1
 
 
+def whole(config):
+    """Return a run's tree with every field of its sections, also of those that nobody wrote."""
+    tree = config.model_dump(mode="json")
+    if config.proxy is not None:
+        tree["proxy"] = config.proxy.recipe().model_dump(mode="json")
+    for name, section in config.finetune.by_name().items():
+        recipe = section.recipe().model_dump(mode="json")
+        tree["finetune"] = tree["finetune"] | (
+            {"variants": tree["finetune"]["variants"] | {name: recipe}} if name else recipe
+        )
+    for stage, section in zip(tree["warmup"], config.warmup, strict=True):
+        stage["train"] = section.train.recipe().model_dump(mode="json")
+    return tree | {"evaluate": config.evaluate.recipe().model_dump(mode="json")}
+
+
 @pytest.mark.parametrize("proxy", [True, False])
 def test_every_knob_changes_the_plan(values, tmp_path, proxy):
     """A knob that the plan does not show reaches no room; also without a proxy, and with two fine-tunes."""
@@ -320,8 +335,8 @@ def test_every_knob_changes_the_plan(values, tmp_path, proxy):
     config = resolve(json.loads(json.dumps(given)))
     shown = repr(make_plan(config))
     tried, refused = 0, []
-    for path, other in flips(config.model_dump(mode="json")):
-        tree = config.model_dump(mode="json")
+    for path, other in flips(whole(config)):
+        tree = whole(config)
         here = tree
         for name in path[:-1]:
             here = here[name]
