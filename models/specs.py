@@ -84,7 +84,9 @@ class AdapterSpec(Config):
         "VeRA 256). IA3 has none.",
     )
     alpha: int | None = Field(
-        None, ge=1, description="Its scale; null: the method's own (LoRA and DoRA 256). IA3, OFT and VeRA have none."
+        None,
+        ge=1,
+        description="Its scale; null: the method's own (LoRA and DoRA 256, LoHa and LoKr 8). IA3, OFT and VeRA have none.",
     )
     dropout: float | None = Field(
         None, ge=0, lt=1, description="Its dropout; null: the method's own (LoRA and DoRA 0.05). IA3 has none."
