@@ -81,7 +81,7 @@ class AdapterSpec(Config):
         None,
         ge=1,
         description="Its rank (OFT: blocks); null: the method's own constant (LoRA and DoRA 128, OFT 16 blocks, "
-        "VeRA 256). IA3 has none.",
+        "VeRA 256, LoHa and LoKr 8). IA3 has none.",
     )
     alpha: int | None = Field(
         None,
