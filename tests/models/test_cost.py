@@ -23,7 +23,7 @@ from vinnow.models.cost import (
     training_flop_per_row,
     trajectory_flop,
 )
-from vinnow.models.family.of_llava.shape import LORA_TARGETS
+from vinnow.models.family.of_llava.llms import LORA_TARGETS
 from vinnow.models.parts import part_of, pick_linears
 from vinnow.models.shape import UnknownShapeError, read_shape, shape_of
 from vinnow.store.errors import InputError
