@@ -18,9 +18,9 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from make_pool import ROWS, write_json
-from vinnow.pipelines.config import load_run
-from vinnow.pipelines.plan import make_plan
-from vinnow.pipelines.plan_shown import print_plan
+from vinnow.pipelines.runs.config import load_run
+from vinnow.pipelines.runs.plan import make_plan
+from vinnow.pipelines.runs.plan_shown import print_plan
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "recipes.md"
 BLOCK = re.compile(r"(<!-- plan ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)

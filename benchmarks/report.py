@@ -29,7 +29,7 @@ SCORED = ("less", "diverse")
 
 def make_run(folder: Path, rows: int) -> dict[str, Any]:
     """Lay out what a finished run leaves: pool, trajectories, scores, picks, answers."""
-    from vinnow.pipelines.picking import make_view
+    from vinnow.pipelines.runs.picking import make_view
     from vinnow.pool.ingest import IngestConfig, ingest
     from vinnow.pool.reader import Pool
     from vinnow.select.needs import Needs

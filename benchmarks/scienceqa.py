@@ -73,11 +73,11 @@ def sources(folder: Path, rows: int) -> list[str]:
 
 def measure(folder: Path, rows: int) -> dict[str, Any]:
     """Run the recipe and return its row, from what the run left."""
-    from vinnow.pipelines.config import load_run
     from vinnow.pipelines.report.composition import short_rows
     from vinnow.pipelines.report.gather import gather
     from vinnow.pipelines.report.headline import headline
-    from vinnow.pipelines.whole import whole_run
+    from vinnow.pipelines.runs.config import load_run
+    from vinnow.pipelines.runs.run import whole_run
 
     sets = sources(folder, rows)
     begin = time.perf_counter()

@@ -97,7 +97,7 @@ def picks_step(folder: Path) -> dict[str, Any]:
 
 def export_step(folder: Path) -> dict[str, Any]:
     """The picks of LESS at 5 % as LLaVA's own JSON."""
-    from vinnow.pipelines.picking import export_picks
+    from vinnow.pipelines.runs.picking import export_picks
     from vinnow.select import run
 
     path = run.select(_view(folder, "less"), "less", {}, ["5%"], 0, str(folder))["5%"]
@@ -105,7 +105,7 @@ def export_step(folder: Path) -> dict[str, Any]:
 
 
 def _view(folder: Path, name: str) -> Any:
-    from vinnow.pipelines.picking import make_view
+    from vinnow.pipelines.runs.picking import make_view
     from vinnow.select import registry
 
     needs = registry.make(name).needs

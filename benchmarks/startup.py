@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from _measure import RESULTS, versions, write
-from vinnow.pipelines.config import resolve
-from vinnow.pipelines.flows import start
+from vinnow.pipelines.runs.config import resolve
+from vinnow.pipelines.runs.opening import start
 from vinnow.pool.ingest import IngestConfig, ingest
 
 ROWS = 10_000

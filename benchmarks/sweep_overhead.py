@@ -28,9 +28,9 @@ from vinnow.actors.cluster import ensure_ray
 from vinnow.evaluate.config import EvalConfig
 from vinnow.models.family.of_llava.tiny import build_twin
 from vinnow.models.specs import TwinConfig
-from vinnow.pipelines import warm
-from vinnow.pipelines.config import RunConfig, resolve
-from vinnow.pipelines.sweep import Trial, run_sweep
+from vinnow.pipelines.runs import warm
+from vinnow.pipelines.runs.config import RunConfig, resolve
+from vinnow.pipelines.runs.sweep import Trial, run_sweep
 from vinnow.store.files import read_json
 from vinnow.train.config import TrainConfig
 from vinnow.train.run import TrainReport

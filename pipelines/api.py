@@ -25,7 +25,7 @@ from ..store.claim import claim
 from ..store.errors import InputError, VinnowError
 from ..store.usage import MAX_REFUSED
 from .handles import Features, OpenPool, Picks
-from .picking import export_picks, make_view, told, traps
+from .runs.picking import export_picks, make_view, told, traps
 
 if TYPE_CHECKING:
     from ..evaluate.config import EvalReport
@@ -220,9 +220,9 @@ def fine_tune(
     from ..train.config import TrainConfig
     from ..train.environment import environment
     from ..train.run import train
-    from .begin import placed_training, require_workers
-    from .config import read_yaml
-    from .placing import find_devices
+    from .runs.begin import placed_training, require_workers
+    from .runs.config import read_yaml
+    from .runs.placing import find_devices
 
     values = read_yaml(recipe, "train")
     fields |= {"model": model, "pool": _path(pool)}
@@ -257,7 +257,7 @@ def ask(model: str, pool: PoolLike, out: str, benchmark: str = "exact_match", **
     from ..evaluate.run import evaluate
     from ..models.check import checked_digest
     from ..models.folders import local_model
-    from .placing import find_devices, place_evaluation
+    from .runs.placing import find_devices, place_evaluation
 
     where = {"model": local_model(model), "pool": os.path.abspath(_path(pool)), "run": checked_digest(model)}
     devices = find_devices(RayConfig(), "auto")

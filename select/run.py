@@ -77,6 +77,11 @@ def budget_label(budget: int | str) -> str:
     return str(budget).replace("%", "pct").replace(" ", "")
 
 
+def picks_file(label: str, budget: int | str, seed: int) -> str:
+    """Return the name of a PICKS file: LABEL-BUDGET[-sSEED].parquet."""
+    return f"{label}-{budget_label(budget)}{_suffix(seed)}.parquet"
+
+
 def select(
     view: View, name: str, config: dict[str, Any], budgets: Sequence[int | str], seed: int, out: str
 ) -> dict[str, str]:
@@ -115,7 +120,7 @@ def _picked(view: View, selector: Selector, label: str, rows: dict[str, int], se
         _check_picks(picks, name, wanted, seed, view)
         called = pa.repeat(label, picks.num_rows)
         picks = picks.set_column(picks.column_names.index("selector"), PICKS.field("selector"), called)
-        paths[budget] = join(out, "picks", f"{label}-{budget_label(budget)}{_suffix(seed)}.parquet")
+        paths[budget] = join(out, "picks", picks_file(label, budget, seed))
         write_rows(paths[budget], picks, PICKS)
     return paths
 

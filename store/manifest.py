@@ -19,6 +19,7 @@ from .usage import Usage
 class StageRecord:
     """One stage of a run. `fingerprint` is the digest of its inputs and config; `facts` are counts and measures.
 
+    `items`: of a stage that makes several things and may be given more of them, what each was made of, by its key.
     `version`, `code`: which vinnow did it; other code does not make a stage undone. `finished`: when, as `utc_now` has it.
     """
 
@@ -30,6 +31,7 @@ class StageRecord:
     facts: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     finished: str = ""
+    items: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def account(self, usage: Usage) -> None:
         """Put into the facts what became of the stage's rows; `usage` reads it again."""
@@ -107,8 +109,28 @@ class Manifest:
         start = time.perf_counter()
         yield record
         record.seconds = round(time.perf_counter() - start, 3)
+        self.keep(record)
+
+    @contextmanager
+    def growing(self, name: str, inputs: dict[str, Any]) -> Iterator[StageRecord]:
+        """Go on with a stage that makes several things: the record as it is, its seconds counted on; `keep` it at any time.
+
+        What it then says is written when the body ends without an error.
+        """
+        plain, before = _plain(inputs), self.read(name)
+        record = StageRecord(name, digest(repr(sorted(plain.items()))), plain)
+        if before is not None:
+            record.facts, record.items, record.seconds = before.facts, before.items, before.seconds
+        record.version, record.code = self.version, code_revision()
+        earlier, start = record.seconds, time.perf_counter()
+        yield record
+        record.seconds = round(earlier + time.perf_counter() - start, 3)
+        self.keep(record)
+
+    def keep(self, record: StageRecord) -> None:
+        """Write what a stage has done so far."""
         record.finished = utc_now()
-        write_json(self.path(name), vars(record))
+        write_json(self.path(record.name), vars(record))
 
 
 def _plain(inputs: dict[str, Any]) -> dict[str, Any]:

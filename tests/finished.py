@@ -7,20 +7,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pictures import make_records, write_records
-from vinnow.actors import stream
+from vinnow.actors import cluster, stream
 from vinnow.actors.pool import run_parts
 from vinnow.evaluate import parts
-from vinnow.pipelines import flows, sweep
+from vinnow.pipelines.runs import begin, sweep
 from vinnow.store.files import whole_folder, write_json, write_lines
 from vinnow.train import run as training
 
 STEP = {"max_len": 256, "lr": 1e-3, "global_batch": 8, "micro_batch": 8, "max_steps": 3}
 STAND_INS = {
-    (flows, "ensure_ray"): lambda config: None,
+    (cluster, "ensure_ray"): lambda config: None,
     (sweep, "ensure_ray"): lambda config: None,
-    (flows, "require_workers"): lambda config, what: None,
+    (begin, "require_workers"): lambda config, what: None,
     (sweep, "require_workers"): lambda config, what: None,
-    (flows, "run_features"): lambda spec, *_: stream.run_inline(spec),
+    (stream, "run_features"): lambda spec, *_: stream.run_inline(spec),
     (training, "_fit"): lambda config, out, callbacks: _leave(config, out),
     (parts, "run_parts"): lambda items, pools, flow: run_parts(items, pools, replace(flow, inline=True)),
     (sweep, "_tune"): lambda config, trials: [sweep.run_trial(t.as_dict()) for t in trials] and [],

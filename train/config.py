@@ -16,6 +16,9 @@ from ..store.errors import suggest
 from ..store.usage import MAX_REFUSED
 
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
+# what changes neither what is trained nor what is left; a training that was cut off may go on with others
+FREE = ("threads", "cache_mb", "loader_workers", "loader_threads", "max_failures", "resume_steps")
+FREE += ("gradient_checkpointing", "trackers", "tracker_project", "max_refused")
 Part = Literal["vision_tower", "projector", "language_model", "lora", "mores"]
 
 

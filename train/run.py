@@ -18,7 +18,7 @@ from ..store.facts import read_as, read_fields, read_lines
 from ..store.files import exists, join, write_json
 from ..store.names import place_in
 from ..store.usage import Usage
-from .config import TrainConfig
+from .config import FREE, TrainConfig
 from .data import REFUSED, Rows, count_cut, cut_refused, make_encoder, refusals, rows_digest
 from .environment import environment
 from .loop import BEST, ENGINE, LOG
@@ -31,17 +31,6 @@ from .worker import worker_loop
 REPORT, CONFIG = "train.json", "config.json"
 # beside the config's own fields in what is saved: the digest of the ids
 ROWS = "ids of the rows"
-# what changes neither what is trained nor what is left; a training that was cut off may go on with others
-FREE = (
-    "threads",
-    "cache_mb",
-    "loader_workers",
-    "loader_threads",
-    "max_failures",
-    "resume_steps",
-    "gradient_checkpointing",
-)
-FREE += ("trackers", "tracker_project", "max_refused")
 _ANEW = "Delete that training's folder, and train again."
 
 

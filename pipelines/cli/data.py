@@ -27,7 +27,7 @@ def ingest(
     """
     from ...pool.ingest import IngestConfig, usage_of
     from ...pool.ingest import ingest as work
-    from ..config import settings
+    from ..runs.plain_yaml import settings
 
     given = {
         "source": source,
@@ -63,7 +63,7 @@ def doctor(
     from ...pool.doctor import examine, render
     from ...pool.ingest import IngestConfig
     from ...store.files import write_json
-    from ..config import settings
+    from ..runs.plain_yaml import settings
 
     if json_file and not as_json:
         raise InputError(
@@ -109,7 +109,7 @@ def export(
     from ...pool.export import format_of
     from ...pool.reader import Pool
     from ...store.claim import check_new_file
-    from ..picking import ranked_ids
+    from ..runs.picking import ranked_ids
 
     form = format_of(out, format_name)
     check_new_file(out)

@@ -24,10 +24,10 @@ def train(
     from ...train.config import TrainConfig
     from ...train.run import refuse_early
     from ...train.run import train as work
-    from ..begin import placed_training, require_workers, too_large
-    from ..config import apply_set, read_yaml, settings
-    from ..placing import find_devices
-    from ..watch import training_bar
+    from ..runs.begin import placed_training, require_workers, too_large
+    from ..runs.placing import find_devices
+    from ..runs.plain_yaml import apply_set, read_yaml, settings
+    from ..runs.watch import training_bar
 
     values = read_yaml(config, "train")
     for entry in sets or []:
@@ -65,7 +65,7 @@ def build(
     """
     from ...models.family.of_llava.build import BuildConfig
     from ...models.family.of_llava.build import build as work
-    from ..config import settings
+    from ..runs.plain_yaml import settings
 
     values = settings(sets)
     given = values.get("connector", {})

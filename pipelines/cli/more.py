@@ -23,7 +23,7 @@ def init(
 
     Example: `vinnow init data/mix.json --images data/images --model models/llava --test data/test.json`
     """
-    from ..starting import Start, write_start
+    from ..runs.template import Start, write_start
 
     path = write_start(Start(source, images, model, test, target, run), out)
     show(f"{path}: look through it, then `vinnow plan {path}`")
@@ -63,7 +63,7 @@ def twin(
     from ...models.specs import TwinConfig
     from ...pool.reader import Pool
     from ...store.claim import claim
-    from ..config import settings
+    from ..runs.plain_yaml import settings
 
     config = TwinConfig.parse(settings(sets))
     with claim(out, "twin", inputs=[pool]):

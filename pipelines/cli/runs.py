@@ -12,15 +12,18 @@ from .app import AsJson, Gpus, RunFile, Sets, app
 @app.command()
 def plan(run: RunFile, gpus: Gpus = "auto", as_json: AsJson = False, sets: Sets = None) -> None:
     """Dry run: what would run, on what, how many rows, bytes and steps, at what price; and the resolved config."""
-    from ..begin import load_placed, without_gpus
-    from ..plan import make_plan
-    from ..plan_shown import plan_json, print_plan
+    from ..runs.begin import load_placed, without_gpus
+    from ..runs.opening import foreseen
+    from ..runs.plan import make_plan
+    from ..runs.plan_shown import plan_json, print_plan
 
     config = load_placed(run, sets, gpus)
     made = make_plan(config)
     missing = without_gpus(config)
     if missing is not None:
         console.print(f"warning: {missing}", markup=False, soft_wrap=True)
+    for line in foreseen(config):
+        console.print(line, markup=False, soft_wrap=True)
     if as_json:
         show_json(plan_json(config, made))
     else:
@@ -30,8 +33,8 @@ def plan(run: RunFile, gpus: Gpus = "auto", as_json: AsJson = False, sets: Sets 
 @app.command("run")
 def run_command(run: RunFile, gpus: Gpus = "auto", sets: Sets = None) -> None:
     """All stages of a run, from the pool to the report; done stages are skipped."""
-    from ..begin import load_placed
-    from ..whole import whole_run
+    from ..runs.begin import load_placed
+    from ..runs.run import whole_run
 
     whole_run(load_placed(run, sets, gpus))
 
@@ -39,8 +42,8 @@ def run_command(run: RunFile, gpus: Gpus = "auto", sets: Sets = None) -> None:
 @app.command()
 def sweep(run: RunFile, gpus: Gpus = "auto", sets: Sets = None) -> None:
     """Fine-tune and evaluate every choice of a run (its earlier stages run first if they have not)."""
-    from ..begin import load_placed
-    from ..whole import whole_run
+    from ..runs.begin import load_placed
+    from ..runs.run import whole_run
 
     whole_run(load_placed(run, sets, gpus), report=False)
 
@@ -51,8 +54,8 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Every stage of a run: done, under way or waiting, with rows, refused rows, seconds and bytes."""
-    from ..status import render
-    from ..status import status as work
+    from ..runs.status import render
+    from ..runs.status import status as work
 
     found = work(run_folder)
     if as_json:
@@ -64,7 +67,7 @@ def status(
 @app.command()
 def report(run_folder: Annotated[str, typer.Argument(help="A run's folder.")]) -> None:
     """Write `report.html` again from what a run left on disk, and print its table."""
-    from ..results import write_report
+    from ..runs.results import write_report
 
     show(write_report(run_folder))
 

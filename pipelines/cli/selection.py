@@ -48,8 +48,8 @@ def features(
     from ...actors.cluster import RayConfig, ensure_ray
     from ...actors.config import ActorResources, FeatureConfig
     from ...actors.stream import CheckpointError, make_spec, run_features
-    from ..config import settings
-    from ..placing import find_devices, place_actors, place_precision
+    from ..runs.placing import find_devices, place_actors, place_precision
+    from ..runs.plain_yaml import settings
 
     values = settings(sets)
     ray = RayConfig.parse(values.pop("ray", {}), "ray")
@@ -124,8 +124,8 @@ def select(
     from ...select import registry
     from ...select.run import budget_rows, select_by
     from ...store.claim import claim
-    from ..config import settings
-    from ..picking import export_picks, make_view, told, traps
+    from ..runs.picking import export_picks, make_view, told, traps
+    from ..runs.plain_yaml import settings
 
     config = settings(sets)
     method, name = registry.make(selector, config), label or selector
@@ -171,9 +171,9 @@ def evaluate(
     from ...evaluate.run import evaluate as work
     from ...models.check import checked_digest
     from ...models.folders import local_model
-    from ..config import settings
     from ..imbalance import run_imbalance
-    from ..placing import find_devices, place_evaluation
+    from ..runs.placing import find_devices, place_evaluation
+    from ..runs.plain_yaml import settings
 
     given = {"model": local_model(model), "pool": os.path.abspath(pool), "run": checked_digest(model)}
     values = given | {"benchmark": benchmark} | settings(sets)

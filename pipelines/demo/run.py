@@ -6,11 +6,11 @@ from typing import Any
 from ...store.claim import claim
 from ...store.errors import VinnowError
 from ...store.tables import REFUSED, read_rows
-from ..begin import devices_of
-from ..config import RunConfig, apply_set, read_yaml, resolve
-from ..placing import place_run
 from ..progress import show
-from ..whole import whole_run
+from ..runs.begin import devices_of
+from ..runs.config import RunConfig, apply_set, read_yaml, resolve
+from ..runs.placing import place_run
+from ..runs.run import whole_run
 from .easy_vqa import DemoData, DemoDataConfig, build
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from ...evaluate.metrics import Majority
 from ...select.diagnostics import Diagnosis
 from ...select.protocol import ScoreMeans
-from .hours import Held
+from ..runs.stage import Held
 
 Array = np.ndarray[Any, Any]
 RANDOM, FULL = "random", "full"

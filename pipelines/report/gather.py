@@ -16,13 +16,16 @@ from ...select import registry
 from ...select.diagnostics import diagnose, without_feature
 from ...select.protocol import ScoreMeans
 from ...select.rows import read_notes
+from ...select.run import picks_file
 from ...store.features import FeatureSet, exists_any, match_rows
 from ...store.files import exists, join, list_files, open_fs
 from ...store.manifest import read_stage
-from ...store.reading import as_kind, reading, with_fields
+from ...store.reading import reading, with_fields
 from ...store.tables import EVALS, PICKS, REFUSED, SCORES, read_rows
-from ..config import POOLS, SelectorSection, saved_run
-from ..sweep import read_result
+from ..runs.choices import FULL, picked, trials
+from ..runs.config import POOLS, RunConfig, SelectorSection, parsed, saved_run
+from ..runs.stages import stages_of
+from ..runs.trial import read_result
 from .about import about, run_facts
 from .composition import compose
 from .data import Gallery, Picked, ReportData, Shown, Similarity, Stage, Trajectories, Trial
@@ -30,13 +33,14 @@ from .hours import held
 
 Array = np.ndarray[Any, Any]
 CARDS = 8
-ORDER = ("ingest", "twin", "warmup", "proxy", "features", "targets", "select", "sweep")
 
 
 def gather(run_dir: str, title: str = "vinnow") -> ReportData:
     """Read what a run has left so far; what is not there yet stays empty, and the report says so."""
-    data = ReportData(title=title, refused=_refused(run_dir), trials=_trials(run_dir))
-    _add_run(run_dir, data)
+    run = saved_run(run_dir) if exists(join(run_dir, "run.json")) else None
+    config = None if run is None else parsed(run, run_dir)
+    data = ReportData(title=title, refused=_refused(run_dir), trials=_trials(run_dir, config))
+    _add_run(run_dir, data, run, config)
     if data.trials:
         data.majority = majority_baseline(data.trials[0].evals)
     if not exists(join(run_dir, "pool", "pool.json")):
@@ -45,7 +49,7 @@ def gather(run_dir: str, title: str = "vinnow") -> ReportData:
     ids, tasks = pool.ids(), pool.column("task")
     data.pool_tasks = _count(tasks)
     data.facts |= {"rows in the pool": f"{pool.rows:,}", "pool digest": pool.digest}
-    picks = _picks(run_dir)
+    picks = _picks(run_dir, config)
     chosen: dict[str, Array] = {}
     for (selector, budget), table in picks.items():
         rows = match_rows(ids, table["sample_id"].to_numpy(), f"picks {selector}-{budget}")
@@ -56,11 +60,15 @@ def gather(run_dir: str, title: str = "vinnow") -> ReportData:
         mine = {budget: table for (name, budget), table in picks.items() if name == selector}
         if said := without_feature(read_notes(next(iter(mine.values()))), pool.rows):
             data.notes[selector] = said
-        _add_selector(run_dir, data, pool, selector, mine)
+        section = next((s for s in config.selectors if s.label == selector), None) if config else None
+        _add_selector(run_dir, data, pool, section or SelectorSection(name=selector), mine)
     return data
 
 
-def _add_selector(run_dir: str, data: ReportData, pool: Pool, selector: str, picks: dict[str, pa.Table]) -> None:
+def _add_selector(
+    run_dir: str, data: ReportData, pool: Pool, section: SelectorSection, picks: dict[str, pa.Table]
+) -> None:
+    selector = section.label
     seed = next(iter(picks.values()))["seed"][0].as_py()
     # scores that do not depend on the seed lie in one file for all
     names = [f"{selector}-s{seed}.parquet", f"{selector}.parquet"]
@@ -69,7 +77,6 @@ def _add_selector(run_dir: str, data: ReportData, pool: Pool, selector: str, pic
         return
     scores = read_rows(paths[0], SCORES)
     data.diagnoses[selector] = diagnose(scores)
-    section = _section_of(run_dir, selector)
     method = registry.make(section.name, section.config)
     needs = method.needs.called(section.reads)
     if "trajectory" in needs.features:
@@ -88,15 +95,6 @@ def _add_selector(run_dir: str, data: ReportData, pool: Pool, selector: str, pic
         data.similarity.append(Similarity(selector, best, lowest))
     budget = next(iter(picks))
     data.galleries.append(gallery_of(pool, (selector, budget), picks[budget], scores, registry.score_means(method)))
-
-
-def _section_of(run_dir: str, label: str) -> SelectorSection:
-    """Return what the run says of a selector; of one that it does not name, its method alone."""
-    path = join(run_dir, "run.json")
-    config = saved_run(run_dir)["config"] if exists(path) else {}
-    listed = as_kind(config.get("selectors", []), list[dict[str, Any]], path, "list of selectors", field="selectors")
-    sections = [SelectorSection.parse(s, f"{path}: selectors") for s in listed]
-    return next((s for s in sections if s.label == label), SelectorSection(name=label))
 
 
 def _best(scores: pa.Table) -> tuple[Array, Array]:
@@ -179,44 +177,52 @@ def _pictured(result: dict[str, Any]) -> float | None:
     return None if found == result.get("accuracy") else found
 
 
-def _picks(run_dir: str) -> dict[tuple[str, str], pa.Table]:
-    """Return the picks of the first seed by (selector, budget in rows), smallest budget first."""
+def _picks(run_dir: str, config: RunConfig | None) -> dict[tuple[str, str], pa.Table]:
+    """Return the picks of the first seed by (selector, budget in rows), smallest budget first.
+
+    Those that the config names; without one, all that are there.
+    """
     found: dict[tuple[str, str], pa.Table] = {}
-    labels = _labels(run_dir)
-    tables = [read_rows(p, PICKS) for p in list_files(join(run_dir, "picks"), ".parquet")]
+    paths = list_files(join(run_dir, "picks"), ".parquet")
+    if config is not None:
+        named = {picks_file(c.selector, c.budget, c.seed) for c in picked(config)}
+        paths = [p for p in paths if p.rsplit("/", 1)[1] in named]
+    tables, labels = [read_rows(p, PICKS) for p in paths], _labels(run_dir, config)
     for table in sorted((t for t in tables if t.num_rows), key=lambda t: (t.num_rows, t["seed"][0].as_py())):
         selector, rows = table["selector"][0].as_py(), table.num_rows
         found.setdefault((selector, labels.get(rows, f"{rows:,} rows")), table)
     return found
 
 
-def _labels(run_dir: str) -> dict[int, str]:
+def _labels(run_dir: str, config: RunConfig | None) -> dict[int, str]:
     """Return the budgets as they were asked for ("10%") by rows, from the finished trials."""
-    return {int(r["rows"]): str(r["budget"]) for r in _results(run_dir) if r["selector"] != "full"}
+    return {int(r["rows"]): str(r["budget"]) for r in _results(run_dir, config) if r["selector"] != FULL}
 
 
-def _results(run_dir: str) -> list[dict[str, Any]]:
+def _results(run_dir: str, config: RunConfig | None) -> list[dict[str, Any]]:
+    """Return the results of the trials that the config names; without one, of all that are there."""
     fs, inner = open_fs(join(run_dir, "sweep"))
     # only one level down: Ray keeps thousands of files below
     with reading(join(run_dir, "sweep"), "a folder"):
         folders = fs.get_file_info(pafs.FileSelector(inner, allow_not_found=True))
     names = sorted(i.base_name for i in folders if i.type == pafs.FileType.Directory)
-    paths = [join(run_dir, "sweep", n, "result.json") for n in names]
+    named = names if config is None else trials(config)
+    paths = [join(run_dir, "sweep", n, "result.json") for n in names if n in named]
     return [read_result(p) for p in paths if exists(p)]
 
 
-def _trials(run_dir: str) -> list[Trial]:
+def _trials(run_dir: str, config: RunConfig | None) -> list[Trial]:
     path = join(run_dir, "evals.parquet")
     if not exists(path):
         return []
     evals = read_rows(path, EVALS)
-    trials = []
-    for r in _results(run_dir):
+    told = []
+    for r in _results(run_dir, config):
         answers = evals.filter(pc.equal(evals["run"], r["run"]))
         if answers.num_rows:
             cells = (r["selector"], str(r["budget"]), r["seed"], r["rows"], r["train_seconds"])
-            trials.append(Trial(*cells, answers, r["variant"] or "", _pictured(r)))
-    return trials
+            told.append(Trial(*cells, answers, r["variant"] or "", _pictured(r)))
+    return told
 
 
 def _refused(run_dir: str) -> dict[str, pa.Table]:
@@ -231,19 +237,21 @@ def _refused(run_dir: str) -> dict[str, pa.Table]:
     return found
 
 
-def _add_run(run_dir: str, data: ReportData) -> None:
+def _add_run(run_dir: str, data: ReportData, run: dict[str, Any] | None, config: RunConfig | None) -> None:
     """Add the stages and, where the run saved its config, what is said of the run itself."""
-    run = saved_run(run_dir) if exists(join(run_dir, "run.json")) else None
     kinds: dict[str, Any] = {"rows": int | None, "bytes": int | None}
     records = [read_stage(p) for p in list_files(join(run_dir, "stages"), ".json")]
+    stages = [] if config is None else stages_of(config)
+    order = {stage.name: number for number, stage in enumerate(stages)}
+    # what was made by an earlier config, and is no part of the run any more, is not told of
+    records = [r for r in records if config is None or r.name in order]
     for record in records:
         path = join(run_dir, "stages", f"{record.name}.json")
         record.facts |= with_fields(record.facts, kinds, path, "stage's manifest", "Delete it and run again.")
-    ranks = {name: i for i, name in enumerate(ORDER)}
-    records.sort(key=lambda r: (ranks.get(r.name.split("-")[0], len(ranks)), r.name))
-    results = _results(run_dir)
+    records.sort(key=lambda r: (order.get(r.name, 0), r.name))
+    results = _results(run_dir, config)
     for r in records:
-        spent = held(run["config"], r, results) if run else None
+        spent = held(stages, r, results)
         data.stages.append(Stage(r.name, r.seconds, r.facts.get("rows"), r.facts.get("bytes"), spent))
     if run:
         data.about, data.facts = about(run_dir, run), run_facts(run, records, data.stages)

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_inline
-from vinnow.pipelines.config import resolve
-from vinnow.pipelines.flows import start
-from vinnow.pipelines.status import stage_names, status
+from vinnow.pipelines.runs.config import resolve
+from vinnow.pipelines.runs.opening import start
+from vinnow.pipelines.runs.stages import stages_of
+from vinnow.pipelines.runs.status import status
 from vinnow.store.errors import InputError
 from vinnow.store.features import FeatureSet
 from vinnow.store.files import read_json, write_json
+from vinnow.store.manifest import Manifest
 from vinnow.store.refusals import usage_of
 
 RUN = {
@@ -87,7 +89,7 @@ def test_stages_go_by_name():
     features = [{"projection": {"dim": 64}}, {"name": "grad_l1", "which": "re:layers.1", "projection": {"dim": 64}}]
     features += [{"kind": "loss"}, {"kind": "loss", "name": "loss_blind", "template": "plain"}]
     run = resolve(RUN | {"features": features})
-    assert [n for n in stage_names(run) if "-" in n and "ingest" not in n] == [
+    assert [n for n in [s.name for s in stages_of(run)] if "-" in n and "ingest" not in n] == [
         *("features-gradient", "targets-gradient", "features-grad_l1", "targets-grad_l1"),
         *("features-loss", "features-loss_blind"),
     ]
@@ -112,5 +114,8 @@ def test_runs_of_before_go_on(tmp_path):
     assert read_json(tmp_path / "run.json")["digest"] == "another"
     assert {s.state for s in status(str(tmp_path))} == {"waiting"}
     otherwise = [*RUN["features"][:2], {"kind": "trajectory", "top_k": 3}, *RUN["features"][3:]]
-    with pytest.raises(InputError, match=r"config: features\.2\.max_len: was 256, is 2048; features\.2\.top_k: was 5"):
+    with Manifest(tmp_path, "0").stage("features-trajectory", {}):
+        pass
+    words = r"config: features\.trajectory\.max_len: was 256, is 2048; features\.trajectory\.top_k: was 5"
+    with pytest.raises(InputError, match=words):
         start(resolve(RUN | {"out": str(tmp_path), "features": otherwise}))

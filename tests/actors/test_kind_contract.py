@@ -13,7 +13,7 @@ from vinnow.models.cost import RowSize
 from vinnow.models.encoding import make_encoder
 from vinnow.models.load import load_processor
 from vinnow.models.shape import read_shape
-from vinnow.pipelines.rates import PlanConfig, load_rates, rate_for
+from vinnow.pipelines.runs.rates import PlanConfig, load_rates, rate_for
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError
 from vinnow.store.features import FeatureSet

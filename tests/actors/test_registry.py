@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 from vinnow.actors import registry
 from vinnow.actors.config import FeatureConfig
-from vinnow.pipelines.config import RunConfig
+from vinnow.pipelines.runs.config import RunConfig
 from vinnow.store.errors import InputError
 
 NOTHING = """

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from foreign import vinnow
-from vinnow.pipelines import status
+from vinnow.pipelines.runs import status
 from vinnow.store.errors import InputError, VinnowError
 
 

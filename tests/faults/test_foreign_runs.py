@@ -91,7 +91,7 @@ def run(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     made = finished.finish(tmp_path_factory.mktemp("finished"), patch)
     for where, name in finished.STAND_INS:
-        if (where, name) != (finished.flows, "run_features"):
+        if (where, name) != (finished.stream, "run_features"):
             patch.setattr(where, name, foreign.no_ray)
     # `evaluate` connects first; the others would go on to Ray itself
     patch.setattr(

@@ -17,7 +17,7 @@ from PIL import Image
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_inline
 from vinnow.models.projections.config import ProjectionConfig
-from vinnow.pipelines import status
+from vinnow.pipelines.runs import status
 from vinnow.pool.workers import _refused
 from vinnow.store.errors import InputError, VinnowError, WriteError
 from vinnow.store.features import FeatureSet

@@ -5,11 +5,12 @@
 
 import ast
 import os
-import re
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from house.names import FAMILY_NAMED as FAMILY_NAMED
+from house.names import family_names
 
 PACKAGE = "vinnow"
 
@@ -42,7 +43,7 @@ ROOMS = {
 ALONE = {("evaluate", "actors"): "pool"}
 ROOT_FILES = {"__init__.py": frozenset({"pipelines"}), "__main__.py": frozenset({"pipelines"})}
 BESIDE = {"tests", "benchmarks", "docs", "examples"}
-LEFTOVERS = {"runs", "build", "dist", "__pycache__"}
+LEFTOVERS = {"runs", "build", "dist"}
 
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 6
 # files that may catch everything without raising it there, and why; a process edge would be another
@@ -54,15 +55,6 @@ RENDERING: set[str] = set()
 # modules of Jinja: its sandbox, and what one is made with, which renders nothing
 SANDBOX = {"sandbox", "loaders", "runtime"}
 IMPORTERS = {"import_module", "__import__"}
-# what LLaVA and its like call modules, settings and inputs; and of these the words that are parts of any model in a config
-FAMILY_NAMES = {"vision_tower", "multi_modal_projector", "mm_projector", "language_model", "lm_head", "pixel_values"}
-FAMILY_NAMES |= {"image_token", "image_token_id", "image_token_index", "image_grid_thw", "mm_token_type_ids"}
-FAMILY_NAMES |= {"LlavaForConditionalGeneration", "LlavaProcessor", "LlavaConfig"}
-PART_NAMES = {"vision_tower", "language_model", "lm_head"}
-# files that may name them all the same, and why
-FAMILY_NAMED = {"pool/media.py": "a column of a user's table that may be called so"}
-# rooms that still hold rings of modules
-RINGED = {"pipelines"}
 # the one place that imports by a name found on disk
 SCANNERS = {"store/scan.py"}
 
@@ -91,7 +83,8 @@ def python_files(root: Path) -> list[str]:
     found = []
     for folder, below, names in os.walk(root):
         # pruned, not filtered: a virtual environment below the root has tens of thousands of files
-        below[:] = [d for d in below if not d.startswith(".") and d not in LEFTOVERS]
+        left = LEFTOVERS if Path(folder) == root else set()  # `pipelines/runs/` is code
+        below[:] = [d for d in below if not d.startswith(".") and d != "__pycache__" and d not in left]
         found += [(Path(folder) / n).relative_to(root).as_posix() for n in names if n.endswith(".py")]
     return sorted(found)
 
@@ -319,76 +312,6 @@ def _is(node: ast.expr | None, value: bool) -> bool:
     return isinstance(node, ast.Constant) and node.value is value
 
 
-# ---- the tree ------------------------------------------------------------------------------------
-
-
-def unknown_rooms(root: Path) -> list[str]:
-    """Top-level folders with code that the table does not know, files at the root that are not its two."""
-    tops = {p.split("/")[0] if "/" in p else "" for p in python_files(root)} - {""}
-    loose = {p for p in python_files(root) if "/" not in p} - ROOT_FILES.keys()
-    return [f"{t}/ is not a room on the table" for t in sorted(tops - ROOMS.keys() - BESIDE)] + [
-        f"{p} lies at the root; put it into a room" for p in sorted(loose)
-    ]
-
-
-def family_names(source: Source) -> list[str]:
-    """What one family of models calls its modules, settings and inputs, outside of `models/family/`."""
-    if source.path.startswith("models/family/") or source.path in FAMILY_NAMED:
-        return []
-    texts = [n for n in ast.walk(source.tree) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
-    docs = {id(n.value) for n in texts}
-    found = []
-    for node in ast.walk(source.tree):
-        named = getattr(node, "attr", None) or getattr(node, "id", None) or getattr(node, "arg", None)
-        if isinstance(named, str) and named in FAMILY_NAMES:
-            found.append(f"{source.path}:{node.lineno}: {named} is a family's own name; ask `models/registry.py`")
-        if isinstance(node, ast.alias) and FAMILY_NAMES & set(node.name.split(".")):
-            found.append(f"{source.path}:{node.lineno}: {node.name} is a family's own; ask `models/registry.py`")
-        text = node.value if isinstance(node, ast.Constant) else None
-        if isinstance(text, str) and id(node) not in docs and text not in PART_NAMES and _words(text) & FAMILY_NAMES:
-            found.append(f"{source.path}:{node.lineno}: {text!r} holds a family's own name; ask `models/registry.py`")
-    return found
-
-
-def _words(text: str) -> set[str]:
-    return set(re.findall(r"\w+", text))
-
-
-def room_inits(root: Path) -> list[str]:
-    """`__init__.py` in a room: `select/__init__.py` would shadow the standard library's `select`."""
-    return [
-        f"{p} must go: rooms are namespace packages"
-        for p in python_files(root)
-        if p.endswith("/__init__.py") and p.split("/")[0] not in BESIDE
-    ]
-
-
-def utils_anywhere(root: Path) -> list[str]:
-    """Folders or files called utils (helpers, misc, common): nobody knows what belongs there."""
-    names = {"utils", "util", "helpers", "misc", "common"}
-    return [
-        f"{p} says nothing about what it holds"
-        for p in python_files(root)
-        if names & set(p.removesuffix(".py").split("/"))
-    ]
-
-
-def package_list(root: Path) -> list[str]:
-    """Folders that pyproject's list lacks (a wheel would miss them), and listed ones without a file."""
-    listed = set(tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    folders = {p.rsplit("/", 1)[0] for p in python_files(root) if "/" in p and p.split("/")[0] not in BESIDE}
-    there = {PACKAGE} | {f"{PACKAGE}.{f.replace('/', '.')}" for f in folders}
-    # git does not keep an empty folder: listed and empty would fail in the next clone
-    gone = {n for n in listed if not _holds_files(root / "/".join(n.split(".")[1:]))}
-    return [f"pyproject.toml does not list {n}" for n in sorted(there - listed)] + [
-        f"pyproject.toml lists {n}, which holds nothing" for n in sorted(gone)
-    ]
-
-
-def _holds_files(folder: Path) -> bool:
-    return folder.is_dir() and any(p.is_file() for p in folder.iterdir())
-
-
 FILE_RULES = (
     illegal_arrows,
     absolute_imports,
@@ -402,4 +325,3 @@ FILE_RULES = (
     open_templates,
     family_names,
 )
-TREE_RULES = (unknown_rooms, room_inits, utils_anywhere, package_list)

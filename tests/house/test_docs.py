@@ -23,9 +23,10 @@ def tree_files(root: Path) -> list[Path]:
         out = subprocess.run(listing, capture_output=True, text=True, check=True).stdout
         names = [n for n in out.split("\0") if n]
     else:
-        skipped = {"runs", "build", "dist", "__pycache__"}
+        skipped = {"runs", "build", "dist"}
         relative = [p.relative_to(root) for p in root.rglob("*")]
-        names = [str(p) for p in relative if not any(x.startswith(".") or x in skipped for x in p.parts)]
+        hidden = [any(x.startswith(".") or x == "__pycache__" for x in p.parts) for p in relative]
+        names = [str(p) for p, h in zip(relative, hidden, strict=True) if not h and p.parts[0] not in skipped]
     return [root / n for n in names if (root / n).is_file() and (root / n).suffix not in BINARY]
 
 
@@ -72,7 +73,7 @@ def contract_names(text: str) -> list[tuple[str, str, str]]:
     """Return (room, module, name) for each `module.name` that opens a bullet of a room's section."""
     found = []
     for room, section in re.findall(r"^## (\w+)/[^\n]*\n(.*?)(?=^## |\Z)", text, flags=re.M | re.S):
-        for module, name in re.findall(r"^- `([a-z_]+)\.([A-Za-z_]+)", section, flags=re.M):
+        for module, name in re.findall(r"^- `([a-z_]+(?:/[a-z_]+)*)\.(?!py\b)([A-Za-z_]+)", section, flags=re.M):
             found.append((room, module, name))
     return found
 
@@ -107,7 +108,7 @@ def test_a_broken_link_is_seen():
 
 @pytest.mark.parametrize(("room", "module", "name"), contract_names((ROOT / "docs/contracts.md").read_text()))
 def test_a_contract_names_what_exists(room, module, name):
-    assert hasattr(importlib.import_module(f"vinnow.{room}.{module}"), name)
+    assert hasattr(importlib.import_module(f"vinnow.{room}.{module}".replace("/", ".")), name)
 
 
 def test_contracts_are_read():

@@ -39,7 +39,7 @@ from vinnow.models.taps.attention import AttentionTap
 from vinnow.models.taps.forward import sample_losses
 from vinnow.models.taps.gradients import GradientTap
 from vinnow.pipelines.cli import main as cli
-from vinnow.pipelines.prices import twin_shape
+from vinnow.pipelines.runs.prices import twin_shape
 from vinnow.store.errors import InputError
 from vinnow.train.loss import LossModule
 

@@ -4,12 +4,14 @@ import shlex
 
 import pytest
 from reports import HOSTILE, full_data, unbundled
-from vinnow.pipelines.config import load_run, read_yaml, resolve
-from vinnow.pipelines.flows import start
 from vinnow.pipelines.report.about import about, run_facts
 from vinnow.pipelines.report.build import page
 from vinnow.pipelines.report.data import ReportData, Stage
-from vinnow.pipelines.report.hours import Held, held
+from vinnow.pipelines.report.hours import Held
+from vinnow.pipelines.report.hours import held as held_of
+from vinnow.pipelines.runs.config import RunConfig, load_run, read_yaml, resolve
+from vinnow.pipelines.runs.opening import start
+from vinnow.pipelines.runs.stages import stages_of
 from vinnow.store.manifest import StageRecord
 
 TRAIN = {"workers": 4, "use_gpu": True}
@@ -22,6 +24,15 @@ CONFIG = {
     "evaluate": {"actors": 2, "gpus_per_actor": 1},
 }
 RUN = {"config": CONFIG, "digest": "0" * 16, "version": "0.1.0"}
+
+
+BESIDE = {"out": "o", "pool": {"source": "p"}, "test": {"source": "t"}, "selectors": [], "budgets": []}
+
+
+def held(config, record, results):
+    """What a run of this config held."""
+    tree = BESIDE | {"model": {"path": "m"}, "features": [{"kind": "loss"}]} | config
+    return held_of(stages_of(RunConfig.parse(tree)), record, results)
 
 
 def of(name, seconds=3600.0, finished=""):

@@ -2,10 +2,10 @@
 
 import copy
 
-from vinnow.pipelines.config import read_yaml, resolve
 from vinnow.pipelines.demo.run import left_open
-from vinnow.pipelines.flows import differences
-from vinnow.pipelines.placing import Devices, place_run
+from vinnow.pipelines.runs.config import read_yaml, resolve
+from vinnow.pipelines.runs.identity import differences
+from vinnow.pipelines.runs.placing import Devices, place_run
 
 CARD = Devices(gpus=1, cpus=16, name="A Card", bfloat16=True, memory_gb=80.0)
 PLACES = {"use_gpu", "workers", "loader_workers", "precision"}

@@ -4,11 +4,12 @@ import pytest
 from pictures import make_records, write_records
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_inline
-from vinnow.pipelines.config import resolve
-from vinnow.pipelines.flows import pick, start
-from vinnow.pipelines.plan import make_plan
 from vinnow.pipelines.report.gather import gather
-from vinnow.pipelines.sweep import trials_of
+from vinnow.pipelines.runs.config import resolve
+from vinnow.pipelines.runs.opening import start
+from vinnow.pipelines.runs.plan import make_plan
+from vinnow.pipelines.runs.select_stage import pick
+from vinnow.pipelines.runs.sweep import trials_of
 from vinnow.pool.ingest import ingest
 from vinnow.store.errors import InputError
 from vinnow.store.tables import PICKS, read_rows

@@ -14,8 +14,8 @@ from pictures import make_records, write_records
 from typer.testing import CliRunner
 from vinnow.models.load import load
 from vinnow.pipelines.cli.main import app
-from vinnow.pipelines.config import resolve
-from vinnow.pipelines.starting import Start, text_of
+from vinnow.pipelines.runs.config import resolve
+from vinnow.pipelines.runs.template import Start, text_of
 from vinnow.select import registry
 from vinnow.store.errors import InputError
 from vinnow.store.tables import EVALS, write_rows

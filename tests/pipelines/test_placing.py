@@ -6,9 +6,9 @@ import pytest
 import torch
 from vinnow.actors import capacity
 from vinnow.actors.cluster import RayConfig
-from vinnow.pipelines.begin import placed, placed_training, without_gpus
-from vinnow.pipelines.config import read_yaml, with_recipe
-from vinnow.pipelines.placing import Devices, find_devices, place_run
+from vinnow.pipelines.runs.begin import placed, placed_training, without_gpus
+from vinnow.pipelines.runs.config import read_yaml, with_recipe
+from vinnow.pipelines.runs.placing import Devices, find_devices, place_run
 from vinnow.store.errors import InputError
 from vinnow.train.config import TrainConfig
 
@@ -29,7 +29,7 @@ RUN = {
 
 
 def run_on(monkeypatch, devices, **changes):
-    monkeypatch.setattr("vinnow.pipelines.begin.find_devices", lambda ray, gpus: devices)
+    monkeypatch.setattr("vinnow.pipelines.runs.begin.find_devices", lambda ray, gpus: devices)
     return placed(json.loads(json.dumps(RUN | changes)), None, "auto")
 
 
@@ -97,7 +97,7 @@ def test_a_machine_without_gpus_changes_nothing(monkeypatch):
 
 
 def test_a_run_goes_on_where_it_began(tmp_path, monkeypatch):
-    from vinnow.pipelines.flows import start
+    from vinnow.pipelines.runs.opening import start
 
     out = {"out": str(tmp_path / "run")}
     began = run_on(monkeypatch, ONE, **out)
@@ -123,7 +123,7 @@ def test_devices_are_found_and_wrong_words_refused(monkeypatch):
     for gpus, words in (("two", "it is auto, or a number"), ("-1", "it is auto"), ("1", "there are 0 here")):
         with pytest.raises(InputError, match=words):
             find_devices(ray, gpus)
-    monkeypatch.setattr("vinnow.pipelines.placing._of_machine", lambda ray: FOUR)
+    monkeypatch.setattr("vinnow.pipelines.runs.placing._of_machine", lambda ray: FOUR)
     assert find_devices(ray, "auto") == FOUR
     assert find_devices(ray, "2").gpus == 2
     assert find_devices(RayConfig(num_gpus=1), "auto").gpus == 1
@@ -133,8 +133,8 @@ def test_devices_are_found_and_wrong_words_refused(monkeypatch):
 
 
 def test_an_autoscaler_without_a_gpu_up_is_asked_for_a_number(monkeypatch):
-    monkeypatch.setattr("vinnow.pipelines.placing._of_cluster", lambda ray: NONE)
-    monkeypatch.setattr("vinnow.pipelines.placing.startable", lambda: [capacity.Node(16, 1, "gpu_l40s")] * 2)
+    monkeypatch.setattr("vinnow.pipelines.runs.placing._of_cluster", lambda ray: NONE)
+    monkeypatch.setattr("vinnow.pipelines.runs.placing.startable", lambda: [capacity.Node(16, 1, "gpu_l40s")] * 2)
     ray = RayConfig(address="auto")
     with pytest.raises(InputError, match="may start gpu_l40s: say how many"):
         find_devices(ray, "auto")

@@ -8,12 +8,12 @@ from pictures import make_records, write_records
 from vinnow.actors.config import FeatureConfig
 from vinnow.models.family.of_llava.tiny import build_twin
 from vinnow.models.specs import TwinConfig
-from vinnow.pipelines.config import resolve
-from vinnow.pipelines.plan import make_plan
-from vinnow.pipelines.plan_shown import plan_json, print_plan, summarise
-from vinnow.pipelines.prices import Prices
-from vinnow.pipelines.rates import PlanConfig, load_rates, rate_for
-from vinnow.pipelines.samples import ROWS, Sample, encode_sizes, estimate_sizes, look
+from vinnow.pipelines.runs.config import resolve
+from vinnow.pipelines.runs.plan import make_plan
+from vinnow.pipelines.runs.plan_shown import plan_json, print_plan, summarise
+from vinnow.pipelines.runs.prices import Prices
+from vinnow.pipelines.runs.rates import PlanConfig, load_rates, rate_for
+from vinnow.pipelines.runs.samples import ROWS, Sample, encode_sizes, estimate_sizes, look
 from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.records import Record
 from vinnow.store.errors import InputError

@@ -4,8 +4,9 @@ import json
 
 from vinnow.pipelines import progress
 from vinnow.pipelines.progress import Pace, bar
-from vinnow.pipelines.status import _sweep
-from vinnow.pipelines.watch import last_step, under_way
+from vinnow.pipelines.runs.config import RunConfig
+from vinnow.pipelines.runs.sweep_stage import Sweep
+from vinnow.pipelines.runs.watch import last_step, under_way
 
 
 class Clock:
@@ -58,13 +59,16 @@ def test_lines_of_a_log_say_what_is_waited_for(monkeypatch, capsys):
 
 def test_status_knows_a_sweep_that_runs(tmp_path):
     folder = tmp_path / "sweep"
-    assert _sweep(str(tmp_path), "sweep").state == "waiting"
+    pool = {"source": "a"}
+    tree = {"out": str(tmp_path), "pool": pool, "test": pool, "model": {"twin": {}}, "budgets": [1], "finetune": {}}
+    stage = Sweep(RunConfig.parse(tree | {"selectors": [{"name": "random"}]}))
+    assert stage.progress(str(tmp_path)).state == "waiting"
     for name in ("a", "b", "c", "d"):
         (folder / name / "train").mkdir(parents=True)
     (folder / "a" / "result.json").write_text("{}")
     (folder / "b" / "train" / "log.jsonl").write_text(json.dumps({"step": 7, "total_steps": 50, "loss": 0.5}) + "\n")
     (folder / "c" / "train" / "train.json").write_text("{}")
-    found = _sweep(str(tmp_path), "sweep")
+    found = stage.progress(str(tmp_path))
     assert found.state == "under way"
     assert found.detail == "1 trials finished; b at step 7/50, loss 0.5000; c answers questions; d starts"
     assert under_way(str(folder / "nothing")) == ""

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 from vinnow.actors.kind import kind_of
 from vinnow.pipelines.cli.main import app
-from vinnow.pipelines.config import load_run, train_config
+from vinnow.pipelines.runs.config import load_run, train_config
 from vinnow.store.errors import InputError
 
 ROOT = Path(__file__).parents[2]

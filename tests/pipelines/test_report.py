@@ -24,7 +24,6 @@ from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_inline
 from vinnow.evaluate.metrics import majority_baseline
 from vinnow.models.projections.config import ProjectionConfig
-from vinnow.pipelines.picking import make_view
 from vinnow.pipelines.report import build
 from vinnow.pipelines.report.build import build_report, page
 from vinnow.pipelines.report.composition import MOST
@@ -35,6 +34,7 @@ from vinnow.pipelines.report.hours import Held
 from vinnow.pipelines.report.markup import Table, as_json, render
 from vinnow.pipelines.report.sections import SECTIONS
 from vinnow.pipelines.report.terminal import headline_table
+from vinnow.pipelines.runs.picking import make_view
 from vinnow.pool.reader import Pool
 from vinnow.select.needs import Needs
 from vinnow.select.run import select
@@ -266,8 +266,10 @@ def make_run(folder, pool, target, twin):
         (folder / "sweep" / name / "result.json").write_text(json.dumps(result))
         tables.append(answers(name, share))
     write_rows(folder / "evals.parquet", pa.concat_tables(tables), EVALS)
-    sections = [{"name": "xmas", "config": {"clusters": 3}}]
+    sections = [{"name": "xmas", "config": {"clusters": 3}}, {"name": "less"}, {"name": "random"}]
     config = {"model": {"path": twin}, "selectors": sections, "actors": {"actors": 2}, "finetune": {"workers": 4}}
+    config |= {"out": str(folder), "pool": {"source": "p"}, "target": {"source": "t"}, "test": {"source": "e"}}
+    config |= {"features": [{"kind": "gradient"}, {"kind": "trajectory"}], "budgets": ["10%", 20]}
     (folder / "run.json").write_text(json.dumps({"digest": "0123456789abcdef", "version": "0.1.0", "config": config}))
     for name in ("features-gradient", "sweep"):
         with Manifest(str(folder), "0").stage(name, {}):

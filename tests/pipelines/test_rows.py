@@ -6,17 +6,19 @@ from dataclasses import replace
 
 import pytest
 from pictures import make_records, write_records
+from stages import ingest_pools, make_features
 from typer.testing import CliRunner
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_inline
-from vinnow.pipelines import flows
 from vinnow.pipelines.cli.main import app
-from vinnow.pipelines.config import resolve
-from vinnow.pipelines.flows import ingest_pools, make_features, pick, start
-from vinnow.pipelines.plan import make_plan
-from vinnow.pipelines.samples import look
-from vinnow.pipelines.status import status
-from vinnow.pipelines.sweep import refused_lines
+from vinnow.pipelines.runs import select_stage
+from vinnow.pipelines.runs.config import resolve
+from vinnow.pipelines.runs.opening import start
+from vinnow.pipelines.runs.plan import make_plan
+from vinnow.pipelines.runs.samples import look
+from vinnow.pipelines.runs.select_stage import pick
+from vinnow.pipelines.runs.status import status
+from vinnow.pipelines.runs.sweep import refused_lines
 from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.store.errors import DamagedError, InputError
 from vinnow.store.features import FeatureSet
@@ -55,7 +57,8 @@ def test_the_limit_and_the_pictures_place_make_no_other_run(folder):
     base = run_of(folder)
     same = run_of(folder, ["features.0.max_refused=1", "features.0.image_root=/moved"], max_refused=0.5)
     assert same.digest() == base.digest()
-    start(base)
+    with start(base).manifest.stage("ingest-pool", {}):
+        pass
     start(same)
     other = run_of(folder, image_root=str(folder))
     with pytest.raises(InputError, match=r"pool\.image_root: was .*") as error:
@@ -132,11 +135,11 @@ def test_damaged_features_are_made_anew_by_the_run_s_next_try(folder, ray_cluste
     sound = part.read_bytes()
     part.write_bytes(sound[:-40])
 
-    def reads(config, out, weights):
+    def reads(config, out, weights, *_):
         FeatureSet(f"{out}/features", "loss").load(0)
         return {}
 
-    monkeypatch.setattr(flows, "select_all", reads)
+    monkeypatch.setattr(select_stage, "select_all", reads)
     with pytest.raises(DamagedError, match=r"part-.*is damaged.*In a run: run it again"):
         pick(run, None)
     make_features(run, [CheckpointRef(0, twin_path)])

@@ -12,15 +12,16 @@ import yaml
 from pictures import make_records, write_records
 from pydantic import BaseModel
 from safetensors.torch import load_file
-from vinnow.pipelines.config import RunConfig, SelectorSection, load_run, resolve
-from vinnow.pipelines.flows import start
-from vinnow.pipelines.picking import select_all
-from vinnow.pipelines.plan import make_plan
-from vinnow.pipelines.rates import PlanConfig, load_rates, rate_for
 from vinnow.pipelines.report.gather import gather
 from vinnow.pipelines.report.headline import headline
-from vinnow.pipelines.status import status
-from vinnow.pipelines.whole import learning_rates, whole_run
+from vinnow.pipelines.runs.config import RunConfig, SelectorSection, load_run, resolve
+from vinnow.pipelines.runs.opening import start
+from vinnow.pipelines.runs.picking import select_all
+from vinnow.pipelines.runs.plan import make_plan
+from vinnow.pipelines.runs.rates import PlanConfig, load_rates, rate_for
+from vinnow.pipelines.runs.run import whole_run
+from vinnow.pipelines.runs.status import status
+from vinnow.pipelines.runs.training_stage import learning_rates
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError, VinnowError
 from vinnow.store.files import read_json
@@ -260,7 +261,7 @@ def every_file(folder):
 
 
 def test_a_failed_trial_is_named_and_the_others_stay(values, ray_cluster, tmp_path):
-    from vinnow.pipelines.sweep import Trial, run_sweep
+    from vinnow.pipelines.runs.sweep import Trial, run_sweep
     from vinnow.train.config import TrainConfig
 
     config = resolve(json.loads(json.dumps(values | {"out": str(tmp_path)})))
@@ -272,7 +273,7 @@ def test_a_failed_trial_is_named_and_the_others_stay(values, ray_cluster, tmp_pa
 
 
 def _eval(config):
-    from vinnow.pipelines.config import eval_config
+    from vinnow.pipelines.runs.config import eval_config
 
     return eval_config(config.evaluate, model="/nowhere", pool="/nowhere", run="r")
 

@@ -9,8 +9,8 @@ import pytest
 from pictures import make_records, write_records
 from vinnow.models.family.of_llava.connectors import CONNECTORS
 from vinnow.models.specs import CONNECTOR_KINDS
-from vinnow.pipelines.config import resolve
-from vinnow.pipelines.flows import start
+from vinnow.pipelines.runs.config import resolve
+from vinnow.pipelines.runs.opening import start
 
 HEAVY = ("torch", "ray", "transformers", "deepspeed", "peft", "sklearn", "faiss")
 RUN = """

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_features
-from vinnow.pipelines.picking import make_view, traps
+from vinnow.pipelines.runs.picking import make_view, traps
 from vinnow.pool.reader import Pool
 from vinnow.select.needs import Needs
 from vinnow.select.rows import NOTES

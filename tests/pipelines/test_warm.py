@@ -10,9 +10,9 @@ import pytest
 from finished import values_of
 from vinnow.evaluate.config import EvalConfig
 from vinnow.evaluate.run import evaluate
-from vinnow.pipelines.config import resolve
-from vinnow.pipelines.sweep import RESULT, Trial, run_sweep
-from vinnow.pipelines.warm import is_warm
+from vinnow.pipelines.runs.config import resolve
+from vinnow.pipelines.runs.sweep import RESULT, Trial, run_sweep
+from vinnow.pipelines.runs.warm import is_warm
 from vinnow.store.files import read_json
 from vinnow.store.tables import EVALS, read_rows
 from vinnow.train.config import TrainConfig

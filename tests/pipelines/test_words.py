@@ -61,8 +61,8 @@ def test_a_plan_in_a_file_is_whole(place):
 
 
 def test_status_of_a_folder_in_a_file(place, tmp_path):
-    from vinnow.pipelines.config import load_run
-    from vinnow.pipelines.flows import start
+    from vinnow.pipelines.runs.config import load_run
+    from vinnow.pipelines.runs.opening import start
 
     start(load_run(str(place["run"]), [f"out={tmp_path / 'run'}"]))
     done = vinnow("status", tmp_path / "run")

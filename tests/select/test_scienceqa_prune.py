@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vinnow.pipelines.picking import make_view
+from vinnow.pipelines.runs.picking import make_view
 from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.select import registry
 from vinnow.store.errors import InputError

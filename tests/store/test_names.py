@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from vinnow.models.intact import check_files
-from vinnow.pipelines import flows
-from vinnow.pipelines.config import resolve
+from vinnow.pipelines.runs import select_stage
+from vinnow.pipelines.runs.config import resolve
+from vinnow.pipelines.runs.stage import Run
 from vinnow.select.run import budget_rows
 from vinnow.store.batches import FeatureBatch
 from vinnow.store.errors import DamagedError, InputError
@@ -150,14 +151,14 @@ def test_an_index_names_files_of_its_folder_alone(tmp_path, shard):
 
 
 def test_picks_of_a_run_lie_in_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(flows, "Pool", lambda path: SimpleNamespace(digest="d", rows=1))
-    done = flows.Run(resolve(run(out=str(tmp_path))), Manifest(tmp_path, "0"))
+    monkeypatch.setattr(select_stage, "Pool", lambda path: SimpleNamespace(digest="d", rows=1))
+    done = Run(resolve(run(out=str(tmp_path))), Manifest(tmp_path, "0"))
     inputs = {"selectors": repr(done.config.selectors), "budgets": "[1]", "seeds": "[0]", "pool": "d"}
     for path, sound in ((f"{tmp_path}/picks/random-1.parquet", True), ("../../picks/x", False), ("/etc/passwd", False)):
         with done.manifest.stage("select", inputs) as record:
             record.facts["picks"] = {"random|1|0": path}
         if sound:
-            assert flows.pick(done, None) == {("random", "1", 0): path}
+            assert select_stage.pick(done, None) == {("random", "1", 0): path}
             continue
         with pytest.raises(DamagedError, match=r"stages/select\.json' names"):
-            flows.pick(done, None)
+            select_stage.pick(done, None)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from vinnow.models.specs import LoraSpec, MoresSpec
-from vinnow.pipelines.config import apply_set, read_yaml
+from vinnow.pipelines.runs.config import apply_set, read_yaml
 from vinnow.store.errors import InputError
 from vinnow.train import config as module
 from vinnow.train.config import TrainConfig

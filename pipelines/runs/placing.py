@@ -8,10 +8,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from ..actors.capacity import startable
-from ..actors.cluster import RayConfig, ensure_ray
-from ..store.config import Config
-from ..store.errors import InputError
+from ...actors.capacity import startable
+from ...actors.cluster import RayConfig, ensure_ray
+from ...store.config import Config
+from ...store.errors import InputError
 
 # an actor with a GPU is fed by so many loaders, a training worker by so many processes, where there are CPUs
 LOADERS, LOADER_WORKERS = 6, 4
@@ -166,7 +166,7 @@ def _share(finetune: Any, devices: Devices) -> int:
 
 def _workers(merged: Section, gpus: int) -> int:
     """Return the most workers that divide the global batch into whole micro-batches."""
-    from ..train.config import TrainConfig
+    from ...train.config import TrainConfig
 
     fields = TrainConfig.model_fields
     whole, micro = (merged.get(n, fields[n].default) for n in ("global_batch", "micro_batch"))

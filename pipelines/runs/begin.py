@@ -3,11 +3,11 @@
 import os
 from typing import Any
 
-from ..actors.capacity import Share, require
-from ..actors.cluster import RayConfig
-from ..store.errors import InputError
-from ..store.files import exists, join
-from ..train.config import TrainConfig
+from ...actors.capacity import Share, require
+from ...actors.cluster import RayConfig
+from ...store.errors import InputError
+from ...store.files import exists, join
+from ...train.config import TrainConfig
 from .config import RunConfig, apply_set, finetunes, read_run, resolve, saved_run, where_of, with_recipe
 from .placing import Devices, find_devices, place_run, place_training
 from .plan_shown import does_not_fit

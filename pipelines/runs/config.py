@@ -1,33 +1,30 @@
 """A run is one YAML file plus `--set a.b=c`; it resolves into frozen models that live beside what they configure."""
 
 import json
-import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
-from ..actors.cluster import RayConfig
-from ..actors.config import ActorResources, FeatureConfig
-from ..actors.kind import kind_of
-from ..actors.registry import find, names
-from ..evaluate.config import EvalConfig
-from ..models.specs import TwinConfig
-from ..pool.ingest import IngestConfig
-from ..select import registry
-from ..select.run import budget_rows, refuse_repeats
-from ..store.config import Config
-from ..store.errors import InputError, suggest
-from ..store.facts import read_fields
-from ..store.files import digest, join, read_bytes, read_json
-from ..store.names import FeatureName, Name, path_part
-from ..store.reading import check_path, shown
-from ..train.config import TrainConfig
-from .blanks import refuse_blanks
+from ...actors.cluster import RayConfig
+from ...actors.config import ActorResources, FeatureConfig
+from ...actors.kind import kind_of
+from ...actors.registry import find, names
+from ...evaluate.config import EvalConfig
+from ...models.specs import TwinConfig
+from ...pool.ingest import IngestConfig
+from ...select import registry
+from ...select.run import budget_rows, refuse_repeats
+from ...store.config import Config
+from ...store.errors import InputError
+from ...store.facts import read_fields
+from ...store.files import digest, join, read_json
+from ...store.names import FeatureName, Name, path_part
+from ...train.config import TrainConfig
+from ..blanks import refuse_blanks
 from .placing import Devices
-from .plain_yaml import parse_yaml
+from .plain_yaml import apply_set, read_yaml
 from .rates import PlanConfig
 
 
@@ -211,8 +208,24 @@ def saved_run(run_dir: str) -> dict[str, Any]:
         DamagedError: something else lies in its run.json's place.
     """
     kinds = {"digest": str, "config": dict[str, Any], "version": str | None}
+    kinds |= {"history": list[dict[str, Any]] | None}
     found = read_fields(join(run_dir, "run.json"), "run's config", "Put it back, or begin in another `out`.", **kinds)
     return found | {"config": _of_their_kinds(found["config"])}
+
+
+def parsed(saved: dict[str, Any], out: str) -> RunConfig:
+    """Return a saved config as this version reads it.
+
+    Raises:
+        InputError: it cannot; names the version that wrote it.
+    """
+    try:
+        return RunConfig.parse(saved["config"], join(out, "run.json"))
+    except InputError as error:
+        version = saved.get("version") or "an older one"
+        raise InputError(
+            f"{str(error).rstrip('.')}. It was begun by vinnow {version}: go on with that, or elsewhere."
+        ) from error
 
 
 def _of_their_kinds(config: Any) -> Any:
@@ -333,53 +346,6 @@ def _check_need(run: RunConfig, section: SelectorSection, need: str) -> None:
             f"selector {section.label!r} goes by {name} features at a proxy's checkpoints and their learning rates, "
             "but the run has no `proxy` section."
         )
-
-
-def read_yaml(path: str, room: str = "pipelines", what: str = "run config") -> dict[str, Any]:
-    """Read a YAML mapping; a bare name is a recipe of the package (`pipelines/recipes/NAME.yaml`, or another room's)."""
-    folder = Path(__file__).parents[1] / room / "recipes"
-    file = Path(check_path(path))
-    if not os.path.isfile(file) and "/" not in path and not path.endswith((".yaml", ".yml")):
-        file = folder / f"{path}.yaml"
-    if not os.path.lexists(file):
-        raise InputError(f"no {what} {path!r}{suggest(path, [p.stem for p in folder.glob('*.yaml')])}")
-    values = parse_yaml(read_bytes(file), repr(path))
-    if not isinstance(values, dict):
-        raise InputError(f"{path!r} must hold a mapping of fields, not {shown(values)}.")
-    odd = [k for k in values if not isinstance(k, str)]
-    if odd:
-        raise InputError(f"{path!r}: a field is named {shown(odd[0])}, which is no text.")
-    return values
-
-
-def apply_set(values: dict[str, Any], entry: str) -> None:
-    """Apply one `a.b=c`; list items by number (`selectors.0.name=less`); the value is read as YAML."""
-    path, sep, text = entry.partition("=")
-    *parents, last = path.split(".")
-    if not sep or not all([*parents, last]):
-        raise InputError(f"--set wants a.b=c, not {shown(entry)}.")
-    entry = path if len(path) < 80 else shown(path)
-    value = parse_yaml(text, f"--set {entry}")
-    here: Any = values
-    for name in parents:
-        here = here[_index(here, name, entry)] if isinstance(here, list) else here.setdefault(name, {})
-        if not isinstance(here, (dict, list)):
-            raise InputError(f"--set {entry}: {shown(name)} is a plain value, nothing can be set inside it.")
-    here[_index(here, last, entry) if isinstance(here, list) else last] = value
-
-
-def settings(sets: list[str] | None) -> dict[str, Any]:
-    """Return a list of `a.b=c` as a nested mapping."""
-    values: dict[str, Any] = {}
-    for entry in sets or []:
-        apply_set(values, entry)
-    return values
-
-
-def _index(here: list[Any], name: str, entry: str) -> int:
-    if not name.isascii() or not name.isdigit() or len(name) > 9 or int(name) >= len(here):
-        raise InputError(f"--set {entry}: {shown(name)} is no place in a list of {len(here)}.")
-    return int(name)
 
 
 def _refuse_filled(section: dict[str, Any], filled: tuple[str, ...], where: str) -> None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from ..store.importing import uncollected
-from ..train.environment import environment
+from ...store.importing import uncollected
+from ...train.environment import environment
 
 if TYPE_CHECKING:
-    from .sweep import Trial
+    from .trial import Trial
 
 # what a trial that ended by an error of ours leaves in the place of a result
 FAILED = "failed"
@@ -48,10 +48,10 @@ class WarmTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Train and answer; return what there is to plot, or the error of ours that trying again would only repeat."""
         with uncollected():
-            from ..store.errors import VinnowError, one_line
-            from ..train.solo import Bases
-            from ..train.stop import TrainingFailedError
-            from .sweep import plain_result, run_trial
+            from ...store.errors import VinnowError, one_line
+            from ...train.solo import Bases
+            from ...train.stop import TrainingFailedError
+            from .trial import plain_result, run_trial
 
         self._bases = self._bases or Bases()
         try:

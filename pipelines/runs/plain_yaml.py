@@ -1,12 +1,15 @@
 """YAML as a run's files and `--set` may hold it: plain values, each field once, of a size that a person can have meant."""
 
+import os
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..store.errors import InputError
-from ..store.reading import FOREIGN, shown, wrong
+from ...store.errors import InputError, suggest
+from ...store.files import read_bytes
+from ...store.reading import FOREIGN, check_path, shown, wrong
 
 # aliases may say much in few bytes; nobody's config has so many values, and an error's text would have them all
 _MOST = 100_000
@@ -59,3 +62,50 @@ def _size(value: Any, known: dict[int, int]) -> int:
     inside = value.values() if isinstance(value, dict) else value
     known[id(value)] = 1 + sum(_size(v, known) for v in inside)
     return known[id(value)]
+
+
+def read_yaml(path: str, room: str = "pipelines", what: str = "run config") -> dict[str, Any]:
+    """Read a YAML mapping; a bare name is a recipe of the package (`pipelines/recipes/NAME.yaml`, or another room's)."""
+    folder = Path(__file__).parents[2] / room / "recipes"
+    file = Path(check_path(path))
+    if not os.path.isfile(file) and "/" not in path and not path.endswith((".yaml", ".yml")):
+        file = folder / f"{path}.yaml"
+    if not os.path.lexists(file):
+        raise InputError(f"no {what} {path!r}{suggest(path, [p.stem for p in folder.glob('*.yaml')])}")
+    values = parse_yaml(read_bytes(file), repr(path))
+    if not isinstance(values, dict):
+        raise InputError(f"{path!r} must hold a mapping of fields, not {shown(values)}.")
+    odd = [k for k in values if not isinstance(k, str)]
+    if odd:
+        raise InputError(f"{path!r}: a field is named {shown(odd[0])}, which is no text.")
+    return values
+
+
+def apply_set(values: dict[str, Any], entry: str) -> None:
+    """Apply one `a.b=c`; list items by number (`selectors.0.name=less`); the value is read as YAML."""
+    path, sep, text = entry.partition("=")
+    *parents, last = path.split(".")
+    if not sep or not all([*parents, last]):
+        raise InputError(f"--set wants a.b=c, not {shown(entry)}.")
+    entry = path if len(path) < 80 else shown(path)
+    value = parse_yaml(text, f"--set {entry}")
+    here: Any = values
+    for name in parents:
+        here = here[_index(here, name, entry)] if isinstance(here, list) else here.setdefault(name, {})
+        if not isinstance(here, (dict, list)):
+            raise InputError(f"--set {entry}: {shown(name)} is a plain value, nothing can be set inside it.")
+    here[_index(here, last, entry) if isinstance(here, list) else last] = value
+
+
+def settings(sets: list[str] | None) -> dict[str, Any]:
+    """Return a list of `a.b=c` as a nested mapping."""
+    values: dict[str, Any] = {}
+    for entry in sets or []:
+        apply_set(values, entry)
+    return values
+
+
+def _index(here: list[Any], name: str, entry: str) -> int:
+    if not name.isascii() or not name.isdigit() or len(name) > 9 or int(name) >= len(here):
+        raise InputError(f"--set {entry}: {shown(name)} is no place in a list of {len(here)}.")
+    return int(name)

@@ -6,16 +6,16 @@ Memory is a lower estimate: weights, optimizer state and activations of the larg
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from ..actors.config import FeatureConfig
-from ..actors.kind import Held, kind_of
-from ..models.cost import VALUE_BYTES, Cost, activation_bytes_per_token, training_flop_per_row
-from ..models.encoding import make_encoder
-from ..models.family.of_llava.tiny import SPECIALS, twin_config
-from ..models.load import load_processor
-from ..models.shape import Shape, UnknownShapeError, read_shape, shape_of
-from ..models.specs import TwinConfig
-from ..store.files import exists, join
-from ..train.config import TrainConfig
+from ...actors.config import FeatureConfig
+from ...actors.kind import Held, kind_of
+from ...models.cost import VALUE_BYTES, Cost, activation_bytes_per_token, training_flop_per_row
+from ...models.encoding import make_encoder
+from ...models.family.of_llava.tiny import SPECIALS, twin_config
+from ...models.load import load_processor
+from ...models.shape import Shape, UnknownShapeError, read_shape, shape_of
+from ...models.specs import TwinConfig
+from ...store.files import exists, join
+from ...train.config import TrainConfig
 from .config import RunConfig
 from .rates import PlanConfig, Rate, load_rates, rate_for
 from .samples import Measured, Sample, encode_sizes, estimate_sizes

@@ -7,12 +7,9 @@ from typing import Any
 import yaml
 from rich.table import Table
 
+from ..progress import show
 from .config import RunConfig
-from .plan import Planned
-from .progress import show
-
-# what a choice costs before it is trained on; every choice, random too, starts from the warm-up
-_CHOOSING = ("proxy", "features", "targets")
+from .stage import Planned
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ def summarise(run: RunConfig, plan: list[Planned]) -> Summary:
     limit = math.inf if card is None else card * 1e9
     return Summary(
         total=total,
-        selection=sum(_hours_of(line) for line in priced if line.stage.split("-")[0] in _CHOOSING),
+        selection=sum(_hours_of(line) for line in priced if line.choosing),
         everything=_everything(run, plan),
         wall_hours=_wall(run, priced),
         money=None if run.plan.gpu_hour_price is None else total * run.plan.gpu_hour_price,
@@ -126,7 +123,7 @@ def _hours_of(line: Planned) -> float:
 def _everything(run: RunConfig, plan: list[Planned]) -> float | None:
     """Return the GPU-hours of one fine-tune on the whole pool: its own line's, else those of a choice, by rows."""
     rows = next((line.rows for line in plan if line.stage == "ingest-pool"), 0)
-    trials = [line for line in plan if line.stage.startswith("sweep-") and line.price and line.price.row and line.rows]
+    trials = [line for line in plan if line.within == "sweep" and line.price and line.price.row and line.rows]
     if not trials or not rows:
         return None
     whole = max(trials, key=lambda line: line.rows)
@@ -136,8 +133,8 @@ def _everything(run: RunConfig, plan: list[Planned]) -> float | None:
 def _wall(run: RunConfig, priced: list[Planned]) -> float | None:
     if any("GPU" not in line.on for line in priced):
         return None
-    trials = [line for line in priced if line.stage.startswith("sweep-")]
-    stages = [line for line in priced if not line.stage.startswith("sweep-")]
+    trials = [line for line in priced if line.within == "sweep"]
+    stages = [line for line in priced if line.within != "sweep"]
     beside = min(run.sweep.concurrent, max(1, len(trials) * len(run.seeds)))
     return sum(_hours_of(n) / n.devices for n in stages) + sum(_hours_of(n) / n.devices for n in trials) / beside
 

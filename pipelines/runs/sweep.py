@@ -6,72 +6,33 @@ A trial's folder is its name, so that a trial that was cut off goes on, and one 
 import json
 import os
 from contextlib import redirect_stdout
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
-from ..actors.cluster import ensure_ray
-from ..evaluate.config import EvalConfig
-from ..evaluate.run import evaluate
-from ..models.load import model_digest
-from ..pool.reader import Pool
-from ..store.errors import VinnowError, one_line
-from ..store.facts import read_fields
-from ..store.files import digest, exists, join, write_json
-from ..store.ids import ids_digest
-from ..store.tables import PICKS, read_rows
-from ..store.usage import Usage
-from ..train.config import TrainConfig
-from ..train.run import train
-from ..train.solo import Bases, drop_states, fit_here
+import pyarrow as pa
+
+from ...actors.cluster import ensure_ray
+from ...evaluate.config import TABLE
+from ...models.load import model_digest
+from ...pool.reader import Pool
+from ...store.errors import VinnowError, one_line
+from ...store.files import digest, exists, join
+from ...store.ids import ids_digest
+from ...store.tables import EVALS, PICKS, read_rows, write_rows
+from ...store.usage import Usage
+from .answered import answers, asked_of, unasked
 from .begin import require_workers
+from .choices import FULL, WHOLE
+from .choices import Choice as Chosen
 from .config import PLACES, RunConfig, eval_config, finetunes, train_config, where_of
+from .identity import how_asked, how_trained
+from .trial import Trial, plain_result, read_result, remember, run_of, run_trial
 from .watch import RESULT, under_way, watching
 
 # what Tune prints of itself
 TUNE_WORDS = "tune.log"
-_RESULT = {
-    **{"selector": str, "budget": str | int, "seed": int, "run": str, "rows": int, "train_seconds": float},
-    **{"name": str | None, "model": str | None, "accuracy": float | None, "image_accuracy": float | None},
-    **{"variant": str | None, "used": int | None, "reasons": dict[str, int] | None, "listed": str | None},
-    "not_asked": int | None,
-}
 # selector, budget as configured, seed, PICKS file (None: the whole pool)
 Choice = tuple[str, str, int, str | None]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One fine-tune and its evaluation. `budget` is the label as configured ("10%"), "100%" for the whole pool.
-
-    `variant`: which of the run's fine-tunes; "" where there is one.
-    """
-
-    name: str
-    selector: str
-    budget: str
-    seed: int
-    folder: str
-    train: TrainConfig
-    evaluate: EvalConfig
-    variant: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, to travel to Tune's workers."""
-        plain = {k: getattr(self, k) for k in ("name", "selector", "budget", "seed", "folder", "variant")}
-        return plain | {
-            "train": self.train.model_dump(mode="json"),
-            "evaluate": self.evaluate.model_dump(mode="json"),
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Trial":
-        """The inverse of `as_dict`."""
-        parts = {
-            "train": TrainConfig.parse(values["train"]),
-            "evaluate": EvalConfig.parse(values["evaluate"]),
-        }
-        return cls(**(values | parts))
 
 
 def trials_of(config: RunConfig, picks: dict[tuple[str, str, int], str], model: str) -> list[Trial]:
@@ -81,7 +42,7 @@ def trials_of(config: RunConfig, picks: dict[tuple[str, str, int], str], model: 
     """
     chosen: list[Choice] = [(*key, path) for key, path in picks.items()]
     if config.sweep.full:
-        chosen += [("full", "100%", seed, None) for seed in config.seeds]
+        chosen += [(FULL, WHOLE, seed, None) for seed in config.seeds]
     trials = [_trial(config, choice, variant, model) for choice in chosen for variant in finetunes(config.finetune)]
     return sorted(trials, key=lambda t: (-_rows(t, config.out), t.name))
 
@@ -92,7 +53,7 @@ def run_sweep(config: RunConfig, trials: list[Trial]) -> list[dict[str, Any]]:
     Raises:
         VinnowError: some trials failed; names them, the others' results stay on disk.
     """
-    open_trials = [t for t in trials if not exists(join(t.folder, RESULT))]
+    open_trials = [_to_ask(t, config.out) for t in trials if not exists(join(t.folder, RESULT))]
     if open_trials:
         ensure_ray(config.ray)
         for trial in open_trials:
@@ -105,65 +66,34 @@ def run_sweep(config: RunConfig, trials: list[Trial]) -> list[dict[str, Any]]:
     return [read_result(join(t.folder, RESULT)) for t in trials]
 
 
-def read_result(path: str) -> dict[str, Any]:
-    """Return a finished trial's result.
+def _to_ask(trial: Trial, out: str) -> Trial:
+    remember(trial)
+    return replace(trial, more=unasked(trial.folder, trial.evaluate.pool, join(os.path.abspath(out), "test-more")))
 
-    Raises:
-        DamagedError: something else lies in its place.
-    """
-    way_out = "Delete it and run again: the training and the answers of that trial are there still."
-    return read_fields(path, "result of a trial", way_out, **_RESULT)
+
+def open_again(trial: Trial, digest: str) -> bool:
+    """Take a trial's result back that counts fewer questions than the test pool of this digest has; say whether it did."""
+    path = join(trial.folder, RESULT)
+    if not exists(path):
+        return False
+    covered = read_result(path)["test"] or asked_of(trial.folder)
+    if covered in (None, digest):
+        return False
+    os.replace(path, join(trial.folder, "result-before.json"))
+    return True
+
+
+def collect(out: str, trials: list[Trial]) -> str:
+    """Write `RUN/evals.parquet`: every trial's answers, told apart by `run`."""
+    path = join(out, TABLE)
+    write_rows(path, pa.concat_tables([answers(t.folder) for t in trials]), EVALS)
+    return path
 
 
 def _looked_at(trials: list[Trial]) -> tuple[int, int, str]:
     """Return how many trials are done, of how many, and how far those are that run."""
     done = sum(exists(join(t.folder, RESULT)) for t in trials)
     return done, len(trials), "; ".join(said for t in trials if (said := under_way(t.folder)))
-
-
-def run_trial(values: dict[str, Any], callbacks: tuple[Any, ...] = (), bases: Bases | None = None) -> dict[str, Any]:
-    """Fine-tune and evaluate one trial, write its result, return it.
-
-    With `bases`, all of it happens in this process, on the model that it keeps; else on Ray, and `callbacks` are told.
-    """
-    trial = Trial.from_dict(values)
-    path = join(trial.folder, RESULT)
-    if exists(path):
-        return read_result(path)
-    fit = None if bases is None else partial(fit_here, bases=bases)
-    trained = train(trial.train, join(trial.folder, "train"), callbacks, fit)
-    measured = evaluate(trial.evaluate, join(trial.folder, "eval"), here=bases is not None)
-    result = {
-        "name": trial.name,
-        "selector": trial.selector,
-        "budget": trial.budget,
-        "seed": trial.seed,
-        "variant": trial.variant,
-        "run": trial.evaluate.run,
-        "rows": trained.rows,
-        "used": trained.usage.used,
-        "reasons": dict(trained.usage.refused),
-        "listed": trained.usage.listed,
-        "not_asked": measured.refused,
-        "steps": trained.steps,
-        "loss": trained.loss,
-        "train_seconds": trained.seconds,
-        "eval_seconds": measured.seconds,
-        "accuracy": measured.accuracy,
-        "image_accuracy": measured.image_accuracy,
-        "refused": {"train": trained.refused_reasons, "evaluate": measured.reasons},
-        "by_task": measured.by_task,
-        "model": trained.model,
-    }
-    write_json(path, result)
-    drop_states(join(trial.folder, "train"))
-    return result
-
-
-def plain_result(result: dict[str, Any]) -> dict[str, Any]:
-    """Return the numbers and names of a trial's result, for Tune's own files."""
-    plain = {k: v for k, v in result.items() if isinstance(v, (int, float, str))}
-    return plain | {f"accuracy_{k}": v for k, v in result["by_task"].items()}
 
 
 def _tune(config: RunConfig, trials: list[Trial]) -> list[str]:
@@ -254,7 +184,7 @@ def _short(trial: Any) -> str:
 
 def _trial(config: RunConfig, choice: Choice, variant: str, model: str) -> Trial:
     selector, budget, seed, picks = choice
-    name = f"{selector}-{budget.replace('%', 'pct')}-s{seed}" + (f"-{variant}" if variant else "")
+    name = Chosen(selector, budget, seed).trial(variant)
     folder = os.path.abspath(join(config.out, "sweep", name))
     pool, test = (os.path.abspath(join(config.out, n)) for n in ("pool", "test"))
     section, start = finetunes(config.finetune)[variant], os.path.abspath(model)
@@ -262,9 +192,12 @@ def _trial(config: RunConfig, choice: Choice, variant: str, model: str) -> Trial
     # the run is what was trained on, how, and from where; not where it lies
     chosen = ids_digest(read_rows(picks, PICKS)["sample_id"].to_numpy()) if picks else Pool(pool).digest
     how = training.model_dump_json(exclude={"model", "pool", "picks", *PLACES})
-    run = digest(chosen, how, model_digest(model))
-    scoring = eval_config(config.evaluate, model=join(folder, "train", "model"), pool=test, run=run)
-    return Trial(name, selector, budget, seed, folder, training, scoring, variant)
+    begun = model_digest(model)
+    scoring = eval_config(config.evaluate, model=join(folder, "train", "model"), pool=test, run="-")
+    made_of = {"rows": chosen, "model": begun, "train": how_trained(training)[0], "evaluate": how_asked(scoring)}
+    run = run_of(folder, digest(chosen, how, begun), made_of)
+    scoring = scoring.model_copy(update={"run": run})
+    return Trial(name, selector, budget, seed, folder, training, scoring, variant, made_of=made_of)
 
 
 def _rows(trial: Trial, out: str) -> int:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 
-from .progress import bar
+from ..progress import bar
 
 LOG = "log.jsonl"
 # there when a trial is done, and when its training is (`train.run.REPORT`)

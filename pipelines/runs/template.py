@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import yaml
 
-from ..store.claim import check_new_file
-from ..store.files import write_bytes
+from ...store.claim import check_new_file
+from ...store.files import write_bytes
 
 _TEXT = """\
 # A run of vinnow: {out_name} compares ways to choose from your data. First look at what it comes to:

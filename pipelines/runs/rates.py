@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ..store.config import Config
-from ..store.errors import InputError
-from ..store.files import read_json
+from ...store.config import Config
+from ...store.errors import InputError
+from ...store.files import read_json
 
 Work = Literal["gradient", "forward", "training"]
 OURS = Path(__file__).with_name("rates.json")
@@ -18,7 +18,7 @@ class PlanConfig(Config):
     """How `vinnow plan` prices a run; nothing that a run computes depends on it.
 
     `tflops`: what one GPU achieves, in TFLOP/s, for all stages alike. `rate_file`: measured rates of your own, a JSON list
-    like the package's `pipelines/rates.json`. Neither: the package's. `gpu_hour_price`: what an hour of one GPU costs, in
+    like the package's `rates.json`. Neither: the package's. `gpu_hour_price`: what an hour of one GPU costs, in
     whatever money the plan is then in. `gpu_memory_gb`: a card's memory in 10^9 bytes, which stages must fit into.
     """
 
@@ -65,7 +65,7 @@ def load_rates(config: PlanConfig) -> list[Rate]:
     path = config.rate_file or str(OURS)
     rows = read_json(path) if config.rate_file else json.loads(OURS.read_text(encoding="utf-8"))
     if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) for r in rows):
-        raise InputError(f"{path!r} must hold a JSON list of rates; pipelines/rates.json of the package shows one.")
+        raise InputError(f"{path!r} must hold a JSON list of rates; runs/rates.json of the package shows one.")
     return [Rate.parse(row, f"{path}[{i}]") for i, row in enumerate(rows)]
 
 

@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from ..models.cost import RowSize
-from ..pool.checks import ImageError, RefusedError, check_record
-from ..pool.encode import EncodeError, Encoder
-from ..pool.examine import IngestConfig, check_given_root, read_records, settle
-from ..pool.images import resolve
-from ..pool.reader import Pool
-from ..pool.records import Record
-from ..pool.templates import TEMPLATES
-from ..store.errors import InputError
-from ..store.files import exists, join
-from ..store.usage import Usage
+from ...models.cost import RowSize
+from ...pool.checks import ImageError, RefusedError, check_record
+from ...pool.encode import EncodeError, Encoder
+from ...pool.examine import IngestConfig, check_given_root, read_records, settle
+from ...pool.images import resolve
+from ...pool.reader import Pool
+from ...pool.records import Record
+from ...pool.templates import TEMPLATES
+from ...store.errors import InputError
+from ...store.files import exists, join
+from ...store.usage import Usage
 
 ROWS = 512
 # English under a vocabulary of 32,000 words; what no tokenizer has counted is an estimate, and the plan says so

@@ -1,26 +1,31 @@
 """Scores and picks of a run: one View a pool, every selector, budget and seed; picks also as LLaVA's own JSON."""
 
 import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..pool.export import write_llava_json
-from ..pool.reader import Pool
-from ..select import registry
-from ..select.diagnostics import without_feature
-from ..select.needs import Needs
-from ..select.run import scores_notes, select_by
-from ..select.view import EXTRA, View
-from ..store.errors import InputError
-from ..store.features import FeatureSet, exists_any
-from ..store.files import exists, join
-from ..store.learning_rates import read_rates
-from ..store.refusals import refused_ids, usage_of
-from ..store.tables import PICKS, read_rows
-from ..store.usage import MAX_REFUSED
+from ...pool.export import write_llava_json
+from ...pool.reader import Pool
+from ...select import registry
+from ...select.diagnostics import without_feature
+from ...select.needs import Needs
+from ...select.run import scores_notes, select_by
+from ...select.view import EXTRA, View
+from ...store.errors import InputError
+from ...store.features import FeatureSet, exists_any
+from ...store.files import exists, join
+from ...store.learning_rates import read_rates
+from ...store.refusals import refused_ids, usage_of
+from ...store.tables import PICKS, read_rows
+from ...store.usage import MAX_REFUSED
+from ..progress import console
+from .choices import Choice, picked
 from .config import RunConfig
-from .progress import console
+
+# (label, budget as configured, seed) → PICKS file
+Picks = dict[tuple[str, str, int], str]
 
 
 def make_view(
@@ -105,14 +110,27 @@ def told(pool: str, features: str | None, view: View) -> list[str]:
     return lines
 
 
-def select_all(config: RunConfig, out: str, weights: dict[int, float] | None) -> dict[tuple[str, str, int], str]:
-    """Pick for every selector × budget × seed and return the PICKS files."""
-    made: dict[tuple[str, str, int], str] = {}
+def select_all(
+    config: RunConfig,
+    out: str,
+    weights: dict[int, float] | None,
+    choices: Sequence[Choice] | None = None,
+    note: Callable[[Picks], None] | None = None,
+) -> Picks:
+    """Pick for these choices (without them, for every selector × budget × seed) and return the PICKS files.
+
+    `note` is told of those of a selector and seed as soon as they are there.
+    """
+    made: Picks = {}
+    choices = picked(config) if choices is None else choices
     pool = join(out, "pool")
     # each feature stage has held its rows to its own limit
     limits = {f.name: f.max_refused for f in config.features}
     features, targets = join(out, "features"), join(out, "targets")
     for section in config.selectors:
+        seeds = list(dict.fromkeys(c.seed for c in choices if c.selector == section.label))
+        if not seeds:
+            continue
         selector = registry.make(section.name, section.config)
         needs = selector.needs.called(section.reads)
         view = make_view(
@@ -125,13 +143,17 @@ def select_all(config: RunConfig, out: str, weights: dict[int, float] | None) ->
         )
         for line in told(pool, view.features_root, view):
             console.print(f"{section.label}: {line}", markup=False, soft_wrap=True)
-        for seed in config.seeds:
-            paths = select_by(view, selector, section.label, config.budgets, seed, out)
-            for line in traps(out, section.label, seed, view) if seed == config.seeds[0] else ():
+        for seed in seeds:
+            budgets = [c.budget for c in choices if (c.selector, c.seed) == (section.label, seed)]
+            paths = select_by(view, selector, section.label, budgets, seed, out)
+            for line in traps(out, section.label, seed, view) if seed == seeds[0] else ():
                 console.print(f"{section.label}: {line}", markup=False, soft_wrap=True)
-            for budget, path in paths.items():
-                made[section.label, str(budget), seed] = os.path.abspath(path)
+            for path in paths.values():
                 export_picks(pool, path)
+            files = {(section.label, budget, seed): os.path.abspath(path) for budget, path in paths.items()}
+            if note is not None:
+                note(files)
+            made |= files
     return made
 
 

@@ -1,0 +1,99 @@
+"""What a trial was asked: its test pool at once, or, where the test set became longer since, first this and then that.
+
+`TRIAL/eval` holds the answers to the pool that was there first; `TRIAL/eval-more/DIGEST` those to questions that came
+later, each evaluated as a pool of its own (`RUN/test-more/DIGEST`). Answers that are there are never asked for again.
+"""
+
+import os
+import shutil
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ...evaluate.config import TABLE, EvalConfig, EvalReport
+from ...evaluate.metrics import accuracy
+from ...evaluate.run import REPORT, evaluate
+from ...pool.reader import Pool
+from ...pool.subset import write_subset
+from ...store.facts import read_fields
+from ...store.files import exists, join
+from ...store.ids import ids_digest
+from ...store.tables import EVALS, read_rows
+
+FIRST, MORE = "eval", "eval-more"
+_ANEW = "Delete it and run again: its parts are there still."
+
+
+def folders(trial: str) -> list[str]:
+    """Return the folders of a trial's finished evaluations, the first one first."""
+    later = os.path.join(trial, MORE)
+    names = sorted(os.listdir(later)) if os.path.isdir(later) else []
+    return [f for f in (join(trial, FIRST), *(join(later, n) for n in names)) if exists(join(f, REPORT))]
+
+
+def answers(trial: str) -> pa.Table:
+    """Return all answers of a trial (EVALS)."""
+    return pa.concat_tables([read_rows(join(f, TABLE), EVALS) for f in folders(trial)])
+
+
+def asked_of(trial: str) -> str | None:
+    """Return the digest of the pool that a trial's first evaluation finished; None where none is finished."""
+    path = join(trial, FIRST, REPORT)
+    if not exists(path):
+        return None
+    return str(read_fields(path, "report of an evaluation", _ANEW, key=dict[str, Any])["key"].get("pool"))
+
+
+def unasked(trial: str, test: str, out: str) -> str:
+    """Return the pool of a longer test set's questions that a trial was not asked, written below `out`.
+
+    "" where it was asked all of them, or none yet: then it is asked the whole pool.
+    """
+    pool, first = Pool(test), asked_of(trial)
+    if first is None or first == pool.digest:
+        return ""
+    asked = np.array(answers(trial)["sample"].to_pylist(), dtype=np.uint64)
+    left = pool.ids()[~np.isin(pool.ids(), asked)]
+    return write_subset(pool, left, join(out, ids_digest(left))).root if len(left) else ""
+
+
+def ask(config: EvalConfig, trial: str, more: str, here: bool) -> EvalReport:
+    """Ask what is not answered yet; returns what all answers come to.
+
+    Raises: as `evaluate`.
+    """
+    if more:
+        evaluate(config.model_copy(update={"pool": more}), join(trial, MORE, Pool(more).digest), here=here)
+    first = asked_of(trial)
+    if first is not None and first != Pool(config.pool).digest:
+        return _together(config, trial)
+    return evaluate(config, join(trial, FIRST), here=here)
+
+
+def drop_unfinished(trial: str) -> None:
+    """Drop the answers of an evaluation that was cut off: parts of a shorter test set are no parts of a longer one."""
+    shutil.rmtree(join(trial, FIRST), ignore_errors=True)
+
+
+def _together(config: EvalConfig, trial: str) -> EvalReport:
+    kinds = {"refused": int, "reasons": dict[str, int], "seconds": float}
+    reports = [read_fields(join(f, REPORT), "report of an evaluation", _ANEW, **kinds) for f in folders(trial)]
+    table, pool = answers(trial), Pool(config.pool)
+    shown = [str(i) for i in pool.ids()[pool.has_image()].tolist()]
+    pictured = table.filter(pc.is_in(table["sample"], pa.array(shown, pa.string())))
+    found = accuracy(table)
+    whole = EvalReport(join(trial, FIRST, TABLE), table.num_rows, sum(r["refused"] for r in reports))
+    return replace(
+        whole,
+        reasons=dict(sum((Counter(r["reasons"]) for r in reports), Counter[str]())),
+        seconds=sum(r["seconds"] for r in reports),
+        rows_by_task=found.rows_by_task,
+        accuracy=found.overall,
+        image_accuracy=accuracy(pictured).overall if pictured.num_rows else None,
+        image_rows=pictured.num_rows,
+        by_task=found.by_task,
+    )

@@ -1,0 +1,48 @@
+"""A run from the pool to the report: its stages in order, each skipped that is done.
+
+Each stage ends in a manifest (`RUN/stages/NAME.json`); one whose inputs changed is refused by name. The stages themselves
+resume inside (parts, checkpoints, trials).
+"""
+
+import time
+
+from ...store.claim import claim
+from ...store.errors import InputError
+from ..progress import console
+from .begin import without_gpus
+from .config import RunConfig
+from .opening import start
+from .plan import make_plan
+from .plan_shown import summarise
+from .results import write_report
+from .stages import stages_of
+
+
+def whole_run(config: RunConfig, report: bool = True) -> str | None:
+    """Do every stage that is not done; returns the report's path.
+
+    Raises:
+        BusyError: another process does this run.
+        InputError: the run's folder was made by another config, or an input is missing.
+        VinnowError: a trial of the sweep failed; the rest is kept.
+    """
+    missing = without_gpus(config)
+    if missing is not None:  # before a pool is read, and before the folder is this config's
+        raise InputError(missing)
+    with claim(config.out, "run", r"run\.json"):
+        return _whole_run(config, report)
+
+
+def _whole_run(config: RunConfig, report: bool) -> str | None:
+    begin = time.perf_counter()
+    run = start(config)
+    if config.devices is not None:
+        console.print(f"computing on {config.devices}", markup=False, soft_wrap=True)
+    if config.devices is not None and config.devices.gpus:
+        for text in summarise(config, make_plan(config)).too_large:
+            console.print(f"warning: {text}", markup=False, soft_wrap=True)
+    for stage in stages_of(config):
+        stage.run(run)
+    path = write_report(config.out) if report else None
+    console.print(f"[bold]{config.out}[/]: all stages done, {time.perf_counter() - begin:.1f} s this time")
+    return path

@@ -1,0 +1,165 @@
+"""One fine-tune and its evaluation, resumable: its folder is its name, and what it was made of lies in it.
+
+A trial that was cut off goes on, one that is finished does nothing again, and one that is asked more answers only that.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from ...evaluate.config import EvalConfig
+from ...pool.reader import Pool
+from ...store.errors import InputError
+from ...store.facts import read_fields
+from ...store.files import exists, join, write_json
+from ...train.config import TrainConfig
+from ...train.run import REPORT, TrainReport, train
+from ...train.solo import Bases, drop_states, fit_here
+from .answered import ask, asked_of, drop_unfinished
+from .identity import differences
+from .watch import RESULT
+
+# in a trial's folder: the name of its answers, and what it was made of
+MADE_OF = "trial.json"
+_IDENTITY, _AGAIN = "identity of a trial", "Delete that trial's folder, and run again."
+_RESULT = {
+    **{"selector": str, "budget": str | int, "seed": int, "run": str, "rows": int, "train_seconds": float},
+    **{"name": str | None, "model": str | None, "accuracy": float | None, "image_accuracy": float | None},
+    **{"variant": str | None, "used": int | None, "reasons": dict[str, int] | None, "listed": str | None},
+    **{"not_asked": int | None, "test": str | None},
+    "places": dict[str, dict[str, float]] | None,
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fine-tune and its evaluation. `budget` is the label as configured ("10%"), "100%" for the whole pool.
+
+    `variant`: which of the run's fine-tunes; "" where there is one. `more`: the pool of the questions that it has not been
+    asked, where it answered a shorter test set. `made_of`: what its numbers follow from.
+    """
+
+    name: str
+    selector: str
+    budget: str
+    seed: int
+    folder: str
+    train: TrainConfig
+    evaluate: EvalConfig
+    variant: str = ""
+    more: str = ""
+    made_of: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, to travel to Tune's workers."""
+        plain = {
+            k: getattr(self, k) for k in ("name", "selector", "budget", "seed", "folder", "variant", "more", "made_of")
+        }
+        return plain | {
+            "train": self.train.model_dump(mode="json"),
+            "evaluate": self.evaluate.model_dump(mode="json"),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Trial":
+        """The inverse of `as_dict`."""
+        parts = {
+            "train": TrainConfig.parse(values["train"]),
+            "evaluate": EvalConfig.parse(values["evaluate"]),
+        }
+        return cls(**(values | parts))
+
+
+def read_result(path: str) -> dict[str, Any]:
+    """Return a finished trial's result.
+
+    Raises:
+        DamagedError: something else lies in its place.
+    """
+    way_out = "Delete it and run again: the training and the answers of that trial are there still."
+    return read_fields(path, "result of a trial", way_out, **_RESULT)
+
+
+def run_of(folder: str, run: str, made_of: dict[str, Any]) -> str:
+    """Return what a trial's answers are told apart by: `run`, or what it began as, if what it is made of is the same.
+
+    Raises:
+        InputError: the folder holds a trial made of something else; names it.
+    """
+    path, result = join(folder, MADE_OF), join(folder, RESULT)
+    if not exists(path):  # new, or of an older version, which went on only with the config that it began with
+        return str(read_result(result)["run"]) if exists(result) else run
+    before = read_fields(path, _IDENTITY, _AGAIN, run=str, made_of=dict[str, Any])
+    changed = differences(before["made_of"], made_of)
+    if changed:
+        raise InputError(
+            f"{folder} holds a trial that was made otherwise, at another time of this run: {'; '.join(changed[:8])}. "
+            "Use another `out`, or delete that folder to make it anew."
+        )
+    return before["run"]
+
+
+def remember(trial: Trial) -> None:
+    """Leave what a trial is made of in its folder, before it begins.
+
+    One that was cut off while it answered a shorter test set is to answer the longer one from its beginning.
+    """
+    path, test = join(trial.folder, MADE_OF), Pool(trial.evaluate.pool).digest
+    begun = read_fields(path, _IDENTITY, _AGAIN, test=str)["test"] if exists(path) else test
+    cut_off = begun != test and asked_of(trial.folder) is None
+    if cut_off:
+        drop_unfinished(trial.folder)
+    if cut_off or not exists(path):
+        write_json(path, {"run": trial.evaluate.run, "made_of": trial.made_of, "test": test})
+
+
+def run_trial(values: dict[str, Any], callbacks: tuple[Any, ...] = (), bases: Bases | None = None) -> dict[str, Any]:
+    """Fine-tune and evaluate one trial, write its result, return it.
+
+    With `bases`, all of it happens in this process, on the model that it keeps; else on Ray, and `callbacks` are told.
+    """
+    trial = Trial.from_dict(values)
+    path = join(trial.folder, RESULT)
+    if exists(path):
+        return read_result(path)
+    fit = None if bases is None else partial(fit_here, bases=bases)
+    done = exists(join(trial.folder, "train", REPORT))  # of this trial, on however many workers it was
+    place = join(trial.folder, "train")
+    trained = TrainReport.read(place) if done and trial.made_of else train(trial.train, place, callbacks, fit)
+    measured = ask(trial.evaluate, trial.folder, trial.more, here=bases is not None)
+    result = {
+        "name": trial.name,
+        "selector": trial.selector,
+        "budget": trial.budget,
+        "seed": trial.seed,
+        "variant": trial.variant,
+        "run": trial.evaluate.run,
+        "test": Pool(trial.evaluate.pool).digest,
+        "rows": trained.rows,
+        "used": trained.usage.used,
+        "reasons": dict(trained.usage.refused),
+        "listed": trained.usage.listed,
+        "not_asked": measured.refused,
+        "steps": trained.steps,
+        "loss": trained.loss,
+        "train_seconds": trained.seconds,
+        "eval_seconds": measured.seconds,
+        "accuracy": measured.accuracy,
+        "image_accuracy": measured.image_accuracy,
+        "refused": {"train": trained.refused_reasons, "evaluate": measured.reasons},
+        "by_task": measured.by_task,
+        "model": trained.model,
+        "places": {
+            "train": trial.train.model_dump(include={"workers", "use_gpu"}),
+            "evaluate": trial.evaluate.model_dump(include={"actors", "gpus_per_actor", "cpus_per_actor"}),
+        },
+    }
+    write_json(path, result)
+    drop_states(join(trial.folder, "train"))
+    return result
+
+
+def plain_result(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the numbers and names of a trial's result, for Tune's own files."""
+    plain = {k: v for k, v in result.items() if isinstance(v, (int, float, str))}
+    return plain | {f"accuracy_{k}": v for k, v in result["by_task"].items()}
