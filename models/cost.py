@@ -99,7 +99,9 @@ def training_flop_per_row(shape: Shape, row: RowSize, parts: list[str], checkpoi
     trained = [d for d in shape.linears if d.part in parts]
     # MoReS and IA3 have no Linear of the shape; their gradients come back through the decoder
     items = forward | _backward(shape, row, trained or [d for d in shape.linears if d.place == "language_model"])
-    items["weight gradients"] = sum(_product(d, shape, row) for d in trained)
+    # weights that are no Linear's: patches of pictures, experts
+    others = sum(_beside(shape, row, part)[1] for part in parts if part in shape.counted.beside)
+    items["weight gradients"] = others + sum(_product(d, shape, row) for d in trained)
     if checkpointing:
         items["recomputed fwd"] = sum(forward.get(k, 0) for k in ("linears fwd", "attention fwd", "lora fwd"))
     return _cost(items)

@@ -2,11 +2,12 @@
 
 Parameters are fake tensors, which have sizes and no storage; token ids, grids and masks are real, so that code which looks
 at them goes its way. `FlopCounterMode` counts products and convolutions, hooks count the rows that each Linear sees. Of
-blocks that are equal and are given equally large tensors one is run and counted for all: a model of 7B takes under a second.
+blocks that are equal and are given equally large tensors one is run and counted for all: 7B take under a second.
 Axes: T tokens, R image tokens of a picture, H the decoder's width.
 """
 
 import copy
+import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -26,7 +27,8 @@ from .registry import family_of
 
 # attention by hand, and the kernel that a CPU takes, which the counter does not know
 _ATTENTION = ("bmm", "baddbmm", "_scaled_dot_product_flash_attention_for_cpu")
-_TEXT = 64
+# of such a length, and of twice it, rows are counted: scans go in chunks of a power of two
+_LENGTH = 1024
 
 
 @dataclass(frozen=True)
@@ -55,17 +57,28 @@ class Counted:
 
 
 def on_meta(config: Any) -> Any:
-    """Return the model that a config describes, without weights; attention is written out, which every class can do."""
+    """Return the model that a config describes, without weights; attention and experts are written out as products."""
     config = copy.deepcopy(config)
-    config._attn_implementation = "eager"
+    config._attn_implementation, config._experts_implementation = "eager", "batched_mm"
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return family_of(config).class_of(config)(config).eval()
 
 
-@torch.no_grad()
 def count(config: Any, model: Any) -> Counted:
     """Return what a model of `on_meta` computes; it is of no use afterwards. Raises whatever its code does."""
+    # what fails is raised, and need not be printed before
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with torch.no_grad():
+            return _count(config, model)
+    finally:
+        log.setLevel(level)
+
+
+def _count(config: Any, model: Any) -> Counted:
     family, watch = family_of(config), _Watch(model)
     media = family.pictures(config, 1)
     with watch.counting() as seeing:
@@ -74,7 +87,8 @@ def count(config: Any, model: Any) -> Counted:
     with watch.counting() as connecting:
         tokens = family.connect(model, seen, media).shape[0]
     pictures += watch.rows
-    lengths = (tokens + _TEXT, 2 * (tokens + _TEXT))
+    first = _LENGTH * (tokens // _LENGTH + 1)
+    lengths = (first, 2 * first)
     rest = [_rest_of_decoder(watch, config, media, tokens, length) for length in lengths]
     # a·T + b·T² through both; rows of the last pass are of the longer one
     squares = (rest[1] - 2 * rest[0]) / (lengths[1] ** 2 - 2 * lengths[0] ** 2)

@@ -99,6 +99,11 @@ class Shape:
         return _base(self.architecture).counted
 
     @property
+    def decoder_name(self) -> str:
+        """How names of modules call the decoder."""
+        return family_of(self.architecture.config).decoder_name
+
+    @property
     def image_tokens(self) -> int:
         """Tokens of the family's usual picture."""
         return self.counted.image_tokens

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from ...pool.encode import EncodeError
-from ...pool.vision import Size
+from ...pool.vision import USUAL, Size
 from ...store.errors import InputError, suggest
 from ...store.reading import wrong
 from ..folders import LOCAL, chain, processor_folder
@@ -23,8 +23,6 @@ PIXELS, GRID = "pixel_values", "image_grid_thw"
 START, IMAGE, END = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"
 # a batch's image tokens as Hugging Face's own code is told of them
 KINDS = "mm_token_type_ids"
-# width and height of a picture as many data sets have them (COCO)
-USUAL = (640, 480)
 
 
 class QwenProcessor:
