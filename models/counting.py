@@ -62,7 +62,8 @@ def on_meta(config: Any) -> Any:
     config._attn_implementation, config._experts_implementation = "eager", "batched_mm"
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return family_of(config).class_of(config)(config).eval()
+        # in one type, as it would be loaded: configs of parts may name others
+        return family_of(config).class_of(config)(config).eval().float()
 
 
 def count(config: Any, model: Any) -> Counted:

@@ -49,6 +49,15 @@ def test_counted_figures_are_those_of_the_formulas(size):
         assert cost.items == pytest.approx(recorded, rel=0.01), name
 
 
+def test_types_that_parts_name_change_nothing():
+    config = llava(layers=2)
+    config.dtype, config.text_config.dtype, config.vision_config.dtype = torch.bfloat16, torch.float16, torch.float32
+    named, plain = shape_of(config), shape_of(llava(layers=2))
+    assert named.architecture != plain.architecture
+    assert forward_flop(named, MEAN) == forward_flop(plain, MEAN)
+    assert named.linears == plain.linears
+
+
 def test_qwen_of_7b_is_what_a_hand_adds_up():
     text = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28}
     text |= {"num_key_value_heads": 4, "vocab_size": 152064}
