@@ -48,7 +48,7 @@ class TargetMeans:
 def means_parts(spec: FeatureSpec) -> list[dict[str, Any]]:
     """Return the flow's parts: the spec's checkpoints."""
     steps = [(number, c.step) for number, c in enumerate(spec.checkpoints)]
-    return [{"part": f"step={s:08d}", "place": f"targets at step {s}", "number": n} for n, s in steps]
+    return [{"part": f"step-{s:08d}", "place": f"targets at step {s}", "number": n} for n, s in steps]
 
 
 def write_means(spec: FeatureSpec, number: int) -> str:

@@ -143,7 +143,8 @@ def test_damaged_features_are_made_anew_by_the_run_s_next_try(folder, ray_cluste
     with pytest.raises(DamagedError, match=r"part-.*is damaged.*In a run: run it again"):
         pick(run, None)
     make_features(run, [CheckpointRef(0, twin_path)])
-    pick(run, None)
+    monkeypatch.undo()
+    assert list(pick(run, None)) == [("random", "5", 0)]
     assert FeatureSet(folder / "run/features", "loss").load(0).vec.shape == (19, 1)
 
 

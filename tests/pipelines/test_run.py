@@ -261,21 +261,19 @@ def every_file(folder):
 
 
 def test_a_failed_trial_is_named_and_the_others_stay(values, ray_cluster, tmp_path):
+    from vinnow.pipelines.runs.config import eval_config
     from vinnow.pipelines.runs.sweep import Trial, run_sweep
+    from vinnow.pool.ingest import ingest
     from vinnow.train.config import TrainConfig
 
     config = resolve(json.loads(json.dumps(values | {"out": str(tmp_path)})))
+    ingest(config.test, str(tmp_path / "test"))
+    asked = eval_config(config.evaluate, model="/nowhere", pool=str(tmp_path / "test"), run="r")
     broken = Trial(
-        "bad-1", "random", "1", 0, str(tmp_path / "bad"), TrainConfig(model="/nowhere", pool="/nowhere"), _eval(config)
+        "bad-1", "random", "1", 0, str(tmp_path / "bad"), TrainConfig(model="/nowhere", pool="/nowhere"), asked
     )
     with pytest.raises(VinnowError, match=r"bad-1: .*no checkpoint at"):
         run_sweep(config, [broken])
-
-
-def _eval(config):
-    from vinnow.pipelines.runs.config import eval_config
-
-    return eval_config(config.evaluate, model="/nowhere", pool="/nowhere", run="r")
 
 
 def test_the_plan_counts_rows_steps_and_bytes(values, tmp_path):
