@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-from vinnow.models.family.of_llava.shape import LORA_TARGETS
+from vinnow.models.family.of_llava.llms import LORA_TARGETS
 from vinnow.pool.collate import collate
 from vinnow.pool.encode import Encoded
 

@@ -23,7 +23,7 @@ from _rows import PICTURES, WORDS, ingested, write_pictures, write_random
 from vinnow.actors.cluster import RayConfig, ensure_ray
 from vinnow.actors.config import ActorResources, CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_features
-from vinnow.models.family.of_llava.shape import LORA_TARGETS
+from vinnow.models.family.of_llava.llms import LORA_TARGETS
 from vinnow.models.family.of_llava.tiny import build_twin
 from vinnow.models.load import load_processor
 from vinnow.models.projections.config import ProjectionConfig

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from _measure import RESULTS, versions
 from _rows import PICTURES, WORDS, ingested, write_pictures, write_random
 from vinnow.actors.cluster import RayConfig, ensure_ray
-from vinnow.models.family.of_llava.shape import LORA_TARGETS
+from vinnow.models.family.of_llava.llms import LORA_TARGETS
 from vinnow.models.family.of_llava.tiny import build_twin
 from vinnow.models.load import DTYPES, load_processor
 from vinnow.models.specs import TwinConfig

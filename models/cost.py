@@ -1,8 +1,10 @@
 """What a row costs: TFLOP by item, bytes of parameters and activations; from a shape alone, before any model is loaded.
 
+The forward pass is counted on the model's own code (`counting.py`) and goes with a row's pictures, tokens, their square and
+its labels. From it follows the way back: a Linear's input gradient costs what its product does, and so does its weight's.
 A product of [m, k] and [k, n] is 2·m·k·n operations; element-wise work is left out. Causal attention counts the lower half,
 its backward pass 2.5 times the forward one (flash attention makes the scores again). Pads are not counted. Source: spec
-LESS §6.3, whose table the test holds these formulas to.
+LESS §6.3, whose table the test holds these figures to.
 """
 
 from dataclasses import dataclass
@@ -11,17 +13,27 @@ from ..store.errors import InputError, suggest
 from .shape import HEAD, Dense, Shape
 
 PROJECTIONS = ("rademacher", "sjlt", "kron", "targets", "none")
+# parts that see pictures, and how their items are called
+_PICTURES = {"vision_tower": "vision", "projector": "projector"}
 VALUE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
 
 
 @dataclass(frozen=True)
 class RowSize:
-    """A mean row: tokens (image tokens included), their mean square, trained tokens, and its number of pictures."""
+    """A mean row: tokens (image tokens included), their mean square, trained tokens, and its number of pictures.
+
+    `shown`: its image tokens, where pictures of other sizes become other numbers of them.
+    """
 
     tokens: float
     squares: float
     labels: float
     images: float
+    shown: float | None = None
+
+    def pictures(self, image_tokens: int) -> float:
+        """Return its pictures as a number of those that become `image_tokens`."""
+        return self.images if self.shown is None else self.shown / image_tokens
 
     @classmethod
     def fixed(cls, tokens: int, labels: int, image: bool = True) -> "RowSize":
@@ -59,7 +71,9 @@ def forward_flop(shape: Shape, row: RowSize, head: bool = True) -> Cost:
 def trajectory_flop(shape: Shape, row: RowSize) -> Cost:
     """Return what the attention of one row's text costs: text rows × all keys over the whole width; no LM head."""
     text = max(0.0, row.tokens - shape.image_tokens) * row.images
-    own = {"trajectory": 2 * text * row.tokens * shape.query_width * shape.layers}
+    if row.shown is not None:
+        text = max(0.0, row.tokens - row.shown) * min(1.0, row.images)
+    own = {"trajectory": shape.counted.beside["language_model"].attention * text * row.tokens}
     return _cost(_without_head(_forward(shape, row)) | own)
 
 
@@ -85,7 +99,9 @@ def training_flop_per_row(shape: Shape, row: RowSize, parts: list[str], checkpoi
     trained = [d for d in shape.linears if d.part in parts]
     # MoReS and IA3 have no Linear of the shape; their gradients come back through the decoder
     items = forward | _backward(shape, row, trained or [d for d in shape.linears if d.place == "language_model"])
-    items["weight gradients"] = sum(_product(d, shape, row) for d in trained)
+    # weights that are no Linear's: patches of pictures, experts
+    others = sum(_beside(shape, row, part)[1] for part in parts if part in shape.counted.beside)
+    items["weight gradients"] = others + sum(_product(d, shape, row) for d in trained)
     if checkpointing:
         items["recomputed fwd"] = sum(forward.get(k, 0) for k in ("linears fwd", "attention fwd", "lora fwd"))
     return _cost(items)
@@ -102,11 +118,13 @@ def activation_bytes_per_token(shape: Shape, value_bytes: int = 2, layers: int |
 
 
 def _forward(shape: Shape, row: RowSize) -> dict[str, float]:
-    flop: dict[str, float] = {"vision fwd": _tower_attention(shape, row) + _patches(shape, row)}
+    flop: dict[str, float] = {f"{item} fwd": sum(_beside(shape, row, part)) for part, item in _PICTURES.items()}
     for dense in shape.linears:
         name = _item(dense) + " fwd"
         flop[name] = flop.get(name, 0.0) + _product(dense, shape, row)
-    flop["attention fwd"] = _attention(shape, row)
+    attention, other = _beside(shape, row, "language_model")
+    flop["linears fwd"] = flop.get("linears fwd", 0.0) + other
+    flop["attention fwd"] = attention
     return flop
 
 
@@ -119,63 +137,61 @@ def _backward(shape: Shape, row: RowSize, wanted: list[Dense]) -> dict[str, floa
     first = min(d.depth for d in wanted)
     flop: dict[str, float] = {}
     for dense in shape.linears:
-        # inside a layer of tower or decoder all lie at one depth: it is passed as a whole
-        is_layer = dense.place in ("vision_tower", "language_model")
-        if dense.depth > first or (is_layer and dense.depth == first):
+        # inside a layer all lie at one depth: it is passed as a whole
+        if dense.rows and (dense.depth > first or (dense.in_block and dense.depth == first)):
             name = _item(dense) + " dX"
             flop[name] = flop.get(name, 0.0) + _product(dense, shape, row)
-    passed = _layers_passed(shape, first, "language_model", shape.layers)
-    flop["attention bwd"] = 2.5 * _attention(shape, row) * passed
-    tower = _layers_passed(shape, first, "vision_tower", shape.vision_layers)
-    if tower:
-        flop["vision dX"] += 2.5 * _tower_attention(shape, row) * tower
+    attention, other = (x * _passed(shape, first, "language_model") for x in _beside(shape, row, "language_model"))
+    flop["attention bwd"] = 2.5 * attention
+    if other:
+        flop["linears dX"] = flop.get("linears dX", 0.0) + other
+    for part, item in _PICTURES.items():
+        passed = _passed(shape, first, part)
+        if passed and f"{item} dX" in flop:
+            # what is no attention there makes patches of pictures, before all layers
+            flop[f"{item} dX"] += 2.5 * _beside(shape, row, part)[0] * passed
     return flop
 
 
-def _layers_passed(shape: Shape, first: int, place: str, layers: int) -> float:
-    return len({d.depth for d in shape.linears if d.place == place and d.depth >= first}) / layers
+def _passed(shape: Shape, first: int, place: str) -> float:
+    """Return the share of a part's layers that a gradient passes on its way to depth `first`."""
+    depths = {d.depth for d in shape.linears if d.place == place and d.rows}
+    return len([d for d in depths if d >= first]) / max(1, len(depths))
 
 
 def _projection(shape: Shape, row: RowSize, tapped: list[Dense], sketch: Sketch) -> float:
     if sketch.kind == "kron":
         small = max(d for d in range(1, int(sketch.dim**0.5) + 1) if sketch.dim % d == 0)
         large = sketch.dim // small
-        sides = sum(2 * _tokens(d, shape, row) * (d.outputs * small + d.inputs * large + small * large) for d in tapped)
+        sides = sum(2 * _rows(d, shape, row) * (d.outputs * small + d.inputs * large + small * large) for d in tapped)
         return sides + 2 * sum(d.outputs for d in tapped if d.bias) * sketch.dim
     columns = {"rademacher": sketch.dim, "sjlt": sketch.nonzeros, "targets": sketch.dim, "none": 0}[sketch.kind]
     return 2 * elements(tapped) * columns
 
 
 def _product(dense: Dense, shape: Shape, row: RowSize) -> float:
-    return 2 * dense.outputs * dense.inputs * _tokens(dense, shape, row)
+    return 2 * dense.outputs * dense.inputs * _rows(dense, shape, row)
 
 
-def _tokens(dense: Dense, shape: Shape, row: RowSize) -> float:
-    seen = {
-        "vision_tower": shape.vision_tokens * row.images,
-        "projector": shape.image_tokens * row.images,
-        "language_model": row.tokens,
-        HEAD: row.labels,
-    }
-    return seen[dense.place]
+def _rows(dense: Dense, shape: Shape, row: RowSize) -> float:
+    if dense.place in _PICTURES:
+        return dense.rows * row.pictures(shape.image_tokens)
+    return dense.rows * (row.labels if dense.place == HEAD else row.tokens)
 
 
-def _attention(shape: Shape, row: RowSize) -> float:
-    return 2 * row.squares * shape.query_width * shape.layers
-
-
-def _tower_attention(shape: Shape, row: RowSize) -> float:
-    return 4 * shape.vision_tokens**2 * shape.vision_width * shape.vision_layers * row.images
-
-
-def _patches(shape: Shape, row: RowSize) -> float:
-    return 2 * (shape.vision_tokens - 1) * shape.patch_inputs * shape.vision_width * row.images
+def _beside(shape: Shape, row: RowSize, part: str) -> tuple[float, float]:
+    """Return what a part computes beside its Linears: attention, and all else."""
+    counted = shape.counted.beside[part]
+    if part in _PICTURES:
+        pictures = row.pictures(shape.image_tokens)
+        return counted.attention * pictures, counted.other * pictures
+    return counted.attention * row.squares, counted.other * row.tokens
 
 
 def _item(dense: Dense) -> str:
     if dense.part == "lora":
         return "lora"
-    return {"vision_tower": "vision", "language_model": "linears"}.get(dense.place, dense.place)
+    return {"language_model": "linears"}.get(dense.place, _PICTURES.get(dense.place, dense.place))
 
 
 def _cost(flop: dict[str, float]) -> Cost:

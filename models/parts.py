@@ -115,14 +115,19 @@ def add_lora(model: nn.Module, spec: LoraSpec) -> Any:
         r=spec.r,
         lora_alpha=spec.alpha,
         lora_dropout=spec.dropout,
-        target_modules=_lora_targets(model, spec.targets),
+        target_modules=lora_targets(model, spec.targets),
         init_lora_weights=True if spec.init == "zero_b" else "gaussian",
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
 
 
-def _lora_targets(model: nn.Module, targets: str | None) -> str:
+def lora_targets(model: nn.Module, targets: str | None) -> str:
+    """Return the regex over whole names of the Linears that LoRA goes onto; None: all in the decoder's blocks.
+
+    Raises:
+        InputError: as `add_lora`.
+    """
     family = family_of(model)
     names = family.lora_names(model)
     layers = rf"{re.escape(family.decoder_name)}\.layers\."

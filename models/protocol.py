@@ -111,13 +111,13 @@ class Family(ABC):
         """Return the decoder's values a token."""
         return int(config.get_text_config().hidden_size)
 
-    @abstractmethod
-    def shape(self, config: Any) -> Any:
-        """Return the sizes that a price is made of, a `shape.Shape`.
+    def pictures(self, config: Any, count: int) -> dict[str, torch.Tensor]:
+        """Return the media of `count` usual pictures, in float32, whose values do not matter: a price is counted on them.
 
-        Raises:
-            UnknownShapeError: there are no formulas for it.
+        By default blank ones. Where a picture's size is free, take one that people have: the price of others goes by
+        their number of tokens.
         """
+        return {name: torch.cat([value] * count) for name, value in self.blank(config).items()}
 
     # ---- components of a model in memory; all take a PEFT wrapper too
 

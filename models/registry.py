@@ -17,7 +17,7 @@ from .protocol import Family, base_of
 HERE = Path(__file__).parent / "family"
 VARIABLE = "VINNOW_FAMILIES"
 _PARTS = ("name", "kinds", "label", "processors", "components", "class_of", "load_processor", "check_fit", "tiny")
-_PARTS += ("template", "reader", "shape", "image_id", "see", "connect", "blank")
+_PARTS += ("template", "reader", "image_id", "see", "connect", "blank")
 
 
 class UnknownFamilyError(InputError):

@@ -1,38 +1,47 @@
-"""A model's sizes, read from its config alone: every Linear by name, and parameters by part. No weights are touched.
+"""A model's sizes, from its config alone: every Linear of it with the rows that it sees, and parameters by part.
 
-CLIP tower, a projector of Linears, LLaMA-like decoder (a gate; no biases but Qwen2's); LoRA where there is an adapter.
+The model is built without weights and its own code is counted (`counting.py`), so any family of `registry.py` has a shape;
+LoRA is what PEFT makes of it.
 """
 
-import re
+import hashlib
+import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from torch import nn
 from transformers import AutoConfig
 
 from ..store.errors import InputError
 from ..store.reading import reading, with_fields, wrong
+from .counting import Counted, count, on_meta
 from .folders import LOCAL, read_object
 from .load import ADAPTER, adapter_base, check_folder
-from .parts import asked, part_of
+from .parts import asked, canonical, lora_targets, part_of
 from .registry import UnknownFamilyError, family_of
 
 Place = Literal["vision_tower", "projector", "language_model", "lm_head"]
 HEAD: Place = "lm_head"
-# depths: a gradient passes everything deeper than the shallowest Linear that wants one
-_PROJECTOR, _DECODER, _HEAD = 10_000, 20_000, 30_000
+# of what never runs; a gradient passes everything deeper than the shallowest Linear that wants one
+_NEVER = 1_000_000
 
 
 class UnknownShapeError(InputError):
-    """A checkpoint whose architecture these formulas do not cover."""
+    """A checkpoint of no known family, or whose model cannot be built or counted without its weights."""
 
 
 @dataclass(frozen=True)
 class Dense:
-    """One Linear: its name as in `named_modules`, sizes, which tokens it sees (`place`), and how deep it lies."""
+    """One Linear: its name as in `named_modules`, sizes, which tokens it sees (`place`), and how deep it lies.
+
+    `rows`: how many it sees, a picture (vision tower, projector), a token (decoder) or a label (head). `in_block`: others
+    lie equally deep, in its layer.
+    """
 
     name: str
     outputs: int
@@ -40,6 +49,8 @@ class Dense:
     bias: bool
     place: Place
     depth: int
+    rows: float = 1.0
+    in_block: bool = False
 
     @property
     def part(self) -> str:
@@ -53,59 +64,60 @@ class Dense:
 
 
 @dataclass(frozen=True)
-class Places:
-    """Names in memory: of blocks of tower and decoder and Linears of the projector, without their numbers, and of the head.
+class Architecture:
+    """A Hugging Face config by the digest of its content."""
 
-    `targets`: the regex over whole names of Linears that LoRA goes onto where nothing else is asked for.
-    """
-
-    vision: str
-    projector: str
-    decoder: str
-    head: str
-    targets: str
+    digest: str
+    config: Any = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a model. Widths in elements; `vision_tokens` with the class token; `image_tokens` reach the decoder."""
+    """Sizes of a model: those of the decoder that memory depends on, in elements, and by `linears` all that is counted."""
 
-    vision_layers: int
-    vision_width: int
-    vision_ffn: int
-    vision_tokens: int
-    patch_inputs: int
-    projector_inputs: int
-    projector_bias: bool
-    image_tokens: int
+    architecture: Architecture
     layers: int
     width: int
-    query_width: int
-    kv_width: int
     ffn: int
     vocab: int
-    places: Places
-    qkv_bias: bool = False
-    tied: bool = False
-    projector_layers: int = 2
-    # norms of queries and keys by head (Qwen3): elements of one
-    head_norm: int = 0
     lora_r: int = 0
     lora_targets: str | tuple[str, ...] = ""
     # a part without Linears and its parameters (MoReS, PEFT's other methods); its arithmetic is too small to count
     added: tuple[str, int] | None = None
 
     def with_lora(self, r: int, targets: str | Sequence[str] | None = None) -> "Shape":
-        """Return the shape with adapters of rank `r`; as in PEFT, a text is a regex for whole names, a list endings."""
-        targets = self.places.targets if targets is None else targets
-        return replace(self, lora_r=r, lora_targets=targets if isinstance(targets, str) else tuple(targets))
+        """Return the shape with adapters of rank `r`; as in PEFT, a text is a regex for whole names, a list endings.
+
+        Without a word they go where the family puts them.
+        """
+        goal = _base(self.architecture).lora_targets if targets is None else targets
+        return replace(self, lora_r=r, lora_targets=goal if isinstance(goal, str) else tuple(goal))
+
+    @property
+    def counted(self) -> Counted:
+        """What the model computes, without adapters."""
+        return _base(self.architecture).counted
+
+    @property
+    def decoder_name(self) -> str:
+        """How names of modules call the decoder."""
+        return family_of(self.architecture.config).decoder_name
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens of the family's usual picture."""
+        return self.counted.image_tokens
 
     @cached_property
     def linears(self) -> tuple[Dense, ...]:
-        """Every Linear in the model's order, named as in memory (wrapped by PEFT where there is LoRA)."""
-        plain = [*self._vision(), *self._projector(), *self._decoder()]
-        plain.append(Dense(self.places.head, self.vocab, self.width, False, HEAD, _HEAD))
-        return tuple(d for p in plain for d in self._adapted(p)) if self.lora_r else tuple(plain)
+        """Every Linear in the model's order, named as in memory (wrapped by PEFT where there is LoRA).
+
+        Raises:
+            InputError: PEFT cannot put LoRA there.
+        """
+        if not self.lora_r:
+            return _base(self.architecture).linears
+        return _adapted(self.architecture, self.lora_r, self.lora_targets)
 
     def chosen(self, which: str) -> list[Dense]:
         """Return the Linears that `parts.pick_linears` would pick.
@@ -114,58 +126,15 @@ class Shape:
             InputError: unknown choice, broken regex, or nothing matches.
         """
         keep = asked(which)
-        found = [d for d in self.linears if keep(d.name)]
-        if not found:
+        chosen = [d for d in self.linears if keep(d.name)]
+        if not chosen:
             raise InputError(f"gradients {which!r}: no Linear matches. For lora the proxy must be trained with LoRA.")
-        return found
+        return chosen
 
     def parameters(self) -> dict[str, int]:
         """Return the parameters of each part, norms and embeddings included."""
-        counts: Counter[str] = Counter()
-        for dense in self.linears:
-            counts[dense.part] += 0 if dense.place == HEAD and self.tied else dense.elements
-        v = self.vision_width
-        # class and position embeddings, patches, a norm before, one behind, two a layer
-        counts["vision_tower"] += v * (1 + self.vision_tokens + self.patch_inputs) + 4 * v * (1 + self.vision_layers)
-        counts["language_model"] += self.width * (self.vocab + 2 * self.layers + 1) + 2 * self.head_norm * self.layers
-        return dict(counts) | dict([self.added] if self.added else [])
-
-    def _vision(self) -> list[Dense]:
-        w, f, found = self.vision_width, self.vision_ffn, []
-        sizes = [(f"self_attn.{n}_proj", w, w) for n in ("k", "v", "q", "out")] + [("mlp.fc1", f, w), ("mlp.fc2", w, f)]
-        for i in range(self.vision_layers):
-            at = f"{self.places.vision}{i}"
-            found += [Dense(f"{at}.{n}", o, x, True, "vision_tower", i) for n, o, x in sizes]
-        return found
-
-    def _projector(self) -> list[Dense]:
-        at, inputs = self.places.projector, [self.projector_inputs] + [self.width] * self.projector_layers
-        return [
-            Dense(f"{at}{k + 1}", self.width, inputs[k], self.projector_bias, "projector", _PROJECTOR + k)
-            for k in range(self.projector_layers)
-        ]
-
-    def _decoder(self) -> list[Dense]:
-        w, q, kv, f, found = self.width, self.query_width, self.kv_width, self.ffn, []
-        sizes = [("self_attn.q_proj", q, w), ("self_attn.k_proj", kv, w), ("self_attn.v_proj", kv, w)]
-        sizes += [("self_attn.o_proj", w, q), ("mlp.gate_proj", f, w), ("mlp.up_proj", f, w), ("mlp.down_proj", w, f)]
-        for i in range(self.layers):
-            for k, (name, outputs, inputs) in enumerate(sizes):
-                full = f"{self.places.decoder}{i}.{name}"
-                found.append(Dense(full, outputs, inputs, self.qkv_bias and k < 3, "language_model", _DECODER + i))
-        return found
-
-    def _adapted(self, dense: Dense) -> list[Dense]:
-        name, goal = f"base_model.model.{dense.name}", self.lora_targets
-        if isinstance(goal, str):
-            hit = re.fullmatch(goal, dense.name) is not None
-        else:
-            hit = any(f".{dense.name}".endswith(f".{t}") for t in goal)
-        if not hit:
-            return [replace(dense, name=name)]
-        low = replace(dense, name=f"{name}.lora_A.default", outputs=self.lora_r, bias=False)
-        high = replace(dense, name=f"{name}.lora_B.default", inputs=self.lora_r, bias=False)
-        return [replace(dense, name=f"{name}.base_layer"), low, high]
+        lora = {"lora": sum(d.elements for d in self.linears if d.part == "lora")} if self.lora_r else {}
+        return _base(self.architecture).parameters | lora | dict([self.added] if self.added else [])
 
 
 def read_shape(path: str) -> Shape:
@@ -173,7 +142,7 @@ def read_shape(path: str) -> Shape:
 
     Raises:
         InputError: no checkpoint there, or its config cannot be read.
-        UnknownShapeError: not a LLaVA of the architectures above.
+        UnknownShapeError: of no known family, or it cannot be counted.
     """
     folder = check_folder(path)
     if (folder / ADAPTER).is_file():
@@ -214,10 +183,74 @@ def shape_of(config: Any) -> Shape:
     """Return the shape that a Hugging Face config describes.
 
     Raises:
-        UnknownShapeError: there are no formulas for it.
+        UnknownShapeError: of no known family, or it cannot be counted.
     """
     try:
         family = family_of(config)
     except UnknownFamilyError as error:
         raise UnknownShapeError(f"no formulas for {config.model_type!r}: {error}") from error
-    return family.shape(config)
+    text, digest = config.get_text_config(), hashlib.sha256(config.to_json_string(use_diff=False).encode()).hexdigest()
+    architecture, width = Architecture(f"{family.name}-{digest}", config), family.width(config)
+    _base(architecture)
+    ffn = getattr(text, "intermediate_size", None) or 4 * width
+    return Shape(architecture, text.num_hidden_layers, width, ffn, text.vocab_size)
+
+
+@dataclass(frozen=True)
+class _Base:
+    """A model without adapters: its Linears, parameters by part, what it computes, and where LoRA goes by default."""
+
+    linears: tuple[Dense, ...]
+    parameters: dict[str, int]
+    counted: Counted
+    lora_targets: str
+
+
+@lru_cache(maxsize=16)
+def _base(architecture: Architecture) -> _Base:
+    config = architecture.config
+    try:
+        model = on_meta(config)
+        linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+        parameters: Counter[str] = Counter()
+        for name, parameter in model.named_parameters():
+            parameters[part_of(name)] += parameter.numel()
+        targets = lora_targets(model, None)
+        counted = count(config, model)
+    except Exception as error:  # any model's own code is run here
+        label, kind = family_of(config).label, type(error).__name__
+        raise UnknownShapeError(f"a {label} of this config cannot be counted: {kind}: {wrong(error)}.") from error
+    dense = tuple(_dense(config, counted, name, linear) for name, linear in linears.items())
+    return _Base(dense, dict(parameters), counted, targets)
+
+
+def _dense(config: Any, counted: Counted, name: str, module: nn.Linear) -> Dense:
+    sizes = (module.out_features, module.in_features, module.bias is not None)
+    if name in family_of(config).components.head:
+        return Dense(name, *sizes, HEAD, _NEVER - 1)
+    place: Any = part_of(name + ".weight")
+    block = next((b for b in counted.blocks if name.startswith(f"{b}.")), None)
+    depth = counted.order.get(name if block is None else block, _NEVER)
+    return Dense(name, *sizes, place, depth, counted.rows.get(name, 0.0), block is not None)
+
+
+@lru_cache(maxsize=16)
+def _adapted(architecture: Architecture, r: int, targets: str | tuple[str, ...]) -> tuple[Dense, ...]:
+    """Return the Linears of a model inside PEFT's wrapper; LoRA's see the rows of those that they go onto."""
+    from peft import LoraConfig, get_peft_model
+
+    model, plain = on_meta(architecture.config), {d.name: d for d in _base(architecture).linears}
+    goal = targets if isinstance(targets, str) else list(targets)
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = get_peft_model(model, LoraConfig(r=r, target_modules=goal))
+    except ValueError as error:
+        raise InputError(f"PEFT cannot put LoRA of rank {r} onto {goal!r}: {wrong(error)}.") from error
+    linears = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            base = plain[canonical(name).removesuffix(".lora_A").removesuffix(".lora_B")]
+            sizes = {"outputs": module.out_features, "inputs": module.in_features, "bias": module.bias is not None}
+            linears.append(replace(base, name=name, **sizes))
+    return tuple(linears)

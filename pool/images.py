@@ -140,6 +140,19 @@ def load_image(
         raise ImageError("image_truncated" if cut else "image_unreadable", f"{relative!r}: {error}") from error
 
 
+def picture_size(root: str | None, relative: str) -> tuple[int, int]:
+    """Return a picture's width and height as its header has them; raises ImageError for what cannot be found or opened."""
+    found = resolve(root, relative)
+    try:
+        with Image.open(
+            found if isinstance(found, Path) else io.BytesIO(found.read()), formats=known_formats()
+        ) as picture:
+            return picture.size
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, UnidentifiedImageError, *_DAMAGE) as error:
+        raise_own(error, relative)
+        raise ImageError("image_unreadable", f"{relative!r}: {error}") from error
+
+
 def _far(first: int, second: int) -> bool:
     return (first ^ second).bit_count() > _SAME
 

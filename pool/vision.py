@@ -11,6 +11,8 @@ from PIL import Image
 Media = Mapping[str, np.ndarray[Any, Any]]
 # width and height in pixels
 Size = tuple[int, int]
+# that of many data sets' pictures (COCO): what a price takes where none can be looked at
+USUAL: Size = (640, 480)
 
 
 class PictureReader(Protocol):

@@ -3,7 +3,14 @@
 import torch
 from batches import make_batch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModel, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    PreTrainedTokenizerFast,
+)
 from vinnow.models.family.of_llava.llms import LLMS
 from vinnow.models.family.of_llava.model import class_of
 from vinnow.models.family.of_llava.tiny import text_config, twin_config, vision_config
@@ -38,6 +45,25 @@ class Words:
 def twin(connector="mlp2x_gelu", **changes):
     """A TwinConfig of small sizes."""
     return TwinConfig.parse(SIZES | {"connector": {"kind": connector} | CONNECTORS[connector]} | changes)
+
+
+def llava(layers=32, width=4096, heads=32, ffn=11008, kv_heads=None, vision_layers=24, text=LlamaConfig, tied=False):
+    """The config of LLaVA-1.5-7B, or of other sizes."""
+    vision = CLIPVisionConfig(
+        hidden_size=1024, intermediate_size=4096, num_hidden_layers=vision_layers, num_attention_heads=16,
+        image_size=336, patch_size=14,
+    )  # fmt: skip
+    text = text(
+        vocab_size=32000, hidden_size=width, intermediate_size=ffn, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=kv_heads or heads, tie_word_embeddings=tied,
+    )  # fmt: skip
+    return LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=31999,
+        vision_feature_layer=-2,
+        tie_word_embeddings=tied,
+    )
 
 
 def in_memory(config, dtype=torch.float32):

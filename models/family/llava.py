@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from ..protocol import Components, Family, base_of
-from ..shape import Shape
-from .of_llava import names, shape
+from .of_llava import names
 from .of_llava.connectors import connector_of
 from .of_llava.fit import check_fit
 from .of_llava.llms import fitting_template, lora_names
@@ -73,10 +72,6 @@ class Llava(Family):
     def reader(self, processor: Any, image_mode: str) -> SquarePictures:
         """Return what makes squares of pictures."""
         return SquarePictures(processor, image_mode)
-
-    def shape(self, config: Any) -> Shape:
-        """Return the sizes of a LLaVA whose tower and decoder have formulas."""
-        return shape.shape_of(config)
 
     def lora_names(self, model: Any) -> list[str]:
         """Return those that the decoder's entry names, in its order."""

@@ -13,12 +13,11 @@ import torch
 from PIL import Image
 
 from ...pool.encode import EncodeError
-from ...pool.vision import Size
+from ...pool.vision import USUAL, Size
 from ...store.errors import InputError, suggest
 from ...store.reading import wrong
 from ..folders import LOCAL, chain, processor_folder
 from ..protocol import Batch, Components, Family, base_of
-from ..shape import Shape, UnknownShapeError
 
 PIXELS, GRID = "pixel_values", "image_grid_thw"
 START, IMAGE, END = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"
@@ -176,10 +175,6 @@ class Qwen25VL(Family):
         """Return what cuts pictures into patches."""
         return Patches(processor, image_mode)
 
-    def shape(self, config: Any) -> Shape:
-        """Refuse: there are no formulas."""
-        raise UnknownShapeError(f"no formulas for {config.model_type!r}.")
-
     def image_id(self, config: Any) -> int:
         """Return `image_token_id`."""
         return config.image_token_id
@@ -198,6 +193,14 @@ class Qwen25VL(Family):
         side, values = vision.spatial_merge_size, vision.temporal_patch_size * vision.patch_size**2
         grid = torch.tensor([[1, side, side]])
         return {PIXELS: torch.zeros(side**2, vision.in_channels * values), GRID: grid}
+
+    def pictures(self, config: Any, count: int) -> dict[str, torch.Tensor]:
+        """Return pictures of `USUAL` pixels, cut to whole merged patches."""
+        vision = config.vision_config
+        side, values = vision.spatial_merge_size, vision.temporal_patch_size * vision.patch_size**2
+        width, height = (max(1, round(n / (vision.patch_size * side))) * side for n in USUAL)
+        grid = torch.tensor([[1, height, width]]).repeat(count, 1)
+        return {PIXELS: torch.zeros(count * height * width, vision.in_channels * values), GRID: grid}
 
     def arguments(self, model: Any, batch: Batch, seen: Any) -> dict[str, Any]:
         """Return the positions of three axes, [3, B, T]; where no picture is, the decoder's own are the same."""

@@ -1,4 +1,4 @@
-"""What the stages of a run cost: operations, GPU-hours at a measured rate, GPU memory; from formulas and sampled rows.
+"""What the stages of a run cost: operations, GPU-hours at a measured rate, GPU memory; counted, for sampled rows.
 
 Memory is a lower estimate: weights, optimizer state and activations of the largest batch, without the allocator's waste.
 """
@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from ...actors.config import FeatureConfig
 from ...actors.kind import Held, kind_of
+from ...models.adapters import target_regex
 from ...models.cost import VALUE_BYTES, Cost, activation_bytes_per_token, training_flop_per_row
 from ...models.encoding import make_encoder
 from ...models.family.of_llava.tiny import SPECIALS, twin_config
@@ -99,7 +100,7 @@ class Prices:
     def dim(self, config: FeatureConfig) -> int:
         """Return the width of a feature; that of influence is the number of tasks among the sampled targets.
 
-        0 for an embedding of a model without formulas.
+        0 for an embedding of a model without a price.
         """
         return kind_of(config).dim(lambda: self.shape.width if self.shape is not None else 0, self._tasks(config))
 
@@ -112,7 +113,8 @@ class Prices:
         if config.peft is not None:
             rank = config.peft.numbers()[0]
             if config.peft.method in ("lora", "dora") and rank is not None:
-                return self.shape.with_lora(rank, config.peft.targets)
+                names = config.peft.targets
+                return self.shape.with_lora(rank, names and target_regex(names, self.shape.decoder_name))
             blocks = (d for d in self.shape.linears if d.place == "language_model")
             count = config.peft.parameters((d.name.rsplit(".", 1)[-1], d.outputs, d.inputs) for d in blocks)
             return replace(self.shape, added=("lora", count))

@@ -1,7 +1,7 @@
 """What a pool's rows are like before anything has run: how many, how long; from the pool, or from its source."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,11 @@ from ...models.cost import RowSize
 from ...pool.checks import ImageError, RefusedError, check_record
 from ...pool.encode import EncodeError, Encoder
 from ...pool.examine import IngestConfig, check_given_root, read_records, settle
-from ...pool.images import resolve
+from ...pool.images import picture_size, resolve
 from ...pool.reader import Pool
 from ...pool.records import Record
 from ...pool.templates import TEMPLATES
+from ...pool.vision import USUAL, Size
 from ...store.errors import InputError
 from ...store.files import exists, join
 from ...store.usage import Usage
@@ -28,13 +29,14 @@ class Sample:
     """`rows` in all, and some of their records, evenly spaced; `origin` is "the pool" or "its source".
 
     `usage`: of the sampled rows of a source, those that ingest would take, pictures looked for but not opened; of a pool,
-    what its ingest refused.
+    what its ingest refused. `image_root`: where their pictures lie.
     """
 
     rows: int
     records: list[Record]
     origin: str
     usage: Usage = field(default_factory=lambda: Usage(0, {}, ""))
+    image_root: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def look(config: IngestConfig, folder: str) -> Sample:
         raise InputError(
             f"{config.source}: none of {len(kept)} sampled rows is usable ({reasons}). See `vinnow doctor`."
         )
-    return Sample(rows, records, "its source", Usage(len(records), dict(refused), "`vinnow doctor`"))
+    usage = Usage(len(records), dict(refused), "`vinnow doctor`")
+    return Sample(rows, records, "its source", usage, config.image_root)
 
 
 def look_at_pool(folder: str) -> Sample:
@@ -80,7 +83,7 @@ def look_at_pool(folder: str) -> Sample:
     pool = Pool(folder)
     usage = Usage(pool.rows, pool.facts.get("reasons", {}), join(folder, "refused.parquet"))
     at = np.unique(np.linspace(0, pool.rows - 1, min(pool.rows, ROWS)).round().astype(int))
-    return Sample(pool.rows, pool.take(pool.ids()[at]), "the pool", usage)
+    return Sample(pool.rows, pool.take(pool.ids()[at]), "the pool", usage, pool.image_root)
 
 
 def encode_sizes(sample: Sample, encoder: Encoder) -> Measured:
@@ -89,18 +92,34 @@ def encode_sizes(sample: Sample, encoder: Encoder) -> Measured:
     Raises:
         InputError: no sampled row can be encoded.
     """
-    sizes, refused = [], Counter[str]()
+    sizes, refused, shown, unseen = [], Counter[str](), 0, 0
     for record in sample.records:
+        # how many tokens a picture becomes may depend on its size
+        pixels = None if encoder.reader.fixed is not None else [_pixels(sample, image) for image in record.images]
         try:
-            found = encoder.encode(record)
+            found = encoder.encode(record, pixels and [size or USUAL for size in pixels])
         except EncodeError as error:  # refused, when the time comes
             refused[error.reason] += 1
             continue
         if (found.labels == -100).all():
             refused["no_trained_token"] += 1
+        shown += int((found.input_ids == encoder.image_id).sum())
+        unseen += (pixels or []).count(None)
         sizes.append((len(found.input_ids), int((found.labels != -100).sum()), len(record.images)))
     lost = f"; refused would be {', '.join(f'{r} {n}' for r, n in refused.most_common())}" if refused else ""
-    return _measured(sizes, f"{len(sizes)} rows of {sample.origin}, encoded{lost}")
+    lost += f"; {unseen} pictures that are not there taken as {USUAL[0]} × {USUAL[1]}" if unseen else ""
+    measured = _measured(sizes, f"{len(sizes)} rows of {sample.origin}, encoded{lost}")
+    if encoder.reader.fixed is not None:
+        return measured
+    return replace(measured, row=replace(measured.row, shown=shown / len(sizes)))
+
+
+def _pixels(sample: Sample, image: str) -> Size | None:
+    """Return a picture's width and height; None where it cannot be looked at."""
+    try:
+        return picture_size(sample.image_root, image)
+    except ImageError:
+        return None
 
 
 def estimate_sizes(sample: Sample, template: str, max_len: int, image_tokens: int) -> Measured:

@@ -4,11 +4,10 @@ import json
 
 import pytest
 import torch
+from families import llava
 from peft import LoraConfig, get_peft_model
 from transformers import (
-    CLIPVisionConfig,
     LlamaConfig,
-    LlavaConfig,
     LlavaForConditionalGeneration,
     MistralConfig,
     Qwen2Config,
@@ -23,30 +22,12 @@ from vinnow.models.cost import (
     training_flop_per_row,
     trajectory_flop,
 )
-from vinnow.models.family.of_llava.shape import LORA_TARGETS
+from vinnow.models.family.of_llava.llms import LORA_TARGETS
 from vinnow.models.parts import part_of, pick_linears
 from vinnow.models.shape import UnknownShapeError, read_shape, shape_of
 from vinnow.store.errors import InputError
 
 ALL = RowSize.fixed(776, labels=776)
-
-
-def llava(layers=32, width=4096, heads=32, ffn=11008, kv_heads=None, vision_layers=24, text=LlamaConfig, tied=False):
-    vision = CLIPVisionConfig(
-        hidden_size=1024, intermediate_size=4096, num_hidden_layers=vision_layers, num_attention_heads=16,
-        image_size=336, patch_size=14,
-    )  # fmt: skip
-    text = text(
-        vocab_size=32000, hidden_size=width, intermediate_size=ffn, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=kv_heads or heads, tie_word_embeddings=tied,
-    )  # fmt: skip
-    return LlavaConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_index=31999,
-        vision_feature_layer=-2,
-        tie_word_embeddings=tied,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -21,19 +21,19 @@ from transformers import (
     MambaConfig,
 )
 from vinnow.models.adapters import add_adapter
+from vinnow.models.cost import RowSize, forward_flop
 from vinnow.models.encoding import default_template, make_encoder
 from vinnow.models.family.of_llava.build import BuildConfig, build
 from vinnow.models.family.of_llava.llms import LLMS, OTHER, fitting_template, llm_of
 from vinnow.models.family.of_llava.model import class_of
 from vinnow.models.family.of_llava.pictures import count_image_tokens
-from vinnow.models.family.of_llava.shape import DECODERS
 from vinnow.models.family.of_llava.tiny import twin_config
 from vinnow.models.family.of_llava.towers import TOWERS
 from vinnow.models.forward import last_hidden, on_device
 from vinnow.models.load import load
 from vinnow.models.parts import add_lora, part_of, pick_linears
 from vinnow.models.projections.config import ProjectionConfig
-from vinnow.models.shape import UnknownShapeError, shape_of
+from vinnow.models.shape import shape_of
 from vinnow.models.specs import AdapterSpec, LoraSpec, TwinConfig
 from vinnow.models.taps.attention import AttentionTap
 from vinnow.models.taps.forward import sample_losses
@@ -318,9 +318,9 @@ def test_a_twin_of_unknown_parts_is_refused():
     assert llm_of(MambaConfig()) is OTHER
 
 
-@pytest.mark.parametrize("connector", ["mlp2x_gelu", "linear", "mlp3x_gelu"])
-@pytest.mark.parametrize("llm", DECODERS)
-def test_shapes_of_what_the_formulas_cover_are_the_model_s(llm, connector):
+@pytest.mark.parametrize("connector", ["mlp2x_gelu", "linear", "mlp3x_gelu", "resampler", "qformer"])
+@pytest.mark.parametrize("llm", LLMS)
+def test_shapes_are_the_model_s(llm, connector):
     model = in_memory(twin(connector, llm=llm))
     shape, counts = shape_of(model.config), dict.fromkeys(("vision_tower", "projector", "language_model"), 0)
     for name, parameter in model.named_parameters():
@@ -331,7 +331,9 @@ def test_shapes_of_what_the_formulas_cover_are_the_model_s(llm, connector):
     assert mine == [(n, m.out_features, m.in_features, m.bias is not None) for n, m in modules]
 
 
-@pytest.mark.parametrize("changes", [{"llm": "phi"}, {"tower": "siglip"}, {"connector": "resampler"}])
-def test_other_shapes_are_said_to_be_unknown(changes):
-    with pytest.raises(UnknownShapeError, match="no formulas for"):
-        twin_shape(twin(**changes))
+@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize("llm", ["llama", "phi"])
+def test_every_twin_has_a_price(llm, tower):
+    shape = twin_shape(twin(llm=llm, tower=tower))
+    forward = forward_flop(shape, RowSize.fixed(60, labels=9)).items
+    assert all(forward[f"{item} fwd"] > 0 for item in ("vision", "projector", "linears", "attention", "lm_head"))

@@ -5,8 +5,10 @@ from itertools import pairwise
 
 import pytest
 from pictures import make_records, write_records
+from transformers import AutoConfig, JetMoeConfig, LlavaForConditionalGeneration
 from vinnow.actors.config import FeatureConfig
 from vinnow.models.family.of_llava.tiny import build_twin
+from vinnow.models.registry import families
 from vinnow.models.specs import TwinConfig
 from vinnow.pipelines.runs.config import resolve
 from vinnow.pipelines.runs.plan import make_plan
@@ -95,15 +97,36 @@ def test_a_price_is_no_part_of_a_run_s_identity(values):
     assert plain.digest() == priced.digest()
 
 
-def test_a_model_without_formulas_is_planned_without_a_price(values, tmp_path):
-    path = build_twin(
-        str(tmp_path / "phi"), ["USER: what is this? ASSISTANT: red"] * 9, TwinConfig(llm="phi", layers=1)
-    )
-    changed = values | {"out": str(tmp_path / "new"), "model": {"path": path}}
-    plan = make_plan(resolve(json.loads(json.dumps(changed))))
-    proxy = next(line for line in plan if line.stage == "proxy")
+def planned_with(values, path, place):
+    changed = values | {"out": str(place), "model": {"path": path}}
+    return next(line for line in make_plan(resolve(json.loads(json.dumps(changed)))) if line.stage == "proxy")
+
+
+def test_a_model_that_cannot_be_counted_is_planned_without_a_price(values, tmp_path):
+    texts = ["USER: what is this? ASSISTANT: red"] * 9
+    path = build_twin(str(tmp_path / "phi"), texts, TwinConfig(llm="phi", layers=1))
+    priced = planned_with(values, path, tmp_path / "counted")
+    assert priced.price.tflop > 0
+    assert priced.bytes > 0
+    # JetMoE sends tokens to experts by values that only weights give
+    config = AutoConfig.from_pretrained(build_twin(str(tmp_path / "jet"), texts, TwinConfig(layers=1)))
+    sizes = {"vocab_size": config.text_config.vocab_size, "hidden_size": 64, "intermediate_size": 64}
+    config.text_config = JetMoeConfig(**sizes, num_hidden_layers=1, num_local_experts=2, pad_token_id=3)
+    LlavaForConditionalGeneration(config).save_pretrained(tmp_path / "jet")
+    proxy = planned_with(values, str(tmp_path / "jet"), tmp_path / "new")
     assert (proxy.steps, proxy.price.row, proxy.bytes) == (3, {}, 0)
-    assert "no price: no formulas for" in proxy.price.how[0]
+    assert "no price: a LLaVA (LlavaForConditionalGeneration) of this config cannot be counted" in proxy.price.how[0]
+
+
+@pytest.mark.parametrize("pictures", [True, False])
+def test_qwen_is_priced_by_the_sizes_of_its_pictures(values, tmp_path, pictures):
+    texts = ["what is in the image?", "a red square", "user assistant system You are a helpful assistant."] * 20
+    path = families()["qwen2_5_vl"].tiny(str(tmp_path / "model"), texts)
+    source = values["pool"] if pictures else {"source": values["pool"]["source"], "check_images": "none"}
+    price = planned_with(values | {"pool": source}, path, tmp_path / "out").price
+    assert price.tflop > 0
+    assert price.row["vision fwd"] > price.row["projector fwd"] > 0
+    assert ("that are not there taken as 640 × 480" in price.how[0]) != pictures
 
 
 def test_a_source_is_sampled_evenly_whatever_its_length(tmp_path):

@@ -10,6 +10,8 @@ from typing import Any
 from ....pool.templates import TEMPLATES
 
 _SEPARATE = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# where LoRA goes in LLaMA-like decoders; a regex, not "all-linear": that would reach vision tower and projector
+LORA_TARGETS = rf".*language_model\.layers\..*\.({'|'.join(_SEPARATE)})"
 
 
 @dataclass(frozen=True)
