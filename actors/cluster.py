@@ -17,16 +17,17 @@ from .surroundings import Kills, check_surroundings, not_started
 
 
 class RayConfig(Config):
-    """Where to run. `address`: None starts a local Ray unless `RAY_ADDRESS` names a cluster; `auto` needs one.
+    """Where to run: a cluster, or a local Ray."""
 
-    `num_cpus` is how many CPUs the local Ray may hand out (None: all); `object_store_mb` its shared memory.
-    """
-
-    address: str | None = None
-    num_cpus: int | None = Field(None, ge=1)
-    num_gpus: int | None = Field(None, ge=0)
-    object_store_mb: int = Field(1000, ge=80)
-    dashboard: bool = True
+    address: str | None = Field(
+        None,
+        description="The cluster; null: a local Ray, unless RAY_ADDRESS names a cluster; `auto`: the one that is "
+        "there.",
+    )
+    num_cpus: int | None = Field(None, ge=1, description="CPUs that the local Ray may hand out; null: all.")
+    num_gpus: int | None = Field(None, ge=0, description="GPUs that it may; null: all.")
+    object_store_mb: int = Field(1000, ge=80, description="Its shared memory in MB.")
+    dashboard: bool = Field(True, description="Start its dashboard.")
 
 
 # what a command line wants done before Ray is started or joined, and when it is gone; a library's user has none

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from ..pool.shown import Pictures
+from ..pool.inputs import InputConfig
 from ..store.config import Config
 from ..store.keys import FeatureKey
 from ..store.names import FeatureName
@@ -14,41 +14,41 @@ from ..store.usage import MAX_REFUSED, Usage
 from .registry import UnknownKindError, find
 
 
-class FeatureConfig(Config):
+class FeatureConfig(InputConfig):
     """What every kind of feature is computed with; a kind's own fields stand in its file of `kinds/`.
 
     `FeatureConfig(kind=…, …)` and `FeatureConfig.parse({"kind": …, …})` are the kind's own Config (`gradient` where none is
-    named), which refuses all other fields. `name`: what folders, stages and selectors call the feature; its kind, unless
-    several of one kind are made. Lengths in tokens, image tokens included. `pictures`: how a picture's file becomes RGB
-    (`pool/shown.py`).
-
-    `image_root`: where the pool's pictures lie now, if not where ingest found them; `target_image_root`: those of the
-    target pool. `max_refused`: the share of rows that may be refused before that is an error. `max_part_retries`: how often
-    a part may end its actor's process before the run ends and names it. None of the four changes a number.
+    named), which refuses all other fields. The fields from `image_root` on change no number.
     """
 
     # storage that a kind may be asked for
     stores: ClassVar[tuple[str, ...]] = ("float32",)
 
-    kind: str = "gradient"
-    name: FeatureName = Field(default_factory=lambda fields: fields.get("kind", ""))
-    # the text that is fed
-    template: str = "v1"
-    image_mode: Literal["pad", "square"] = "pad"
-    pictures: Pictures = "white"
-    max_len: int = Field(2048, ge=8)
+    kind: str = Field("gradient", description="What is computed: a name of `actors/kinds/`.")
+    name: FeatureName = Field(
+        default_factory=lambda fields: fields.get("kind", ""),
+        description="What folders, stages and selectors call the feature; left out: its kind.",
+    )
     # how it is computed
-    precision: Literal["float32", "bfloat16", "float64"] = "float32"
-    dtype: Literal["float32", "float16", "int8", "bit1"] = "float32"
-    token_budget: int = Field(16_384, ge=1)
-    max_rows: int = Field(64, ge=1)
-    rows_per_part: int = Field(256, ge=1)
-    checkpoints_per_pass: int = Field(4, ge=1)
+    precision: Literal["float32", "bfloat16", "float64"] = Field("float32", description="What the model computes in.")
+    dtype: Literal["float32", "float16", "int8", "bit1"] = Field("float32", description="What vectors are stored as.")
+    token_budget: int = Field(16_384, ge=1, description="The size of a batch in tokens, pads included.")
+    max_rows: int = Field(64, ge=1, description="The most rows of a batch.")
+    rows_per_part: int = Field(
+        256, ge=1, description="Rows of a part: what is done again at most if the stage is cut off."
+    )
+    checkpoints_per_pass: int = Field(4, ge=1, description="Checkpoints that are computed on one reading of the pool.")
     # where pictures are, and what may be missing
-    image_root: str | None = None
-    target_image_root: str | None = None
-    max_refused: float = Field(MAX_REFUSED, ge=0, le=1)
-    max_part_retries: int = Field(3, ge=1)
+    image_root: str | None = Field(
+        None, description="Where the pool's pictures lie now, if not where ingest found them."
+    )
+    target_image_root: str | None = Field(None, description="The same for the target pool.")
+    max_refused: float = Field(
+        MAX_REFUSED, ge=0, le=1, description="The share of rows that may be refused before that is an error."
+    )
+    max_part_retries: int = Field(
+        3, ge=1, description="How often a part may end its actor's process before the run ends and names it."
+    )
 
     def __new__(cls, **values: Any) -> Self:
         """Make the config of the kind that is named."""
@@ -99,13 +99,15 @@ class CheckpointRef:
 
 
 class ActorResources(Config):
-    """What an actor pool may take. `loaders` decode and tokenise off the GPU's path; 0: each actor does it itself."""
+    """What an actor pool may take."""
 
-    actors: int = Field(1, ge=1)
-    cpus_per_actor: float = Field(1, ge=0)
-    gpus_per_actor: float = Field(0, ge=0)
-    loaders: int = Field(0, ge=0)
-    threads: int = Field(1, ge=1)
+    actors: int = Field(1, ge=1, description="Processes that compute features.")
+    cpus_per_actor: float = Field(1, ge=0, description="CPUs of each.")
+    gpus_per_actor: float = Field(0, ge=0, description="GPUs of each.")
+    loaders: int = Field(
+        0, ge=0, description="Processes that decode and tokenise off the GPU's path; 0: each actor does it itself."
+    )
+    threads: int = Field(1, ge=1, description="Torch threads of each.")
 
 
 @dataclass(frozen=True)

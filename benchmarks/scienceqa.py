@@ -90,7 +90,9 @@ def measure(folder: Path, rows: int) -> dict[str, Any]:
     return {
         "claim": "the two selections of 1,000 and the fine-tunes of LLaVA on Mistral for ScienceQA run from one recipe; "
         "generated records, a tiny random model: counts are what the selectors do, accuracies that it works",
-        "recipe": {k: config.finetune[k] for k in ("epochs", "lr", "global_batch", "weight_decay", "template")},
+        "recipe": {
+            k: getattr(config.finetune, k) for k in ("epochs", "lr", "global_batch", "weight_decay", "template")
+        },
         "rows": rows,
         "choices": names,
         "in_short": dict(short_rows(data.composition)),

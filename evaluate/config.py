@@ -5,9 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from ..pool.shown import Pictures
-from ..pool.templates import TEMPLATES
-from ..store.config import Config
+from ..pool.inputs import InputConfig
 from ..store.errors import suggest
 from ..store.usage import MAX_REFUSED
 from . import registry
@@ -20,35 +18,34 @@ IMBALANCE = "imbalance"
 TABLE = "evals.parquet"
 
 
-class EvalConfig(Config):
-    """One checkpoint on one test pool, answered greedily.
+class EvalRecipe(InputConfig):
+    """How a model is asked and its answers are scored, whatever model on whatever questions; answers are greedy.
 
-    `run`: the digest that EVALS rows carry, given by the caller (picks + resolved config + code revision).
-    `pictures`: how a picture's file becomes RGB (`pool/shown.py`). `token_budget`: rows × (longest prompt +
-    `max_new_tokens`) of a batch. `threads`: torch threads of an actor, and the threads that decode its pictures. The lines
-    from `token_budget` on change the speed, never the answers. `max_refused`: the share of rows that may turn out unusable
-    before the evaluation fails.
+    The fields from `token_budget` on change the speed, never the answers.
     """
 
-    model: str
-    pool: str
-    run: str
-    image_root: str | None = None
-    benchmark: str = "exact_match"
-    template: str = "v1"
-    image_mode: Literal["pad", "square"] = "pad"
-    pictures: Pictures = "white"
-    max_len: int = Field(2048, ge=8)
-    max_new_tokens: int = Field(8, ge=1)
-    precision: Literal["float32", "bfloat16"] = "float32"
-    rows_per_part: int = Field(256, ge=1)
-    token_budget: int = Field(16_384, ge=1)
-    max_rows: int = Field(64, ge=1)
-    actors: int = Field(1, ge=1)
-    cpus_per_actor: float = Field(1, ge=0)
-    gpus_per_actor: float = Field(0, ge=0)
-    threads: int = Field(1, ge=1)
-    max_refused: float = Field(MAX_REFUSED, ge=0, le=1)
+    image_root: str | None = Field(
+        None, description="Where the test pool's pictures lie now, if not where ingest found them."
+    )
+    benchmark: str = Field(
+        "exact_match", description="How answers are read and scored: a name of `evaluate/benchmarks/`."
+    )
+    max_new_tokens: int = Field(8, ge=1, description="The longest answer, in tokens.")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="What the model computes in.")
+    rows_per_part: int = Field(
+        256, ge=1, description="Rows of a part: what is done again at most if the evaluation is cut off."
+    )
+    token_budget: int = Field(
+        16_384, ge=1, description="The size of a batch: rows × (longest prompt + `max_new_tokens`)."
+    )
+    max_rows: int = Field(64, ge=1, description="The most rows of a batch.")
+    actors: int = Field(1, ge=1, description="Processes that answer.")
+    cpus_per_actor: float = Field(1, ge=0, description="CPUs of each.")
+    gpus_per_actor: float = Field(0, ge=0, description="GPUs of each.")
+    threads: int = Field(1, ge=1, description="Torch threads of an actor, and the threads that decode its pictures.")
+    max_refused: float = Field(
+        MAX_REFUSED, ge=0, le=1, description="The share of rows that may turn out unusable before the evaluation fails."
+    )
 
     @field_validator("benchmark")
     @classmethod
@@ -59,18 +56,23 @@ class EvalConfig(Config):
             raise ValueError(f"unknown benchmark {name!r}{suggest(name, [*known, IMBALANCE])}")
         return name
 
-    @field_validator("template")
-    @classmethod
-    def _known_template(cls, name: str) -> str:
-        if name not in TEMPLATES:
-            raise ValueError(f"unknown template {name!r}{suggest(name, TEMPLATES)}")
-        return name
+
+# what makes a job of a recipe
+JOB = ("model", "pool", "run")
+
+
+class EvalConfig(EvalRecipe):
+    """One checkpoint on one test pool: one evaluation."""
+
+    model: str = Field(description="The checkpoint that answers.")
+    pool: str = Field(description="The POOL folder of the questions.")
+    run: str = Field(description="The digest that EVALS rows carry: of picks, resolved config and code revision.")
 
 
 class ImbalanceConfig(EvalConfig):
     """The same for the modality imbalance: the first question of each row with a picture, asked as it stands."""
 
-    benchmark: str = IMBALANCE
+    benchmark: str = Field(IMBALANCE, description="Always imbalance.")
 
     @field_validator("benchmark")
     @classmethod

@@ -58,32 +58,44 @@ _RANGE = re.compile(r"(\d*):(\d*)")
 
 
 class LoraSpec(Config):
-    """LoRA on the language model's Linear layers; defaults are LLaVA-1.5's (r=128, alpha=256, dropout 0.05).
+    """LoRA on the language model's Linear layers; defaults are LLaVA-1.5's (r=128, alpha=256, dropout 0.05)."""
 
-    `targets`: a regex for whole module names, of Linears in the decoder's layers alone; by default all that the language
-    model's entry names (`family/of_llava/llms.py`).
-    """
-
-    r: int = Field(128, ge=1)
-    alpha: int = Field(256, ge=1)
-    dropout: float = Field(0.05, ge=0, lt=1)
-    targets: str | None = None
-    init: Literal["zero_b", "gaussian"] = "zero_b"
+    r: int = Field(128, ge=1, description="The rank.")
+    alpha: int = Field(256, ge=1, description="The scale: what is added is multiplied by alpha / r.")
+    dropout: float = Field(0.05, ge=0, lt=1, description="Dropout before the adapter.")
+    targets: str | None = Field(
+        None,
+        description="A regex for whole module names, of Linears in the decoder's layers alone; null: all that the "
+        "language model's entry names.",
+    )
+    init: Literal["zero_b", "gaussian"] = Field(
+        "zero_b", description="B begins at zero with A uniform, or with A from a Gaussian."
+    )
 
 
 class AdapterSpec(Config):
-    """One PEFT method; None means its own constant (LoRA and DoRA 128, 256, 0.05; OFT 16 blocks; VeRA 256).
+    """One PEFT method."""
 
-    `targets`: leaf names such as `q_proj`; by default IA3 takes keys, values and the second feed-forward Linear, OFT
-    queries, keys and values, the others every Linear of the decoder's layers. IA3 has no `r`, `alpha` or `dropout`, OFT
-    and VeRA no `alpha`.
-    """
-
-    method: Literal["lora", "dora", "ia3", "oft", "vera", "loha", "lokr"] = "lora"
-    r: int | None = Field(None, ge=1)
-    alpha: int | None = Field(None, ge=1)
-    dropout: float | None = Field(None, ge=0, lt=1)
-    targets: list[str] | None = None
+    method: Literal["lora", "dora", "ia3", "oft", "vera", "loha", "lokr"] = Field("lora", description="PEFT's method.")
+    r: int | None = Field(
+        None,
+        ge=1,
+        description="Its rank (OFT: blocks); null: the method's own constant (LoRA and DoRA 128, OFT 16 blocks, "
+        "VeRA 256, LoHa and LoKr 8). IA3 has none.",
+    )
+    alpha: int | None = Field(
+        None,
+        ge=1,
+        description="Its scale; null: the method's own (LoRA and DoRA 256, LoHa and LoKr 8). IA3, OFT and VeRA have none.",
+    )
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="Its dropout; null: the method's own (LoRA and DoRA 0.05). IA3 has none."
+    )
+    targets: list[str] | None = Field(
+        None,
+        description="Leaf names such as q_proj; null: IA3 takes keys, values and the second feed-forward Linear, "
+        "OFT queries, keys and values, the others every Linear of the decoder's layers.",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> "AdapterSpec":
@@ -131,23 +143,29 @@ def _added(spec: AdapterSpec, leaf: str, outputs: int, inputs: int) -> int:
 
 
 class MoresSpec(Config):
-    """What is steered, and how; defaults are the shipped run's (r=4, f4+l5, all layers; spec: MoReS §1.3, §1.5).
+    """What is steered, and how; defaults are the shipped run's (r=4, f4+l5, all layers; spec: MoReS §1.3, §1.5)."""
 
-    `layers`: "all", a list of numbers, or a range "8:16" (the end not included). `positions` among the row's image tokens,
-    counted over all its pictures: "f4+l5" the first 4 and last 5 (all, where there are fewer than 9), "uniform9" nine, from
-    the first one on at a whole distance of (n - 1) // 8, as published, "ratio0.1" a tenth of them, evenly spaced.
-    `share: false`: the lower half of the layers steers the first tokens, the upper half the last ones. `orthogonal: false`
-    uses the D×r parameter itself as R. `dropout` acts on what is added. `start`: "published" (R orthogonal, W and b as in
-    `nn.Linear`) or "identity" (W = Rᵀ, b = 0: no change yet).
-    """
-
-    rank: int = Field(4, ge=1)
-    layers: str | list[int] = "all"
-    positions: str = "f4+l5"
-    share: bool = True
-    orthogonal: bool = True
-    dropout: float = Field(0.05, ge=0, lt=1)
-    start: Literal["published", "identity"] = "published"
+    rank: int = Field(4, ge=1, description="The rank of the steering.")
+    layers: str | list[int] = Field(
+        "all", description='"all", a list of numbers, or a range "8:16" (the end not included).'
+    )
+    positions: str = Field(
+        "f4+l5",
+        description='Which of the row\'s image tokens, counted over all its pictures: "f4+l5" the first 4 and last '
+        '5 (all, where there are fewer than 9), "uniform9" nine, from the first one on at a whole '
+        'distance of (n - 1) // 8, as published, "ratio0.1" a tenth of them, evenly spaced.',
+    )
+    share: bool = Field(
+        True,
+        description="One steering for all positions; false: the lower half of the layers steers the first tokens, "
+        "the upper half the last ones.",
+    )
+    orthogonal: bool = Field(True, description="R is orthogonal; false: the D×r parameter itself.")
+    dropout: float = Field(0.05, ge=0, lt=1, description="Acts on what is added.")
+    start: Literal["published", "identity"] = Field(
+        "published",
+        description="published (R orthogonal, W and b as in nn.Linear) or identity (W = Rᵀ, b = 0: no change yet).",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> "MoresSpec":
@@ -189,17 +207,17 @@ class MoresSpec(Config):
 
 
 class ConnectorSpec(Config):
-    """`kind`: linear, mlp1x_gelu to mlp9x_gelu, identity, resampler or qformer.
+    """What joins the tower and the language model."""
 
-    The last two give `queries` tokens a picture (default 128); `width`, `layers` and `heads` are theirs too (768; resampler
-    3 layers of 8 heads, q-former 12 of 12). The others have none of these and give one token a patch.
-    """
-
-    kind: str = PLAIN
-    queries: int | None = Field(None, ge=1)
-    width: int | None = Field(None, ge=1)
-    layers: int | None = Field(None, ge=1)
-    heads: int | None = Field(None, ge=1)
+    kind: str = Field(
+        PLAIN,
+        description="linear, mlp1x_gelu to mlp9x_gelu, identity, resampler or qformer; all but the last two give "
+        "one token a patch.",
+    )
+    queries: int | None = Field(None, ge=1, description="Tokens a picture of resampler and qformer; null: 128.")
+    width: int | None = Field(None, ge=1, description="Their width; null: 768.")
+    layers: int | None = Field(None, ge=1, description="Their layers; null: 3 (resampler) or 12 (qformer).")
+    heads: int | None = Field(None, ge=1, description="Their heads; null: 8 (resampler) or 12 (qformer).")
 
     @model_validator(mode="after")
     def _fits(self) -> "ConnectorSpec":
@@ -233,27 +251,27 @@ class ConnectorSpec(Config):
 
 
 class TwinConfig(Config):
-    """Parts and sizes of the twin. `image` and `patch` in pixels; (image / patch)² image tokens.
+    """Parts and sizes of the twin.
 
-    `llm` is a key of `family.of_llava.llms.LLMS`, `tower` one of `family.towers.TOWERS`.
+    `llm` is a key of `family.of_llava.llms.LLMS`, `tower` one of `family.of_llava.towers.TOWERS`.
     """
 
-    llm: str = "llama"
-    tower: str = "clip"
-    connector: ConnectorSpec = ConnectorSpec()
-    image: int = Field(64, ge=8)
-    patch: int = Field(16, ge=2)
-    vision_hidden: int = 64
-    vision_layers: int = Field(2, ge=1)
-    hidden: int = 64
-    layers: int = Field(2, ge=1)
-    heads: int = 4
-    ffn: int = 128
-    vocab: int = Field(1000, ge=300)
-    max_len: int = 512
-    feature_layer: int = -2
-    init_std: float = Field(0.02, gt=0)
-    seed: int = 0
+    llm: str = Field("llama", description="The kind of language model.")
+    tower: str = Field("clip", description="The kind of vision tower.")
+    connector: ConnectorSpec = Field(ConnectorSpec(), description="What joins them.")
+    image: int = Field(64, ge=8, description="The side of a picture in pixels; (image / patch)² image tokens.")
+    patch: int = Field(16, ge=2, description="The side of a patch in pixels.")
+    vision_hidden: int = Field(64, description="The tower's width.")
+    vision_layers: int = Field(2, ge=1, description="The tower's layers.")
+    hidden: int = Field(64, description="The decoder's width.")
+    layers: int = Field(2, ge=1, description="The decoder's layers.")
+    heads: int = Field(4, description="Attention heads of both.")
+    ffn: int = Field(128, description="The width of feed-forward layers.")
+    vocab: int = Field(1000, ge=300, description="The tokenizer's words.")
+    max_len: int = Field(512, description="The longest row in tokens.")
+    feature_layer: int = Field(-2, description="The tower's hidden state that is read.")
+    init_std: float = Field(0.02, gt=0, description="The standard deviation of random weights.")
+    seed: int = Field(0, description="Draws the weights.")
 
     @model_validator(mode="after")
     def _known(self) -> "TwinConfig":

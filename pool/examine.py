@@ -41,30 +41,35 @@ _BATCH = 1024
 class IngestConfig(Config):
     """Where records and pictures lie and how strictly they are read.
 
-    `check_images`: "decode" every picture now, only see that it "exists", or "none": not even that, the reader will
-    find out (true and false are "decode" and "exists"). `format`: auto, or one of `formats/registry.py`; `split` and
-    `layout` (qcm, qcm-lea or test) are for formats that have them. `duplicates`: exact repeats are normal in mix665k;
-    `refuse` lists them instead. `tokenizer`: a folder with `tokenizer.json`; it fills `n_tokens`. `follow_links`:
-    symbolic links below the image root may lead out of it. `strict`: the first bad row ends the run; `max_refused`: the
-    share of rows that may be refused before that is an error. `workers` are processes that parse and decode (left out: one
-    a core, and none for a small source); `threads` of each fetch pictures from a remote root. They, `strict` and
-    `max_refused` leave the pool's content alone, so another value of them is no other pool.
+    `workers`, `threads`, `strict` and `max_refused` leave the pool's content alone: another value of them is no other pool.
     """
 
-    source: str
-    image_root: str | None = None
-    format: str = "auto"
-    split: str | None = None
-    layout: Literal["qcm", "qcm-lea", "test"] | None = None
-    check_images: Literal["decode", "exists", "none"] = "decode"
-    duplicates: Literal["keep", "refuse"] = "keep"
-    max_pixels: int = Field(MAX_PIXELS, ge=1, le=PIL_LIMIT)
-    tokenizer: str | None = None
-    strict: bool = False
-    follow_links: bool = False
-    max_refused: float = Field(MAX_REFUSED, ge=0, le=1)
-    threads: int = Field(4, ge=1)
-    workers: int | None = Field(None, ge=0, le=64)
+    source: str = Field(description="The records: a file, a folder of shards, or what the format reads.")
+    image_root: str | None = Field(None, description="The folder that picture paths begin at.")
+    format: str = Field("auto", description="auto, or a dataset format by its name.")
+    split: str | None = Field(None, description="The split, where a source has several.")
+    layout: Literal["qcm", "qcm-lea", "test"] | None = Field(
+        None, description="ScienceQA's layout of questions, for formats that have it."
+    )
+    check_images: Literal["decode", "exists", "none"] = Field(
+        "decode",
+        description="`decode` every picture now, only see that it `exists`, or `none`: the reader will find out "
+        "(true and false are decode and exists).",
+    )
+    duplicates: Literal["keep", "refuse"] = Field(
+        "keep", description="Exact repeats, normal in mix665k, are kept; or refused, and listed."
+    )
+    max_pixels: int = Field(MAX_PIXELS, ge=1, le=PIL_LIMIT, description="A picture with more pixels is refused.")
+    tokenizer: str | None = Field(None, description="A folder with `tokenizer.json`; it fills `n_tokens`.")
+    strict: bool = Field(False, description="The first bad row ends the run.")
+    follow_links: bool = Field(False, description="Symbolic links below the image root may lead out of it.")
+    max_refused: float = Field(
+        MAX_REFUSED, ge=0, le=1, description="The share of rows that may be refused before that is an error."
+    )
+    threads: int = Field(4, ge=1, description="Threads of each worker that fetch pictures from a remote root.")
+    workers: int | None = Field(
+        None, ge=0, le=64, description="Processes that parse and decode; null: one a core, and none for a small source."
+    )
 
     @field_validator("check_images", mode="before")
     @classmethod

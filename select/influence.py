@@ -27,17 +27,16 @@ Products = Callable[[ViewBatch], tuple[Array, int]]
 
 
 class Aggregation(Config):
-    """How scores against the tasks of the target set become one.
+    """How scores against the tasks of the target set become one."""
 
-    `aggregate`: max (LESS), mean, or vote (ICONS: each task votes for its best `vote_share` of the pool).
-    `targets`: the tasks to aim at; None takes all. `checkpoint_weights`: step → mean learning rate there,
-    for every step; None takes those of the run, else equal ones.
-    """
-
-    aggregate: Literal["max", "mean", "vote"] = "max"
-    targets: list[str] | None = Field(None, min_length=1)
-    vote_share: float = Field(0.2, gt=0, lt=1)
-    checkpoint_weights: dict[int, float] | None = None
+    aggregate: Literal["max", "mean", "vote"] = Field(
+        "max", description="max (LESS), mean, or vote (ICONS: each task votes for its best `vote_share` of the pool)."
+    )
+    targets: list[str] | None = Field(None, min_length=1, description="The tasks to aim at; null: all.")
+    vote_share: float = Field(0.2, gt=0, lt=1, description="The share of the pool that a task votes for.")
+    checkpoint_weights: dict[int, float] | None = Field(
+        None, description="Step → mean learning rate there, for every step; null: those of the run, else equal ones."
+    )
 
 
 class Influence(Ranked):

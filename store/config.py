@@ -1,9 +1,19 @@
 """The base of every config: frozen, no unknown fields, and errors that name the nearest right field."""
 
-from collections.abc import Iterator
-from typing import Any, Self, get_args
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from .errors import InputError, suggest
 from .reading import shown, wrong
@@ -34,6 +44,32 @@ class Config(BaseModel):
         return cls
 
 
+class Section(Config):
+    """A config that is saved and hashed as it was written: the fields that were named, numbers as they were spelled."""
+
+    _written: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        section = handler(values)
+        if isinstance(values, dict):
+            section._written = {n: copy.deepcopy(v) for n, v in values.items() if n in cls.model_fields}
+        return section
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values = handler(self)
+        names = [*self._written, *(n for n in values if n in self.model_fields_set and n not in self._written)]
+        return {n: copy.deepcopy(self._written.get(n, values[n])) for n in names if n in values}
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy in which other fields are written."""
+        section = super().model_copy(update=update, deep=deep)
+        section._written = {n: v for n, v in self._written.items() if n not in (update or {})}
+        return section
+
+
 def _explain(model: type[Config], error: Any, where: str, values: Any) -> str:
     path = [str(p) for p in error["loc"]]
     field_path = ".".join([where, *path] if where else path) or where or model.__name__
@@ -48,17 +84,23 @@ def _explain(model: type[Config], error: Any, where: str, values: Any) -> str:
 
 def _owner(model: type[BaseModel], path: tuple[str | int, ...], values: Any) -> type[BaseModel] | None:
     """Return the model that reads what stands at `path` of the values; a place in a list is its items' model."""
-    model = _variant(model, values)
+    model, keyed = _variant(model, values), False
     for name in path:
         values = _inside(values, name)
-        if isinstance(name, str):
+        if keyed:  # a name in a mapping, whose values' model it is
+            keyed = False
+        elif isinstance(name, str):
             field = model.model_fields.get(name)
             nested = [] if field is None else list(_models_in(field.annotation))
             if not nested:
                 return None
-            model = nested[0]
+            model, keyed = nested[0], field is not None and _maps(field.annotation)
         model = _variant(model, values)
     return model
+
+
+def _maps(annotation: Any) -> bool:
+    return any(get_origin(inner) is dict for inner in (annotation, *get_args(annotation)))
 
 
 def _variant(model: type[BaseModel], values: Any) -> type[BaseModel]:

@@ -18,10 +18,11 @@ from ..store.facts import read_as, read_fields, read_lines
 from ..store.files import exists, join, write_json
 from ..store.names import place_in
 from ..store.usage import Usage
-from .config import FREE, TrainConfig
+from .config import TrainConfig
 from .data import REFUSED, Rows, count_cut, cut_refused, make_encoder, refusals, rows_digest
 from .environment import environment
 from .loop import BEST, ENGINE, LOG
+from .recipe import FREE
 from .stop import failed, forget
 from .trackers import check_trackers
 from .validation import LOG as VALIDATION

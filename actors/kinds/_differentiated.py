@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from ...models.specs import NEED_MOMENTS, Mode
 from ..config import CheckpointRef, FeatureConfig
 from ..kind import Held, Kind
@@ -17,10 +19,13 @@ class Differentiated(Kind):
     work = "gradient"
 
     class Config(FeatureConfig):
-        """`which`: the Linears, as `parts.pick_linears` reads them. `mode`: the gradient, its sign, or Adam's update."""
+        """Which gradient."""
 
-        which: str = "projector"
-        mode: Mode = "sgd"
+        which: str = Field(
+            "projector",
+            description="The Linears: projector, lora, projector+lora, or re: and a regex over their names.",
+        )
+        mode: Mode = Field("sgd", description="The gradient, its sign, or Adam's update.")
 
     def recipe(self) -> dict[str, Any]:
         """Return the Linears and the mode."""

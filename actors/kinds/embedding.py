@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from pydantic import Field
+
 from ...models.specs import Pooling, pooled_width
 from ..config import FeatureConfig, FeatureSpec
 from ..kind import Kind
@@ -21,12 +23,16 @@ class Embedding(Kind):
     needs_labels = False
 
     class Config(FeatureConfig):
-        """`pooling`: the mean last hidden state over text positions, the mean projected image token, or both in a row."""
+        """What is pooled."""
 
         stores: ClassVar[tuple[str, ...]] = ("float32", "float16")
 
-        kind: Literal["embedding"] = "embedding"
-        pooling: Pooling = "text"
+        kind: Literal["embedding"] = Field("embedding", description="This kind: embedding.")
+        pooling: Pooling = Field(
+            "text",
+            description="The mean last hidden state over text positions, the mean projected image token, or both in a "
+            "row.",
+        )
 
     def dim(self, hidden: "Callable[[], int]", tasks: int) -> int:
         """Return the decoder's width, or twice that."""

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from ...models.projections.config import ProjectionConfig
 from ...store.arrays import Array
@@ -25,13 +25,15 @@ class Gradient(Differentiated):
     of_targets = True
 
     class Config(Differentiated.Config):
-        """`projection`: to which width, and how. `unit_rows`: rows are scaled to length 1 before they are stored."""
+        """How gradients are projected and stored."""
 
         stores: ClassVar[tuple[str, ...]] = ("float32", "float16", "int8", "bit1")
 
-        kind: Literal["gradient"] = "gradient"
-        projection: ProjectionConfig = ProjectionConfig()
-        unit_rows: bool = True
+        kind: Literal["gradient"] = Field("gradient", description="This kind: gradient.")
+        projection: ProjectionConfig = Field(
+            ProjectionConfig(), description="To which width the gradient is projected, and how."
+        )
+        unit_rows: bool = Field(True, description="Rows are scaled to length 1 before they are stored.")
 
         @model_validator(mode="after")
         def _fits(self) -> Self:

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
+
 from ..config import FeatureSpec
 from ..kind import Held
 from ._differentiated import Differentiated
@@ -23,7 +25,7 @@ class Influence(Differentiated):
     class Config(Differentiated.Config):
         """Linears and mode alone."""
 
-        kind: Literal["influence"] = "influence"
+        kind: Literal["influence"] = Field("influence", description="This kind: influence.")
 
     def dim(self, hidden: "Callable[[], int]", tasks: int) -> int:
         """Return the number of tasks."""

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
+
 from ..config import FeatureConfig, FeatureSpec
 from ..kind import Kind
 
@@ -21,7 +23,7 @@ class Loss(Kind):
     class Config(FeatureConfig):
         """Nothing of its own."""
 
-        kind: Literal["loss"] = "loss"
+        kind: Literal["loss"] = Field("loss", description="This kind: loss.")
 
     def dim(self, hidden: "Callable[[], int]", tasks: int) -> int:
         """Return 1."""

@@ -27,11 +27,11 @@ class Trajectory(Kind):
     along = True
 
     class Config(FeatureConfig):
-        """`top_k`: how many singular values are kept. `attention`: how it is read (`models/taps/attention.py`)."""
+        """How attention is read."""
 
-        kind: Literal["trajectory"] = "trajectory"
-        top_k: int = Field(5, ge=1)
-        attention: Reading = "flat"
+        kind: Literal["trajectory"] = Field("trajectory", description="This kind: trajectory.")
+        top_k: int = Field(5, ge=1, description="How many singular values are kept.")
+        attention: Reading = Field("flat", description="How attention is read (`models/taps/attention.py`).")
 
         @model_validator(mode="after")
         def _fits(self) -> Self:

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from pydantic import Field
 from vinnow.actors.config import FeatureConfig
 from vinnow.actors.kind import Kind
 
@@ -12,10 +13,12 @@ class Perplexity(Kind):
     name = "perplexity"
 
     class Config(FeatureConfig):
-        """`most`: larger values are cut to it, so that one odd row does not stretch every scale."""
+        """Where values are cut."""
 
-        kind: Literal["perplexity"] = "perplexity"
-        most: float = 1e6
+        kind: Literal["perplexity"] = Field("perplexity", description="This kind: perplexity.")
+        most: float = Field(
+            1e6, description="Larger values are cut to it, so that one odd row does not stretch every scale."
+        )
 
     def dim(self, hidden, tasks):
         """Return 1."""

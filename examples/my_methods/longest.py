@@ -1,6 +1,7 @@
 """Longest: the records with the most text; what many papers' scores turn out to follow."""
 
 import numpy as np
+from pydantic import Field
 from vinnow.select.needs import Needs
 from vinnow.select.ranked import Ranked
 from vinnow.select.rows import scores_table
@@ -14,9 +15,9 @@ class Longest(Ranked):
     needs = Needs()
 
     class Config(Config):
-        """`per_picture`: how many characters a picture counts for."""
+        """What a picture counts for."""
 
-        per_picture: int = 0
+        per_picture: int = Field(0, description="How many characters a picture counts for.")
 
     def score(self, view, seed):
         """Return characters as scores: higher is better."""

@@ -10,17 +10,19 @@ Kind = Literal["rademacher", "sjlt", "kron", "none"]
 
 
 class ProjectionConfig(Config):
-    """A random projection of `dim` columns, made from `seed`; E⟨Pg, Ph⟩ = ⟨g, h⟩ for each kind.
+    """A random projection; E⟨Pg, Ph⟩ = ⟨g, h⟩ for each kind."""
 
-    `rademacher`: dense ±1/√dim (LESS, TRAK). `sjlt`: sparse Johnson–Lindenstrauss, `nonzeros` entries ±1/√nonzeros an
-    element: one pass over the gradient. `kron`: ±1 on both sides of each weight matrix (LoGra), never forming the
-    gradient; needs a gradient that is linear in the loss (mode `sgd`). `none`: all elements side by side (tests).
-    """
-
-    kind: Kind = "rademacher"
-    dim: int = Field(8192, ge=32, multiple_of=32)
-    seed: int = Field(0, ge=0)
-    nonzeros: int = Field(2, ge=1, le=64)
+    kind: Kind = Field(
+        "rademacher",
+        description="rademacher: dense ±1/√dim (LESS, TRAK). sjlt: sparse Johnson–Lindenstrauss. kron: ±1 on both "
+        "sides of each weight matrix (LoGra), without forming the gradient; needs mode sgd. none: all "
+        "elements side by side (tests).",
+    )
+    dim: int = Field(8192, ge=32, multiple_of=32, description="Columns.")
+    seed: int = Field(0, ge=0, description="Decides the signs.")
+    nonzeros: int = Field(
+        2, ge=1, le=64, description="sjlt's entries ±1/√nonzeros an element, in one pass over the gradient."
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> "ProjectionConfig":

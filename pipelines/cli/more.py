@@ -49,6 +49,21 @@ def selectors(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def config(
+    name: Annotated[
+        str, typer.Argument(help="run, a section, a kind of feature, a selector or a recipe of trainings.")
+    ],
+) -> None:
+    """Print a config as YAML, with its defaults and a word on each field; leave out what `--gpus auto` is to decide.
+
+    Example: `vinnow config run`, `vinnow config gradient`, `vinnow config llava15-lora`
+    """
+    from ..configs import commented, config_of
+
+    show(commented(config_of(name)).rstrip())
+
+
+@app.command()
 def twin(
     pool: Annotated[str, typer.Option(help="A POOL folder, whose words its tokenizer learns.")],
     out: Out,

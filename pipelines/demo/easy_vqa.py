@@ -36,20 +36,16 @@ _COLOR = re.compile("|".join(COLORS))
 
 
 class DemoDataConfig(Config):
-    """How much of easy-vqa the demo uses.
+    """How much of easy-vqa the demo uses."""
 
-    `pictures`: train pictures; `turns_max`: questions a conversation keeps; `test_per_task`: test questions a
-    kind; `target_rows`: target records for each of `target_tasks`.
-    """
-
-    pictures: int = Field(TRAIN_PICTURES, ge=10, le=TRAIN_PICTURES)
-    text_rows: int = Field(300, ge=0, le=text_only.COUNT)
-    turns_max: int = Field(6, ge=1)
-    test_per_task: int = Field(250, ge=1)
-    target_rows: int = Field(24, ge=1)
-    target_tasks: tuple[Task, ...] = ("color",)
-    damage: bool = True
-    seed: int = 0
+    pictures: int = Field(TRAIN_PICTURES, ge=10, le=TRAIN_PICTURES, description="Train pictures.")
+    text_rows: int = Field(300, ge=0, le=text_only.COUNT, description="Rows without a picture.")
+    turns_max: int = Field(6, ge=1, description="The most questions that a conversation keeps.")
+    test_per_task: int = Field(250, ge=1, description="Test questions of each task.")
+    target_rows: int = Field(24, ge=1, description="Target records for each of `target_tasks`.")
+    target_tasks: tuple[Task, ...] = Field(("color",), description="The tasks of the target set.")
+    damage: bool = Field(True, description="Plant damaged rows, which ingest has to refuse.")
+    seed: int = Field(0, description="Draws all of it.")
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from ...actors.cluster import RayConfig
 from ...store.errors import InputError
 from ...store.files import exists, join
 from ...train.config import TrainConfig
-from .config import RunConfig, apply_set, finetunes, read_run, resolve, saved_run, where_of, with_recipe
+from .config import RunConfig, apply_set, read_run, resolve, saved_run
 from .placing import Devices, find_devices, place_run, place_training
 from .plan_shown import does_not_fit
 from .prices import Prices
 from .samples import look_at_pool
+from .sections import where_of, with_recipe
 
 _FEWER = "Set fewer workers (a global batch may be divided by any number), or use_gpu: false."
 
@@ -67,11 +68,12 @@ def without_gpus(config: RunConfig) -> str | None:
     here = config.devices is not None and not config.devices.gpus
     if not here or config.ray.address or os.environ.get("RAY_ADDRESS"):
         return None
-    sections = {f"warmup.{s.name}": s.train for s in config.warmup} | {"proxy": config.proxy or {}}
-    sections |= {where_of(name): section for name, section in finetunes(config.finetune).items()}
+    sections = {f"warmup.{s.name}": s.train for s in config.warmup}
+    sections |= {} if config.proxy is None else {"proxy": config.proxy}
+    sections |= {where_of(name): section for name, section in config.finetune.by_name().items()}
     for where, section in sections.items():
-        if section.get("use_gpu"):
-            asked = f"{section.get('workers', 1)} × 1 GPU"
+        if section.use_gpu:
+            asked = f"{section.workers} × 1 GPU"
             return f"{where} asks for {asked}, and there is none here: --gpus 0 trains on the CPU, or name a cluster."
     return None
 

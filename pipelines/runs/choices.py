@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .config import RunConfig, finetunes
+from .config import RunConfig
 
 # the whole pool beside the choices
 FULL, WHOLE = "full", "100%"
@@ -39,4 +39,4 @@ def trained_on(config: RunConfig) -> list[Choice]:
 
 def trials(config: RunConfig) -> dict[str, tuple[Choice, str]]:
     """Return the trials by name: their choice and the variant of the fine-tune."""
-    return {c.trial(v): (c, v) for c in trained_on(config) for v in finetunes(config.finetune)}
+    return {c.trial(v): (c, v) for c in trained_on(config) for v in config.finetune.by_name()}

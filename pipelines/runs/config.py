@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -11,7 +11,6 @@ from ...actors.cluster import RayConfig
 from ...actors.config import ActorResources, FeatureConfig
 from ...actors.kind import kind_of
 from ...actors.registry import find, names
-from ...evaluate.config import EvalConfig
 from ...models.specs import TwinConfig
 from ...pool.ingest import IngestConfig
 from ...select import registry
@@ -20,19 +19,21 @@ from ...store.config import Config
 from ...store.errors import InputError
 from ...store.facts import read_fields
 from ...store.files import digest, join, read_json
-from ...store.names import FeatureName, Name, path_part
-from ...train.config import TrainConfig
+from ...store.names import FeatureName, Name
 from ..blanks import refuse_blanks
 from .placing import Devices
 from .plain_yaml import apply_set, read_yaml
 from .rates import PlanConfig
+from .sections import EvalSection, FinetuneSection, StageSection, TrainSection, resolved
 
 
 class ModelSection(Config):
     """The model to start from: a checkpoint folder, or a tiny twin built on the spot."""
 
-    path: str | None = None
-    twin: TwinConfig | None = None
+    path: str | None = Field(
+        None, description="A checkpoint's folder, or a Hugging Face name.", examples=["FILL IN: the model's folder"]
+    )
+    twin: TwinConfig | None = Field(None, description="In its place: a tiny random model, built on the spot.")
 
     @model_validator(mode="after")
     def _one(self) -> "ModelSection":
@@ -41,26 +42,21 @@ class ModelSection(Config):
         return self
 
 
-class StageSection(Config):
-    """A training before the proxy (LLaVA's stage 1, say): which data, and TrainConfig's fields but model and pool."""
-
-    name: Name
-    data: Literal["pool", "captions"] = "captions"
-    train: dict[str, Any] = {}
-
-
 class SelectorSection(Config):
-    """One selector of the sweep and its own config.
+    """One selector of the sweep and its own config."""
 
-    `name`: the method. `label`: what picks, trials and the report call it; the method's name, unless one is there several
-    times. `reads`: need → the feature that it means, where the run makes that kind under another name
-    (`{gradient: grad_layer12}`). The baseline that all are compared with is the one labelled `random`.
-    """
-
-    name: Name
-    config: dict[str, Any] = {}
-    label: Name = Field(default_factory=lambda fields: fields.get("name", ""))
-    reads: dict[str, FeatureName] = {}
+    name: Name = Field(description="The method: one of `vinnow selectors`.", examples=["random"])
+    config: dict[str, Any] = Field({}, description="The method's own fields.")
+    label: Name = Field(
+        default_factory=lambda fields: fields.get("name", ""),
+        description="What picks, trials and the report call it; left out: the method's name. All are compared "
+        "with the one labelled `random`.",
+    )
+    reads: dict[str, FeatureName] = Field(
+        {},
+        description="Need → the feature that it means, where the run makes that kind under another name: "
+        "{gradient: grad_layer12}.",
+    )
 
     @model_validator(mode="after")
     def _free(self) -> "SelectorSection":
@@ -77,41 +73,45 @@ class SelectorSection(Config):
 
 
 class SweepSection(Config):
-    """How the fine-tunes are run: so many at a time; `full` adds the whole pool beside the choices."""
+    """How the fine-tunes are run."""
 
-    concurrent: int = Field(1, ge=1)
-    full: bool = True
+    concurrent: int = Field(1, ge=1, description="Fine-tunes that run at a time.")
+    full: bool = Field(True, description="Fine-tune on the whole pool too.")
 
 
 class RunConfig(Config):
-    """The whole run. Sections named after a room are that room's config; dicts are its fields without paths.
+    """The whole run. Sections named after a room are that room's config.
 
     A training section (`warmup[].train`, `proxy`, `finetune`) may name a published `recipe`: its fields lie under the
-    section's own. Without a `proxy`, features are taken at the model that warm-up left. `finetune` may hold `variants`:
-    NAME → section; each choice is then trained by every one of them, and what stands beside `variants` goes for all.
-    `devices`: what `--gpus` found, from which open places were filled (`placing.py`).
+    section's own.
     """
 
-    out: str
-    seed: int = 0
-    ray: RayConfig = RayConfig()
-    pool: IngestConfig
-    captions: IngestConfig | None = None
-    target: IngestConfig | None = None
-    test: IngestConfig
-    model: ModelSection
-    warmup: list[StageSection] = []
-    proxy: dict[str, Any] | None = None
-    features: list[SerializeAsAny[FeatureConfig]] = []
-    actors: ActorResources = ActorResources()
-    selectors: list[SelectorSection]
-    budgets: list[int | str]
-    seeds: list[int] = [0]
-    finetune: dict[str, Any]
-    evaluate: dict[str, Any] = {}
-    sweep: SweepSection = SweepSection()
-    plan: PlanConfig = PlanConfig()
-    devices: Devices | None = None
+    out: str = Field(description="The folder of all that the run makes; the same command goes on where it stopped.")
+    seed: int = Field(0, description="Decides the trainings before the choices.")
+    ray: RayConfig = Field(RayConfig(), description="Where it runs.")
+    pool: IngestConfig = Field(description="What is chosen from.")
+    captions: IngestConfig | None = Field(None, description="Rows for warm-up trainings.")
+    target: IngestConfig | None = Field(
+        None, description="Rows of the tasks aimed at, for selectors that read targets."
+    )
+    test: IngestConfig = Field(description="What the fine-tuned models are asked.")
+    model: ModelSection = Field(description="What the run begins with.")
+    warmup: list[StageSection] = Field([], description="Trainings before the proxy, in order.")
+    proxy: TrainSection | None = Field(
+        None,
+        description="The training at whose checkpoints features are taken; null: features are taken at the model "
+        "that warm-up left.",
+    )
+    features: list[SerializeAsAny[FeatureConfig]] = Field([], description="What is computed of each row.")
+    actors: ActorResources = Field(ActorResources(), description="What the feature stage may take.")
+    selectors: list[SelectorSection] = Field(description="What chooses.", examples=[[{"name": "random"}]])
+    budgets: list[int | str] = Field(description='Shares of the pool ("5%"), or numbers of rows.', examples=[["5%"]])
+    seeds: list[int] = Field([0], description="One choice and one fine-tune for each.")
+    finetune: FinetuneSection = Field(description="How each choice is trained on, in one way or in several `variants`.")
+    evaluate: EvalSection = Field(EvalSection(), description="How the fine-tuned models are asked.")
+    sweep: SweepSection = Field(SweepSection(), description="How the fine-tunes are run.")
+    plan: PlanConfig = Field(PlanConfig(), description="How `vinnow plan` prices the run.")
+    devices: Devices | None = Field(None, description="What --gpus found, from which open places were filled.")
 
     def digest(self) -> str:
         """Return 16 hexadecimal digits of the resolved tree.
@@ -132,9 +132,6 @@ POOLS = ("pool", "captions", "target", "test")
 PLACES = ("max_refused", "max_part_retries", "image_root", "target_image_root")
 # rows of a pool that no budget in rows exceeds: whether one fits is seen when the pool is there
 _ANY_POOL = 10**12
-# fields that the run fills in; a recipe that sets one of them would be overruled silently
-TRAIN_FILLED = ("model", "pool", "picks", "seed")
-EVAL_FILLED = ("model", "pool", "run")
 # what every kind's config once held, in each digest still: runs go on in the folders that they began
 _ONCE_OF_ALL: dict[str, Any] = {
     **{"which": "projector", "mode": "sgd", "unit_rows": True, "top_k": 5, "attention": "flat", "pooling": "text"},
@@ -147,18 +144,6 @@ def _without(tree: Any, names: tuple[str, ...]) -> Any:
     if isinstance(tree, dict):
         return {k: _without(v, names) for k, v in tree.items() if k not in names}
     return [_without(v, names) for v in tree] if isinstance(tree, list) else tree
-
-
-def train_config(section: dict[str, Any], where: str, **filled: Any) -> TrainConfig:
-    """Return a section of the run as a TrainConfig, or say which field is wrong."""
-    _refuse_filled(section, TRAIN_FILLED, where)
-    return TrainConfig.parse({"model": "-", "pool": "-"} | section | filled, where)
-
-
-def eval_config(section: dict[str, Any], **filled: Any) -> EvalConfig:
-    """Return the `evaluate` section as an EvalConfig, or say which field is wrong."""
-    _refuse_filled(section, EVAL_FILLED, "evaluate")
-    return EvalConfig.parse({"model": "-", "pool": "-", "run": "-"} | section | filled, "evaluate")
 
 
 def load_run(path: str, sets: list[str] | None = None, **overrides: Any) -> RunConfig:
@@ -186,17 +171,11 @@ def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
     for entry in sets or []:
         apply_set(values, entry)
     refuse_blanks(values)
-    run = _with_recipes(RunConfig.parse(values))
+    run = RunConfig.parse(resolved(values))
     _refuse_twins(run)
     for stage in run.warmup:
-        train_config(stage.train, f"warmup.{stage.name}")
         if stage.data == "captions" and run.captions is None:
             raise InputError(f"warmup.{stage.name} trains on captions, but the run has no `captions` section.")
-    if run.proxy is not None:
-        train_config(run.proxy, "proxy")
-    for variant, section in finetunes(run.finetune).items():
-        train_config(section, where_of(variant))
-    eval_config(run.evaluate)
     _check_selectors(run)
     return run
 
@@ -247,31 +226,6 @@ def _of_its_kind(feature: dict[str, Any]) -> dict[str, Any]:
     return {"name": kind} | {k: v for k, v in feature.items() if k in own or k not in _ONCE_OF_ALL}
 
 
-def with_recipe(section: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return a training section with the fields of its `recipe` (of `train/recipes/`, or a YAML file) under its own.
-
-    Raises:
-        InputError: there is no such recipe; names the nearest one.
-    """
-    if "recipe" not in section:
-        return section
-    name = section["recipe"]
-    if not isinstance(name, str):
-        raise InputError(f"{where}.recipe wants the name of a training recipe or a YAML file, not {name!r}.")
-    base = read_yaml(name, "train", f"recipe for {where}")
-    return _over(base, {k: v for k, v in section.items() if k != "recipe"})
-
-
-def finetunes(finetune: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the fine-tunes of each choice by name, of a resolved section; that of a run without variants is called ""."""
-    return finetune.get("variants", {"": finetune})
-
-
-def where_of(variant: str) -> str:
-    """Return where a fine-tune's section stands in the run, for messages."""
-    return f"finetune.variants.{variant}" if variant else "finetune"
-
-
 def _refuse_twins(run: RunConfig) -> None:
     for where, sections in (("warmup", run.warmup), ("features", run.features)):
         names = [s.name.lower() for s in sections]  # some file systems tell no case apart
@@ -280,32 +234,6 @@ def _refuse_twins(run: RunConfig) -> None:
                 raise InputError(
                     f"{where}: {name!r} is there twice; folders are called after it, so give each its own name."
                 )
-
-
-def _with_recipes(run: RunConfig) -> RunConfig:
-    """Return the run with numbers in place of recipe names, so that what is saved, printed and hashed holds them all."""
-    warmup = [s.model_copy(update={"train": with_recipe(s.train, f"warmup.{s.name}")}) for s in run.warmup]
-    proxy = None if run.proxy is None else with_recipe(run.proxy, "proxy")
-    return run.model_copy(update={"warmup": warmup, "proxy": proxy, "finetune": _finetune(run.finetune)})
-
-
-def _finetune(section: dict[str, Any]) -> dict[str, Any]:
-    if "variants" not in section:
-        return with_recipe(section, "finetune")
-    given, common = section["variants"], {k: v for k, v in section.items() if k != "variants"}
-    if not isinstance(given, dict) or not given or not all(isinstance(v, dict) for v in given.values()):
-        raise InputError(f"finetune.variants wants one or more of NAME: {{fields of a training}}, not {given!r}.")
-    for name in given:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)):  # folders are called after it, and `--set` counts dots
-            raise InputError(f"finetune.variants: {name!r} is no name; take letters, digits, _ and -")
-        path_part(str(name), "finetune.variants")
-    return {"variants": {str(n): with_recipe(_over(common, own), where_of(str(n))) for n, own in given.items()}}
-
-
-def _over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with the fields of `own` over it, mapping by mapping, as `--set` would put them."""
-    both = {k: _over(base[k], v) for k, v in own.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
-    return base | own | both
 
 
 def _check_selectors(run: RunConfig) -> None:
@@ -346,9 +274,3 @@ def _check_need(run: RunConfig, section: SelectorSection, need: str) -> None:
             f"selector {section.label!r} goes by {name} features at a proxy's checkpoints and their learning rates, "
             "but the run has no `proxy` section."
         )
-
-
-def _refuse_filled(section: dict[str, Any], filled: tuple[str, ...], where: str) -> None:
-    given = sorted(set(section) & set(filled))
-    if given:
-        raise InputError(f"{where}: {given} are filled in by the run itself; remove them.")

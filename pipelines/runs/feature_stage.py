@@ -8,7 +8,6 @@ from ...actors.kind import kind_of
 from ...store.files import folder_bytes, join, list_files
 from ...store.manifest import StageRecord
 from ..progress import bar
-from .config import train_config
 from .identity import FEATURE_FREE, without
 from .ingest_stage import ANEW
 from .stage import Held, Planned, Planning, Run, Stage, StageStatus, tell
@@ -54,7 +53,7 @@ class Features(Stage):
     def estimate(self, planning: Planning) -> list[Planned]:
         """Price a pass over the rows at every checkpoint."""
         run, kind = self.run_config, kind_of(self.config)
-        proxy = None if run.proxy is None else train_config(run.proxy, "proxy", seed=run.seed)
+        proxy = None if run.proxy is None else run.proxy.recipe()
         steps = [] if proxy is None else proxy.kept_checkpoints(proxy.planned_steps(planning.rows("pool")))
         points = 1 if proxy is None else len(steps)
         stored = kind.for_targets() if self.pool == "target" else self.config

@@ -8,12 +8,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic_core import to_json
 
-from ...evaluate.config import EvalConfig
+from ...evaluate.config import JOB as EVALUATION
+from ...evaluate.config import EvalRecipe
 from ...store.manifest import StageRecord
 from ...store.reading import parse_json
-from ...train.config import FREE, TrainConfig
-from .config import EVAL_FILLED, PLACES, TRAIN_FILLED
+from ...train.config import JOB as TRAINING
+from ...train.config import ORDER, TrainConfig
+from ...train.recipe import FREE, TrainRecipe
+from .config import PLACES
 
 # free fields by what has them; the rooms' own docstrings say that they change nothing
 POOL_FREE = ("strict", "max_refused", "threads", "workers")
@@ -24,7 +28,7 @@ EVAL_FREE = ("token_budget", "max_rows", "actors", "cpus_per_actor", "gpus_per_a
 RUN_FREE = ("out", "ray", "actors", "plan", "devices")
 
 
-def pace_of(config: TrainConfig) -> tuple[str, ...]:
+def pace_of(config: TrainRecipe) -> tuple[str, ...]:
     """Return the fields that say on how much a training runs, which it may not change while it is under way.
 
     A step's gradient does not depend on them, unless every micro-batch has a mean of its own.
@@ -32,15 +36,21 @@ def pace_of(config: TrainConfig) -> tuple[str, ...]:
     return ("use_gpu",) if config.loss_mean == "micro_batch" else ("use_gpu", "workers", "micro_batch")
 
 
-def how_trained(config: TrainConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+def how_trained(config: TrainRecipe) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the fields from which a training's numbers follow, and those of its pace."""
-    tree, pace = without(config, *TRAIN_FILLED, *TRAIN_FREE), pace_of(config)
+    tree, pace = without(config, *TRAINING, *TRAIN_FREE), pace_of(config)
     return {k: v for k, v in tree.items() if k not in pace}, {k: tree[k] for k in pace}
 
 
-def how_asked(config: EvalConfig) -> dict[str, Any]:
+def how_asked(config: EvalRecipe) -> dict[str, Any]:
     """Return the fields from which answers and scores follow, and how their parts are cut."""
-    return without(config, *EVAL_FILLED, *EVAL_FREE)
+    return without(config, *EVALUATION, *EVAL_FREE)
+
+
+def recipe_json(config: TrainConfig) -> str:
+    """Return how a training is done as the JSON that its trial's digest holds: fields in the order that they always had."""
+    tree = config.model_dump(mode="json", exclude={"model", "pool", "picks", *PLACES})
+    return to_json({n: tree[n] for n in (*ORDER, *sorted(tree.keys() - set(ORDER))) if n in tree}).decode()
 
 
 def without(config: BaseModel, *free: str) -> dict[str, Any]:

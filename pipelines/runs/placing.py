@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from pydantic import Field
+
 from ...actors.capacity import startable
 from ...actors.cluster import RayConfig, ensure_ray
 from ...store.config import Config
@@ -19,17 +21,14 @@ Section = dict[str, Any]
 
 
 class Devices(Config):
-    """What a run computes on: `gpus` of them (0: the CPUs), all of one kind where `name` says one.
+    """What a run computes on."""
 
-    `memory_gb`: of a card, in 10^9 bytes; None where it was not asked. `asked`: what `--gpus` said.
-    """
-
-    gpus: int = 0
-    cpus: int = 1
-    name: str = ""
-    bfloat16: bool = False
-    memory_gb: float | None = None
-    asked: str = "auto"
+    gpus: int = Field(0, description="GPUs; 0: the CPUs.")
+    cpus: int = Field(1, description="CPUs.")
+    name: str = Field("", description="The GPUs' kind, where they are all of one.")
+    bfloat16: bool = Field(False, description="The GPUs compute in bfloat16.")
+    memory_gb: float | None = Field(None, description="A card's memory in 10^9 bytes; null: not asked.")
+    asked: str = Field("auto", description="What --gpus said.")
 
     def __str__(self) -> str:
         if not self.gpus:

@@ -16,7 +16,7 @@ from ...models.load import load_processor
 from ...models.shape import Shape, UnknownShapeError, read_shape, shape_of
 from ...models.specs import TwinConfig
 from ...store.files import exists, join
-from ...train.config import TrainConfig
+from ...train.recipe import TrainRecipe
 from .config import RunConfig
 from .rates import PlanConfig, Rate, load_rates, rate_for
 from .samples import Measured, Sample, encode_sizes, estimate_sizes
@@ -63,7 +63,7 @@ class Prices:
             self._none.how.append(f"no price: {error}")
         self._seen: dict[tuple[Any, ...], Measured] = {}
 
-    def training(self, config: TrainConfig, pool: str, rows: int) -> Price:
+    def training(self, config: TrainRecipe, pool: str, rows: int) -> Price:
         """Price `rows` rows through a training of `config`."""
         if self.shape is None:
             return self._none
@@ -74,7 +74,7 @@ class Prices:
         rate = rate_for(self.rates, "training", None, config.zero_stage)
         return self._price(config.precision, rate, found, cost, rows, memory)
 
-    def feature(self, config: FeatureConfig, pool: str, points: int, proxy: TrainConfig | None) -> Price:
+    def feature(self, config: FeatureConfig, pool: str, points: int, proxy: TrainRecipe | None) -> Price:
         """Price a feature of every row of a pool at `points` checkpoints of the proxy; without one, at the model itself."""
         if self.shape is None:
             return self._none
@@ -92,7 +92,7 @@ class Prices:
         memory += kind.memory(shape, held)
         return self._price(config.precision, rate, found, cost, rows * points, memory)
 
-    def advance(self, config: TrainConfig) -> None:
+    def advance(self, config: TrainRecipe) -> None:
         """Go on with the model that a training makes."""
         if self.shape is not None:
             self.shape = self.after(config)
@@ -104,7 +104,7 @@ class Prices:
         """
         return kind_of(config).dim(lambda: self.shape.width if self.shape is not None else 0, self._tasks(config))
 
-    def after(self, config: TrainConfig) -> Shape:
+    def after(self, config: TrainRecipe) -> Shape:
         """Return the shape of the model that a training makes."""
         assert self.shape is not None
         if config.mores is not None:
@@ -120,7 +120,7 @@ class Prices:
             return replace(self.shape, added=("lora", count))
         return self.shape if config.lora is None else self.shape.with_lora(config.lora.r, config.lora.targets)
 
-    def disk(self, config: TrainConfig, steps: int) -> int:
+    def disk(self, config: TrainRecipe, steps: int) -> int:
         """Return the bytes that a training leaves: its model, the proxy checkpoints, and the last two resumable states."""
         if self.shape is None:
             return 0
@@ -137,7 +137,7 @@ class Prices:
         states, points = min(2, (steps - 1) // config.resume_steps), len(config.kept_checkpoints(steps))
         return folder + points * (point + moments) + states * state
 
-    def rows(self, config: TrainConfig | FeatureConfig, pool: str) -> Measured:
+    def rows(self, config: TrainRecipe | FeatureConfig, pool: str) -> Measured:
         """Return the rows of a pool as a stage would encode them."""
         key = (pool, config.template, config.max_len)
         if key not in self._seen:
@@ -192,7 +192,7 @@ class _Words:
         return SPECIALS.index(token)
 
 
-def _training_memory(shape: Shape, config: TrainConfig, found: Measured) -> float:
+def _training_memory(shape: Shape, config: TrainRecipe, found: Measured) -> float:
     parameters, value = shape.parameters(), VALUE_BYTES[config.precision]
     trained = sum(parameters[p] for p in config.parts)
     share = [config.workers if config.zero_stage >= s else 1 for s in (1, 2, 3)]
@@ -208,7 +208,7 @@ def _training_memory(shape: Shape, config: TrainConfig, found: Measured) -> floa
     return kept + tokens * activation_bytes_per_token(shape, value) + logits
 
 
-def _optimizer(config: TrainConfig, parameters: dict[str, int]) -> int:
+def _optimizer(config: TrainRecipe, parameters: dict[str, int]) -> int:
     """Bytes of AdamW's two moments in float32, and under ZeRO of a float32 copy of what it updates."""
     return sum(parameters[p] for p in config.parts) * (12 if config.zero_stage else 8)
 

@@ -15,17 +15,19 @@ OURS = Path(__file__).with_name("rates.json")
 
 
 class PlanConfig(Config):
-    """How `vinnow plan` prices a run; nothing that a run computes depends on it.
+    """How `vinnow plan` prices a run; nothing that a run computes depends on it."""
 
-    `tflops`: what one GPU achieves, in TFLOP/s, for all stages alike. `rate_file`: measured rates of your own, a JSON list
-    like the package's `rates.json`. Neither: the package's. `gpu_hour_price`: what an hour of one GPU costs, in
-    whatever money the plan is then in. `gpu_memory_gb`: a card's memory in 10^9 bytes, which stages must fit into.
-    """
-
-    tflops: float | None = Field(None, gt=0)
-    rate_file: str | None = None
-    gpu_hour_price: float | None = Field(None, ge=0)
-    gpu_memory_gb: float | None = Field(None, gt=0)
+    tflops: float | None = Field(None, gt=0, description="What one GPU achieves, in TFLOP/s, for all stages alike.")
+    rate_file: str | None = Field(
+        None,
+        description="Measured rates of your own, a JSON list like the package's `rates.json`; neither: the package's.",
+    )
+    gpu_hour_price: float | None = Field(
+        None, ge=0, description="What an hour of one GPU costs, in whatever money the plan is then in."
+    )
+    gpu_memory_gb: float | None = Field(
+        None, gt=0, description="A card's memory in 10^9 bytes, which stages must fit into."
+    )
 
     @model_validator(mode="after")
     def _one(self) -> "PlanConfig":
@@ -35,20 +37,19 @@ class PlanConfig(Config):
 
 
 class Rate(Config):
-    """One measurement. `source`: where its row stands; `tflop_per_sample` is counted as `models/cost.py` counts.
+    """One measurement."""
 
-    `zero_stage` 3 is another pace: weights travel for every layer.
-    """
-
-    gpu: str
-    precision: str
-    work: Work
-    samples_per_s: float = Field(gt=0)
-    tflop_per_sample: float = Field(gt=0)
-    measured: str
-    source: str
-    projection: str | None = None
-    zero_stage: Literal[0, 1, 2, 3] | None = None
+    gpu: str = Field(description="The card.")
+    precision: str = Field(description="What it computed in.")
+    work: Work = Field(description="What it did.")
+    samples_per_s: float = Field(gt=0, description="Rows per second.")
+    tflop_per_sample: float = Field(gt=0, description="TFLOP of a row, as `models/cost.py` counts.")
+    measured: str = Field(description="When.")
+    source: str = Field(description="Where its row stands.")
+    projection: str | None = Field(None, description="The projection of gradients, where there was one.")
+    zero_stage: Literal[0, 1, 2, 3] | None = Field(
+        None, description="The training's ZeRO stage; 3 is another pace: weights travel for every layer."
+    )
 
     @property
     def tflops(self) -> float:

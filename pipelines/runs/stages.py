@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 from ...actors.kind import kind_of
-from .config import POOLS, RunConfig, StageSection
+from .config import POOLS, RunConfig
 from .feature_stage import Features
 from .ingest_stage import Ingest
 from .model_stage import Twin, model_stage
+from .sections import StageSection
 from .select_stage import Select
 from .stage import Stage
 from .sweep_stage import Sweep

@@ -24,8 +24,8 @@ from .answered import answers, asked_of, unasked
 from .begin import require_workers
 from .choices import FULL, WHOLE
 from .choices import Choice as Chosen
-from .config import PLACES, RunConfig, eval_config, finetunes, train_config, where_of
-from .identity import how_asked, how_trained
+from .config import RunConfig
+from .identity import how_asked, how_trained, recipe_json
 from .trial import Trial, plain_result, read_result, remember, run_of, run_trial
 from .watch import RESULT, under_way, watching
 
@@ -43,7 +43,7 @@ def trials_of(config: RunConfig, picks: dict[tuple[str, str, int], str], model: 
     chosen: list[Choice] = [(*key, path) for key, path in picks.items()]
     if config.sweep.full:
         chosen += [(FULL, WHOLE, seed, None) for seed in config.seeds]
-    trials = [_trial(config, choice, variant, model) for choice in chosen for variant in finetunes(config.finetune)]
+    trials = [_trial(config, choice, variant, model) for choice in chosen for variant in config.finetune.by_name()]
     return sorted(trials, key=lambda t: (-_rows(t, config.out), t.name))
 
 
@@ -187,16 +187,16 @@ def _trial(config: RunConfig, choice: Choice, variant: str, model: str) -> Trial
     name = Chosen(selector, budget, seed).trial(variant)
     folder = os.path.abspath(join(config.out, "sweep", name))
     pool, test = (os.path.abspath(join(config.out, n)) for n in ("pool", "test"))
-    section, start = finetunes(config.finetune)[variant], os.path.abspath(model)
-    training = train_config(section, where_of(variant), model=start, pool=pool, picks=picks, seed=seed)
+    section, start = config.finetune.by_name()[variant], os.path.abspath(model)
+    training = section.job(model=start, pool=pool, picks=picks, seed=seed)
     # the run is what was trained on, how, and from where; not where it lies
     chosen = ids_digest(read_rows(picks, PICKS)["sample_id"].to_numpy()) if picks else Pool(pool).digest
-    how = training.model_dump_json(exclude={"model", "pool", "picks", *PLACES})
+    how = recipe_json(training)
     begun = model_digest(model)
-    scoring = eval_config(config.evaluate, model=join(folder, "train", "model"), pool=test, run="-")
-    made_of = {"rows": chosen, "model": begun, "train": how_trained(training)[0], "evaluate": how_asked(scoring)}
+    asked = how_asked(config.evaluate.recipe())
+    made_of = {"rows": chosen, "model": begun, "train": how_trained(training)[0], "evaluate": asked}
     run = run_of(folder, digest(chosen, how, begun), made_of)
-    scoring = scoring.model_copy(update={"run": run})
+    scoring = config.evaluate.job(model=join(folder, "train", "model"), pool=test, run=run)
     return Trial(name, selector, budget, seed, folder, training, scoring, variant, made_of=made_of)
 
 

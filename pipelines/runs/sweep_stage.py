@@ -4,16 +4,15 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...evaluate.config import EvalConfig
 from ...pool.reader import Pool
 from ...select.run import budget_rows
 from ...store.files import join
 from ...store.manifest import StageRecord
 from ...store.reading import with_fields
 from .choices import FULL, WHOLE, trials
-from .config import eval_config, finetunes, train_config, where_of
 from .identity import how_asked, how_trained
 from .model_stage import model_stage
+from .sections import where_of
 from .select_stage import pick_key, picks_of
 from .stage import Held, Item, Planned, Planning, Run, Stage, StageStatus, State, tell
 from .training_stage import model_before, training_line, workers_of
@@ -46,10 +45,10 @@ class Sweep(Stage):
         run, items = self.run_config, []
         before = model_stage(run)
         start = {} if before else {"model.path": run.model.path}
-        asked = {"evaluate": how_asked(eval_config(run.evaluate))}
+        asked = {"evaluate": how_asked(run.evaluate.recipe())}
         for name, (choice, variant) in trials(run).items():
             where = where_of(variant)
-            settings, pace = how_trained(train_config(finetunes(run.finetune)[variant], where))
+            settings, pace = how_trained(run.finetune.by_name()[variant].recipe())
             rows = [] if choice.selector == FULL else [pick_key(choice)]
             needs = (*rows, "ingest-pool", *([before] if before else []))
             items.append(Item(f"trial {name}", {where: settings} | start, needs, {where: pace}))
@@ -79,16 +78,16 @@ class Sweep(Stage):
         chosen = [(s.label, str(b), budget_rows(b, rows)) for s in run.selectors for b in run.budgets]
         if run.sweep.full:
             chosen.append((FULL, WHOLE, rows))
-        return [self._line(planning, choice, variant) for variant in finetunes(run.finetune) for choice in chosen]
+        return [self._line(planning, choice, variant) for variant in run.finetune.by_name() for choice in chosen]
 
     def _line(self, planning: Planning, choice: tuple[str, str, int], variant: str) -> Planned:
         run, (label, budget, rows) = self.run_config, choice
-        config = train_config(finetunes(run.finetune)[variant], where_of(variant), seed=run.seed)
+        config = run.finetune.by_name()[variant].recipe()
         name = f"sweep-{label}-{budget}" + (f"-{variant}" if variant else "")
         line = training_line(self, name, config, planning, "pool", rows)
         line.what += f" on {label} {budget}, {len(run.seeds)} seed(s); evaluate {planning.rows('test')} questions"
         line.config |= {
-            "evaluate": eval_config(run.evaluate).model_dump(mode="json"),
+            "evaluate": run.evaluate.recipe().model_dump(mode="json"),
             "sweep": run.sweep.model_dump(),
             "seeds": run.seeds,
         }
@@ -117,9 +116,10 @@ class Sweep(Stage):
 
     def _trial_held(self, result: dict[str, Any]) -> Held:
         run, then = self.run_config, result.get("places") or {}  # what they were when it ran, if its result says
-        training = workers_of(finetunes(run.finetune)[result.get("variant") or ""] | then.get("train", {}))
-        asked, fields = run.evaluate | then.get("evaluate", {}), EvalConfig.model_fields
-        actors, gpus, cpus = (asked.get(n, fields[n].default) for n in ("actors", "gpus_per_actor", "cpus_per_actor"))
+        section = run.finetune.by_name()[result.get("variant") or ""]
+        training = workers_of(section.model_copy(update=then.get("train", {})))
+        asked = run.evaluate.model_copy(update=then.get("evaluate", {}))
+        actors, gpus, cpus = asked.actors, asked.gpus_per_actor, asked.cpus_per_actor
         hours = result["train_seconds"] / 3600, result.get("eval_seconds", 0.0) / 3600
         return Held.total([training.times(hours[0]), Held(gpus, cpus).times(actors).times(hours[1])])
 
@@ -138,7 +138,7 @@ def sweep_trials(run: Run, trials: "list[Trial]") -> None:
         again = [t.name for t in left if open_again(t, digest)]
         if again:
             tell(f"sweep: {len(again)} trials are asked the questions that are new; none is trained again")
-        with run.manifest.growing("sweep", {"test": str(run.config.evaluate)}) as record:
+        with run.manifest.growing("sweep", {"test": str(run.config.evaluate.model_dump())}) as record:
             results = run_sweep(run.config, trials)
             collect(run.out, trials)
             record.facts.update(rows=sum(r["rows"] for r in results), trials=[t.name for t in trials])

@@ -12,9 +12,11 @@ from ...store.files import exists, folder_bytes, join
 from ...store.manifest import StageRecord
 from ...store.reading import parse_json
 from ...train.config import TrainConfig
-from .config import PLACES, StageSection, train_config
+from ...train.recipe import TrainRecipe
+from .config import PLACES
 from .identity import TRAIN_FREE, how_trained, kept, pace_of
 from .model_stage import first_model
+from .sections import StageSection
 from .stage import Held, Item, Planned, Planning, Run, Stage, StageStatus
 from .watch import training_bar
 
@@ -36,7 +38,7 @@ class Training(Stage):
 
     def items(self) -> list[Item]:
         """The training, whole."""
-        settings, pace = how_trained(self.config())
+        settings, pace = how_trained(self.section.train.recipe())
         data = {"data": self.section.data, "seed": self.run_config.seed, "model.path": self.run_config.model.path}
         return [Item(self.name, {self.where: settings} | data, self.needs, {self.where: pace})]
 
@@ -47,11 +49,11 @@ class Training(Stage):
 
     def config(self, **filled: Any) -> TrainConfig:
         """Return its section as a config; `filled`: what the run gives."""
-        return train_config(self.section.train, self.name, seed=self.run_config.seed, **filled)
+        return self.section.train.job(seed=self.run_config.seed, **filled)
 
     def estimate(self, planning: Planning) -> list[Planned]:
         """Price its steps."""
-        return [training_line(self, self.name, self.config(), planning, self.section.data)]
+        return [training_line(self, self.name, self.section.train.recipe(), planning, self.section.data)]
 
     def run(self, run: Run) -> None:
         """Train into `RUN/train/NAME`.
@@ -84,7 +86,7 @@ class Training(Stage):
         then = record.inputs.get("config")  # what they were when it ran, if the manifest says
         had = parse_json(then, f"stage {self.name!r}") if isinstance(then, str) else {}
         places = {n: had[n] for n in ("workers", "use_gpu") if isinstance(had, dict) and n in had}
-        return workers_of(self.section.train | places).times(record.seconds / 3600)
+        return workers_of(self.section.train.model_copy(update=places)).times(record.seconds / 3600)
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class WarmUp(Training):
     def estimate(self, planning: Planning) -> list[Planned]:
         """Price its steps; what follows begins with the model that it leaves."""
         lines = super().estimate(planning)
-        planning.prices.advance(self.config())
+        planning.prices.advance(self.section.train.recipe())
         return lines
 
 
@@ -136,7 +138,7 @@ def _train(run: Run, config: TrainConfig, out: str, record: StageRecord) -> None
 
 
 def training_line(
-    stage: Stage, name: str, config: TrainConfig, planning: Planning, pool: str, rows: int | None = None
+    stage: Stage, name: str, config: TrainRecipe, planning: Planning, pool: str, rows: int | None = None
 ) -> Planned:
     """Return the plan's line of a training, priced; `rows` of the pool, all of them where none are named."""
     rows = planning.rows(pool) if rows is None else rows
@@ -149,11 +151,9 @@ def training_line(
     return line
 
 
-def workers_of(section: dict[str, Any]) -> Held:
-    """Return the devices that a training's section takes."""
-    fields = TrainConfig.model_fields
-    workers, on_gpus = (section.get(n, fields[n].default) for n in ("workers", "use_gpu"))
-    return Held(float(workers) if on_gpus else 0.0, float(workers))
+def workers_of(recipe: TrainRecipe) -> Held:
+    """Return the devices that a training takes."""
+    return Held(float(recipe.workers) if recipe.use_gpu else 0.0, float(recipe.workers))
 
 
 def report_of(run: Run, stage: str) -> "TrainReport":

@@ -45,20 +45,29 @@ class Diverse(Ranked):
     score_means = "order"
 
     class Config(Config):
-        """How rows are compared, and how many are put in order.
+        """How rows are compared, and how many are put in order."""
 
-        `unit`: rows are scaled to length 1 (Euclidean distance then orders as cosine does); a zero row stays zero. `start`:
-        the row nearest to the mean, or a random one. `max_picks`: the largest budget that can be picked; one pass over the
-        vectors per pick (4 bytes × C × D in memory: 2.7 GB at 665K × 1024). `candidates`: a random sample to choose from;
-        None takes all. `step`: a checkpoint; None takes the last.
-        """
-
-        method: Literal["k_center", "mean_distance"] = "k_center"
-        unit: bool = True
-        start: Literal["mean", "random"] = "mean"
-        max_picks: int = Field(10_000, ge=1)
-        candidates: int | None = Field(None, ge=1)
-        step: int | None = None
+        method: Literal["k_center", "mean_distance"] = Field(
+            "k_center",
+            description="Which row comes next: that whose nearest picked one is farthest, or that with the largest "
+            "mean distance.",
+        )
+        unit: bool = Field(
+            True,
+            description="Rows are scaled to length 1 (Euclidean distance then orders as cosine does); a zero row "
+            "stays zero.",
+        )
+        start: Literal["mean", "random"] = Field(
+            "mean", description="The first row: the one nearest to the mean, or a random one."
+        )
+        max_picks: int = Field(
+            10_000,
+            ge=1,
+            description="The largest budget that can be picked; one pass over the vectors per pick (4 bytes × C × D "
+            "in memory: 2.7 GB at 665K × 1024).",
+        )
+        candidates: int | None = Field(None, ge=1, description="The size of a random sample to choose from; null: all.")
+        step: int | None = Field(None, description="The checkpoint whose embeddings are read; null: the last.")
 
     def __init__(self, config: "Diverse.Config") -> None:
         super().__init__(config)

@@ -39,16 +39,22 @@ class ScienceQAPrune(Ranked):
     class Config(Config):
         """The three principles.
 
-        `cover`: fields of which every value is taken at least once, in this order; empty covers nothing. `images_first`:
-        what follows begins with the rows that have a picture. Difficulty = Σ weight × rank in [0, 1] of grade, number of
-        choices, and characters of the solution; all weights 0 leave the order to sample_id.
+        Difficulty = Σ weight × rank in [0, 1] of grade, number of choices, and characters of the solution.
         """
 
-        cover: tuple[Covered, ...] = ("skill", "topic", "subject")
-        images_first: bool = True
-        grade_weight: float = Field(1.0, ge=0)
-        choices_weight: float = Field(1.0, ge=0)
-        solution_weight: float = Field(1.0, ge=0)
+        cover: tuple[Covered, ...] = Field(
+            ("skill", "topic", "subject"),
+            description="Fields of which every value is taken at least once, in this order; empty: none.",
+        )
+        images_first: bool = Field(True, description="What follows begins with the rows that have a picture.")
+        grade_weight: float = Field(
+            1.0,
+            ge=0,
+            description="The weight of a question's grade in its difficulty, as a rank in [0, 1]; all weights 0 leave "
+            "the order to sample_id.",
+        )
+        choices_weight: float = Field(1.0, ge=0, description="The weight of its number of choices.")
+        solution_weight: float = Field(1.0, ge=0, description="The weight of the characters of its solution.")
 
     def score(self, view: View, seed: int) -> pa.Table:
         """Return one score per row.

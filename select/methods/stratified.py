@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from ...store.config import Config
 from ..needs import Needs
@@ -19,9 +20,9 @@ class Stratified:
     score_means = "chance"
 
     class Config(Config):
-        """`column`: a pool column (source, task, has_image)."""
+        """What the strata are."""
 
-        column: str = "source"
+        column: str = Field("source", description="A pool column: source, task or has_image.")
 
     def __init__(self, config: "Stratified.Config") -> None:
         self.config = config

@@ -34,29 +34,38 @@ class Xmas:
     score_means = "order"
 
     class Config(Config):
-        """How trajectories become clusters, and what is done with text-only rows.
+        """How trajectories become clusters, and what is done with text-only rows."""
 
-        `clusters`: "auto" takes one for every 40 rows with an image, at least 2 and at most the published
-        1000. `top_k`: how many singular values count; None takes all that are stored. `trajectory`: their sum
-        (published), or the values themselves ("vectors"; the total variation then adds up over them).
-        `scale`: raw (published), zscore (over the pool, at each checkpoint) or log (of 1 + x); it holds for
-        clusters and instability alike. `kmeans`, `niter`: the clustering, on the CPU or (faiss_gpu: other last
-        bits) on all GPUs of the driver's node; `train_points`: rows, drawn by
-        seed, that it learns from; None takes all (the published default of faiss learns from 256 per cluster).
-        `text_policy`: proportional (their share of the pool), cluster (one more cluster, as published, which
-        keeps 0.3 % of LLaVA's), all, or none. `smallest_cluster`: clusters below it are left out (published:
-        3).
-        """
-
-        clusters: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-        top_k: int | None = Field(None, ge=1)
-        trajectory: Literal["sum", "vectors"] = "sum"
-        scale: Literal["raw", "zscore", "log"] = "raw"
-        kmeans: Literal["faiss", "faiss_gpu", "sklearn"] = "faiss"
-        niter: int = Field(100, ge=1)
-        train_points: int | None = Field(None, ge=1)
-        text_policy: Literal["proportional", "cluster", "all", "none"] = "proportional"
-        smallest_cluster: int = Field(1, ge=1)
+        clusters: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+            "auto",
+            description="`auto`: one for every 40 rows with an image, at least 2 and at most the published 1000.",
+        )
+        top_k: int | None = Field(None, ge=1, description="How many singular values count; null: all that are stored.")
+        trajectory: Literal["sum", "vectors"] = Field(
+            "sum", description="Their sum (published), or the values themselves, whose total variation then adds up."
+        )
+        scale: Literal["raw", "zscore", "log"] = Field(
+            "raw",
+            description="raw (published), zscore (over the pool, at each checkpoint) or log (of 1 + x), for clusters "
+            "and instability alike.",
+        )
+        kmeans: Literal["faiss", "faiss_gpu", "sklearn"] = Field(
+            "faiss",
+            description="What clusters: on the CPU, or (faiss_gpu: other last bits) on all GPUs of the driver's node.",
+        )
+        niter: int = Field(100, ge=1, description="Its iterations.")
+        train_points: int | None = Field(
+            None,
+            ge=1,
+            description="Rows, drawn by seed, that it learns from; null: all (the published default of faiss: 256 per "
+            "cluster).",
+        )
+        text_policy: Literal["proportional", "cluster", "all", "none"] = Field(
+            "proportional",
+            description="What becomes of rows without a picture: proportional (their share of the pool), cluster (one "
+            "more cluster, as published, which keeps 0.3 % of LLaVA's), all, or none.",
+        )
+        smallest_cluster: int = Field(1, ge=1, description="Clusters below it are left out (published: 3).")
 
     def __init__(self, config: "Xmas.Config") -> None:
         self.config = config

@@ -17,7 +17,10 @@ from vinnow.store.manifest import StageRecord
 TRAIN = {"workers": 4, "use_gpu": True}
 CONFIG = {
     "model": {"path": "/models/llava"},
-    "warmup": [{"name": "stage1", "train": {"workers": 8, "use_gpu": True}}, {"name": "cpu", "train": {"workers": 3}}],
+    "warmup": [
+        {"name": "stage1", "train": {"workers": 8, "use_gpu": True}},
+        {"name": "cpu", "train": {"workers": 3, "global_batch": 96}},
+    ],
     "proxy": {"use_gpu": True},
     "actors": {"actors": 6, "gpus_per_actor": 0.5, "cpus_per_actor": 2, "loaders": 5},
     "finetune": {"variants": {"small": TRAIN, "large": TRAIN | {"workers": 8}}},

@@ -17,9 +17,9 @@ def test_all_that_computes_goes_to_one_gpu_and_the_recipe_stays():
     run = resolve(place_run(left_open(values), CARD, lambda section, _: section))
     assert values == before
     for section in (*(stage.train for stage in run.warmup), run.proxy, run.finetune):
-        assert (section["use_gpu"], section["workers"], section["precision"]) == (True, 1, "float32")
+        assert (section.use_gpu, section.workers, section.precision) == (True, 1, "float32")
     assert (run.actors.actors, run.actors.gpus_per_actor, run.sweep.concurrent) == (1, 1, 1)
-    assert (run.evaluate["gpus_per_actor"], run.evaluate["precision"]) == (1, "float32")
+    assert (run.evaluate.gpus_per_actor, run.evaluate.precision) == (1, "float32")
     was = resolve(before)
     changed = {line.split(":")[0] for line in differences(was.model_dump(), run.model_dump())}
     for name in changed:
@@ -27,4 +27,5 @@ def test_all_that_computes_goes_to_one_gpu_and_the_recipe_stays():
         assert section in ("devices", "actors", "sweep", "plan", "evaluate") or field in PLACES, name
     assert {f.precision for f in run.features} == {"float32"}
     for old, new in zip(was.warmup, run.warmup, strict=True):
-        assert {k for k in old.train | new.train if old.train.get(k) != new.train.get(k)} <= PLACES
+        before, after = old.train.model_dump(), new.train.model_dump()
+        assert {k for k in before | after if before.get(k) != after.get(k)} <= PLACES

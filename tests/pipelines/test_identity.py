@@ -5,15 +5,13 @@ import json
 import pytest
 from vinnow.actors.config import FeatureConfig
 from vinnow.actors.registry import find, names
+from vinnow.evaluate.config import JOB as EVAL_FILLED
 from vinnow.evaluate.config import EvalConfig
 from vinnow.models.specs import TwinConfig
 from vinnow.pipelines.runs.config import (
-    EVAL_FILLED,
-    TRAIN_FILLED,
     ModelSection,
     RunConfig,
     SelectorSection,
-    StageSection,
     SweepSection,
     resolve,
 )
@@ -28,8 +26,10 @@ from vinnow.pipelines.runs.identity import (
     how_trained,
     without,
 )
+from vinnow.pipelines.runs.sections import StageSection
 from vinnow.pipelines.runs.stages import stages_of
 from vinnow.pool.ingest import IngestConfig
+from vinnow.train.config import JOB as TRAIN_FILLED
 from vinnow.train.config import TrainConfig
 
 STEP = {"max_len": 256, "max_steps": 3, "global_batch": 8, "micro_batch": 4}

@@ -7,8 +7,9 @@ import torch
 from vinnow.actors import capacity
 from vinnow.actors.cluster import RayConfig
 from vinnow.pipelines.runs.begin import placed, placed_training, without_gpus
-from vinnow.pipelines.runs.config import read_yaml, with_recipe
+from vinnow.pipelines.runs.config import read_yaml
 from vinnow.pipelines.runs.placing import Devices, find_devices, place_run
+from vinnow.pipelines.runs.sections import with_recipe
 from vinnow.store.errors import InputError
 from vinnow.train.config import TrainConfig
 
@@ -36,14 +37,14 @@ def run_on(monkeypatch, devices, **changes):
 def test_a_gpu_machine_uses_its_gpus(monkeypatch):
     run = run_on(monkeypatch, FOUR)
     assert run.devices == FOUR
-    proxy = TrainConfig.parse({"model": "-", "pool": "-"} | run.proxy)
+    proxy = run.proxy
     assert (proxy.use_gpu, proxy.workers, proxy.precision, proxy.accumulation) == (True, 4, "bfloat16", 2)
     # 96 rows in micro-batches of 16: three workers divide them, four do not
     tune = run.finetune
-    assert (tune["use_gpu"], tune["workers"], tune["precision"], tune["loader_workers"]) == (True, 3, "bfloat16", 4)
+    assert (tune.use_gpu, tune.workers, tune.precision, tune.loader_workers) == (True, 3, "bfloat16", 4)
     assert (run.actors.actors, run.actors.gpus_per_actor, run.actors.loaders) == (4, 1, 24)
     assert [f.precision for f in run.features] == ["bfloat16", "float32"]
-    assert {"actors": 3, "gpus_per_actor": 1, "precision": "bfloat16"}.items() <= run.evaluate.items()
+    assert {"actors": 3, "gpus_per_actor": 1, "precision": "bfloat16"}.items() <= run.evaluate.model_dump().items()
     assert run.sweep.concurrent == 1  # trials of three GPUs each
     assert run.plan.gpu_memory_gb == 80.0
     assert "4 × A Card (--gpus auto), bfloat16" in str(run.devices)
@@ -56,7 +57,7 @@ def test_one_gpu_takes_a_recipe_of_eight(monkeypatch):
     asked = placed_training(values | {"workers": 2}, {"workers"}, ONE)
     assert asked["workers"] == 2  # refused later, where the cluster is known
     run = run_on(monkeypatch, ONE)
-    assert (run.proxy["workers"], run.sweep.concurrent, run.evaluate["actors"]) == (1, 1, 1)
+    assert (run.proxy.workers, run.sweep.concurrent, run.evaluate.actors) == (1, 1, 1)
 
 
 def test_what_is_given_stays(monkeypatch):
@@ -67,28 +68,28 @@ def test_what_is_given_stays(monkeypatch):
         "sweep": {"concurrent": 5},
     }
     run = run_on(monkeypatch, FOUR, **given)
-    assert {k: run.finetune.get(k) for k in ("use_gpu", "workers", "precision")} == {
+    assert {k: run.finetune.model_dump().get(k) for k in ("use_gpu", "workers", "precision")} == {
         "use_gpu": False,
         "workers": 2,
         "precision": None,
     }
     assert (run.actors.actors, run.actors.gpus_per_actor, run.sweep.concurrent) == (2, 0, 5)
     assert [f.precision for f in run.features] == ["float32", "float32"]
-    assert run.evaluate == {"gpus_per_actor": 0}
+    assert run.evaluate.model_dump() == {"gpus_per_actor": 0}
 
 
 def test_variants_are_placed_each(monkeypatch):
     both = {"parts": ["projector"], "micro_batch": 4, "variants": {"a": {"global_batch": 8}, "b": {"global_batch": 16}}}
     run = run_on(monkeypatch, FOUR, finetune=both)
-    assert {n: s["workers"] for n, s in run.finetune["variants"].items()} == {"a": 2, "b": 4}
-    assert (run.sweep.concurrent, run.evaluate["actors"]) == (1, 4)
+    assert {n: s.workers for n, s in run.finetune.variants.items()} == {"a": 2, "b": 4}
+    assert (run.sweep.concurrent, run.evaluate.actors) == (1, 4)
 
 
 def test_a_machine_without_gpus_changes_nothing(monkeypatch):
     run = run_on(monkeypatch, NONE)
     plain = placed_training(RUN["finetune"], set(RUN["finetune"]), NONE)
-    assert plain == RUN["finetune"] == run.finetune
-    assert run.proxy["workers"] == 8  # the recipe's, and it asks for GPUs: refused where the cluster is known
+    assert plain == RUN["finetune"] == run.finetune.model_dump()
+    assert run.proxy.workers == 8  # the recipe's, and it asks for GPUs: refused where the cluster is known
     assert (without_gpus(run) or "").startswith("proxy asks for 8 × 1 GPU, and there is none here: --gpus 0 ")
     assert without_gpus(run.model_copy(update={"ray": RayConfig(address="head:1")})) is None
     cpu = NONE.model_copy(update={"asked": "0"})

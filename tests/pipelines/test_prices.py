@@ -19,7 +19,7 @@ from vinnow.pipelines.runs.samples import ROWS, Sample, encode_sizes, estimate_s
 from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.records import Record
 from vinnow.store.errors import InputError
-from vinnow.train.config import TrainConfig
+from vinnow.train.recipe import TrainRecipe
 
 STEP = {"max_len": 256, "global_batch": 8, "micro_batch": 8, "max_steps": 3}
 SEVEN = {
@@ -175,7 +175,7 @@ def test_memory_and_price_of_the_7b_shape_are_those_of_the_spec(values):
     run = run_of(values, model={"twin": SEVEN})
     # 576 image tokens and about 200 of text
     prices = Prices(run, {"pool": Sample(665_298, [row(580)], "the pool"), "target": Sample(9, [row(580)], "the pool")})
-    proxy = TrainConfig(model="-", pool="-", parts=["projector", "lora"], lora={"r": 128})
+    proxy = TrainRecipe(parts=["projector", "lora"], lora={"r": 128})
     config = FeatureConfig(
         which="projector+lora", projection={"kind": "sjlt"}, precision="bfloat16", token_budget=16 * 800
     )
@@ -194,7 +194,7 @@ def test_memory_and_price_of_the_7b_shape_are_those_of_the_spec(values):
     assert exact.memory > price.memory
     # the targets' means take two passes over 9 rows
     assert exact.tflop == pytest.approx((665_298 + 18) * sum(exact.row.values()), rel=1e-3)
-    full = TrainConfig(model="-", pool="-", precision="bfloat16", zero_stage=3, workers=8, global_batch=128)
+    full = TrainRecipe(precision="bfloat16", zero_stage=3, workers=8, global_batch=128)
     alone = full.model_copy(update={"workers": 1, "zero_stage": 2})
     state = 14 * sum(prices.after(full).parameters()[p] for p in full.parts)
     saved = prices.training(alone, "pool", 1).memory - prices.training(full, "pool", 1).memory
@@ -203,7 +203,7 @@ def test_memory_and_price_of_the_7b_shape_are_those_of_the_spec(values):
 
 def test_moments_and_resumable_states_take_room(values):
     prices = Prices(run_of(values), {})
-    config = TrainConfig(model="-", pool="-", checkpoint_count=2, resume_steps=4)
+    config = TrainRecipe(checkpoint_count=2, resume_steps=4)
     parameters = prices.after(config).parameters()
     trained, every = parameters["projector"] + parameters["language_model"], sum(parameters.values())
     assert prices.disk(config, 4) == 3 * 4 * every
@@ -214,18 +214,18 @@ def test_moments_and_resumable_states_take_room(values):
 
 def test_mores_and_other_adapters_are_priced_through_the_decoder(values):
     prices = Prices(run_of(values, model={"twin": SEVEN}), {"pool": Sample(9, [row(580)], "the pool")})
-    mores = TrainConfig(model="-", pool="-", parts=["projector", "mores"], mores={"rank": 4})
+    mores = TrainRecipe(parts=["projector", "mores"], mores={"rank": 4})
     alone = mores.model_copy(update={"parts": ["projector"], "mores": None})
     assert prices.after(mores).parameters()["mores"] == 1_048_704
     assert prices.disk(mores, 4) == 4 * (1_048_704 + prices.after(mores).parameters()["projector"])
     assert prices.training(mores, "pool", 9).row == prices.training(alone, "pool", 9).row
     only = mores.model_copy(update={"parts": ["mores"]})
     assert prices.training(only, "pool", 9).tflop < prices.training(mores, "pool", 9).tflop
-    ia3 = TrainConfig(model="-", pool="-", parts=["lora"], peft={"method": "ia3"})
+    ia3 = TrainRecipe(parts=["lora"], peft={"method": "ia3"})
     assert prices.training(ia3, "pool", 9).tflop == prices.training(only, "pool", 9).tflop
     dora = {"parts": ["lora"], "peft": {"method": "dora"}}
-    lora = TrainConfig(model="-", pool="-", parts=["lora"], lora={})
-    assert prices.after(TrainConfig(model="-", pool="-", **dora)).linears == prices.after(lora).linears
+    lora = TrainRecipe(parts=["lora"], lora={})
+    assert prices.after(TrainRecipe(**dora)).linears == prices.after(lora).linears
 
 
 def test_a_warm_up_with_lora_makes_an_adapter(values):

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 from vinnow.actors.kind import kind_of
 from vinnow.pipelines.cli.main import app
-from vinnow.pipelines.runs.config import load_run, train_config
+from vinnow.pipelines.runs.config import load_run
 from vinnow.store.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def test_a_blank_is_refused_with_its_place_and_the_way_out(name):
 
 def test_less_has_its_published_constants():
     run = filled("less-llava665k")
-    proxy = train_config(run.proxy, "proxy")
+    proxy = run.proxy
     lora = proxy.lora
     assert (lora.r, lora.alpha, lora.dropout, proxy.parts) == (128, 512, 0.1, ["lora"])
     assert (proxy.lr, proxy.schedule, proxy.warmup_ratio, proxy.weight_decay) == (2e-5, "linear", 0.03, 0)
@@ -50,7 +50,7 @@ def test_less_has_its_published_constants():
     assert (feature.projection.kind, feature.projection.dim, feature.projection.seed) == ("rademacher", 8192, 0)
     assert kind_of(feature).for_targets().mode == "sgd"
     assert [(s.name, s.config) for s in run.selectors] == [("random", {}), ("less", {"aggregate": "max"})]
-    tuned = train_config(run.finetune, "finetune")
+    tuned = run.finetune
     assert (tuned.lora.r, tuned.lora.alpha, tuned.lr, tuned.projector_lr, tuned.global_batch) == (
         128,
         256,
@@ -62,7 +62,7 @@ def test_less_has_its_published_constants():
 
 def test_xmas_has_its_published_constants():
     run = filled("xmas-llava665k")
-    proxy = train_config(run.proxy, "proxy")
+    proxy = run.proxy
     assert (proxy.lr, proxy.global_batch, proxy.micro_batch, proxy.workers, proxy.template) == (2e-5, 32, 8, 4, "phi")
     assert len(proxy.kept_checkpoints(proxy.planned_steps(665_298))) == 103
     assert run.seed == 42

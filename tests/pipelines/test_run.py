@@ -189,13 +189,13 @@ def test_mores_and_connector_only_are_planned_on_the_same_rows_without_a_proxy(v
 def test_a_section_takes_a_recipe_under_its_own_fields(values):
     written = json.loads(json.dumps(values))
     stage2 = {"finetune": {"recipe": "llava15-lora", "lora": {"r": 4}, "lr": 1e-3}}
-    found = resolve(written | stage2).finetune
+    found = resolve(written | stage2).finetune.model_dump()
     assert found["lora"] == {"r": 4, "alpha": 256, "dropout": 0.05}
     assert (found["lr"], found["projector_lr"], found["global_batch"], "recipe" in found) == (1e-3, 2e-5, 128, False)
     # the run is what its numbers say, whoever wrote them down
     assert resolve(written | {"finetune": found}).digest() == resolve(written | stage2).digest()
     both = {"lr": 3e-3, "recipe": "connector-only", "variants": {"a": {}, "b": {"recipe": "mores-2nd-stage", "lr": 1}}}
-    variants = resolve(written | {"finetune": both}).finetune["variants"]
+    variants = resolve(written | {"finetune": both}).finetune.model_dump()["variants"]
     assert {n: (v["lr"], v["parts"]) for n, v in variants.items()} == {
         "a": (3e-3, ["projector"]), "b": (1, ["projector", "mores"]),
     }  # fmt: skip
@@ -261,14 +261,13 @@ def every_file(folder):
 
 
 def test_a_failed_trial_is_named_and_the_others_stay(values, ray_cluster, tmp_path):
-    from vinnow.pipelines.runs.config import eval_config
     from vinnow.pipelines.runs.sweep import Trial, run_sweep
     from vinnow.pool.ingest import ingest
     from vinnow.train.config import TrainConfig
 
     config = resolve(json.loads(json.dumps(values | {"out": str(tmp_path)})))
     ingest(config.test, str(tmp_path / "test"))
-    asked = eval_config(config.evaluate, model="/nowhere", pool=str(tmp_path / "test"), run="r")
+    asked = config.evaluate.job(model="/nowhere", pool=str(tmp_path / "test"), run="r")
     broken = Trial(
         "bad-1", "random", "1", 0, str(tmp_path / "bad"), TrainConfig(model="/nowhere", pool="/nowhere"), asked
     )
@@ -311,6 +310,21 @@ def flips(tree, path=()):
             yield here, value * 2 if value else 1
 
 
+def whole(config):
+    """Return a run's tree with every field of its sections, also of those that nobody wrote."""
+    tree = config.model_dump(mode="json")
+    if config.proxy is not None:
+        tree["proxy"] = config.proxy.recipe().model_dump(mode="json")
+    for name, section in config.finetune.by_name().items():
+        recipe = section.recipe().model_dump(mode="json")
+        tree["finetune"] = tree["finetune"] | (
+            {"variants": tree["finetune"]["variants"] | {name: recipe}} if name else recipe
+        )
+    for stage, section in zip(tree["warmup"], config.warmup, strict=True):
+        stage["train"] = section.train.recipe().model_dump(mode="json")
+    return tree | {"evaluate": config.evaluate.recipe().model_dump(mode="json")}
+
+
 @pytest.mark.parametrize("proxy", [True, False])
 def test_every_knob_changes_the_plan(values, tmp_path, proxy):
     """A knob that the plan does not show reaches no room; also without a proxy, and with two fine-tunes."""
@@ -321,8 +335,8 @@ def test_every_knob_changes_the_plan(values, tmp_path, proxy):
     config = resolve(json.loads(json.dumps(given)))
     shown = repr(make_plan(config))
     tried, refused = 0, []
-    for path, other in flips(config.model_dump(mode="json")):
-        tree = config.model_dump(mode="json")
+    for path, other in flips(whole(config)):
+        tree = whole(config)
         here = tree
         for name in path[:-1]:
             here = here[name]

@@ -1,4 +1,4 @@
-"""Every recipe is a TrainConfig with the published numbers (spec: LLaVA §5, MoReS §1.7, XMAS §1)."""
+"""Every recipe is a TrainRecipe with the published numbers (spec: LLaVA §5, MoReS §1.7, XMAS §1)."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ import pytest
 from vinnow.models.specs import LoraSpec, MoresSpec
 from vinnow.pipelines.runs.config import apply_set, read_yaml
 from vinnow.store.errors import InputError
-from vinnow.train import config as module
-from vinnow.train.config import TrainConfig
+from vinnow.train import recipe as module
+from vinnow.train.recipe import TrainRecipe
 
 BOTH, FIRST = ["projector", "language_model"], ["projector"]
 # parts, lr, global batch, per device, epochs, ZeRO, picture, grouped
@@ -29,7 +29,7 @@ def recipe(name, *sets):
     values = read_yaml(name, "train")
     for entry in sets:
         apply_set(values, entry)
-    return TrainConfig.parse({"model": "-", "pool": "-"} | values)
+    return TrainRecipe.parse(values)
 
 
 # those whose scripts name TinyLLaVA's phi template

@@ -34,19 +34,15 @@ from .towers import RGB, Tower, tower_of
 
 
 class BuildConfig(Config):
-    """The parts; `llm` and `tower` are folders.
+    """The parts of a LLaVA."""
 
-    `feature_layer`: the tower's hidden state that is read, by default its entry's. `image_size` in pixels is for towers
-    that take several (DINOv2). `seed` draws the connector.
-    """
-
-    llm: str
-    tower: str
-    connector: ConnectorSpec = ConnectorSpec()
-    feature_layer: int | None = None
-    image_size: int | None = Field(None, ge=8)
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    seed: int = 0
+    llm: str = Field(description="The language model's folder.")
+    tower: str = Field(description="The vision tower's folder.")
+    connector: ConnectorSpec = Field(ConnectorSpec(), description="What joins them.")
+    feature_layer: int | None = Field(None, description="The tower's hidden state that is read; null: its entry's own.")
+    image_size: int | None = Field(None, ge=8, description="In pixels, for towers that take several (DINOv2).")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="What the weights are written in.")
+    seed: int = Field(0, description="Draws the connector.")
 
 
 @dataclass(frozen=True)
