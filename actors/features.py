@@ -19,6 +19,7 @@ from ..models.registry import family_of
 from ..pool.batching import count_tokens
 from ..pool.collate import collate
 from ..pool.decode import Refusal
+from ..store.arrays import Array
 from ..store.cut import write_cut
 from ..store.errors import InputError
 from ..store.features import FeatureBatch, drop_shard, write_shard
@@ -29,8 +30,6 @@ from .config import FeatureSpec
 from .kind import kind_of
 from .loader import LoadedPart, PartLoader, unpack
 from .sharing import same_tower, share_equal
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)

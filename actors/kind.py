@@ -9,9 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-
 from ..pool.batching import token_batches
+from ..store.arrays import Array
 from ..store.keys import recipe_text
 from .config import CheckpointRef, FeatureConfig, FeatureSpec
 from .registry import find
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from ..models.cost import Cost, RowSize
     from ..models.shape import Shape
     from ..models.taps.base import Tap
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)

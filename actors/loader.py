@@ -15,6 +15,7 @@ from ..pool.reader import Pool
 from ..pool.records import Record
 from ..pool.refusals import RefusedError
 from ..pool.vision import Media
+from ..store.arrays import Array
 from ..store.errors import InputError
 from .config import FeatureSpec
 from .kind import kind_of
@@ -129,5 +130,5 @@ def unpack(payload: bytes) -> LoadedPart:
     return LoadedPart(encoded, rows["task"], [Refusal(*r) for r in json.loads(meta[b"refused"])])
 
 
-def _array(data: bytes, form: dict[str, Any]) -> np.ndarray[Any, Any]:
+def _array(data: bytes, form: dict[str, Any]) -> Array:
     return np.frombuffer(data, np.dtype(form["type"])).reshape(-1, *form["shape"])

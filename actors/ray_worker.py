@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..store.arrays import Array
 from ..store.errors import VinnowError
 from ..store.tries import begin, end
 
@@ -63,6 +64,6 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _column(values: list[Any]) -> np.ndarray[Any, Any]:
+def _column(values: list[Any]) -> Array:
     # NumPy's own texts and bytes lose zeros at their ends
     return np.array(values, dtype=object if isinstance(values[0], str | bytes) else None)

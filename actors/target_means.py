@@ -21,6 +21,7 @@ from ..models.forward import on_device
 from ..models.projections.targets import Means, Norms
 from ..models.taps.gradients import GradientTap
 from ..pool.reader import Pool
+from ..store.arrays import Array
 from ..store.errors import InputError
 from ..store.features import shards_done
 from ..store.machine import writing
@@ -151,7 +152,7 @@ def _account(actor: Any, step: int, parts: list[LoadedPart]) -> Usage:
     return usage
 
 
-def _check_targets(parts: list[LoadedPart], norms: list[np.ndarray[Any, Any]], tasks: list[str]) -> dict[str, int]:
+def _check_targets(parts: list[LoadedPart], norms: list[Array], tasks: list[str]) -> dict[str, int]:
     """Return how many rows each task has; every row must have a finite gradient, every task one that is not zero."""
     task_M = np.concatenate([np.array(p.tasks, object) for p in parts])
     norm_M = np.concatenate(norms)

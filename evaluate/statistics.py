@@ -4,14 +4,13 @@ Axes: N test samples, R bootstrap draws, S runs (seeds). Pairing is by the EVALS
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from ..store.arrays import Array
 from ..store.errors import DuplicateRowsError, InputError
 
-Array = np.ndarray[Any, Any]
 DRAWS = 10_000
 # a difference is told apart where so rare a one would be chance
 LEVEL = 0.05

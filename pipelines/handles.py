@@ -6,7 +6,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ import pyarrow as pa
 from ..pool.images import load_image
 from ..pool.reader import Pool
 from ..pool.records import Record
+from ..store.arrays import Array
 from ..store.errors import InputError, suggest
 from ..store.features import FeatureSet
 from ..store.files import join
@@ -153,7 +154,7 @@ class Picks:
         return read_rows(self.path, PICKS)
 
     @property
-    def ids(self) -> "np.ndarray[Any, Any]":
+    def ids(self) -> Array:
         """The chosen ids u64 [budget], best first."""
         return self.table.sort_by("rank")["sample_id"].to_numpy()
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from ..store.arrays import Array
 from ..store.errors import InputError
 from .encode import IGNORE, Encoded
 
@@ -25,7 +26,7 @@ def collate(samples: Sequence[Encoded], pad_id: int, side: Literal["right", "lef
         raise InputError("a batch needs at least one row.")
     longest = max(len(s.input_ids) for s in samples)
 
-    def padded(arrays: list[np.ndarray[Any, Any]], fill: int) -> torch.Tensor:
+    def padded(arrays: list[Array], fill: int) -> torch.Tensor:
         out_BT = np.full((len(arrays), longest), fill, np.int64)
         for row, array in zip(out_BT, arrays, strict=True):
             place = slice(0, len(array)) if side == "right" else slice(longest - len(array), longest)

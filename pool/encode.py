@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..store.arrays import Array
 from ..store.errors import InputError, suggest
 from .images import load_image
 from .records import Record
@@ -22,7 +23,7 @@ from .vision import Media, PictureReader, Size
 
 IGNORE = -100
 # ids of a stretch of the row, and which of them are trained
-Piece = tuple[list[int], np.ndarray[Any, Any]]
+Piece = tuple[list[int], Array]
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Encoded:
     """
 
     sample_id: int
-    input_ids: np.ndarray[Any, Any]
-    labels: np.ndarray[Any, Any]
+    input_ids: Array
+    labels: Array
     images: tuple[str, ...]
     cut: int = 0
     media: tuple[Media, ...] = ()
@@ -168,9 +169,7 @@ class Encoder:
             "pictures": self.pictures,
         }
 
-    def _tokenise(
-        self, record: Record, segments: list[Segment], sizes: Sequence[Size] | None
-    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def _tokenise(self, record: Record, segments: list[Segment], sizes: Sequence[Size] | None) -> tuple[Array, Array]:
         """Return ids and labels, i64 [T] both."""
         marks = [i for i, s in enumerate(segments) if s.kind != "text"]
         shown, pictures = sum(segments[i].kind == "image" for i in marks), len(record.images)

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from PIL import Image
 
+from ..store.arrays import Array
+
 # one picture as a model takes it: name → array, whose leading axis may be of any length (tiles, patches, 1)
-Media = Mapping[str, np.ndarray[Any, Any]]
+Media = Mapping[str, Array]
 # width and height in pixels
 Size = tuple[int, int]
 # that of many data sets' pictures (COCO): what a price takes where none can be looked at
@@ -31,7 +32,7 @@ class PictureReader(Protocol):
         """Return all token ids of a picture, text around its features included; `size` may be None where `fixed` is not."""
         ...
 
-    def prepare(self, picture: Image.Image) -> dict[str, np.ndarray[Any, Any]]:
+    def prepare(self, picture: Image.Image) -> dict[str, Array]:
         """Return an RGB picture as its model takes it, in as few bytes as can be (uint8 where normalising can wait)."""
         ...
 

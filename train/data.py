@@ -25,6 +25,7 @@ from ..pool.decode import Decoder, Refusal
 from ..pool.encode import Encoded, EncodeError, Encoder
 from ..pool.reader import Pool
 from ..pool.records import Record
+from ..store.arrays import Array
 from ..store.errors import MissingRowsError
 from ..store.facts import read_lines
 from ..store.files import append_line, write_lines
@@ -62,7 +63,7 @@ class Rows:
         self.has_image = self.pool.has_image()[rows]
         self.n_chars = self.pool.column("n_chars")[rows]
 
-    def leave_out(self, ids: np.ndarray[Any, Any]) -> int:
+    def leave_out(self, ids: Array) -> int:
         """Drop the rows of these ids; return how many there were."""
         keep = ~np.isin(self.ids, ids)
         self.ids, self.has_image, self.n_chars = self.ids[keep], self.has_image[keep], self.n_chars[keep]
@@ -74,7 +75,7 @@ def rows_digest(config: TrainConfig) -> str:
     return Pool(config.pool).digest if config.picks is None else ids_digest(_picked(config.picks))
 
 
-def _picked(path: str) -> np.ndarray[Any, Any]:
+def _picked(path: str) -> Array:
     picks = read_rows(path, PICKS)
     check_unique(picks, path)
     return picks["sample_id"].to_numpy()
@@ -107,7 +108,7 @@ class Batches:
         self._kept: dict[int, Encoded] = {}
         self._room = config.cache_mb * 1_000_000
 
-    def make(self, positions: np.ndarray[Any, Any], normalised: bool = True) -> dict[str, Any]:
+    def make(self, positions: Array, normalised: bool = True) -> dict[str, Any]:
         """Return the batch of these positions; with no usable row, one placeholder without labels.
 
         `asked` and `used` count the rows wanted and those that could be used; the others are listed. Pictures that are not
@@ -119,7 +120,7 @@ class Batches:
         batch = self.encoder.finish(batch) if normalised else batch
         return batch | {"asked": len(positions), "used": len(ready)}
 
-    def _prepared(self, ids: np.ndarray[Any, Any]) -> list[Encoded]:
+    def _prepared(self, ids: Array) -> list[Encoded]:
         """Return the usable rows of these ids, in order; rows seen in an earlier epoch may come from memory."""
         wanted = [i for i in dict.fromkeys(ids.tolist()) if i not in self._kept]
         records = list(self.rows.pool.take(np.array(wanted, np.uint64))) if wanted else []

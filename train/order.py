@@ -8,13 +8,11 @@ length a token of the shortest rows would weigh 6.7 times its share, one of the 
 
 import heapq
 import math
-from typing import Any
 
 import numpy as np
 
+from ..store.arrays import Array
 from .config import TrainConfig
-
-Array = np.ndarray[Any, Any]
 
 
 class Order:

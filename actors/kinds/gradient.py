@@ -6,6 +6,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ...models.projections.config import ProjectionConfig
+from ...store.arrays import Array
 from ..config import FeatureSpec
 from ._differentiated import Differentiated
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from ...models.cost import Cost, RowSize
     from ...models.shape import Shape
     from ...models.taps.gradients import GradientTap
-
-Array = np.ndarray[Any, Any]
 
 
 class Gradient(Differentiated):

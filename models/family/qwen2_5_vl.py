@@ -14,6 +14,7 @@ from PIL import Image
 
 from ...pool.encode import EncodeError
 from ...pool.vision import USUAL, Size
+from ...store.arrays import Array
 from ...store.errors import InputError, suggest
 from ...store.reading import wrong
 from ..folders import LOCAL, chain, processor_folder
@@ -62,7 +63,7 @@ class Patches:
             raise EncodeError(f"a picture of {size[0]} × {size[1]} pixels: {error}.") from error
         return [self.start, *[self.image_id] * (patches // self.images.merge_size**2), self.end]
 
-    def prepare(self, picture: Image.Image) -> dict[str, np.ndarray[Any, Any]]:
+    def prepare(self, picture: Image.Image) -> dict[str, Array]:
         """Return patches uint8 [P, values] and their grid i64 [1, 3]."""
         try:
             cut = self.images.preprocess(picture, do_rescale=False, do_normalize=False, return_tensors="np")

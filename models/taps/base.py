@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
+
+from ...store.arrays import Array
 
 
 class Tap(ABC):
@@ -23,7 +24,7 @@ class Tap(ABC):
     def tensors(self, batch: dict[str, Any]) -> torch.Tensor:
         """Return vectors [B, D] on the model's device, without waiting for it; final after `settle`."""
 
-    def __call__(self, batch: dict[str, Any]) -> np.ndarray[Any, Any]:
+    def __call__(self, batch: dict[str, Any]) -> Array:
         """Return the same as an array."""
         vec_BD = self.tensors(batch)
         self.settle()

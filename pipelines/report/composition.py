@@ -13,11 +13,11 @@ from rich.markup import escape
 from rich.table import Table as Shown
 
 from ...pool.reader import Pool
+from ...store.arrays import Array
 from .data import Composition, ReportData
 from .headline import Row
 from .markup import Table
 
-Array = np.ndarray[Any, Any]
 FIELDS = ("subject", "topic", "category", "skill", "grade")
 IMAGE = "image"
 # rows looked at before the fields of a whole pool are parsed; values listed in short, open, at all

@@ -6,15 +6,14 @@ Axes: N rows, C clusters, T checkpoints.
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from ...evaluate.metrics import Majority
 from ...select.diagnostics import Diagnosis
 from ...select.protocol import ScoreMeans
+from ...store.arrays import Array
 from ..runs.stage import Held
 
-Array = np.ndarray[Any, Any]
 RANDOM, FULL = "random", "full"
 
 

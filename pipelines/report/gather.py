@@ -17,6 +17,7 @@ from ...select.diagnostics import diagnose, without_feature
 from ...select.protocol import ScoreMeans
 from ...select.rows import read_notes
 from ...select.run import picks_file
+from ...store.arrays import Array
 from ...store.features import FeatureSet, exists_any, match_rows
 from ...store.files import exists, join, list_files, open_fs
 from ...store.manifest import read_stage
@@ -31,7 +32,6 @@ from .composition import compose
 from .data import Gallery, Picked, ReportData, Shown, Similarity, Stage, Trajectories, Trial
 from .hours import held
 
-Array = np.ndarray[Any, Any]
 CARDS = 8
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ...select.protocol import ScoreMeans
+from ...store.arrays import Array
 from .about import about_section, hours
 from .charts import COLORS, Chart, Frame, Point, Series, bar_chart, fit, histogram, line_chart, small_chart
 from .composition import composition_section
@@ -203,7 +204,7 @@ def trajectories_section(data: ReportData, rows: list[Row]) -> Values | None:
     return {"clusters": clusters, "note": note, "sizes": sizes, "sizes_caption": caption, "table": table}
 
 
-def _sizes(sizes: np.ndarray[Any, Any]) -> tuple[Chart, str]:
+def _sizes(sizes: Array) -> tuple[Chart, str]:
     """How many clusters have how many rows: the chart and its caption."""
     filled = sizes[sizes > 0]
     counts, edges = np.histogram(filled, bins=min(BINS, max(5, len(filled) // 4)))
@@ -218,7 +219,7 @@ def _sizes(sizes: np.ndarray[Any, Any]) -> tuple[Chart, str]:
     return chart, f"Cluster sizes: {words}."
 
 
-def _clusters(found: Trajectories, order: np.ndarray[Any, Any]) -> Table:
+def _clusters(found: Trajectories, order: Array) -> Table:
     """What the largest clusters hold by source, beside the whole pool, and how many of their rows were taken."""
     names = list(found.sources)
     shown, rest = names[:SOURCES], names[SOURCES:]

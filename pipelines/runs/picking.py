@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from ...select.diagnostics import without_feature
 from ...select.needs import Needs
 from ...select.run import scores_notes, select_by
 from ...select.view import EXTRA, View
+from ...store.arrays import Array
 from ...store.errors import InputError
 from ...store.features import FeatureSet, exists_any
 from ...store.files import exists, join
@@ -49,7 +49,7 @@ def make_view(
             raise InputError(f"--{option} {root!r}: no such feature store. `vinnow features --out` makes one.")
     reader = Pool(pool)
     ids = reader.ids()
-    columns: dict[str, np.ndarray[Any, Any]] = {n: reader.column(n) for n in ("source", "task", "n_chars")}
+    columns: dict[str, Array] = {n: reader.column(n) for n in ("source", "task", "n_chars")}
     columns["has_image"] = reader.has_image()
     columns |= {EXTRA + n: c for n, c in reader.extra(list(needs.fields)).items()}
     refused = np.empty(0, np.uint64)
@@ -164,6 +164,6 @@ def export_picks(pool: str, picks: str) -> str:
     return path
 
 
-def ranked_ids(picks: str) -> np.ndarray[Any, Any]:
+def ranked_ids(picks: str) -> Array:
     """Return the ids of a PICKS file, best first."""
     return read_rows(picks, PICKS).sort_by("rank")["sample_id"].to_numpy()

@@ -22,6 +22,8 @@ LATER = {
     "pool/vision.py",
     "tests/pool/test_encode.py",
 }
+# rooms of which every array has the one alias, clean of empty names or not
+WITH_ARRAYS = ("actors/", "evaluate/", "models/", "pipelines/", "pool/", "select/", "store/", "train/")
 EMPTY = {"found", "made", "given", "at"}
 ARRAY = "store/arrays.py"
 
@@ -65,6 +67,12 @@ def clean_sources() -> list[Source]:
     places = {*CLEAN, *(f"tests/{room}" for room in CLEAN)}
     paths = [p for p in rules.python_files(ROOT) if any(p.startswith(f"{place}/") for place in places)]
     return [parse(p, (ROOT / p).read_text()) for p in paths if p not in LATER]
+
+
+def test_an_array_has_one_alias_in_every_room():
+    sources = [parse(p, (ROOT / p).read_text()) for p in rules.python_files(ROOT) if p.startswith(tuple(WITH_ARRAYS))]
+    assert {s.path.split("/")[0] + "/" for s in sources} == set(WITH_ARRAYS)
+    assert [problem for source in sources for problem in array_aliases(source)] == []
 
 
 @pytest.mark.parametrize("rule", [empty_words, array_aliases], ids=lambda r: r.__name__)

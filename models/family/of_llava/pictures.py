@@ -8,6 +8,7 @@ from PIL import Image
 
 from ....pool.long_pad import crop_and_resize, is_long, is_sliver, pad_and_resize
 from ....pool.vision import Size
+from ....store.arrays import Array
 from ....store.errors import InputError, suggest
 
 PIXELS = "pixel_values"
@@ -48,7 +49,7 @@ class SquarePictures:
         assert self.fixed is not None
         return [self.image_id] * self.fixed
 
-    def prepare(self, picture: Image.Image) -> dict[str, np.ndarray[Any, Any]]:
+    def prepare(self, picture: Image.Image) -> dict[str, Array]:
         """Return `pixels_u8` [1, 3, H, W], in this order in memory: a GPU's convolution goes by it."""
         return {PIXELS: np.ascontiguousarray(self.pixels_u8(picture)[None])}
 
@@ -56,11 +57,11 @@ class SquarePictures:
         """Return the media, normalised."""
         return {name: self.normalise(pixels) for name, pixels in media.items()}
 
-    def pixels(self, picture: Image.Image) -> np.ndarray[Any, Any]:
+    def pixels(self, picture: Image.Image) -> Array:
         """Return the normalised picture, float32 [3, H, W]."""
         return self.normalise(torch.from_numpy(self.pixels_u8(picture)[None]))[0].numpy()
 
-    def pixels_u8(self, picture: Image.Image) -> np.ndarray[Any, Any]:
+    def pixels_u8(self, picture: Image.Image) -> Array:
         """Return the resized and cropped picture, uint8 [3, H, W]: a quarter of the bytes."""
         if (side := self._side()) and picture.size == (side, side) and picture.mode == "RGB":
             return np.array(picture).transpose(2, 0, 1)  # as it is
