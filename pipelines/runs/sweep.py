@@ -26,7 +26,7 @@ from .choices import FULL, WHOLE
 from .choices import Choice as Chosen
 from .config import RunConfig
 from .identity import how_asked, how_trained, recipe_json
-from .trial import Trial, plain_result, read_result, remember, run_of, run_trial
+from .trial import MADE_OF, Trial, plain_result, read_result, remember, run_of, run_trial
 from .watch import RESULT, under_way, watching
 
 # what Tune prints of itself
@@ -44,7 +44,33 @@ def trials_of(config: RunConfig, picks: dict[tuple[str, str, int], str], model: 
     if config.sweep.full:
         chosen += [(FULL, WHOLE, seed, None) for seed in config.seeds]
     trials = [_trial(config, choice, variant, model) for choice in chosen for variant in config.finetune.by_name()]
-    return sorted(trials, key=lambda t: (-_rows(t, config.out), t.name))
+    return sorted(_apart(trials), key=lambda t: (-_rows(t, config.out), t.name))
+
+
+def _apart(trials: list[Trial]) -> list[Trial]:
+    """Give a trial that is another one again (the same rows, say) a run of its own: answers are told apart by it.
+
+    One that has begun keeps what it is called.
+    """
+    runs: set[str] = set()
+    apart = []
+    for trial in sorted(trials, key=lambda t: (not exists(join(t.folder, MADE_OF)), t.name)):
+        run = trial.evaluate.run
+        run = digest(run, trial.name) if run in runs else run
+        runs.add(run)
+        apart.append(replace(trial, evaluate=trial.evaluate.model_copy(update={"run": run})))
+    return apart
+
+
+def same_lines(trials: list[Trial]) -> list[str]:
+    """Return a line for each trial that is an earlier one again: the same rows, trained and asked in the same way."""
+    first: dict[str, str] = {}
+    lines = []
+    for trial in trials:
+        same = first.setdefault(json.dumps(trial.made_of, sort_keys=True), trial.name)
+        if same != trial.name:
+            lines.append(f"{trial.name} is {same} again, the same rows trained in the same way: one result, not two")
+    return lines
 
 
 def run_sweep(config: RunConfig, trials: list[Trial]) -> list[dict[str, Any]]:

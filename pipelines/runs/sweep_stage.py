@@ -126,7 +126,7 @@ class Sweep(Stage):
 
 def sweep_trials(run: Run, trials: "list[Trial]") -> None:
     """Run the trials that are not done and gather every one's answers into `RUN/evals.parquet`."""
-    from .sweep import collect, open_again, refused_lines, run_sweep
+    from .sweep import collect, open_again, refused_lines, run_sweep, same_lines
 
     digest = Pool(run.folder("test")).digest
     wanted = {t.name: {"run": t.evaluate.run, "test": digest} for t in trials}
@@ -142,7 +142,7 @@ def sweep_trials(run: Run, trials: "list[Trial]") -> None:
             results = run_sweep(run.config, trials)
             collect(run.out, trials)
             record.facts.update(rows=sum(r["rows"] for r in results), trials=[t.name for t in trials])
-            record.facts["told"] = refused_lines(results)
+            record.facts["told"] = refused_lines(results) + same_lines(trials)
             record.items = made | wanted
     facts = run.say("sweep", new=work).facts
     for line in with_fields(facts, _KINDS, path, "manifest", _WAY_OUT)["told"] or []:

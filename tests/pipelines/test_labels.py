@@ -9,7 +9,7 @@ from vinnow.pipelines.runs.config import resolve
 from vinnow.pipelines.runs.opening import start
 from vinnow.pipelines.runs.plan import make_plan
 from vinnow.pipelines.runs.select_stage import pick
-from vinnow.pipelines.runs.sweep import trials_of
+from vinnow.pipelines.runs.sweep import same_lines, trials_of
 from vinnow.pool.ingest import ingest
 from vinnow.store.errors import InputError
 from vinnow.store.tables import PICKS, read_rows
@@ -104,6 +104,13 @@ def test_a_sweep_holds_one_method_several_times(values, twin_path):
     assert len({taken["less"], taken["less_l1"], taken["less_mean"]}) > 1
     trials = trials_of(config, picks, twin_path)
     assert {t.name for t in trials} == {f"{n}-20pct-s0" for n in labels} | {"full-100pct-s0"}
+    again = {("less_again", "20%", 0): picks[("less", "20%", 0)]}  # the same rows, by another name
+    more = {t.name: t for t in trials_of(config, picks | again, twin_path)}
+    assert len({t.evaluate.run for t in more.values()}) == len(more) == len(trials) + 1
+    assert [more[t.name] for t in trials] == trials
+    assert [line.split(",")[0] for line in same_lines(list(more.values()))] == [
+        "less_again-20pct-s0 is less-20pct-s0 again"
+    ]
     assert pick(run, None) == picks
     found = gather(config.out)
     assert {p.selector for p in found.picked} == set(labels)
