@@ -35,6 +35,11 @@ _SECTIONS: dict[str, type[Config]] = {
     **{"selector": SelectorSection, "evaluate": EvalConfig, "sweep": SweepSection, "plan": PlanConfig},
     **{"build": BuildConfig, "connector": ConnectorSpec},
 }
+# sections of a run that hold what has a page under another name
+_ALSO: dict[str, type[Config]] = {
+    **dict.fromkeys(("pool", "captions", "target", "test"), IngestConfig),
+    **{"proxy": TrainRecipe, "finetune": TrainRecipe, "selectors": SelectorSection},
+}
 _RECIPES = Path(recipe.__file__).with_name("recipes")
 
 
@@ -45,8 +50,8 @@ def classes() -> dict[str, type[Config]]:
 
 
 def names() -> list[str]:
-    """Return what `vinnow config` knows: configs, and the recipes of trainings."""
-    return sorted([*classes(), *(p.stem for p in _RECIPES.glob("*.yaml"))])
+    """Return what `vinnow config` knows: configs, a run's sections, and the recipes of trainings."""
+    return sorted([*classes(), *_ALSO, *(p.stem for p in _RECIPES.glob("*.yaml"))])
 
 
 def config_of(name: str) -> Config:
@@ -55,9 +60,11 @@ def config_of(name: str) -> Config:
     Raises:
         InputError: there is none of this name; names the nearest one.
     """
-    known = classes()
+    known = classes() | _ALSO
     if name in known:
         return known[name].parse(_examples(known[name]), name)
+    if name == "features":
+        raise InputError(f"`features` lists configs of kinds; ask for one of them: {', '.join(kinds.names())}.")
     if name not in names():
         raise InputError(f"there is no config {name!r}{suggest(name, names())}")
     return TrainRecipe.parse(read_yaml(name, "train"), name)

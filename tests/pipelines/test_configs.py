@@ -9,7 +9,7 @@ import yaml
 from typer.testing import CliRunner
 from vinnow.pipelines.cli.main import app
 from vinnow.pipelines.configs import classes, commented, config_of, names
-from vinnow.pipelines.runs.config import resolve
+from vinnow.pipelines.runs.config import RunConfig, resolve
 from vinnow.store.config import Config, Section
 from vinnow.store.errors import InputError
 
@@ -56,6 +56,13 @@ def test_names_stand_for_one_thing_each():
     assert len(set(names())) == len(names())
     with pytest.raises(InputError, match="did you mean 'gradient'"):
         config_of("gradeint")
+
+
+def test_every_section_of_a_run_is_shown_or_says_where_it_is():
+    nested = {n for n, f in RunConfig.model_fields.items() if n not in {"out", "seed", "seeds", "budgets", "devices"}}
+    assert nested - set(names()) == {"features"}
+    with pytest.raises(InputError, match="ask for one of them: embedding, gradient"):
+        config_of("features")
 
 
 def test_the_command_prints_it():
