@@ -5,7 +5,7 @@ import os
 os.environ.update(
     RAY_AUTH_MODE="disabled",
     RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.2",
-    # one more process for each training, which looks whether a cloud takes a node back: none does here
+    # a process more for each training, which looks whether a cloud takes a node back: none does here
     RAY_TRAIN_ENABLE_PREEMPTION_WATCHER="0",
     RAY_DATA_DISABLE_PROGRESS_BARS="1",
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
@@ -27,8 +27,10 @@ def ray_cluster():
     from ray.train.v2._internal.execution.callback import ControllerCallback
     from ray.train.v2.api import data_parallel_trainer
 
-    # another one, which outlives a controller that dies to give back what it held; a training's end waits for its last look
-    data_parallel_trainer.PlacementGroupCleanerCallback = ControllerCallback
+    # two more: one gives back what a controller that died had held (and a training's end waits for its last look), the
+    # other hands Ray's datasets out, of which no training here has any
+    for name in ("PlacementGroupCleanerCallback", "DatasetsCallback"):
+        setattr(data_parallel_trainer, name, lambda **_: ControllerCallback())
     ray.init(
         address="local",  # never the other worker's
         num_cpus=4,
@@ -64,16 +66,22 @@ def target_pool(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="session")
-def twin_path(tmp_path_factory) -> str:
+def tiny_model(tmp_path_factory) -> str:
     """A two-layer LLaVA with random weights, its tokenizer trained on the tiny pool's words."""
-    from vinnow.models.family.of_llava.tiny import build_twin
-    from vinnow.models.specs import TwinConfig
+    from vinnow.models.family.of_llava.tiny import build_tiny_model
+    from vinnow.models.specs import TinyModelConfig
     from vinnow.pool.templates import TEMPLATES
 
     texts = [TEMPLATES["v1"].system + " USER: ASSISTANT: "] * 9 + [
         turn["value"] for record in make_records(60)[0] for turn in record["conversations"]
     ]
-    return build_twin(str(tmp_path_factory.mktemp("twin") / "model"), texts, TwinConfig())
+    return build_tiny_model(str(tmp_path_factory.mktemp("twin") / "model"), texts, TinyModelConfig())
+
+
+@pytest.fixture(scope="session")
+def twin_path(tiny_model) -> str:
+    """Its former name, for the tests that are being written under it."""
+    return tiny_model
 
 
 def pytest_collection_modifyitems(items):
