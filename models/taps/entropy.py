@@ -67,6 +67,7 @@ def _streamed(slices: Iterable[torch.Tensor]) -> torch.Tensor:
         x_LS = x_LS - larger_L[:, None]
         weights_LS = x_LS.exp()
         sum_L, weighted_L = sum_L + weights_LS.sum(-1), weighted_L + x_LS.mul_(weights_LS).sum(-1)
-    assert sum_L is not None and weighted_L is not None
+    assert sum_L is not None
+    assert weighted_L is not None
     # rounding may leave a certain word just below 0
     return (sum_L.log() - weighted_L / sum_L).clamp(min=0)

@@ -46,7 +46,7 @@ def mean_by_row(value_L: torch.Tensor, rows_L: torch.Tensor, rows: int) -> tuple
 
 
 class _HeadLoss(torch.autograd.Function):
-    """Cross-entropy through the LM head, `logit_rows` positions at a time; logits are made again in the backward pass, not kept."""
+    """Cross-entropy through the LM head, `logit_rows` positions at a time; the backward pass makes logits again."""
 
     @staticmethod
     def forward(ctx: Any, hidden_LH: torch.Tensor, weight_VH: torch.Tensor, target_L: torch.Tensor) -> torch.Tensor:

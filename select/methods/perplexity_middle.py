@@ -1,4 +1,4 @@
-"""Perplexity middle: rows whose loss is nearest to the pool's median (perplexity pruning, Marion et al., arXiv 2309.04564)."""
+"""Perplexity middle: rows of nearly the median loss (perplexity pruning, Marion et al., arXiv 2309.04564)."""
 
 from typing import Literal
 
