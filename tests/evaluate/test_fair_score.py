@@ -25,7 +25,7 @@ def test_what_is_no_score_is_refused(wrong):
 
 
 def test_a_score_that_fails_on_an_empty_answer_is_named():
-    with pytest.raises(InputError, match="sample 7.*IndexError.*the empty one too"):
+    with pytest.raises(InputError, match=r"sample 7.*IndexError.*the empty one too"):
         scored(lambda answer: answer.split()[0])
 
 
