@@ -142,15 +142,15 @@ def main() -> None:
         checkpoint = write_checkpoint(folder)
         print(f"checkpoint written in {time.time() - begin:.0f} s", flush=True)
         ensure_ray(RayConfig(object_store_mb=16_000, dashboard=False))
-        found = {}
+        rates = {}
         for n, pool in ((2, write_pool(folder / "whole", rows)), (1, write_pool(folder / "half", rows // 2))):
             spec = make_spec(pool, [CheckpointRef(1, checkpoint)], config, str(folder / f"features-{n}"))
-            found[n] = rate(spec, n)
-            print(n, found[n], flush=True)
+            rates[n] = rate(spec, n)
+            print(n, rates[n], flush=True)
     result = {
         "claim": claim,
-        "ratio": found[2]["rows_per_s"] / found[1]["rows_per_s"],
-        "gpus": found,
+        "ratio": rates[2]["rows_per_s"] / rates[1]["rows_per_s"],
+        "gpus": rates,
         "machine": f"{gpus} x {torch.cuda.get_device_name()}, {os.cpu_count()} CPU cores",
         "versions": versions("torch"),
     }

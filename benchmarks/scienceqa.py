@@ -53,7 +53,7 @@ def sources(folder: Path, rows: int) -> list[str]:
         for pid, p in shown
     ]
     (folder / "captions.json").write_text(json.dumps(captions))
-    given = {
+    fields_of_run = {
         "out": str(folder / "run"),
         "pool.source": pool,
         "test": {"source": test, "split": "train", "layout": "test"},
@@ -65,10 +65,10 @@ def sources(folder: Path, rows: int) -> list[str]:
         if place == "model":
             continue
         if isinstance(fields, dict):
-            given |= {f"{place}.{name}": value for name, value in fields.items()}
+            fields_of_run |= {f"{place}.{name}": value for name, value in fields.items()}
         else:
-            given[place] = fields
-    return [f"{name}={json.dumps(value)}" for name, value in given.items()]
+            fields_of_run[place] = fields
+    return [f"{name}={json.dumps(value)}" for name, value in fields_of_run.items()]
 
 
 def measure(folder: Path, rows: int) -> dict[str, Any]:

@@ -51,9 +51,9 @@ def prepare(folder: Path) -> tuple[str, str, str]:
     return pools[0], pools[1], build_tiny_model(str(folder / "twin"), texts, TinyModelConfig())
 
 
-def trials_of(out: str, made: tuple[str, str, str], asked: argparse.Namespace, count: int) -> list[Trial]:
+def trials_of(out: str, places: tuple[str, str, str], asked: argparse.Namespace, count: int) -> list[Trial]:
     """Return trials that differ in their seed."""
-    pool, test, model = made
+    pool, test, model = places
     base = {"model": model, "pool": pool, "global_batch": 16, "micro_batch": 16, "lr": 1e-3, "max_steps": 8}
     where = {"use_gpu": True, "precision": "bfloat16"} if asked.gpu else {}
     on = {"gpus_per_actor": 1, "precision": "bfloat16"} if asked.gpu else {}
@@ -119,7 +119,7 @@ def main() -> None:
     row: dict = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        made = prepare(folder)
+        places = prepare(folder)
         for side, count in (("warm", asked.trials), ("cold", asked.cold)):
             if not count:
                 continue
@@ -128,7 +128,7 @@ def main() -> None:
             config = run_config(folder, out, asked.concurrent)
             ensure_ray(config.ray)
             with mock.patch.object(warm, "is_warm", lambda trial, side=side: side == "warm"):
-                row[side] = measure(config, trials_of(out, made, asked, count))
+                row[side] = measure(config, trials_of(out, places, asked, count))
             print(side, row[side], flush=True)
     row["ratio"] = round(row["cold"]["own"] / row["warm"]["own"], 2) if "cold" in row else None
     row["claim"] = "seconds of a sweep beside its training steps, a trial"

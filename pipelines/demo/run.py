@@ -81,6 +81,6 @@ def check_damage(out: str, data: DemoData) -> None:
         VinnowError: something else was refused, or let through.
     """
     table = read_rows(os.path.join(out, "pool", "refused.parquet"), REFUSED)
-    found = sorted(zip(table["row"].to_pylist(), table["reason"].to_pylist(), strict=True))
-    if found != sorted(tuple(p) for p in data.planted):
-        raise VinnowError(f"refused rows {found} are not the planted ones {sorted(data.planted)}.")
+    refused = sorted(zip(table["row"].to_pylist(), table["reason"].to_pylist(), strict=True))
+    if refused != sorted(tuple(p) for p in data.planted):
+        raise VinnowError(f"refused rows {refused} are not the planted ones {sorted(data.planted)}.")

@@ -83,14 +83,14 @@ def grow(values, *sets):
 
 def files(out):
     """Every file but those that tell of the whole run: its time and its content."""
-    found = {}
+    stamps = {}
     for root, _, names in os.walk(out):
         for name in names:
             path = os.path.relpath(os.path.join(root, name), out)
             if path not in TOLD and not name.startswith(".vinnow"):
                 data = Path(out, path).read_bytes()
-                found[path] = (os.stat(os.path.join(out, path)).st_mtime_ns, hashlib.sha256(data).hexdigest())
-    return found
+                stamps[path] = (os.stat(os.path.join(out, path)).st_mtime_ns, hashlib.sha256(data).hexdigest())
+    return stamps
 
 
 def added(before, out):

@@ -68,13 +68,13 @@ def test_init_leaves_places_that_plan_names(tmp_path):
 
 
 def test_selectors_lists_every_method():
-    found = {row["name"]: row for row in json.loads(told("selectors", "--json"))}
-    assert sorted(found) == registry.names()
-    assert found["less"]["needs"] == ["gradient", "targets"]
-    assert "aggregate" in found["less"]["fields"]
+    facts = {row["name"]: row for row in json.loads(told("selectors", "--json"))}
+    assert sorted(facts) == registry.names()
+    assert facts["less"]["needs"] == ["gradient", "targets"]
+    assert "aggregate" in facts["less"]["fields"]
     shown = told("selectors")
-    assert all(name in shown for name in found)
-    assert all(row["about"] for row in found.values())
+    assert all(name in shown for name in facts)
+    assert all(row["about"] for row in facts.values())
 
 
 def test_twin_builds_a_model_from_a_pools_words(tmp_path, tiny_pool):

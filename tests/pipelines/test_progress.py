@@ -68,8 +68,8 @@ def test_status_knows_a_sweep_that_runs(tmp_path):
     (folder / "a" / "result.json").write_text("{}")
     (folder / "b" / "train" / "log.jsonl").write_text(json.dumps({"step": 7, "total_steps": 50, "loss": 0.5}) + "\n")
     (folder / "c" / "train" / "train.json").write_text("{}")
-    found = stage.progress(str(tmp_path))
-    assert found.state == "under way"
-    assert found.detail == "1 trials finished; b at step 7/50, loss 0.5000; c answers questions; d starts"
+    stage_status = stage.progress(str(tmp_path))
+    assert stage_status.state == "under way"
+    assert stage_status.detail == "1 trials finished; b at step 7/50, loss 0.5000; c answers questions; d starts"
     assert under_way(str(folder / "nothing")) == ""
     assert last_step(str(folder / "b" / "train")) == (7, 50, "loss 0.5000")

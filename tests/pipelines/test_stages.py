@@ -46,8 +46,8 @@ def values(tmp_path):
     base = {"out": str(tmp_path / "out"), "pool": pool, "test": pool, "budgets": ["50%"], "finetune": STEP}
 
     def of(kind, tiny_model):
-        given = {"captions": pool, "target": pool, "model": {"path": tiny_model}}
-        return base | {k: given[k] if v is None else v for k, v in KINDS[kind].items()}
+        sections = {"captions": pool, "target": pool, "model": {"path": tiny_model}}
+        return base | {k: sections[k] if v is None else v for k, v in KINDS[kind].items()}
 
     return of
 
