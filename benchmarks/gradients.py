@@ -54,7 +54,7 @@ def plain_step(model, batch) -> None:
 
 
 def less_way(model, batches, parameters) -> tuple[float, float]:
-    """Return LESS's seconds a row for the gradients, and for the projection (16 rows a call, 8192 columns)."""
+    """Return LESS's seconds per row for the gradients, and for the projection (16 rows per call, 8192 columns)."""
     flats = []
 
     def gradient(batch):
@@ -118,7 +118,7 @@ def _by_autograd(model, sink, row) -> torch.Tensor:
 
 
 def lengths_row(tap) -> dict[str, float]:
-    """Return tokens a second on realistic lengths: parts of 256 rows, batches by token budget from sorted rows."""
+    """Return tokens per second on realistic lengths: parts of 256 rows, batches by token budget from sorted rows."""
     rows = realistic(256)
     sizes = [len(r.input_ids) for r in rows]
     batches = [batch_of([rows[i] for i in take]) for take in token_batches(sizes, TOKENS * BATCH, 64)]
@@ -163,7 +163,7 @@ def random_moments(model) -> Moments:
 
 
 def our_ways(model, batch, profiled: bool) -> tuple[dict[str, float], dict[str, float]]:
-    """Return seconds a row of each projection, and the peak memory in GB."""
+    """Return seconds per row of each projection, and the peak memory in GB."""
     spent, memory = {}, {}
     for name, config in PROJECTIONS.items():
         tap = GradientTap(model, WHICH, config)

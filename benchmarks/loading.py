@@ -3,8 +3,8 @@
 Both make micro-batches of 16: token ids, labels, pictures as uint8 [3, 336, 336], by the same encoder. Ours
 (`train/data.py`) takes rows by position, in an order that is a function of (ids, seed, epoch); a thread or two processes
 prepare them. Ray Data shuffles the rows, cuts blocks of 16 and encodes them in two actors, as its guide for training does.
-Rows a second, seconds for the epoch with its start, the peak memory of all processes, and `resume`: from a start inside the
-epoch (60 %) to the next batch there. Ray Data has no such place: it makes the batches before it again.
+Rows per second, seconds for the epoch with its start, the peak memory of all processes, and `resume`: from a start inside
+the epoch (60 %) to the next batch there. Ray Data has no such place: it makes the batches before it again.
 `take_16_of_large`: fetching 16 records at random positions from a pool of 665,298 rows (no pictures), milliseconds.
 `python benchmarks/loading.py` writes benchmarks/results/loading.json.
 """

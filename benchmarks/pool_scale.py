@@ -73,7 +73,7 @@ def ingest_beside_load(folder: Path, rows: int) -> dict:
 
 
 def pictures_beside_pil(folder: Path, number: int) -> dict:
-    """Images a second of the doctor, and of a loop over PIL on one core."""
+    """Images per second of the doctor, and of a loop over PIL on one core."""
     source = write_json(folder / "pictures.json", 2 * number, seed=1)
     write_images(source, folder / "images", number)
     written = {p.relative_to(folder / "images").as_posix() for p in (folder / "images").rglob("*.jpg")}

@@ -1,6 +1,6 @@
-"""The whole feature stage on 1 and on 2 GPUs of one host: pool on disk, loaders, actor pool, store; rows a second.
+"""The whole feature stage on 1 and on 2 GPUs of one host: pool on disk, loaders, actor pool, store; rows per second.
 
-Random weights, real JPEG files, some 776 tokens a row: gradients of LLaVA-1.5-7B's shape with a LoRA adapter, or
+Random weights, real JPEG files, some 776 tokens per row: gradients of LLaVA-1.5-7B's shape with a LoRA adapter, or
 trajectories of XMAS's 1.95B proxy shape. What starts up (Ray, reading weights) is left out: rows are counted from when
 every actor has finished a part until the first one has none left. `python benchmarks/scaling.py [--kind trajectory]` writes
 benchmarks/results/scaling.json (scaling_trajectory.json); fewer than 2 GPUs: it says so.
@@ -74,7 +74,7 @@ def write_adapter(folder: Path) -> str:
 
 
 def rate(spec, gpus: int) -> dict[str, float]:
-    """Run the stage on so many GPUs; returns rows and tokens a second while all of them were at work."""
+    """Run the stage on so many GPUs; returns rows and tokens per second while all of them were at work."""
     begin = time.time()
     resources = ActorResources(actors=gpus, gpus_per_actor=1, cpus_per_actor=1, loaders=6 * gpus, threads=2)
     report = run_features(spec, resources)

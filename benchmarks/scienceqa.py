@@ -77,12 +77,12 @@ def measure(folder: Path, rows: int) -> dict[str, Any]:
     from vinnow.pipelines.report.gather import gather
     from vinnow.pipelines.report.headline import headline
     from vinnow.pipelines.runs.config import load_run
-    from vinnow.pipelines.runs.run import whole_run
+    from vinnow.pipelines.runs.run import run_stages
 
     sets = sources(folder, rows)
     begin = time.perf_counter()
     config = load_run("scienceqa-mistral", sets)
-    whole_run(config)
+    run_stages(config)
     seconds = time.perf_counter() - begin
     data = gather(config.out)
     names = ["pool", *(name.rsplit(" ", 1)[0] for name in data.composition[0].choices)]

@@ -1,4 +1,4 @@
-"""What a sweep costs beside its trainings: seconds a trial, warm (one process stays) against cold (Ray Train and Ray Data).
+"""What a sweep costs beside its trainings: seconds per trial, warm (one process stays) and cold (Ray Train, Ray Data).
 
 Trials of a two-layer model on generated pictures, a few steps each, so that nearly all is start-up, checks, saving and
 loading. Own cost = wall time of `run_sweep`, starting its processes included, less the seconds of the training steps, over
@@ -75,7 +75,7 @@ def run_config(folder: Path, out: str, concurrent: int) -> RunConfig:
 
 
 def measure(config: RunConfig, trials: list[Trial]) -> dict[str, float]:
-    """Run a sweep; return seconds a trial, in all and without its steps, processes and their memory."""
+    """Run a sweep; return seconds per trial, in all and without its steps, processes and their memory."""
     held: dict[str, float] = {}
     stop = threading.Event()
 
@@ -131,7 +131,7 @@ def main() -> None:
                 row[side] = measure(config, trials_of(out, places, asked, count))
             print(side, row[side], flush=True)
     row["ratio"] = round(row["cold"]["own"] / row["warm"]["own"], 2) if "cold" in row else None
-    row["claim"] = "seconds of a sweep beside its training steps, a trial"
+    row["claim"] = "seconds of a sweep beside its training steps, per trial"
     row["machine"] = torch.cuda.get_device_name() if asked.gpu else f"{os.cpu_count()} CPU cores"
     row |= {"concurrent": asked.concurrent, "versions": versions("ray", "torch", "deepspeed")}
     write(row, asked.out or RESULTS / f"{name}.json")

@@ -82,7 +82,7 @@ def make_config(where: dict[str, Any], realistic: bool, changes: dict[str, Any])
 
 
 def ours(where: dict[str, Any], name: str, realistic: bool = False, **changes: Any) -> dict[str, Any]:
-    """Train by vinnow; returns rows and tokens a second after the first steps, and the peak memory of a GPU."""
+    """Train by vinnow; returns rows and tokens per second after the first steps, and the peak memory of a GPU."""
     out = where["folder"] / name.replace(" ", "-")
     config = make_config(where, realistic, changes)
     begin = time.time()

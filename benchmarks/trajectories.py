@@ -126,7 +126,7 @@ def batches_of(rows, model, budget: int):
 
 
 def singular_values(model, batch) -> dict[str, float]:
-    """Return the largest relative error against svdvals in float64 of the same blocks, and what each way costs a row.
+    """Return the largest relative error against svdvals in float64 of the same blocks, and what each way costs per row.
 
     `left_to_exact`: the share of rows that iteration did not settle.
     """
@@ -154,7 +154,7 @@ def profile(tap, batch) -> None:
 
 
 def measure(profiled: bool) -> tuple[dict[str, float], dict[str, float]]:
-    """Return seconds a row of every side, and what its singular values are worth."""
+    """Return seconds per row of every side, and what its singular values are worth."""
     models = [build(seed) for seed in range(4)]
     for other in models[1:]:
         other.model.vision_tower = models[0].model.vision_tower

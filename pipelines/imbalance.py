@@ -23,7 +23,7 @@ PAGE = "imbalance.html"
 CHOICES = (
     "Queries: the positions whose outputs chose the generated tokens, end mark included. Attention: mean over heads and "
     "queries. Image: all image tokens. Text: the question's own tokens (no BOS, system prompt, role words). LMAR: mean "
-    "over rows of image attention a token / text attention a token. Rows without a picture are left out."
+    "over rows of image attention per token / text attention per token. Rows without a picture are left out."
 )
 
 

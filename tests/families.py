@@ -74,7 +74,7 @@ def in_memory(config, dtype=torch.float32):
 
 
 def batch_for(model, config, rows=(0, 1, 2, 3, 4)):
-    """`batches.make_batch` with as many image tokens a picture as the connector gives."""
+    """`batches.make_batch` with as many image tokens per picture as the connector gives."""
     patches = (config.image // config.patch) ** 2
     batch = make_batch(model, rows, tokens=config.connector.tokens(patches))
     batch["media"] = {n: v.to(model.dtype) for n, v in batch["media"].items()}

@@ -75,7 +75,7 @@ def build(
         "Hugging Face loads it alone" if build_report.plain else "its config.json names parts that vinnow alone builds"
     )
     show(
-        f"{out}: {build_report.image_tokens} tokens a picture; train it with template: {build_report.template}; {whole}"
+        f"{out}: {build_report.image_tokens} tokens per picture; train it with template: {build_report.template}; {whole}"
     )
 
 

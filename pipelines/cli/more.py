@@ -83,7 +83,7 @@ def twin(
     config = TinyModelConfig.parse(settings(sets))
     with claim(out, "twin", inputs=[pool]):
         path = build_tiny_model(out, words_of([Pool(pool)]), config)
-        show(f"{path}: {(config.image // config.patch) ** 2} tokens a picture")
+        show(f"{path}: {(config.image // config.patch) ** 2} tokens per picture")
 
 
 @app.command()

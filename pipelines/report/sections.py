@@ -287,7 +287,7 @@ def refused_section(data: ReportData, rows: list[Row]) -> Values | None:
 
 
 def stages_section(data: ReportData, rows: list[Row]) -> Values | None:
-    """Seconds, rows, rows a second, bytes and GPU- or CPU-hours of every stage."""
+    """Seconds, rows, rows per second, bytes and GPU- or CPU-hours of every stage."""
     if not data.stages:
         return None
     total = sum(s.seconds for s in data.stages) or 1.0

@@ -172,7 +172,7 @@ def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
         apply_set(values, entry)
     refuse_blanks(values)
     run = RunConfig.parse(resolved(values))
-    _refuse_twins(run)
+    _refuse_twice_named(run)
     for stage in run.warmup:
         if stage.data == "captions" and run.captions is None:
             raise InputError(f"warmup.{stage.name} trains on captions, but the run has no `captions` section.")
@@ -226,7 +226,7 @@ def _of_its_kind(feature: dict[str, Any]) -> dict[str, Any]:
     return {"name": kind} | {k: v for k, v in feature.items() if k in own or k not in _ONCE_OF_ALL}
 
 
-def _refuse_twins(run: RunConfig) -> None:
+def _refuse_twice_named(run: RunConfig) -> None:
     for where, sections in (("warmup", run.warmup), ("features", run.features)):
         names = [s.name.lower() for s in sections]  # some file systems tell no case apart
         for name in names:

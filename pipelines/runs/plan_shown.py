@@ -79,7 +79,7 @@ def print_plan(run: RunConfig, plan: list[Planned]) -> None:
             show(f"- {line.stage}: {line.note}")
     _print_prices([line for line in plan if line.price is not None])
     for line in plan:
-        price = {"TFLOP a row": line.price.row} if line.price else {}
+        price = {"TFLOP per row": line.price.row} if line.price else {}
         show(f"{line.stage}\n{yaml.safe_dump(line.config | price, sort_keys=False)}")
 
 
@@ -109,7 +109,7 @@ def _summary_lines(run: RunConfig, summary: Summary) -> list[str]:
     if summary.money is None:
         lines.append("money: give the price of a GPU-hour with --set plan.gpu_hour_price=2.5")
     else:
-        lines.append(f"money: {summary.money:,.2f} at {run.plan.gpu_hour_price:g} a GPU-hour")
+        lines.append(f"money: {summary.money:,.2f} at {run.plan.gpu_hour_price:g} per GPU-hour")
     if run.plan.gpu_memory_gb is None:
         lines.append("memory: not compared with a card; name its size with --set plan.gpu_memory_gb=80")
     lines += [f"does not fit: {text}" for text in summary.too_large]
@@ -147,7 +147,7 @@ def does_not_fit(stage: str, need: float, limit: float) -> str:
 
 
 def _print_prices(plan: list[Planned]) -> None:
-    table = Table("stage", "tokens a row", "TFLOP a row", "TFLOP", "GPU-hours", "GPU memory", title="prices")
+    table = Table("stage", "tokens per row", "TFLOP per row", "TFLOP", "GPU-hours", "GPU memory", title="prices")
     # what stages share is said once, under the table
     notes: dict[str, list[str]] = {}
     for line in plan:

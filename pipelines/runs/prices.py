@@ -24,7 +24,7 @@ from .samples import Measured, Sample, encode_sizes, estimate_sizes
 
 @dataclass
 class Price:
-    """A stage's cost: `tokens` a row, `row` TFLOP a row by item, `tflop` in all, `hours` of one GPU, `memory` bytes a GPU.
+    """A stage's cost: per row `tokens` and `row` (TFLOP by item); `tflop`, `hours` of one GPU, `memory` (bytes per GPU).
 
     `how`: where tokens and rate come from, or why there is no price (then `row` is empty).
     """
@@ -60,7 +60,7 @@ class Prices:
         self.shape: Shape | None = None
         self._none = Price(0, {}, 0, 0, 0)
         try:
-            self.shape = read_shape(self.folder) if self.folder else twin_shape(twin)
+            self.shape = read_shape(self.folder) if self.folder else tiny_model_shape(twin)
         except UnknownShapeError as error:
             self._none.how.append(f"no price: {error}")
         self._seen: dict[tuple[Any, ...], Measured] = {}
@@ -175,7 +175,7 @@ class Prices:
         return rate.tflops, how
 
 
-def twin_shape(config: TinyModelConfig | None) -> Shape:
+def tiny_model_shape(config: TinyModelConfig | None) -> Shape:
     """Return the shape that a twin will have, its vocabulary filled to what it may hold."""
     assert config is not None
     return shape_of(tiny_model_config(config, cast(Any, _Words(config.vocab))))

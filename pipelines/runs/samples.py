@@ -141,7 +141,7 @@ def estimate_sizes(sample: Sample, template: str, max_len: int, image_tokens: in
         text = sum(tokens for tokens, _ in spoken)
         tokens = min(max_len, round(marks + text + image_tokens * len(record.images)))
         sizes.append((tokens, min(tokens, round(trained)), len(record.images)))
-    how = f"estimated from the characters of {len(sizes)} rows of {sample.origin}, {CHARS_PER_TOKEN} a token"
+    how = f"estimated from the characters of {len(sizes)} rows of {sample.origin}, {CHARS_PER_TOKEN} per token"
     return _measured(sizes, how)
 
 

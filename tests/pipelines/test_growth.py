@@ -12,7 +12,7 @@ from vinnow.actors import cluster, stream
 from vinnow.pipelines.report.gather import gather
 from vinnow.pipelines.runs import answered, begin, sweep
 from vinnow.pipelines.runs.config import resolve
-from vinnow.pipelines.runs.run import whole_run
+from vinnow.pipelines.runs.run import run_stages
 from vinnow.pipelines.runs.status import status
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError
@@ -77,7 +77,7 @@ def values(tmp_path):
 def grow(values, *sets):
     """Run it, with `--set`s; returns the run's folder."""
     config = resolve(json.loads(json.dumps(values)), list(sets))
-    whole_run(config)
+    run_stages(config)
     return config.out
 
 

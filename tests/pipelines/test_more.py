@@ -79,7 +79,7 @@ def test_selectors_lists_every_method():
 
 def test_twin_builds_a_model_from_a_pools_words(tmp_path, tiny_pool):
     said = told("twin", "--pool", tiny_pool, "--out", tmp_path / "twin", "--set", "image=32", "--set", "layers=1")
-    assert "4 tokens a picture" in said
+    assert "4 tokens per picture" in said
     assert load(str(tmp_path / "twin")).model.config.text_config.num_hidden_layers == 1
     assert "hiden" in refused("twin", "--pool", tiny_pool, "--out", tmp_path / "x", "--set", "hiden=3")
 

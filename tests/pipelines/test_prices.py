@@ -242,8 +242,8 @@ def test_the_printed_plan_says_where_its_figures_come_from(values, capsys):
     print_plan(run, make_plan(run))
     shown = " ".join(capsys.readouterr().out.split())
     assert "one GPU at the 100 TFLOP/s of plan.tflops: proxy, features-gradient" in shown
-    assert "estimated from the characters of 60 rows of its source, 3.6 a token" in shown
-    assert "TFLOP a row: vision fwd:" in shown
+    assert "estimated from the characters of 60 rows of its source, 3.6 per token" in shown
+    assert "TFLOP per row: vision fwd:" in shown
     assert "not priced" in shown
 
 
@@ -264,7 +264,7 @@ def test_a_plan_says_first_what_it_comes_to(values, capsys):
     print_plan(run, plan)
     first = capsys.readouterr().out.splitlines()[:5]
     assert [line.split(":")[0].split()[0] for line in first[1:4]] == ["selection", "wall", "money"]
-    assert f"{summary.money:,.2f} at 2 a GPU-hour" in first[3]
+    assert f"{summary.money:,.2f} at 2 per GPU-hour" in first[3]
     assert first[4].startswith("does not fit: proxy needs")
     told = json.loads(json.dumps(plan_json(run, plan), allow_nan=False))
     assert told["summary"]["total"] == summary.total

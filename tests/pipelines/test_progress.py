@@ -24,7 +24,7 @@ def test_pace_and_time_left_come_from_what_was_seen(monkeypatch):
     assert pace.text() == "10/210 steps, loss 2.5000"
     clock.now += 5
     pace.saw(60, 210, "loss 1.2500")
-    assert pace.text() == "60/210 steps, loss 1.2500, 10.0 a second, 15 s left"
+    assert pace.text() == "60/210 steps, loss 1.2500, 10.0 per second, 15 s left"
     clock.now += 155
     pace.saw(70, 210)
     assert pace.text() == "70/210 steps, 2.7 s each, 6 min left"

@@ -105,7 +105,7 @@ def test_it_holds_the_numbers(markup):
     assert "+15.0 [" in text
     assert "cluster 1: 4,567 rows" in text
     assert "10%: taken from 1.282" in text
-    assert "7,025.5" in text  # rows a second of the ingest
+    assert "7,025.5" in text  # rows per second of the ingest
     assert "98.0" in text
     assert "pool: 2 refused rows" in text
     assert "6,123" in text

@@ -19,7 +19,7 @@ from vinnow.pipelines.runs.opening import start
 from vinnow.pipelines.runs.picking import select_all
 from vinnow.pipelines.runs.plan import make_plan
 from vinnow.pipelines.runs.rates import PlanConfig, load_rates, rate_for
-from vinnow.pipelines.runs.run import whole_run
+from vinnow.pipelines.runs.run import run_stages
 from vinnow.pipelines.runs.status import status
 from vinnow.pipelines.runs.training_stage import learning_rates
 from vinnow.pool.reader import Pool
@@ -102,7 +102,7 @@ def test_a_whole_run_and_a_second_one(values, ray_cluster):
     finetune = {"variants": VARIANTS, "template": "mistral_instruct"} | CPU | STEP
     written = json.dumps(values | {"selectors": trained, "finetune": finetune})
     config = resolve(json.loads(written))
-    path = whole_run(config)
+    path = run_stages(config)
     out = config.out
     check_report(path)
     evals = read_rows(f"{out}/evals.parquet", EVALS)
@@ -118,12 +118,12 @@ def test_a_whole_run_and_a_second_one(values, ray_cluster):
     check_status(config, stages)
     before = {f: os.stat(f).st_mtime_ns for f in every_file(out) if "report.html" not in f}
     begin = time.perf_counter()
-    whole_run(config)
+    run_stages(config)
     assert time.perf_counter() - begin < 15
     assert {f: os.stat(f).st_mtime_ns for f in every_file(out) if "report.html" not in f} == before
     changed = resolve(json.loads(written), ["finetune.lr=0.5"])
     with pytest.raises(InputError, match=r"finetune\.variants\.mores\.lr: was 0\.001, is 0\.5"):
-        whole_run(changed)
+        run_stages(changed)
     plan = {line.stage: line for line in make_plan(config)}
     assert all(line.done for line in plan.values() if not line.stage.startswith("sweep-"))
     check_prices(plan, out)

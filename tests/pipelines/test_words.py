@@ -114,4 +114,4 @@ def test_libraries_tell_nothing_among_the_results(place, tmp_path, monkeypatch):
     monkeypatch.delenv("DS_ACCELERATOR", raising=False)  # without it DeepSpeed says on stdout that it found no GPU
     done = vinnow("twin", "--pool", place["pool"], "--out", tmp_path / "twin", "--set", "image=32", "--set", "layers=1")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{tmp_path / 'twin'}: 4 tokens a picture\n"
+    assert done.stdout == f"{tmp_path / 'twin'}: 4 tokens per picture\n"
