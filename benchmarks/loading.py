@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from _measure import RESULTS, one_side, versions, write
 from training import BATCH, write_model, write_pool
 from vinnow.pool.reader import Pool
+from vinnow.store.arrays import Array
 from vinnow.train.config import TrainConfig
 from vinnow.train.data import Batches, MicroBatches, load_processor, stream
 
@@ -122,7 +123,7 @@ def _through(batches: Any) -> dict[str, Any]:
     return {"rows_per_s": rows / spent, "start_s": start, "epoch_s": whole, "batches": len(seen)}
 
 
-def _one(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _one(array: Array) -> Array:
     held = np.empty(1, object)
     held[0] = array
     return held
