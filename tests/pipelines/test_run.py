@@ -193,16 +193,11 @@ def test_mores_and_connector_only_are_planned_on_the_same_rows_without_a_proxy(v
 def test_a_section_takes_a_recipe_under_its_own_fields(values):
     written = json.loads(json.dumps(values))
     stage2 = {"finetune": {"recipe": "llava15-lora", "lora": {"r": 4}, "lr": 1e-3}}
-    finetune = resolve(written | stage2).finetune.model_dump()
-    assert finetune["lora"] == {"r": 4, "alpha": 256, "dropout": 0.05}
-    assert (finetune["lr"], finetune["projector_lr"], finetune["global_batch"], "recipe" in finetune) == (
-        1e-3,
-        2e-5,
-        128,
-        False,
-    )
+    tuned = resolve(written | stage2).finetune.model_dump()
+    assert tuned["lora"] == {"r": 4, "alpha": 256, "dropout": 0.05}
+    assert (tuned["lr"], tuned["projector_lr"], tuned["global_batch"], "recipe" in tuned) == (1e-3, 2e-5, 128, False)
     # the run is what its numbers say, whoever wrote them down
-    assert resolve(written | {"finetune": finetune}).digest() == resolve(written | stage2).digest()
+    assert resolve(written | {"finetune": tuned}).digest() == resolve(written | stage2).digest()
     both = {"lr": 3e-3, "recipe": "connector-only", "variants": {"a": {}, "b": {"recipe": "mores-2nd-stage", "lr": 1}}}
     variants = resolve(written | {"finetune": both}).finetune.model_dump()["variants"]
     assert {n: (v["lr"], v["parts"]) for n, v in variants.items()} == {
