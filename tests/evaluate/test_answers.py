@@ -53,10 +53,10 @@ def test_batched_answers_are_those_of_plain_generate(tiny_pool, twin_path, expec
     loaded = load(twin_path)
     actor = AnswerActor(make_spec(config_for(tiny_pool, twin_path), str(tmp_path)))
     for record in Pool(tiny_pool).take(Pool(tiny_pool).ids()[:8]):
-        prompt = actor.encoder.prompt(record)
+        prompt = actor.generator.encoder.prompt(record)
         inputs = {"input_ids": torch.from_numpy(prompt.input_ids)[None]}
         if record.images:
-            pixels = actor.encoder.reader.pixels(load_image(actor.decoder.root, record.images[0]))
+            pixels = actor.generator.encoder.reader.pixels(load_image(actor.decoder.root, record.images[0]))
             inputs["pixel_values"] = torch.from_numpy(pixels)[None]
         tokens = loaded.model.generate(**inputs, max_new_tokens=5, do_sample=False)[0, len(prompt.input_ids) :]
         text = loaded.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
@@ -68,7 +68,7 @@ def test_an_answer_of_numbers_that_are_not_finite_is_refused(tiny_pool, twin_pat
     actor = AnswerActor(make_spec(config_for(tiny_pool, twin_path, precision="float32"), str(tmp_path)))
     row = actor.parts[min(actor.parts)].start
     records = Pool(tiny_pool).take(Pool(tiny_pool).ids()[row : row + 3])
-    prompts = [actor.encoder.prompt(r) for r in records]
+    prompts = [actor.generator.encoder.prompt(r) for r in records]
     shown = [actor.decoder.pictures(r, p) for p, r in zip(prompts, records, strict=True)]
     plain = actor.answer(shown)
 
@@ -76,7 +76,7 @@ def test_an_answer_of_numbers_that_are_not_finite_is_refused(tiny_pool, twin_pat
         logits[1, -1] = float("nan")
         return logits
 
-    actor.model.lm_head.register_forward_hook(overflow)
+    actor.generator.model.lm_head.register_forward_hook(overflow)
     found = actor.answer(shown)
     assert (found[0], found[2]) == (plain[0], plain[2])
     assert (type(found[1]), found[1].reason) == (RefusedError, "not_finite")

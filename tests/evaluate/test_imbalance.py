@@ -51,9 +51,9 @@ def config_for(tiny_pool, path, **changes):
 def actor_for(tiny_pool, path, out, model=None):
     """An actor whose model is in float64: the one that is given, else the folder's."""
     actor = ImbalanceActor(make_spec(config_for(tiny_pool, path), str(out)))
-    actor.model = load(path, "float64").model if model is None else model.double()
-    actor.tap = ModalityTap(actor.model)
-    actor._set_greedy()
+    actor.generator.model = load(path, "float64").model if model is None else model.double()
+    actor.tap = ModalityTap(actor.generator.model)
+    actor.generator.ends = actor.generator._own_settings()
     return actor
 
 
@@ -68,9 +68,9 @@ def asked(actor, records):
 
 def end_early(actor, records):
     """Make a generated token an end mark: the one by which answers differ most in length."""
-    new = actor.generate(actor.inputs(asked(actor, records)))
-    actor.ends = [max(new.unique().tolist(), key=lambda word: len(generated(new, [word]).unique()))]
-    base_of(actor.model).generation_config.eos_token_id = actor.ends
+    new = actor.generator.generate(actor.generator.inputs(asked(actor, records)), 5)
+    actor.generator.ends = [max(new.unique().tolist(), key=lambda word: len(generated(new, [word]).unique()))]
+    base_of(actor.generator.model).generation_config.eos_token_id = actor.generator.ends
 
 
 def question_places(tokenizer, record, ids):
@@ -84,15 +84,17 @@ def question_places(tokenizer, record, ids):
 @torch.no_grad()
 def naive(actor, record):
     """One row alone, by the attention that the eager model says it computes."""
-    model, ids = actor.model, torch.from_numpy(actor.encoder.prompt(record).input_ids)
-    image = np.flatnonzero(ids.numpy() == actor.encoder.image_id)
-    text = question_places(actor.tokenizer, record, ids)
-    pixels = torch.from_numpy(actor.encoder.reader.pixels(load_image(actor.decoder.root, record.images[0])))[
+    model, ids = actor.generator.model, torch.from_numpy(actor.generator.encoder.prompt(record).input_ids)
+    image = np.flatnonzero(ids.numpy() == actor.generator.encoder.image_id)
+    text = question_places(actor.generator.tokenizer, record, ids)
+    pixels = torch.from_numpy(actor.generator.encoder.reader.pixels(load_image(actor.decoder.root, record.images[0])))[
         None
     ].double()
     config = base_of(model).model.language_model.config
     config._attn_implementation = "eager"
-    out = model.generate(input_ids=ids[None], pixel_values=pixels, output_attentions=True, return_dict_in_generate=True)
+    out = model.generate(
+        input_ids=ids[None], pixel_values=pixels, output_attentions=True, return_dict_in_generate=True, max_new_tokens=5
+    )
     config._attn_implementation = "sdpa"
     steps = []
     for number, layers in enumerate(out.attentions):
@@ -164,8 +166,8 @@ def test_values_are_those_of_output_attentions(tiny_pool, sharp_path, tmp_path):
 def test_an_answer_that_ends_at_once_has_one_query(tiny_pool, sharp_path, tmp_path):
     actor = actor_for(tiny_pool, sharp_path, tmp_path)
     records = rows_of(tiny_pool, 2)
-    first = actor.generate(actor.inputs(asked(actor, records)))[0, 0]
-    actor.ends = base_of(actor.model).generation_config.eos_token_id = [int(first)]
+    first = actor.generator.generate(actor.generator.inputs(asked(actor, records)), 5)[0, 0]
+    actor.generator.ends = base_of(actor.generator.model).generation_config.eos_token_id = [int(first)]
     got = check(actor, records)[0]
     assert (got["n_generated"], len(got["lmar"])) == (1, 2)
 
@@ -176,7 +178,9 @@ def test_steered_adapted_and_grouped_models(tiny_pool, twin_path, tmp_path, kind
     got = check(actor, rows_of(tiny_pool, 4))
     if kind is MistralConfig:  # the window has let some of the picture go
         assert max(r["n_image"] for r in got) == 16
-        assert actor.model.config.text_config.sliding_window < len(actor.prompt(rows_of(tiny_pool)[0]).input_ids)
+        assert actor.generator.model.config.text_config.sliding_window < len(
+            actor.prompt(rows_of(tiny_pool)[0]).input_ids
+        )
 
 
 def test_rows_do_not_depend_on_batch_mates(tiny_pool, sharp_path, tmp_path):
@@ -196,7 +200,7 @@ def test_attention_that_cannot_be_read_is_refused(tiny_pool, twin_path, tmp_path
     actor = actor_for(tiny_pool, twin_path, tmp_path, changed(twin_path, Gemma2Config))
     with pytest.raises(InputError, match="softcap"):
         actor.answer(asked(actor, rows_of(tiny_pool, 1)))
-    assert actor.model.config.text_config._attn_implementation == "eager"  # and the model is as it was
+    assert actor.generator.model.config.text_config._attn_implementation == "eager"  # and the model is as it was
     with actor.tap.watch(torch.ones(1, 3), torch.ones(1, 3)):
         pass
     with pytest.raises(InputError, match=r"layers \[0, 1\] cannot be read"):
@@ -206,10 +210,10 @@ def test_attention_that_cannot_be_read_is_refused(tiny_pool, twin_path, tmp_path
 def test_only_the_questions_own_words_are_marked(tiny_pool, twin_path, tmp_path):
     actor = actor_for(tiny_pool, twin_path, tmp_path)
     for record in rows_of(tiny_pool, 8):
-        plain, marked = actor.encoder.prompt(record), actor.prompt(record)
+        plain, marked = actor.generator.encoder.prompt(record), actor.prompt(record)
         assert plain.input_ids.tolist() == marked.input_ids.tolist()
         assert (plain.labels == IGNORE).all()
-        places = question_places(actor.tokenizer, record, marked.input_ids)
+        places = question_places(actor.generator.tokenizer, record, marked.input_ids)
         assert np.flatnonzero(marked.labels != IGNORE).tolist() == places.tolist()
 
 
@@ -276,7 +280,7 @@ def test_rows_that_cannot_be_measured_are_listed(tmp_path, twin_path):
     config = config_for(str(tmp_path / "pool"), twin_path)
     actor = ImbalanceActor(make_spec(config, str(tmp_path / "out")))
     with torch.no_grad():  # a broken model: no row of it is a number
-        actor.model.model.language_model.layers[1].self_attn.q_proj.weight[0, 0] = torch.nan
+        actor.generator.model.model.language_model.layers[1].self_attn.q_proj.weight[0, 0] = torch.nan
     assert actor.compute(next(iter(actor.parts)))["rows"] == 0
     reasons = sorted(read_refused(tmp_path / "out", "imbalance")["reason"].to_pylist())
     assert reasons == ["image_missing", "no_image", "no_question", "not_finite", "not_finite", "not_finite"]

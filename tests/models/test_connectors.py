@@ -273,13 +273,13 @@ def test_other_parts_answer_as_plain_generate_does(tiny_pool, tmp_path):
     values = {"model": folder, "pool": tiny_pool, "run": "r", "max_new_tokens": 4, "template": "mistral_instruct"}
     actor = AnswerActor(make_spec(EvalConfig.parse(values | {"max_len": 250}), str(tmp_path / "out")))
     records = Pool(tiny_pool).take(Pool(tiny_pool).ids()[:5])
-    prompts = [actor.encoder.prompt(r) for r in records]
+    prompts = [actor.generator.encoder.prompt(r) for r in records]
     got = actor.answer([actor.decoder.pictures(r, p) for p, r in zip(prompts, records, strict=True)])
-    model, tokenizer = load(folder).model, actor.tokenizer
+    model, tokenizer = load(folder).model, actor.generator.tokenizer
     for record, prompt, answer in zip(records, prompts, got, strict=True):
         inputs = {"input_ids": torch.from_numpy(prompt.input_ids)[None]}
         if record.images:
-            shown = actor.encoder.reader.pixels(load_image(actor.decoder.root, record.images[0]))
+            shown = actor.generator.encoder.reader.pixels(load_image(actor.decoder.root, record.images[0]))
             inputs["pixel_values"] = torch.from_numpy(shown)[None]
         end = model.generate(**inputs, max_new_tokens=4, do_sample=False)[0, len(prompt.input_ids) :]
         assert answer == tokenizer.decode(end, skip_special_tokens=True).strip()
