@@ -1,6 +1,6 @@
 """`vinnow compare`: evaluations beside each other, pair by pair, without a run around them.
 
-A choice is one evaluation, several of them (trainings by other seeds, joined by commas), or a folder that holds an evaluation a
+A choice is one evaluation, several of them (trainings by other seeds, joined by commas), or a folder with one for each
 benchmark: `less/pope`, `less/gqa`.
 """
 
@@ -81,7 +81,7 @@ def compared(
 ) -> list[dict[str, Any]]:
     """Return a row a choice and benchmark, each against the first choice: score, difference, 95 % interval, p, verdict.
 
-    With `full` rows say what share of that model's score they are, in per cent; several benchmarks have a row of their average.
+    With `full` rows say what per cent of that model's score they are; several benchmarks have a row of their average.
 
     Raises:
         InputError: fewer than two, or they did not answer the same questions of the same benchmarks.
@@ -110,7 +110,16 @@ def render(rows: list[dict[str, Any]]) -> Group:
     several, relative = len({r["benchmark"] for r in rows}) > 1, any(r["relative"] is not None for r in rows)
     sizes = f"{rows[0]['questions']:,} questions about {rows[0]['clusters']:,} pictures"
     table = Table("evaluation", title=f"{'several benchmarks' if several else sizes}, each against the first")
-    for name in [*["benchmark"] * several, "score %", "difference", "95 %", "p", "p (Holm)", *["of full %"] * relative, ""]:
+    for name in [
+        *["benchmark"] * several,
+        "score %",
+        "difference",
+        "95 %",
+        "p",
+        "p (Holm)",
+        *["of full %"] * relative,
+        "",
+    ]:
         table.add_column(name, justify="left" if name in ("", "benchmark") else "right", no_wrap=name != "benchmark")
     for row in rows:
         cells = [escape(row["benchmark"])] if several else []
@@ -144,7 +153,9 @@ def _refuse_other_benchmarks(choices: list[Choice]) -> None:
     for choice in choices[1:]:
         if choice.tables.keys() != first.tables.keys():
             alone = sorted(choice.tables.keys() ^ first.tables.keys())
-            raise InputError(f"{choice.name!r} and {first.name!r} hold other benchmarks: {', '.join(map(repr, alone))}.")
+            raise InputError(
+                f"{choice.name!r} and {first.name!r} hold other benchmarks: {', '.join(map(repr, alone))}."
+            )
         for benchmark, tables in choice.tables.items():
             rules = sorted({t["benchmark"][0].as_py() for t in [*tables, *first.tables[benchmark]]})
             if len(rules) > 1:
@@ -180,7 +191,9 @@ def _row(choice: Choice, benchmark: str, result: Comparison | None, relative: Re
 
 def _average(choice: Choice, relative: Relative) -> dict[str, Any]:
     low, high = _bounds(relative.average)
-    row = dict.fromkeys(("questions", "clusters", "score", "accuracy", "difference", "low", "high", "p", "p_adjusted", "comparisons"))
+    row = dict.fromkeys(
+        ("questions", "clusters", "score", "accuracy", "difference", "low", "high", "p", "p_adjusted", "comparisons")
+    )
     row |= {"evaluation": choice.name, "benchmark": AVERAGE, "seeds": len(next(iter(choice.tables.values())))}
     row |= {"test": None, "verdict": None, "notes": relative.notes}
     return row | {"relative": relative.average.estimate, "relative_low": low, "relative_high": high}

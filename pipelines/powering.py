@@ -46,7 +46,8 @@ def plan(
     assumed = Assumed(**(before | known))
     rows = [needed(assumed, d / 100, s, asked.aim) for d in asked.differences for s in dict.fromkeys(asked.seeds)]
     return {
-        "assumed": asdict(assumed) | {"design_effect": assumed.design_effect, "estimated": sorted(before.keys() - known)},
+        "assumed": asdict(assumed)
+        | {"design_effect": assumed.design_effect, "estimated": sorted(before.keys() - known)},
         "aim": asdict(asked.aim),
         "at_hand": None if estimated is None else _at_hand(estimated, assumed, asked.aim),
         "rows": [_row(row) for row in rows],
@@ -58,21 +59,24 @@ def render(planned: dict[str, Any]) -> Group:
     assumed, aim = planned["assumed"], planned["aim"]
     spread = assumed["seed_spread"]
     lines = [
-        f"Two models differ on {100 * assumed['disagree']:.3g} % of the questions; {assumed['per_picture']:.3g} questions a "
-        f"picture, correlation {assumed['correlation']:.3g}: a design effect of {assumed['design_effect']:.3g}.",
+        f"Two models differ on {100 * assumed['disagree']:.3g} % of the questions; {assumed['per_picture']:.3g} questions "
+        f"a picture, correlation {assumed['correlation']:.3g}: a design effect of {assumed['design_effect']:.3g}.",
         "The spread over training seeds is not known and not counted: give --seed-spread, or evaluations of several seeds."
         if spread is None
         else f"Spread over training seeds: {100 * spread:.3g} points.",
     ]
     if (hand := planned["at_hand"]) is not None:
+        sees = "nothing" if hand["sees"] is None else f"{100 * hand['sees']:.2g} points"
         lines.append(
-            f"The {hand['questions']:,} questions about {hand['pictures']:,} pictures at hand, with {hand['seeds']} seeds a "
-            f"side, see {100 * hand['sees']:.2g} points."
+            f"The {hand['questions']:,} questions about {hand['pictures']:,} pictures at hand, with {hand['seeds']} "
+            f"seeds a side, see {sees}."
         )
         if hand["unknown"]:
             lines.append(f"Of {hand['unknown']:,} questions the picture is not known; --pool TEST says which it is.")
     shared = f" among {aim['comparisons']} comparisons" if aim["comparisons"] > 1 else ""
-    table = Table(title=f"To see a difference with power {aim['power']:g} at {aim['alpha']:g}{shared}", title_justify="left")
+    table = Table(
+        title=f"To see a difference with power {aim['power']:g} at {aim['alpha']:g}{shared}", title_justify="left"
+    )
     for name in ("points", "seeds a side", "questions", "pictures"):
         table.add_column(name, justify="right")
     for row in planned["rows"]:
@@ -91,7 +95,9 @@ def _row(row: Needed) -> dict[str, Any]:
 
 def _estimated(evaluations: Sequence[str], pools: Sequence[str]) -> Estimated:
     if len(evaluations) != 2:
-        raise InputError(f"power estimates from two evaluations, not {len(evaluations)}; seeds of one are joined by commas.")
+        raise InputError(
+            f"power estimates from two evaluations, not {len(evaluations)}; seeds of one are joined by commas."
+        )
     first, second = (read_choice(name, [Pool(path) for path in pools]) for name in evaluations)
     if len(first.tables) > 1 or first.tables.keys() != second.tables.keys():
         raise InputError("power estimates from one benchmark: name the evaluations, not the folders that hold them.")
@@ -101,4 +107,4 @@ def _estimated(evaluations: Sequence[str], pools: Sequence[str]) -> Estimated:
 
 def _at_hand(estimated: Estimated, assumed: Assumed, aim: Aim) -> dict[str, Any]:
     sizes = {"questions": estimated.questions, "pictures": estimated.pictures, "seeds": min(estimated.seeds)}
-    return sizes | {"unknown": estimated.unknown, "sees": seen(assumed, estimated.questions, min(estimated.seeds), aim)}
+    return sizes | {"unknown": estimated.unknown, "sees": seen(assumed, estimated.pictures, min(estimated.seeds), aim)}

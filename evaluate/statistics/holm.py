@@ -8,8 +8,9 @@ from ...store.errors import InputError
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Return adjusted p values, in the order of `ps`: the i-th smallest of m is max over j ≤ i of (m − j + 1) · p_j, at most 1.
+    """Return adjusted p values, in the order of `ps`.
 
+    The i-th smallest of m becomes the largest of (m − j + 1) · p_j over all j ≤ i, at most 1.
     Source: Holm 1979.
 
     Raises:

@@ -84,21 +84,20 @@ def pair(first: Sequence[pa.Table], second: Sequence[pa.Table]) -> Pairs:
     """
     ours, theirs = read_scores(first), read_scores(second)
     if not np.array_equal(ours.names_N, theirs.names_N):
-        raise InputError(
-            f"paired comparison: {_differ(ours.names_N, theirs.names_N)} Answer one test pool with both."
-        )
+        raise InputError(f"paired comparison: {_differ(ours.names_N, theirs.names_N)} Answer one test pool with both.")
     if ours.benchmark != theirs.benchmark:
         raise InputError(
-            f"these were scored by other benchmarks ({ours.benchmark} against {theirs.benchmark}): their scores are no pairs."
+            f"these were scored by other benchmarks ({ours.benchmark} against {theirs.benchmark}): their scores are no "
+            "pairs."
         )
     cluster_N, unknown = merge_clusters([*ours.keys, *theirs.keys])
     return Pairs(ours.names_N, ours.scores_SN, theirs.scores_SN, cluster_N, unknown)
 
 
 def merge_clusters(keys: Sequence[Array]) -> tuple[Array, int]:
-    """Return (cluster [N] as 0 … C − 1, questions without a key): together is what any of the lists of keys [N] has together.
+    """Return (cluster [N] as 0 … C − 1, how many questions have no key).
 
-    A question that no list knows the picture of is a cluster of its own.
+    Together is what any of the lists of keys [N] has together; a question whose picture none knows is a cluster of its own.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -127,7 +126,9 @@ def _numbers(table: pa.Table, asked_N: Array) -> Array:
     scores_N = table["score"].to_numpy().astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(scores_N))
     if len(bad):
-        raise InputError(f"{len(bad)} of {len(scores_N)} scores are no numbers (NaN or infinite), first of {asked_N[bad[0]]!r}.")
+        raise InputError(
+            f"{len(bad)} of {len(scores_N)} scores are no numbers (NaN or infinite), first of {str(asked_N[bad[0]])!r}."
+        )
     return scores_N
 
 

@@ -82,7 +82,8 @@ def sign_flip(first_N: Array, second_N: Array, cluster_N: Array, seed: int, draw
     sums_C = sums_C[sums_C != 0]
     least = abs(float(sums_C.sum())) - 1e-9
     if len(sums_C) <= EXACT:
-        signs = np.array(list(itertools.product((1.0, -1.0), repeat=len(sums_C)))).reshape(-1, len(sums_C))
+        patterns = list(itertools.product((1.0, -1.0), repeat=len(sums_C)))
+        signs = np.array(patterns).reshape(len(patterns), len(sums_C))
         return Tested(float(np.mean(np.abs(signs @ sums_C) >= least)), "random signs of clusters, exact")
     sizes_M, counts_M = np.unique(np.abs(sums_C), return_counts=True)
     rng, step, as_large = np.random.default_rng(seed), max(1, _CELLS // len(sizes_M)), 0

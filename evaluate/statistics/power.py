@@ -1,10 +1,10 @@
 """How many questions, pictures and training seeds a difference takes to be seen; before anything is evaluated.
 
-For paired scores with E[d²] = `disagree` (of right and wrong answers: the share on which two models differ), m questions a
-picture and an intra-cluster correlation ρ of d, N questions and S seeds a side give a difference D the variance
-(disagree − D²) · (1 + (m − 1) · ρ) / N + 2 σ² / S, where σ is the spread of a training's score over seeds. A two-sided test at
-α sees D with power 1 − β where D² is that variance times (z(1 − α/2) + z(1 − β))². Sources: Connor 1987 (McNemar's variance);
-Kish 1965 (design effect).
+Paired scores with E[d²] = `disagree` (of right and wrong answers: the share on which two models differ), m questions a
+picture, a correlation ρ of d inside of a picture, N questions and S seeds a side. The difference D then has the variance
+v = (disagree − D²) · (1 + (m − 1) · ρ) / N + 2 σ² / S, where σ is the spread of a training's score over seeds; random signs
+of pictures, which do not know D, have m · D² / N more. A two-sided test at α sees D with power 1 − β where
+D ≥ z(1 − α/2) · √(v + m D² / N) + z(1 − β) · √v. Sources: Connor 1987 (this, for m = 1); Kish 1965 (design effect).
 """
 
 import math
@@ -35,10 +35,13 @@ class Assumed:
 
     def __post_init__(self) -> None:
         if not 0 < self.disagree <= 1:
-            raise InputError(f"two models differ on a share of the questions from 0 to 1 (and not 0), not {self.disagree}.")
+            raise InputError(
+                f"two models differ on a share of the questions from 0 to 1 (and not 0), not {self.disagree}."
+            )
         if self.per_picture < 1 or not 0 <= self.correlation <= 1:
             raise InputError(
-                f"a picture has 1 question or more, and a correlation is 0 to 1, not {self.per_picture} and {self.correlation}."
+                f"a picture has 1 question or more, and a correlation is 0 to 1, not {self.per_picture} and "
+                f"{self.correlation}."
             )
         if self.seed_spread is not None and not 0 <= self.seed_spread < 1:
             raise InputError(f"the spread over seeds is 0 or more, of scores from 0 to 1, not {self.seed_spread}.")
@@ -69,9 +72,9 @@ class Aim:
         return self.alpha / self.comparisons
 
     @property
-    def quantiles(self) -> float:
-        """z(1 − level/2) + z(power)."""
-        return NormalDist().inv_cdf(1 - self.level / 2) + NormalDist().inv_cdf(self.power)
+    def quantiles(self) -> tuple[float, float]:
+        """z(1 − level/2) and z(power)."""
+        return NormalDist().inv_cdf(1 - self.level / 2), NormalDist().inv_cdf(self.power)
 
 
 @dataclass(frozen=True)
@@ -95,31 +98,49 @@ def needed(assumed: Assumed, difference: float, seeds: int, aim: Aim) -> Needed:
         InputError: a difference is no share above 0, or larger than the share on which the models differ; no seed.
     """
     if not 0 < difference < 1 or seeds < 1:
-        raise InputError(f"a difference is a share between 0 and 1, with one seed or more, not {difference} and {seeds}.")
+        raise InputError(
+            f"a difference is a share between 0 and 1, with one seed or more, not {difference} and {seeds}."
+        )
     if difference > assumed.disagree:
         raise InputError(
-            f"a difference of {100 * difference:g} points needs answers that differ on as many: {100 * assumed.disagree:g} % "
-            "is less."
+            f"a difference of {100 * difference:g} points needs answers that differ on as many: "
+            f"{100 * assumed.disagree:g} % is less."
         )
     spread = assumed.seed_spread or 0.0
-    left = (difference / aim.quantiles) ** 2 - 2 * spread**2 / seeds
-    least = math.floor(2 * (spread * aim.quantiles / difference) ** 2) + 1
-    if left <= 0:
+    least = math.floor(2 * (spread * sum(aim.quantiles) / difference) ** 2) + 1
+    if seeds < least:
         return Needed(difference, seeds, None, None, least)
-    effective = (assumed.disagree - difference**2) / left
     # fewer answers that differ than this give no p under the level, however they fall
-    effective = max(effective, math.log2(2 / aim.level) / assumed.disagree)
-    questions = math.ceil(effective * assumed.design_effect)
-    pictures = math.ceil(questions / assumed.per_picture)
-    return Needed(difference, seeds, max(questions, math.ceil(pictures * assumed.per_picture)), pictures, least)
+    low = math.ceil(math.log2(2 / aim.level) / assumed.disagree * assumed.design_effect / assumed.per_picture) - 1
+    high = low + 1
+    while not _sees(assumed, difference, (high, seeds), aim):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _sees(assumed, difference, (middle, seeds), aim) else (middle, high)
+    return Needed(difference, seeds, math.ceil(high * assumed.per_picture), high, least)
 
 
-def seen(assumed: Assumed, questions: int, seeds: int, aim: Aim) -> float:
-    """Return the smallest difference that so many questions and seeds see: `needed` the other way round."""
-    z2 = aim.quantiles**2
-    noise = assumed.design_effect / questions
-    seeds_noise = 2 * (assumed.seed_spread or 0.0) ** 2 / seeds
-    return math.sqrt(z2 * (assumed.disagree * noise + seeds_noise) / (1 + z2 * noise))
+def seen(assumed: Assumed, pictures: int, seeds: int, aim: Aim) -> float | None:
+    """Return the smallest difference that so many pictures and seeds see, as a share; None where they see none."""
+    low, high = 0.0, assumed.disagree
+    if not _sees(assumed, high, (pictures, seeds), aim):
+        return None
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        low, high = (low, middle) if _sees(assumed, middle, (pictures, seeds), aim) else (middle, high)
+    return high
+
+
+def _sees(assumed: Assumed, difference: float, sizes: tuple[int, int], aim: Aim) -> bool:
+    """Whether a difference is seen with so many (pictures, seeds)."""
+    pictures, seeds = sizes
+    questions = pictures * assumed.per_picture
+    variance = (assumed.disagree - difference**2) * assumed.design_effect / questions
+    variance += 2 * (assumed.seed_spread or 0.0) ** 2 / seeds
+    of_level, of_power = aim.quantiles
+    chance = math.sqrt(variance + difference**2 / pictures)
+    return difference >= of_level * chance + of_power * math.sqrt(variance)
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def _ratios(pairs: Pairs, weights: tuple[Array, Array], seed: list[int], draws: 
     """Return [R] ratios of one benchmark's mean scores."""
     sums_RK = resampled_sums(np.concatenate([pairs.first_SN, pairs.second_TN]).T, pairs.cluster_N, seed, draws)[:, 1:]
     s = len(pairs.first_SN)
-    ours_R, theirs_R = (sums_RK[:, :s] * weights[0]).mean(1), (sums_RK[:, s:] * weights[1]).mean(1)
+    ours_R, theirs_R = (sums_RK[:, :s] * weights[0]).sum(1), (sums_RK[:, s:] * weights[1]).sum(1)
     return np.divide(ours_R, theirs_R, out=np.full(draws, np.inf), where=theirs_R > 0)
 
 
@@ -85,8 +85,8 @@ def _refuse_missing(choice: ByBenchmark, full: ByBenchmark) -> None:
     lacking = [f"{side} lacks {', '.join(sorted(names))}" for side, names in sides if names]
     if lacking or not full:
         raise InputError(
-            f"average relative performance: {'; '.join(lacking) or 'there is no benchmark'}. An average over fewer would be "
-            "another number: evaluate both on all of them, or leave a benchmark out of both."
+            f"average relative performance: {'; '.join(lacking) or 'there is no benchmark'}. An average over fewer "
+            "would be another number: evaluate both on all of them, or leave a benchmark out of both."
         )
 
 

@@ -16,7 +16,9 @@ def compare(
             help="Folders that `vinnow evaluate` made, or their tables, or folders with one a benchmark; seeds by commas."
         ),
     ],
-    full: Annotated[str | None, typer.Option(help="The full-data model's evaluation: scores in per cent of its.")] = None,
+    full: Annotated[
+        str | None, typer.Option(help="The full-data model's evaluation: scores in per cent of its.")
+    ] = None,
     pool: Annotated[
         list[str] | None, typer.Option(help="A test pool, for tables that do not know their pictures (repeatable).")
     ] = None,
@@ -45,7 +47,8 @@ def power(
         typer.Argument(help="Two finished evaluations to estimate from (seeds by commas); else give --disagree."),
     ] = None,
     difference: Annotated[
-        list[float] | None, typer.Option(help="The difference to see, in points (repeatable).", show_default="1, 2, 3, 5")
+        list[float] | None,
+        typer.Option(help="The difference to see, in points (repeatable).", show_default="1, 2, 3, 5"),
     ] = None,
     disagree: Annotated[
         float | None, typer.Option(help="Questions on which just one of the two models is right, in per cent.")
@@ -75,14 +78,14 @@ def power(
     from ...evaluate.statistics.power import Aim
     from ..powering import Asked, plan, render
 
-    given = {
+    assumptions = {
         "disagree": disagree,
         "per_picture": per_picture,
         "correlation": correlation,
         "seed_spread": seed_spread,
     }
     asked = Asked(tuple(difference or (1, 2, 3, 5)), tuple(seeds or (1, 3, 5)), Aim(alpha, wanted, comparisons))
-    planned = plan(evaluations or [], given, asked, pool or [])
+    planned = plan(evaluations or [], assumptions, asked, pool or [])
     if as_json:
         show_json(planned)
     else:
