@@ -1,7 +1,7 @@
-"""The answering actor: a plain class that turns parts of a test pool into parts of the EVALS table, greedily.
+"""The answering actor: a plain class that turns shards of a test pool into shards of the EVALS table, greedily.
 
-It runs inline in a test, on local Ray, and on a GPU alike: `parts.py` hands it to the flow. The unit of work is
-one part, written whole or not at all. Axes: B rows, T prompt tokens (padded on the left), I pictures.
+It runs inline in a test, on local Ray, and on a GPU alike: `shards.py` hands it to the flow. The unit of work is
+one shard, written whole or not at all. Axes: B rows, T prompt tokens (padded on the left), I pictures.
 """
 
 import json
@@ -34,7 +34,7 @@ _OVERFLOW = "the model's logits became NaN or infinite: its weights, or this pre
 
 
 class AnswerActor:
-    """`__init__` loads the checkpoint; `__call__` answers whole parts and writes them to `OUT/FOLDER`, as `SCHEMA`.
+    """`__init__` loads the checkpoint; `__call__` answers whole shards and writes them to `OUT/FOLDER`, as `SCHEMA`.
 
     Another measurement of answers is a subclass: what is asked, what is kept of a batch, and its rows.
     """
@@ -48,7 +48,7 @@ class AnswerActor:
         torch.set_num_threads(config.threads)
         self.spec = spec
         self.pool = Pool(config.pool)
-        self.parts = {p.name: p for p in self.pool.shards(config.rows_per_part)}
+        self.shards = {s.name: s for s in self.pool.shards(config.rows_per_part)}
         loaded = load(config.model, config.precision, spec.device)
         if loaded.digest != spec.key["model"]:
             raise InputError(f"{config.model}: its weights changed while the evaluation was under way.")
@@ -62,13 +62,13 @@ class AnswerActor:
         return self.compute(part["part"])
 
     def compute(self, name: str) -> dict[str, Any]:
-        """Answer one part and write it; rows that cannot be asked are refused with a reason."""
-        records = self.pool.read(self.parts[name])
+        """Answer one shard and write it; rows that cannot be asked are refused with a reason."""
+        records = self.pool.read(self.shards[name])
         asked = [attempt(self.prompt, record) for record in records]
         refused = [row for row in asked if isinstance(row, Refusal)]
         prompts = {i: row for i, row in enumerate(asked) if not isinstance(row, Refusal)}
         answers = self._answer_all(prompts, records, refused)
-        # the list of refusals goes first: the part's own file says that all of it is done
+        # the list of refusals goes first: the shard's own file says that all of it is done
         write_refused(self.spec.out, self.FOLDER, 0, name, refused)
         done = [records[i] for i in sorted(answers)]
         table = self.table(done, [answers[i] for i in sorted(answers)])
@@ -93,13 +93,13 @@ class AnswerActor:
     def answer(self, prompts: Sequence[Encoded]) -> list[Any]:
         """Return the greedy answers to B prompts, which carry their pictures.
 
-        A subclass may give something else a row, which `table` reads, or a `RefusedError`, which is listed.
+        A subclass may give something else for a row, which `table` reads, or a `RefusedError`, which is listed.
         """
         replies = self.generator.reply(prompts, [self.sampling] * len(prompts))
         return [r.text if r.finite else RefusedError("not_finite", _OVERFLOW) for r in replies]
 
     def table(self, records: list[Record], answers: list[Any]) -> pa.Table:
-        """Return a part's rows, of what `answer` gave."""
+        """Return a shard's rows, of what `answer` gave."""
         name = self.spec.config.benchmark
         benchmark = registry.find(name)
         scores = [benchmark.score(a, r) for a, r in zip(answers, records, strict=True)]

@@ -25,8 +25,8 @@ from ..store.files import join
 from ..store.reading import as_kind
 from ..store.tables import IMBALANCE
 from .answers import AnswerActor
-from .config import EvalSpec, ImbalanceConfig, PartsReport
-from .parts import Measurement, Progress, carry_out, make_spec
+from .config import EvalSpec, ImbalanceConfig, ShardsReport
+from .shards import Measurement, Progress, carry_out, make_spec
 from .statistics.bootstrap import mean_intervals
 
 TABLE, REPORT = "imbalance.parquet", "imbalance.json"
@@ -36,11 +36,11 @@ Curve = dict[str, list[float]]
 
 
 @dataclass
-class ImbalanceReport(PartsReport):
+class ImbalanceReport(ShardsReport):
     """What was found, in the IMBALANCE table; `lmar`, `mass`: means over rows and layers.
 
     `curve` has a list of L numbers for each of `lmar`, `lmar_low`, `lmar_high` (95 % interval of the mean over rows),
-    `mass`, `mass_low`, `mass_high` (attention on all image tokens, of 1) and `ratio_of_means`; `by_task` a curve a task.
+    `mass`, `mass_low`, `mass_high` (attention on all image tokens, of 1) and `ratio_of_means`; `by_task` a curve per task.
     `reasons` counts the refused rows.
     """
 
@@ -102,7 +102,7 @@ class ImbalanceActor(AnswerActor):
         ]
 
     def table(self, records: list[Record], answers: list[dict[str, Any]]) -> pa.Table:
-        """Return a part's rows; see `AnswerActor.table`."""
+        """Return a shard's rows; see `AnswerActor.table`."""
         rows = [
             {"run": self.spec.config.run, "task": r.task, "sample": str(r.sample_id)} | a
             for r, a in zip(records, answers, strict=True)

@@ -31,7 +31,7 @@ AVERAGE = "average"
 
 @dataclass(frozen=True)
 class Choice:
-    """EVALS tables by benchmark, one a seed; `name`: as it was asked for."""
+    """EVALS tables by benchmark, one per seed; `name`: as it was asked for."""
 
     name: str
     tables: dict[str, list[pa.Table]]
@@ -79,7 +79,7 @@ def read_choice(name: str, pools: Sequence[Pool] = ()) -> Choice:
 def compared(
     names: Sequence[str], seed: int = 0, full: str | None = None, pools: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """Return a row a choice and benchmark, each against the first choice: score, difference, 95 % interval, p, verdict.
+    """Return one row per choice and benchmark, each against the first choice: score, difference, 95 % interval, p, verdict.
 
     With `full` rows say what per cent of that model's score they are; several benchmarks have a row of their average.
 

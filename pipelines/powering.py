@@ -18,7 +18,7 @@ _PERCENT = ("disagree", "seed_spread")
 
 @dataclass(frozen=True)
 class Asked:
-    """The differences in points, the seeds a side, and the test that is to see them."""
+    """The differences in points, the seeds per side, and the test that is to see them."""
 
     differences: tuple[float, ...]
     seeds: tuple[int, ...]
@@ -28,7 +28,7 @@ class Asked:
 def plan(
     evaluations: Sequence[str], assumptions: dict[str, float | None], asked: Asked, pools: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Return what is assumed, what the evaluations at hand see (None without any), and a row a difference and seeds.
+    """Return what is assumed, what the evaluations at hand see (if any), and one row per difference and seeds.
 
     `assumptions` (fields of `Assumed`; in per cent what is a share there) take the place of what is estimated.
 
@@ -60,7 +60,7 @@ def render(planned: dict[str, Any]) -> Group:
     spread = assumed["seed_spread"]
     lines = [
         f"Two models differ on {100 * assumed['disagree']:.3g} % of the questions; {assumed['per_picture']:.3g} questions "
-        f"a picture, correlation {assumed['correlation']:.3g}: a design effect of {assumed['design_effect']:.3g}.",
+        f"per picture, correlation {assumed['correlation']:.3g}: a design effect of {assumed['design_effect']:.3g}.",
         "The spread over training seeds is not known and not counted: give --seed-spread, or evaluations of several seeds."
         if spread is None
         else f"Spread over training seeds: {100 * spread:.3g} points.",
@@ -69,7 +69,7 @@ def render(planned: dict[str, Any]) -> Group:
         sees = "nothing" if hand["sees"] is None else f"{100 * hand['sees']:.2g} points"
         lines.append(
             f"The {hand['questions']:,} questions about {hand['pictures']:,} pictures at hand, with {hand['seeds']} "
-            f"seeds a side, see {sees}."
+            f"seeds per side, see {sees}."
         )
         if hand["unknown"]:
             lines.append(f"Of {hand['unknown']:,} questions the picture is not known; --pool TEST says which it is.")
@@ -77,7 +77,7 @@ def render(planned: dict[str, Any]) -> Group:
     table = Table(
         title=f"To see a difference with power {aim['power']:g} at {aim['alpha']:g}{shared}", title_justify="left"
     )
-    for name in ("points", "seeds a side", "questions", "pictures"):
+    for name in ("points", "seeds per side", "questions", "pictures"):
         table.add_column(name, justify="right")
     for row in planned["rows"]:
         cells = (f"{row['questions']:,}", f"{row['pictures']:,}") if row["questions"] else ("never", _never(row))

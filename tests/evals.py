@@ -6,7 +6,7 @@ from vinnow.store.tables import EVALS
 
 
 def evals(scores, samples=None, run="r", clusters=None, benchmark="b"):
-    """One run's answers; `clusters`: a key a question, None where it is not known (left out: of one picture each)."""
+    """One run's answers; `clusters`: a key per question, None where it is not known (left out: of one picture each)."""
     n = len(scores)
     samples = samples or [str(i) for i in range(n)]
     table = {

@@ -1,7 +1,7 @@
 """Intervals by resampling whole clusters (pictures), and, where there are several, seeds of training; all seeded.
 
 Axes: N questions, C clusters, K columns, M kinds of clusters, R draws, S seeds. Clusters that are alike (as many questions,
-the same sums) are one kind: a draw of C clusters is one multinomial over the kinds, so 0/1 scores cost few numbers a draw.
+the same sums) are one kind: a draw of C clusters is one multinomial over the kinds, so 0/1 scores cost few of them.
 Source: Efron & Tibshirani 1993, ch. 13; clusters: Davison & Hinkley 1997, §3.8; seeds: Rao & Wu 1988.
 """
 

@@ -43,7 +43,7 @@ class Comparison:
 
 
 def compare(first: Sequence[pa.Table], second: Sequence[pa.Table], seed: int, draws: int = DRAWS) -> Comparison:
-    """Compare two choices by their EVALS tables, one a seed of training; a question's score is its mean over seeds.
+    """Compare two choices by their EVALS tables, one per seed of training; a question's score is its mean over seeds.
 
     Raises:
         InputError: no table or question, or the tables were not answered on the same questions of one benchmark; NaN.

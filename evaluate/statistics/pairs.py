@@ -51,7 +51,7 @@ class Pairs:
 
 
 def read_scores(tables: Sequence[pa.Table]) -> Scores:
-    """Return the scores of EVALS tables, one a seed of the same choice.
+    """Return the scores of EVALS tables, one per seed of the same choice.
 
     Raises:
         InputError: no table or no question; the tables are of other questions or benchmarks; a score is no number.

@@ -1,7 +1,7 @@
 """How many questions, pictures and training seeds a difference takes to be seen; before anything is evaluated.
 
-Paired scores with E[d²] = `disagree` (of right and wrong answers: the share on which two models differ), m questions a
-picture, a correlation ρ of d inside of a picture, N questions and S seeds a side. The difference D then has the variance
+Paired scores with E[d²] = `disagree` (of right and wrong answers: the share on which two models differ), m questions per
+picture, a correlation ρ of d inside of a picture, N questions and S seeds per side. The difference D then has the variance
 v = (disagree − D²) · (1 + (m − 1) · ρ) / N + 2 σ² / S, where σ is the spread of a training's score over seeds; random signs
 of pictures, which do not know D, have m · D² / N more. A two-sided test at α sees D with power 1 − β where
 D ≥ z(1 − α/2) · √(v + m D² / N) + z(1 − β) · √v. Sources: Connor 1987 (this, for m = 1); Kish 1965 (design effect).
@@ -23,7 +23,7 @@ from .pairs import pair
 
 @dataclass(frozen=True)
 class Assumed:
-    """What a plan rests on: E[d²], questions a picture, correlation of d inside of a picture, spread over seeds (0 … 1).
+    """What a plan rests on: E[d²], questions per picture, correlation of d inside of a picture, spread over seeds (0 … 1).
 
     `seed_spread` None: not known, and not counted.
     """
@@ -79,7 +79,7 @@ class Aim:
 
 @dataclass(frozen=True)
 class Needed:
-    """What a difference takes with so many seeds a side; `questions` None: no number of questions is enough.
+    """What a difference takes with so many seeds per side; `questions` None: no number of questions is enough.
 
     `least_seeds`: below it the seeds' own spread hides the difference.
     """
@@ -155,10 +155,10 @@ class Estimated:
 
 
 def estimate(first: Sequence[pa.Table], second: Sequence[pa.Table]) -> Estimated:
-    """Estimate a plan's assumptions from two choices' EVALS, one table a seed.
+    """Estimate a plan's assumptions from two choices' EVALS, one table per seed.
 
-    Questions a picture: Σ n² / Σ n, which is what the design effect of unequal pictures goes by. A design effect under 1 is
-    taken as 1. The spread over seeds is known from two seeds of a side on.
+    Questions per picture: Σ n² / Σ n, by which the design effect of unequal pictures goes. A design effect under 1 is taken as
+    1. The spread over seeds is known from two seeds of a side on.
 
     Raises:
         InputError: as `pair`; one picture alone, or the two never differ.

@@ -16,7 +16,7 @@ from .compare import notes
 from .interval import Interval
 from .pairs import Pairs, pair
 
-# EVALS tables of one choice by the name of the benchmark, one a seed of training
+# EVALS tables of one choice by the name of the benchmark, one per seed of training
 ByBenchmark = Mapping[str, Sequence[pa.Table]]
 
 

@@ -13,7 +13,7 @@ def compare(
     evaluations: Annotated[
         list[str],
         typer.Argument(
-            help="Folders that `vinnow evaluate` made, or their tables, or folders with one a benchmark; seeds by commas."
+            help="Folders that `vinnow evaluate` made, or their tables, or folders with one per benchmark; seeds by commas."
         ),
     ],
     full: Annotated[
@@ -60,7 +60,9 @@ def power(
     seed_spread: Annotated[
         float | None, typer.Option(help="Standard deviation of a training's score over seeds, in points.")
     ] = None,
-    seeds: Annotated[list[int] | None, typer.Option(help="Seeds a side (repeatable).", show_default="1, 3, 5")] = None,
+    seeds: Annotated[
+        list[int] | None, typer.Option(help="Seeds per side (repeatable).", show_default="1, 3, 5")
+    ] = None,
     comparisons: Annotated[int, typer.Option(help="Comparisons in the table (Holm).")] = 1,
     alpha: Annotated[float, typer.Option(help="The chance of a false finding.")] = 0.05,
     wanted: Annotated[float, typer.Option("--power", help="The chance to see a difference that is there.")] = 0.8,

@@ -24,7 +24,7 @@ WORDS = {"better": "beats random", "worse": "worse than random", "cannot tell": 
 
 @dataclass(frozen=True)
 class Row:
-    """`accuracy` 0…1: Wilson's 95 % where one seed answers one question a picture, else a bootstrap; seconds are means."""
+    """`accuracy` 0…1: Wilson's 95 % for one seed and one question per picture, else a bootstrap; seconds are means."""
 
     selector: str
     budget: str

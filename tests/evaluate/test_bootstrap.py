@@ -15,15 +15,15 @@ def naive(first_SN, second_TN, cluster_N, draws, seed):
     """The oracle: draw S - 1 of S seeds of each side, then clusters, and take the means of what was drawn."""
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(cluster_N == c) for c in range(cluster_N.max() + 1)]
-    found = []
+    means = []
     for _ in range(draws):
         sides = []
         for scores in (first_SN, second_TN):
             s = len(scores)
             sides.append(scores[rng.integers(0, s, s - 1)] if s > 1 else scores)
         rows = np.concatenate([members[c] for c in rng.integers(0, len(members), len(members))])
-        found.append(sides[0][:, rows].mean() - sides[1][:, rows].mean())
-    return np.quantile(found, [0.025, 0.975])
+        means.append(sides[0][:, rows].mean() - sides[1][:, rows].mean())
+    return np.quantile(means, [0.025, 0.975])
 
 
 @pytest.mark.parametrize("seeds", [(1, 1), (3, 1), (3, 4)], ids=str)

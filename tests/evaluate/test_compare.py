@@ -39,9 +39,9 @@ def test_seeds_are_averaged_sample_by_sample():
 def test_a_few_samples_that_all_agree_settle_nothing(n):
     """3:0 is p = 0.25, whatever a bootstrap of three thinks of it."""
     first, second = np.r_[np.ones(n), np.zeros(50)], np.zeros(50 + n)
-    found = compare([evals(first)], [evals(second)], seed=0)
-    assert found.p == pytest.approx(2 * 0.5**n)
-    assert found.verdict == "cannot tell"
+    told = compare([evals(first)], [evals(second)], seed=0)
+    assert told.p == pytest.approx(2 * 0.5**n)
+    assert told.verdict == "cannot tell"
     several = compare([evals(first), evals(first)], [evals(second)], seed=0)
     assert several.p == pytest.approx(min(1, 2 * 0.5**n), abs=0.02)
     assert several.verdict == "cannot tell"

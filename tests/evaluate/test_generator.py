@@ -18,8 +18,8 @@ from vinnow.pool.records import Record
 
 
 @pytest.fixture(scope="module")
-def generator(twin_path):
-    return Generator(load(twin_path), InputConfig())
+def generator(tiny_model):
+    return Generator(load(tiny_model), InputConfig())
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Gemma2Config, LlavaConfig, LlavaForConditionalGeneration, MistralConfig
 from vinnow.evaluate.config import EvalConfig, ImbalanceConfig
 from vinnow.evaluate.imbalance import ImbalanceActor, curve_of, generated, measure
-from vinnow.evaluate.parts import join_parts, make_spec
+from vinnow.evaluate.shards import join_shards, make_spec
 from vinnow.evaluate.statistics import mean_intervals, paired_bootstrap
 from vinnow.models.load import load
 from vinnow.models.mores import add_mores
@@ -31,10 +31,10 @@ LISTS = ("lmar", "image", "text")
 
 
 @pytest.fixture(scope="module")
-def sharp_path(twin_path, tmp_path_factory):
+def sharp_path(tiny_model, tmp_path_factory):
     """The twin with queries thirty times as long: attention that is far from even."""
     folder = tmp_path_factory.mktemp("sharp") / "model"
-    shutil.copytree(twin_path, folder)
+    shutil.copytree(tiny_model, folder)
     weights = load_file(folder / "model.safetensors")
     for name in weights:
         if "language_model" in name and name.endswith("q_proj.weight"):
@@ -117,13 +117,13 @@ def check(actor, records):
     return got
 
 
-def changed(twin_path, kind):
+def changed(tiny_model, kind):
     torch.manual_seed(0)
-    model = load(twin_path).model
+    model = load(tiny_model).model
     if kind == "mores":
-        made = add_mores(model, MoresSpec(rank=3))
+        steered = add_mores(model, MoresSpec(rank=3))
         with torch.no_grad():
-            for parameter in made.parameters():
+            for parameter in steered.parameters():
                 parameter.copy_(torch.randn_like(parameter))
     elif kind == "lora":
         model = add_lora(model, LoraSpec(r=4, alpha=8, init="zero_b"))
@@ -173,8 +173,8 @@ def test_an_answer_that_ends_at_once_has_one_query(tiny_pool, sharp_path, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["mores", "lora", MistralConfig], ids=["mores", "lora", "mistral"])
-def test_steered_adapted_and_grouped_models(tiny_pool, twin_path, tmp_path, kind):
-    actor = actor_for(tiny_pool, twin_path, tmp_path, changed(twin_path, kind))
+def test_steered_adapted_and_grouped_models(tiny_pool, tiny_model, tmp_path, kind):
+    actor = actor_for(tiny_pool, tiny_model, tmp_path, changed(tiny_model, kind))
     got = check(actor, rows_of(tiny_pool, 4))
     if kind is MistralConfig:  # the window has let some of the picture go
         assert max(r["n_image"] for r in got) == 16
@@ -196,8 +196,8 @@ def test_rows_do_not_depend_on_batch_mates(tiny_pool, sharp_path, tmp_path):
             np.testing.assert_allclose(one[name], alone[name], rtol=1e-5)
 
 
-def test_attention_that_cannot_be_read_is_refused(tiny_pool, twin_path, tmp_path):
-    actor = actor_for(tiny_pool, twin_path, tmp_path, changed(twin_path, Gemma2Config))
+def test_attention_that_cannot_be_read_is_refused(tiny_pool, tiny_model, tmp_path):
+    actor = actor_for(tiny_pool, tiny_model, tmp_path, changed(tiny_model, Gemma2Config))
     with pytest.raises(InputError, match="softcap"):
         actor.answer(asked(actor, rows_of(tiny_pool, 1)))
     assert actor.generator.model.config.text_config._attn_implementation == "eager"  # and the model is as it was
@@ -207,8 +207,8 @@ def test_attention_that_cannot_be_read_is_refused(tiny_pool, twin_path, tmp_path
         actor.tap.shares(torch.ones(1))
 
 
-def test_only_the_questions_own_words_are_marked(tiny_pool, twin_path, tmp_path):
-    actor = actor_for(tiny_pool, twin_path, tmp_path)
+def test_only_the_questions_own_words_are_marked(tiny_pool, tiny_model, tmp_path):
+    actor = actor_for(tiny_pool, tiny_model, tmp_path)
     for record in rows_of(tiny_pool, 8):
         plain, marked = actor.generator.encoder.prompt(record), actor.prompt(record)
         assert plain.input_ids.tolist() == marked.input_ids.tolist()
@@ -226,8 +226,8 @@ def test_generated_counts_the_end_mark_and_nothing_behind_it():
 def test_a_run_measures_each_row_with_a_picture_and_a_second_one_nothing(tiny_pool, sharp_path, tmp_path):
     config = config_for(tiny_pool, sharp_path)
     actor = ImbalanceActor(make_spec(config, str(tmp_path)))
-    actor.compute(next(iter(actor.parts)))  # as a killed run leaves it: a part, and the scrap of one
-    (tmp_path / "imbalance" / f"{list(actor.parts)[1]}.parquet.tmp-0123456789ab").write_bytes(b"half")
+    actor.compute(next(iter(actor.shards)))  # as a killed run leaves it: a part, and the scrap of one
+    (tmp_path / "imbalance" / f"{list(actor.shards)[1]}.parquet.tmp-0123456789ab").write_bytes(b"half")
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "imbalance").glob("*.parquet")}
     told = []
     report = measure(config, str(tmp_path), lambda done, total: told.append((done, total)), here=True)
@@ -271,25 +271,25 @@ def test_curves_are_means_over_rows_with_intervals():
         mean_intervals(np.zeros((0, 2)), 0)
 
 
-def test_rows_that_cannot_be_measured_are_listed(tmp_path, twin_path):
+def test_rows_that_cannot_be_measured_are_listed(tmp_path, tiny_model):
     records, pictures = make_records(6)
     records[0]["conversations"] = [{"from": "human", "value": "<image>\n"}, {"from": "gpt", "value": "a shape"}]
     source = write_records(tmp_path, records, pictures)
     ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
     (tmp_path / "images/pics/1.png").unlink()
-    config = config_for(str(tmp_path / "pool"), twin_path)
+    config = config_for(str(tmp_path / "pool"), tiny_model)
     actor = ImbalanceActor(make_spec(config, str(tmp_path / "out")))
     with torch.no_grad():  # a broken model: no row of it is a number
         actor.generator.model.model.language_model.layers[1].self_attn.q_proj.weight[0, 0] = torch.nan
-    assert actor.compute(next(iter(actor.parts)))["rows"] == 0
+    assert actor.compute(next(iter(actor.shards)))["rows"] == 0
     reasons = sorted(read_refused(tmp_path / "out", "imbalance")["reason"].to_pylist())
     assert reasons == ["image_missing", "no_image", "no_question", "not_finite", "not_finite", "not_finite"]
     with pytest.raises(InputError, match="not one row could be asked"):
-        join_parts(make_spec(config, str(tmp_path / "out")), ImbalanceActor, list(actor.parts), "imbalance.parquet")
+        join_shards(make_spec(config, str(tmp_path / "out")), ImbalanceActor, list(actor.shards), "imbalance.parquet")
 
 
-def test_imbalance_is_no_score_and_scores_no_imbalance(tiny_pool, twin_path):
-    values = {"model": twin_path, "pool": tiny_pool, "run": "r"}
+def test_imbalance_is_no_score_and_scores_no_imbalance(tiny_pool, tiny_model):
+    values = {"model": tiny_model, "pool": tiny_pool, "run": "r"}
     with pytest.raises(InputError, match="vinnow evaluate --benchmark imbalance"):
         EvalConfig.parse(values | {"benchmark": "imbalance"})
     with pytest.raises(InputError, match="not 'yes_no'"):

@@ -21,10 +21,10 @@ WILSON = {
 
 def test_wilson_by_hand():
     # p = 0.8, n = 10: the two roots of (p̂ - p)² = z² p (1 - p) / n
-    found = wilson_interval(8, 10)
-    for root in (found.low, found.high):
+    interval = wilson_interval(8, 10)
+    for root in (interval.low, interval.high):
         assert (0.8 - root) ** 2 == pytest.approx(1.959963985**2 * root * (1 - root) / 10, rel=1e-6)
-    assert found.low < 0.8 < found.high
+    assert interval.low < 0.8 < interval.high
     # Newcombe 1998: 81 of 263 → 0.2553 to 0.3662
     assert wilson_interval(81, 263).low == pytest.approx(0.2553, abs=5e-5)
     assert wilson_interval(81, 263).high == pytest.approx(0.3662, abs=5e-5)
@@ -38,7 +38,7 @@ def test_wilson_by_hand():
 
 @pytest.mark.parametrize("asked", WILSON)
 def test_wilson_is_what_it_was(asked):
-    found = wilson_interval(*asked)
-    assert (found.low, found.high) == pytest.approx(WILSON[asked], rel=0, abs=1e-12)
-    assert found.estimate == asked[0] / asked[1]
-    assert found.low <= found.estimate <= found.high
+    interval = wilson_interval(*asked)
+    assert (interval.low, interval.high) == pytest.approx(WILSON[asked], rel=0, abs=1e-12)
+    assert interval.estimate == asked[0] / asked[1]
+    assert interval.low <= interval.estimate <= interval.high

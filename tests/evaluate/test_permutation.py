@@ -25,10 +25,10 @@ MCNEMAR = {
 def test_mcnemar_by_hand():
     first = [1] * 10 + [0] * 2 + [1] * 5 + [0] * 7
     second = [0] * 10 + [1] * 2 + [1] * 5 + [0] * 7
-    found = mcnemar_exact(np.array(first), np.array(second))
-    assert (found.only_first, found.only_second) == (10, 2)
+    tested = mcnemar_exact(np.array(first), np.array(second))
+    assert (tested.only_first, tested.only_second) == (10, 2)
     # 2 · (1 + 12 + 66) / 2¹² = 158 / 4096
-    assert found.p == pytest.approx(158 / 4096, rel=1e-12)
+    assert tested.p == pytest.approx(158 / 4096, rel=1e-12)
     assert mcnemar_exact(np.ones(5), np.ones(5)).p == 1
     assert mcnemar_exact(np.array([1, 0]), np.array([0, 1])).p == 1
 
@@ -36,21 +36,21 @@ def test_mcnemar_by_hand():
 def test_mcnemar_holds_at_many_discordant_pairs():
     n = 6000
     first = np.r_[np.ones(n // 2 - 100), np.zeros(n // 2 + 100)]
-    found = mcnemar_exact(first, 1 - first)
+    tested = mcnemar_exact(first, 1 - first)
     # the normal approximation with continuity correction is good to three digits here
     z = (200 - 1) / math.sqrt(n)
-    assert found.p == pytest.approx(math.erfc(z / math.sqrt(2)), rel=2e-3)
+    assert tested.p == pytest.approx(math.erfc(z / math.sqrt(2)), rel=2e-3)
     assert mcnemar_exact(np.ones(1000), np.zeros(1000)).p == pytest.approx(2 * 0.5**1000, rel=1e-9)
 
 
 @pytest.mark.parametrize("pairs", MCNEMAR)
 def test_mcnemar_is_what_it_was(pairs):
     first = np.r_[np.ones(pairs[0]), np.zeros(pairs[1])]
-    found = mcnemar_exact(first, 1 - first)
-    assert (found.only_first, found.only_second) == pairs
-    assert found.p == pytest.approx(MCNEMAR[pairs], rel=0, abs=1e-12)
+    tested = mcnemar_exact(first, 1 - first)
+    assert (tested.only_first, tested.only_second) == pairs
+    assert tested.p == pytest.approx(MCNEMAR[pairs], rel=0, abs=1e-12)
     # small ones too: digit by digit, but for what the logarithms of factorials had lost
-    assert found.p == pytest.approx(MCNEMAR[pairs], rel=1e-10)
+    assert tested.p == pytest.approx(MCNEMAR[pairs], rel=1e-10)
 
 
 def every_pattern(first, second, cluster):

@@ -63,11 +63,11 @@ def test_two_finished_choices_say_what_is_to_be_assumed():
     difference = np.concatenate([alike((1, n), (0.1, 0.8, 0.1), 0.3, rng).ravel() for n in sizes])
     cluster = np.repeat(np.arange(900), sizes)
     first, second = ((difference == sign).astype(float) for sign in (1, -1))
-    found = estimate([evals(first, clusters=cluster)], [evals(second, clusters=cluster)])
-    assert (found.questions, found.pictures, found.assumed.seed_spread) == (5400, 900, None)
-    assert found.assumed.disagree == pytest.approx(0.2, abs=0.02)
-    assert found.assumed.per_picture == pytest.approx((300 * 100 + 600 * 16) / 5400)
-    assert found.assumed.correlation == pytest.approx(0.3, abs=0.06)
+    estimated = estimate([evals(first, clusters=cluster)], [evals(second, clusters=cluster)])
+    assert (estimated.questions, estimated.pictures, estimated.assumed.seed_spread) == (5400, 900, None)
+    assert estimated.assumed.disagree == pytest.approx(0.2, abs=0.02)
+    assert estimated.assumed.per_picture == pytest.approx((300 * 100 + 600 * 16) / 5400)
+    assert estimated.assumed.correlation == pytest.approx(0.3, abs=0.06)
     # against simulated means: the design effect is the ratio of variances
     means = [
         np.mean(rng.choice([-1, 0, 1], size=(900, 1), p=(0.1, 0.8, 0.1))[:, 0] @ sizes) / 5400 for _ in range(3000)
@@ -80,10 +80,10 @@ def test_the_spread_over_seeds_is_the_pooled_one():
     def runs(rights):
         return [evals(np.r_[np.ones(n), np.zeros(100 - n)]) for n in rights]
 
-    found = estimate(runs([50, 54]), runs([40, 46, 43]))
+    estimated = estimate(runs([50, 54]), runs([40, 46, 43]))
     expected = np.sqrt((np.var([0.5, 0.54]) * 2 + np.var([0.4, 0.46, 0.43]) * 3) / 3)
-    assert found.assumed.seed_spread == pytest.approx(expected)
-    assert found.seeds == (2, 3)
+    assert estimated.assumed.seed_spread == pytest.approx(expected)
+    assert estimated.seeds == (2, 3)
 
 
 def test_what_is_no_plan_is_refused():

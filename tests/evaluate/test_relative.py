@@ -14,13 +14,13 @@ def table(right, n=100, **fields):
 def test_by_hand():
     choice = {"pope": [table(40)], "gqa": [table(45)]}
     full = {"gqa": [table(60)], "pope": [table(80)]}
-    found = relative_performance(choice, full, seed=0)
-    assert found.by_benchmark == {"gqa": 75.0, "pope": 50.0}
-    assert found.average.estimate == 62.5  # and not 85 / 140
-    assert found.average.low < 62.5 < found.average.high
+    relative = relative_performance(choice, full, seed=0)
+    assert relative.by_benchmark == {"gqa": 75.0, "pope": 50.0}
+    assert relative.average.estimate == 62.5  # and not 85 / 140
+    assert relative.average.low < 62.5 < relative.average.high
     same = relative_performance(full, full, seed=0)
     assert (same.average.estimate, same.average.low, same.average.high) == (100, 100, 100)
-    assert found.notes == ["One training seed: the interval does not hold what another seed would change."]
+    assert relative.notes == ["One training seed: the interval does not hold what another seed would change."]
 
 
 def test_the_interval_is_that_of_a_loop():
@@ -45,9 +45,9 @@ def test_the_interval_is_that_of_a_loop():
 
     low, high = np.quantile([loop() for _ in range(3000)], [0.025, 0.975])
     tables = [{b: [evals(s, clusters=clusters[b]) for s in runs] for b, runs in one.items()} for one in (choice, full)]
-    found = relative_performance(*tables, seed=1)
-    assert (found.average.low, found.average.high) == pytest.approx((low, high), abs=0.06 * (high - low))
-    assert found.notes == []
+    relative = relative_performance(*tables, seed=1)
+    assert (relative.average.low, relative.average.high) == pytest.approx((low, high), abs=0.06 * (high - low))
+    assert relative.notes == []
 
 
 def test_a_benchmark_is_missing_by_name_and_never_averaged_away():
@@ -72,10 +72,10 @@ def test_what_has_no_ratio_is_refused_by_name():
 
 def test_no_interval_is_said():
     one = {"pope": [table(40, clusters=["p"] * 100)], "gqa": [table(45)]}
-    found = relative_performance(one, one, seed=0)
-    assert not found.average.bounded
-    assert any(note.startswith("pope: All questions are about one picture") for note in found.notes)
+    relative = relative_performance(one, one, seed=0)
+    assert not relative.average.bounded
+    assert any(note.startswith("pope: All questions are about one picture") for note in relative.notes)
     rare = {"pope": [table(1)]}
-    found = relative_performance(rare, rare, seed=0)
-    assert not found.average.bounded
-    assert any("no right answer" in note for note in found.notes)
+    relative = relative_performance(rare, rare, seed=0)
+    assert not relative.average.bounded
+    assert any("no right answer" in note for note in relative.notes)
