@@ -157,8 +157,8 @@ class Estimated:
 def estimate(first: Sequence[pa.Table], second: Sequence[pa.Table]) -> Estimated:
     """Estimate a plan's assumptions from two choices' EVALS, one table per seed.
 
-    Questions per picture: Σ n² / Σ n, by which the design effect of unequal pictures goes. A design effect under 1 is taken as
-    1. The spread over seeds is known from two seeds of a side on.
+    Questions per picture: Σ n² / Σ n, by which the design effect of unequal pictures goes; an effect under 1 is taken as 1.
+    The spread over seeds is known from two seeds of a side on.
 
     Raises:
         InputError: as `pair`; one picture alone, or the two never differ.
