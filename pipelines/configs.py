@@ -14,7 +14,7 @@ from ..actors.config import ActorResources
 from ..evaluate.config import EvalConfig
 from ..models.family.of_llava.build import BuildConfig
 from ..models.projections.config import ProjectionConfig
-from ..models.specs import AdapterSpec, ConnectorSpec, LoraSpec, MoresSpec, TwinConfig
+from ..models.specs import AdapterSpec, ConnectorSpec, LoraSpec, MoresSpec, TinyModelConfig
 from ..pool.ingest import IngestConfig
 from ..select import registry as selectors
 from ..store.config import Config
@@ -29,7 +29,7 @@ from .runs.rates import PlanConfig
 from .runs.sections import StageSection
 
 _SECTIONS: dict[str, type[Config]] = {
-    **{"run": RunConfig, "ray": RayConfig, "ingest": IngestConfig, "model": ModelSection, "twin": TwinConfig},
+    **{"run": RunConfig, "ray": RayConfig, "ingest": IngestConfig, "model": ModelSection, "twin": TinyModelConfig},
     **{"warmup": StageSection, "train": TrainConfig, "validation": ValidationSpec, "lora": LoraSpec},
     **{"peft": AdapterSpec, "mores": MoresSpec, "actors": ActorResources, "projection": ProjectionConfig},
     **{"selector": SelectorSection, "evaluate": EvalConfig, "sweep": SweepSection, "plan": PlanConfig},
