@@ -42,7 +42,7 @@ class Words:
         return 4
 
 
-def twin(connector="mlp2x_gelu", **changes):
+def tiny_config(connector="mlp2x_gelu", **changes):
     """A TinyModelConfig of small sizes."""
     return TinyModelConfig.parse(SIZES | {"connector": {"kind": connector} | CONNECTORS[connector]} | changes)
 
@@ -97,7 +97,7 @@ def make_tokenizer(llm):
 def write_llm(folder, llm="llama", **changes):
     """A language model's folder, as Hugging Face saves it."""
     tokenizer = make_tokenizer(llm)
-    config = text_config(twin(llm=llm, **changes), tokenizer)
+    config = text_config(tiny_config(llm=llm, **changes), tokenizer)
     torch.manual_seed(1)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -107,5 +107,5 @@ def write_llm(folder, llm="llama", **changes):
 def write_tower(folder, tower="clip", **changes):
     """A vision tower's folder."""
     torch.manual_seed(2)
-    AutoModel.from_config(vision_config(twin(tower=tower, **changes))).save_pretrained(folder)
+    AutoModel.from_config(vision_config(tiny_config(tower=tower, **changes))).save_pretrained(folder)
     return str(folder)

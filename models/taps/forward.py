@@ -127,12 +127,12 @@ class EmbeddingTap(Tap):
         batch = on_device(batch, self.model)
         (embeds_BTH, arguments), valid_BT = embed(self.model, batch), batch["attention_mask"].bool()
         image_BT = torch.zeros_like(valid_BT).index_put(batch["image_at"], torch.ones_like(valid_BT[0, 0]))
-        found = []
+        means = []
         if self.pooling != "image":
-            found.append(_mean(decode(self.model, embeds_BTH, arguments), valid_BT & ~image_BT))
+            means.append(_mean(decode(self.model, embeds_BTH, arguments), valid_BT & ~image_BT))
         if self.pooling != "text":
-            found.append(_mean(embeds_BTH, image_BT))
-        return torch.cat(found, dim=1).float()
+            means.append(_mean(embeds_BTH, image_BT))
+        return torch.cat(means, dim=1).float()
 
 
 def _mean(x_BTH: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
