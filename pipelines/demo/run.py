@@ -38,7 +38,8 @@ def run_demo(out: str, sets: list[str], gpus: str = "auto") -> str:
         data = build(os.path.join(out, "data"), data_config)
         config = demo_config(out, values, data)
         if not (config.ray.dashboard or config.ray.address or os.environ.get("RAY_ADDRESS")):
-            console.print("without Ray's dashboard, for its start takes long here (--set ray.dashboard=true)")
+            said = "without Ray's dashboard, whose start takes long on few cores (--set ray.dashboard=true)"
+            console.print(said, markup=False, soft_wrap=True)
         path = whole_run(config)
     check_damage(out, data)
     show(f"report: {path}")

@@ -8,8 +8,8 @@ from vinnow.train import trainer
 
 
 def callbacks():
-    made = trainer.Trainer(lambda: None, scaling_config=ScalingConfig(num_workers=1))._create_default_callbacks()
-    return [type(c) for c in made]
+    ours = trainer.Trainer(lambda: None, scaling_config=ScalingConfig(num_workers=1))
+    return [type(c) for c in ours._create_default_callbacks()]
 
 
 @pytest.mark.parametrize("dashboard", [True, False])
