@@ -29,6 +29,15 @@ def pooled_width(hidden: int, pooling: Pooling) -> int:
     return hidden * (2 if pooling == "both" else 1)
 
 
+# what logits take of an actor at one time, as float32: 2,097 label positions at 32,000 words, 441 at 152,000
+LOGIT_BYTES = 256 << 20
+
+
+def logit_rows(vocab: int) -> int:
+    """Return how many label positions have logits at one time, of a model of `vocab` words."""
+    return max(1, LOGIT_BYTES // (4 * vocab))
+
+
 PARTS = ("vision_tower", "projector", "language_model", "lora", "mores")
 
 METHODS = ("lora", "dora", "ia3", "oft", "vera", "loha", "lokr")

@@ -68,13 +68,13 @@ def llava(layers=32, width=4096, heads=32, ffn=11008, kv_heads=None, vision_laye
 
 def in_memory(config, dtype=torch.float32):
     """The model of a TinyModelConfig, unsaved, in eval mode."""
-    found = tiny_model_config(config, Words())
+    family_config = tiny_model_config(config, Words())
     torch.manual_seed(0)
-    return class_of(found)(found).to(dtype).eval()
+    return class_of(family_config)(family_config).to(dtype).eval()
 
 
 def batch_for(model, config, rows=(0, 1, 2, 3, 4)):
-    """`batches.make_batch` with as many image tokens a picture as the connector gives."""
+    """`batches.make_batch` with as many image tokens per picture as the connector gives."""
     patches = (config.image // config.patch) ** 2
     batch = make_batch(model, rows, tokens=config.connector.tokens(patches))
     batch["media"] = {n: v.to(model.dtype) for n, v in batch["media"].items()}

@@ -21,6 +21,7 @@ class Embedding(Kind):
 
     name = "embedding"
     needs_labels = False
+    head = False
 
     class Config(FeatureConfig):
         """What is pooled."""

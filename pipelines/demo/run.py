@@ -10,7 +10,7 @@ from ..progress import console, show
 from ..runs.begin import devices_of
 from ..runs.config import RunConfig, apply_set, read_yaml, resolve
 from ..runs.placing import place_run
-from ..runs.run import whole_run
+from ..runs.run import run_stages
 from .easy_vqa import DemoData, DemoDataConfig, build
 
 
@@ -40,7 +40,7 @@ def run_demo(out: str, sets: list[str], gpus: str = "auto") -> str:
         if not (config.ray.dashboard or config.ray.address or os.environ.get("RAY_ADDRESS")):
             said = "without Ray's dashboard, whose start takes long on few cores (--set ray.dashboard=true)"
             console.print(said, markup=False, soft_wrap=True)
-        path = whole_run(config)
+        path = run_stages(config)
     check_damage(out, data)
     show(f"report: {path}")
     return str(path)
@@ -86,6 +86,6 @@ def check_damage(out: str, data: DemoData) -> None:
         VinnowError: something else was refused, or let through.
     """
     table = read_rows(os.path.join(out, "pool", "refused.parquet"), REFUSED)
-    found = sorted(zip(table["row"].to_pylist(), table["reason"].to_pylist(), strict=True))
-    if found != sorted(tuple(p) for p in data.planted):
-        raise VinnowError(f"refused rows {found} are not the planted ones {sorted(data.planted)}.")
+    refused = sorted(zip(table["row"].to_pylist(), table["reason"].to_pylist(), strict=True))
+    if refused != sorted(tuple(p) for p in data.planted):
+        raise VinnowError(f"refused rows {refused} are not the planted ones {sorted(data.planted)}.")

@@ -39,7 +39,7 @@ from vinnow.models.taps.attention import AttentionTap
 from vinnow.models.taps.forward import sample_losses
 from vinnow.models.taps.gradients import GradientTap
 from vinnow.pipelines.cli import main as cli
-from vinnow.pipelines.runs.prices import twin_shape
+from vinnow.pipelines.runs.prices import tiny_model_shape
 from vinnow.store.errors import InputError
 from vinnow.train.loss import LossModule
 
@@ -336,6 +336,6 @@ def test_shapes_are_the_model_s(llm, connector):
 @pytest.mark.parametrize("tower", TOWERS)
 @pytest.mark.parametrize("llm", ["llama", "phi"])
 def test_every_twin_has_a_price(llm, tower):
-    shape = twin_shape(tiny_config(llm=llm, tower=tower))
+    shape = tiny_model_shape(tiny_config(llm=llm, tower=tower))
     forward = forward_flop(shape, RowSize.fixed(60, labels=9)).items
     assert all(forward[f"{item} fwd"] > 0 for item in ("vision", "projector", "linears", "attention", "lm_head"))
