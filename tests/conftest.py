@@ -17,6 +17,7 @@ os.environ.update(
 )
 
 import pytest
+from order import Recorder, longest_first, read_table
 from pictures import make_records, write_records
 
 
@@ -78,13 +79,20 @@ def twin_path(tiny_model) -> str:
     return tiny_model
 
 
+def pytest_addoption(parser):
+    parser.addoption("--record-seconds", action="store_true", help="write what each file takes to tests/seconds.json")
+
+
+def pytest_configure(config):
+    if config.getoption("record_seconds") and not hasattr(config, "workerinput"):  # one process writes, not its workers
+        config.pluginmanager.register(Recorder())
+
+
 def pytest_collection_modifyitems(items):
     """Put the longest files first; skip GPU tests where there is no GPU (`tests/gpu_tests.txt` lists them)."""
     import torch
 
-    # xdist hands out whole files in this order: a long one that came last would run alone
-    longest = {item.path for item in items if "ray_cluster" in item.fixturenames}
-    items.sort(key=lambda item: item.path not in longest)
+    longest_first(items, read_table())
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:
