@@ -124,7 +124,7 @@ def test_what_is_no_answer_is_listed_and_counts_as_wrong(tiny_pool, tmp_path):
         assert [scores[str(r["sample_id"])] for r in rows.values()] == [0.0] * 4
         n = len(server.requests)
         again = evaluate_remote(config, str(tmp_path))
-        # the shard of the row that no try brought is done again, and answers that came are not asked again, whatever they are
+        # the shard of the row that no try brought is done again; answers that came, whatever they are, are not asked again
         assert n < len(server.requests) <= n + 2
         assert again.reasons == {"cut_by_length": 1, "content_filter": 1}
 
