@@ -10,7 +10,10 @@ REASONING = (
     "Question:\nWhat will happen next?\n===\nAnswer:\nThe dog runs towards the ball, so it will probably pick it up, "
     "carry it back to its owner, and wait for another throw."
 )
-CONVERSATION = "Question:\nWhat is in the grass?\n===\nAnswer:\nA red ball.\n===\nQuestion:\nWho runs?\n===\nAnswer:\nA dog runs.\n==="
+CONVERSATION = (
+    "Question:\nWhat is in the grass?\n===\nAnswer:\nA red ball.\n===\n"
+    "Question:\nWho runs?\n===\nAnswer:\nA dog runs.\n==="
+)
 
 
 def answer_of(body: dict) -> str:

@@ -244,7 +244,7 @@ def test_the_command_tells_and_refuses(tmp_path):
             (["mix", *source, tmp_path / "x", *where, "--mix", "detale=1"], "mix.detale"),
             (["mixed", *source, tmp_path / "x", *where], "kind"),
             (["mix", *source, tmp_path / "x", "--model", "m"], "base_url"),
-            (["mix", *source, tmp_path, *where], "holds other files"),
+            (["mix", *source, tmp_path, *where], "lies in the output folder"),
             (["mix", *source, tmp_path / "x", *where, "--api-key-env", "sk-KEY"], "NAME of an environment variable"),
         ]:
             result = run(*arguments)
