@@ -1,4 +1,4 @@
-"""Shared by all tests: one Ray cluster a session, one tiny twin, one small pool with pictures."""
+"""Shared by all tests: one Ray cluster a session, one tiny model, one small pool with pictures."""
 
 import os
 

@@ -18,34 +18,34 @@ def plan(run: RunFile, gpus: Gpus = "auto", as_json: AsJson = False, sets: Sets 
     from ..runs.plan_shown import plan_json, print_plan
 
     config = load_placed(run, sets, gpus)
-    made = make_plan(config)
+    lines = make_plan(config)
     missing = without_gpus(config)
     if missing is not None:
         console.print(f"warning: {missing}", markup=False, soft_wrap=True)
     for line in foreseen(config):
         console.print(line, markup=False, soft_wrap=True)
     if as_json:
-        show_json(plan_json(config, made))
+        show_json(plan_json(config, lines))
     else:
-        print_plan(config, made)
+        print_plan(config, lines)
 
 
 @app.command("run")
 def run_command(run: RunFile, gpus: Gpus = "auto", sets: Sets = None) -> None:
     """All stages of a run, from the pool to the report; done stages are skipped."""
     from ..runs.begin import load_placed
-    from ..runs.run import whole_run
+    from ..runs.run import run_stages
 
-    whole_run(load_placed(run, sets, gpus))
+    run_stages(load_placed(run, sets, gpus))
 
 
 @app.command()
 def sweep(run: RunFile, gpus: Gpus = "auto", sets: Sets = None) -> None:
     """Fine-tune and evaluate every choice of a run (its earlier stages run first if they have not)."""
     from ..runs.begin import load_placed
-    from ..runs.run import whole_run
+    from ..runs.run import run_stages
 
-    whole_run(load_placed(run, sets, gpus), report=False)
+    run_stages(load_placed(run, sets, gpus), report=False)
 
 
 @app.command()
@@ -57,11 +57,11 @@ def status(
     from ..runs.status import render
     from ..runs.status import status as work
 
-    found = work(run_folder)
+    stages = work(run_folder)
     if as_json:
-        show_json([asdict(stage) for stage in found])
+        show_json([asdict(stage) for stage in stages])
     else:
-        show(render(found))
+        show(render(stages))
 
 
 @app.command()
