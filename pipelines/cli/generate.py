@@ -1,6 +1,6 @@
 """Instruction data from captions and boxes: `generate`."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -8,6 +8,9 @@ from ...store.errors import InputError
 from ...store.reading import shown
 from ..progress import bar, console, show, show_json
 from .app import AsJson, Out, Sets, app
+
+if TYPE_CHECKING:
+    from ..generate.config import GenerateConfig
 
 
 @app.command()
@@ -38,37 +41,14 @@ def generate(
 
     Example: `vinnow generate mix captions.json --instances instances.json --base-url https://HOST/v1 --model M --out made`
     """
-    from ..blanks import refuse_blanks
-    from ..generate.config import GenerateConfig
-    from ..generate.run import foresee
     from ..generate.run import generate as work
-    from ..runs.plain_yaml import apply_set, read_yaml
 
-    values: dict[str, Any] = read_yaml(config_file, what="generate config") if config_file else {}
     if mix is not None and kind != "mix":
         raise InputError(f"--mix is for `vinnow generate mix`; {shown(kind)} is one kind.")
-    values |= {"kind": kind, "source": source}
-    values |= {"instances": instances} if instances else {}
-    values |= {"mix": _mix(mix)} if mix else {}
-    given = {"base_url": base_url, "model": model, "api_key_env": api_key_env}
-    section = values.get("endpoint", {})
-    values["endpoint"] = (section if isinstance(section, dict) else {}) | {n: v for n, v in given.items() if v}
-    for entry in sets or []:
-        apply_set(values, entry)
-    refuse_blanks(values)
-    config = GenerateConfig.parse(values, "")
+    named = {"kind": kind, "source": source, "instances": instances, "mix": None if mix is None else _mix(mix)}
+    config = _config(config_file, named, {"base_url": base_url, "model": model, "api_key_env": api_key_env}, sets)
     if dry_run:
-        foreseen = foresee(config, out)
-        if as_json:
-            show_json(vars(foreseen))
-            return
-        show(foreseen.example)
-        for line in _told(foreseen.told):
-            show(line)
-        show(
-            f"{_by_kind(foreseen.kinds)}; {foreseen.answered:,} prompts are answered already; the others take "
-            f"{foreseen.tokens:,} tokens and {foreseen.cost:,.2f} of money at most"
-        )
+        _show_foreseen(config, out, as_json)
         return
     with bar("generate", "prompts") as tell:
         report = work(config, out, tell)
@@ -83,6 +63,41 @@ def generate(
     )
     show(report.usage().line())
     console.print("next: `vinnow ingest` these records, with --images", markup=False)
+
+
+def _config(
+    path: str | None, named: dict[str, Any], endpoint: dict[str, str | None], sets: list[str] | None
+) -> "GenerateConfig":
+    """Return the config of a file, with what options say over it, and `--set` over that."""
+    from ..blanks import refuse_blanks
+    from ..generate.config import GenerateConfig
+    from ..runs.plain_yaml import apply_set, read_yaml
+
+    values: dict[str, Any] = read_yaml(path, what="generate config") if path else {}
+    section = values.get("endpoint", {})
+    values |= {n: v for n, v in named.items() if v is not None}
+    if isinstance(section, dict):  # else its own error says what it is
+        values["endpoint"] = section | {n: v for n, v in endpoint.items() if v is not None}
+    for entry in sets or []:
+        apply_set(values, entry)
+    refuse_blanks(values)
+    return GenerateConfig.parse(values)
+
+
+def _show_foreseen(config: "GenerateConfig", out: str, as_json: bool) -> None:
+    from ..generate.run import foresee
+
+    foreseen = foresee(config, out)
+    if as_json:
+        show_json(vars(foreseen))
+        return
+    show(foreseen.example)
+    for line in _told(foreseen.told):
+        show(line)
+    show(
+        f"{_by_kind(foreseen.kinds)}; {foreseen.answered:,} prompts are answered already; the others take "
+        f"{foreseen.tokens:,} tokens and {foreseen.cost:,.2f} of money at most"
+    )
 
 
 def _mix(text: str) -> dict[str, float]:
