@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from vinnow.models.family.of_llava.tiny import build_twin
+from vinnow.models.family.of_llava.tiny import build_tiny_model
 from vinnow.models.load import load
 from vinnow.models.parts import pick_linears
 from vinnow.models.projections.config import ProjectionConfig
-from vinnow.models.specs import TwinConfig
+from vinnow.models.specs import TinyModelConfig
 from vinnow.models.taps.gradients import GradientTap
 from vinnow.pool.collate import collate
 from vinnow.pool.encode import Encoded
@@ -61,7 +61,7 @@ def main():
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         texts = [t.system for t in TEMPLATES.values()] * 5
-        path = build_twin(folder, texts, TwinConfig(hidden=96, layers=3, ffn=192))
+        path = build_tiny_model(folder, texts, TinyModelConfig(hidden=96, layers=3, ffn=192))
         batched, single = load(path).model, load(path).model
     rows = samples(batched)
     tap = GradientTap(batched, "projector", ProjectionConfig(kind="none"))

@@ -24,10 +24,10 @@ from vinnow.actors.cluster import RayConfig, ensure_ray
 from vinnow.actors.config import ActorResources, CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_features
 from vinnow.models.family.of_llava.llms import LORA_TARGETS
-from vinnow.models.family.of_llava.tiny import build_twin
+from vinnow.models.family.of_llava.tiny import build_tiny_model
 from vinnow.models.load import load_processor
 from vinnow.models.projections.config import ProjectionConfig
-from vinnow.models.specs import TwinConfig
+from vinnow.models.specs import TinyModelConfig
 
 
 def write_pool(folder: Path, rows: int) -> str:
@@ -45,7 +45,7 @@ def write_pool(folder: Path, rows: int) -> str:
 def write_processor(folder: Path):
     """Return a processor whose tokenizer knows the pool's words and whose pictures become 576 tokens."""
     texts = [" ".join(WORDS) + " USER: ASSISTANT: . , '"] * 50
-    return load_processor(build_twin(str(folder / "twin"), texts, TwinConfig(image=336, patch=14)))
+    return load_processor(build_tiny_model(str(folder / "twin"), texts, TinyModelConfig(image=336, patch=14)))
 
 
 def write_proxy(folder: Path) -> str:

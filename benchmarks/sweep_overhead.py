@@ -26,8 +26,8 @@ from _measure import RESULTS, versions, write
 from _rows import PICTURES, WORDS, ingested, write_pictures
 from vinnow.actors.cluster import ensure_ray
 from vinnow.evaluate.config import EvalConfig
-from vinnow.models.family.of_llava.tiny import build_twin
-from vinnow.models.specs import TwinConfig
+from vinnow.models.family.of_llava.tiny import build_tiny_model
+from vinnow.models.specs import TinyModelConfig
 from vinnow.pipelines.runs import warm
 from vinnow.pipelines.runs.config import RunConfig, resolve
 from vinnow.pipelines.runs.sweep import Trial, run_sweep
@@ -48,7 +48,7 @@ def prepare(folder: Path) -> tuple[str, str, str]:
             records.append({"id": str(i), "image": f"{i % PICTURES}.jpg", "conversations": turns})
         pools.append(ingested(folder / name, records))
     texts = [" ".join(WORDS) + " USER: ASSISTANT: . , '"] * 50
-    return pools[0], pools[1], build_twin(str(folder / "twin"), texts, TwinConfig())
+    return pools[0], pools[1], build_tiny_model(str(folder / "twin"), texts, TinyModelConfig())
 
 
 def trials_of(out: str, made: tuple[str, str, str], asked: argparse.Namespace, count: int) -> list[Trial]:

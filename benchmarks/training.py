@@ -28,9 +28,9 @@ from _measure import RESULTS, versions
 from _rows import PICTURES, WORDS, ingested, write_pictures, write_random
 from vinnow.actors.cluster import RayConfig, ensure_ray
 from vinnow.models.family.of_llava.llms import LORA_TARGETS
-from vinnow.models.family.of_llava.tiny import build_twin
+from vinnow.models.family.of_llava.tiny import build_tiny_model
 from vinnow.models.load import DTYPES, load_processor
-from vinnow.models.specs import TwinConfig
+from vinnow.models.specs import TinyModelConfig
 from vinnow.pool.templates import TEMPLATES
 from vinnow.store.errors import VinnowError
 from vinnow.train.config import TrainConfig
@@ -61,7 +61,7 @@ def write_pool(folder: Path, rows: int, realistic: bool) -> str:
 def write_model(folder: Path, tiny: bool) -> str:
     """Write the model with random weights and a tokenizer that knows the pool's words; returns its folder."""
     texts = [" ".join(WORDS) + " USER: ASSISTANT: . , '", TEMPLATES["v1"].system] * 50
-    twin = build_twin(str(folder / "twin"), texts, TwinConfig(image=336, patch=14, max_len=4096))
+    twin = build_tiny_model(str(folder / "twin"), texts, TinyModelConfig(image=336, patch=14, max_len=4096))
     if tiny:
         return twin
     from _llava7b import config_7b

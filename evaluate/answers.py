@@ -1,7 +1,7 @@
-"""The answering actor: a plain class that turns parts of a test pool into parts of the EVALS table, greedily.
+"""The answering actor: a plain class that turns shards of a test pool into shards of the EVALS table, greedily.
 
-It runs inline in a test, on local Ray, and on a GPU alike: `parts.py` hands it to the flow. The unit of work is
-one part, written whole or not at all. Axes: B rows, T prompt tokens (padded on the left), I pictures.
+It runs inline in a test, on local Ray, and on a GPU alike: `shards.py` hands it to the flow. The unit of work is
+one shard, written whole or not at all. Axes: B rows, T prompt tokens (padded on the left), I pictures.
 """
 
 import json
@@ -10,13 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from ..models.encoding import make_encoder
-from ..models.load import base_of, load
-from ..models.registry import family_of
+from ..models.load import load
 from ..pool.batching import token_batches
-from ..pool.collate import collate
 from ..pool.decode import Decoder, Refusal, attempt, refusal
 from ..pool.encode import Encoded
 from ..pool.reader import Pool
@@ -29,13 +25,15 @@ from ..store.tables import EVALS, write_rows
 from . import registry
 from .benchmark import reference
 from .config import EvalSpec
+from .generator import Generator
+from .sampling import Sampling
 
 FOOTER = "vinnow.eval"
 _OVERFLOW = "the model's logits became NaN or infinite: its weights, or this precision, cannot answer the row"
 
 
 class AnswerActor:
-    """`__init__` loads the checkpoint; `__call__` answers whole parts and writes them to `OUT/FOLDER`, as `SCHEMA`.
+    """`__init__` loads the checkpoint; `__call__` answers whole shards and writes them to `OUT/FOLDER`, as `SCHEMA`.
 
     Another measurement of answers is a subclass: what is asked, what is kept of a batch, and its rows.
     """
@@ -49,31 +47,27 @@ class AnswerActor:
         torch.set_num_threads(config.threads)
         self.spec = spec
         self.pool = Pool(config.pool)
-        self.parts = {p.name: p for p in self.pool.shards(config.rows_per_part)}
+        self.shards = {s.name: s for s in self.pool.shards(config.rows_per_part)}
         loaded = load(config.model, config.precision, spec.device)
         if loaded.digest != spec.key["model"]:
             raise InputError(f"{config.model}: its weights changed while the evaluation was under way.")
-        self.model, self.family = loaded.model, family_of(loaded.model)
-        self.tokenizer = loaded.processor.tokenizer
-        self.pad_id = int(self.tokenizer.pad_token_id or 0)
-        self.encoder = make_encoder(
-            loaded.processor, config.template, config.max_len, config.image_mode, config.pictures
-        )
-        self.decoder = Decoder(self.encoder, config.image_root or self.pool.image_root, config.threads)
-        self._set_greedy()
+        self.generator = Generator(loaded, config)
+        self.sampling = Sampling(max_new_tokens=config.max_new_tokens)
+        encoder = self.generator.encoder
+        self.decoder = Decoder(encoder, config.image_root or self.pool.image_root, config.threads)
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         """Take {part}, its name; answer and write it, and return what was done."""
         return self.compute(part["part"])
 
     def compute(self, name: str) -> dict[str, Any]:
-        """Answer one part and write it; rows that cannot be asked are refused with a reason."""
-        records = self.pool.read(self.parts[name])
+        """Answer one shard and write it; rows that cannot be asked are refused with a reason."""
+        records = self.pool.read(self.shards[name])
         asked = [attempt(self.prompt, record) for record in records]
         refused = [row for row in asked if isinstance(row, Refusal)]
         prompts = {i: row for i, row in enumerate(asked) if not isinstance(row, Refusal)}
         answers = self._answer_all(prompts, records, refused)
-        # the list of refusals goes first: the part's own file says that all of it is done
+        # the list of refusals goes first: the shard's own file says that all of it is done
         write_refused(self.spec.out, self.FOLDER, 0, name, refused)
         done = [records[i] for i in sorted(answers)]
         table = self.table(done, [answers[i] for i in sorted(answers)])
@@ -93,20 +87,18 @@ class AnswerActor:
             question = benchmark.ask(record)
         except InputError as error:
             raise RefusedError(getattr(error, "reason", "not_encodable"), str(error)) from error
-        return self.encoder.prompt(question, sizes=self.decoder.sizes(question))
+        return self.generator.encoder.prompt(question, sizes=self.decoder.sizes(question))
 
     def answer(self, prompts: Sequence[Encoded]) -> list[Any]:
         """Return the greedy answers to B prompts, which carry their pictures.
 
-        A subclass may give something else a row, which `table` reads, or a `RefusedError`, which is listed.
+        A subclass may give something else for a row, which `table` reads, or a `RefusedError`, which is listed.
         """
-        finite = _Finite()
-        texts = self.texts(self.generate(self.inputs(prompts), finite))
-        # with NaN for every word greedy decoding still "answers": with word 0
-        return [RefusedError("not_finite", _OVERFLOW) if b else t for t, b in zip(texts, finite.bad(), strict=True)]
+        replies = self.generator.reply(prompts, [self.sampling] * len(prompts))
+        return [r.text if r.finite else RefusedError("not_finite", _OVERFLOW) for r in replies]
 
     def table(self, records: list[Record], answers: list[Any]) -> pa.Table:
-        """Return a part's rows, of what `answer` gave."""
+        """Return a shard's rows, of what `answer` gave."""
         name = self.spec.config.benchmark
         benchmark = registry.find(name)
         scores = [benchmark.score(a, r) for a, r in zip(answers, records, strict=True)]
@@ -117,25 +109,6 @@ class AnswerActor:
         """Return the rows of records that could not be asked: no answer, score 0."""
         config = spec.config
         return _evals(config.run, config.benchmark, records, [""] * len(records), [0.0] * len(records))
-
-    def inputs(self, prompts: Sequence[Encoded]) -> dict[str, Any]:
-        """Return a batch on the device, padded on the left: `input_ids`, `attention_mask`, `labels`, `media`."""
-        batch = collate(prompts, self.pad_id, side="left")
-        # bytes travel to the device, floats are made there
-        batch = self.encoder.finish(batch, self.spec.device)
-        media = {n: v.to(self.model.dtype) if v.is_floating_point() else v for n, v in batch["media"].items()}
-        return {k: batch[k].to(self.spec.device) for k in ("input_ids", "attention_mask", "labels")} | {"media": media}
-
-    def generate(self, inputs: dict[str, Any], watch: LogitsProcessor | None = None) -> torch.Tensor:
-        """Return the generated tokens [B, S], on the CPU; pads behind a row's end mark; `watch` sees each step's logits."""
-        asked = self.family.generating(self.model, inputs)
-        with torch.inference_mode():
-            tokens_BT = self.model.generate(**asked, logits_processor=LogitsProcessorList([watch] if watch else []))
-        return tokens_BT[:, inputs["input_ids"].shape[1] :].cpu()
-
-    def texts(self, new_BS: torch.Tensor) -> list[str]:
-        """Return generated tokens as texts."""
-        return [t.strip() for t in self.tokenizer.batch_decode(new_BS, skip_special_tokens=True)]
 
     def _answer_all(self, prompts: dict[int, Encoded], records: list[Record], refused: list[Refusal]) -> dict[int, Any]:
         """Return answers by row; rows that turn out unusable are added to `refused`."""
@@ -154,39 +127,6 @@ class AnswerActor:
                 else:
                     answers[i] = reply
         return answers
-
-    def _set_greedy(self) -> None:
-        """Replace what the checkpoint says about sampling: its own settings would be merged into ours."""
-        base = base_of(self.model)
-        own = getattr(base.generation_config, "eos_token_id", None)
-        ends = {int(i) for i in (own if isinstance(own, list) else [own]) if i is not None}
-        # a template's own mark, where it is not the tokenizer's end
-        ends |= {int(i) for i in (self.tokenizer.eos_token_id, self.encoder.end_id) if i is not None}
-        self.ends = sorted(ends)
-        base.generation_config = GenerationConfig(
-            do_sample=False,
-            max_new_tokens=self.spec.config.max_new_tokens,
-            eos_token_id=self.ends or None,
-            pad_token_id=self.pad_id,
-        )
-
-
-class _Finite(LogitsProcessor):
-    """Lets logits through, and remembers the rows in which one became NaN or infinite."""
-
-    def __init__(self) -> None:
-        self._bad_B: torch.Tensor | None = None
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        # less than all words may be forbidden: −inf is no fault
-        bad_B = (scores.isnan() | scores.isposinf()).any(-1)
-        self._bad_B = bad_B if self._bad_B is None else self._bad_B | bad_B
-        return scores
-
-    def bad(self) -> list[bool]:
-        """Return the rows [B] that cannot be trusted."""
-        assert self._bad_B is not None
-        return self._bad_B.tolist()
 
 
 def _evals(run: str, benchmark: str, records: list[Record], answers: list[str], scores: list[float]) -> pa.Table:

@@ -90,7 +90,7 @@ MATTERS = ("run", "benchmark", "template", "image_mode", "pictures", "max_len", 
 class EvalSpec:
     """All that an actor is told: plain values, so that it travels to any worker.
 
-    `key` says what the answers were made of; it stands in the footer of every part. `here`: one actor, in this process.
+    `key` says what the answers were made of; it stands in the footer of every shard. `here`: one actor, in this process.
     """
 
     config: EvalConfig
@@ -101,8 +101,8 @@ class EvalSpec:
 
 
 @dataclass
-class PartsReport:
-    """What every evaluation by parts tells. `path`: its table.
+class ShardsReport:
+    """What every evaluation by shards tells. `path`: its table.
 
     `refused` rows (a missing picture, a prompt that is too long) are listed with reasons under `out/refused`, and counted
     by `reasons`. `parts`, `skipped_parts` and `seconds` tell of this call.
@@ -120,7 +120,7 @@ class PartsReport:
 
 
 @dataclass
-class EvalReport(PartsReport):
+class EvalReport(ShardsReport):
     """What an evaluation found, in the EVALS table; `accuracy` counts rows, `by_task` its tasks.
 
     Refused rows are in the table as wrong answers and count in every share. `image_accuracy`: over the `image_rows` with a

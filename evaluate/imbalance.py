@@ -25,8 +25,8 @@ from ..store.files import join
 from ..store.reading import as_kind
 from ..store.tables import IMBALANCE
 from .answers import AnswerActor
-from .config import EvalSpec, ImbalanceConfig, PartsReport
-from .parts import Measurement, Progress, carry_out, make_spec
+from .config import EvalSpec, ImbalanceConfig, ShardsReport
+from .shards import Measurement, Progress, carry_out, make_spec
 from .statistics import mean_intervals
 
 TABLE, REPORT = "imbalance.parquet", "imbalance.json"
@@ -36,11 +36,11 @@ Curve = dict[str, list[float]]
 
 
 @dataclass
-class ImbalanceReport(PartsReport):
+class ImbalanceReport(ShardsReport):
     """What was found, in the IMBALANCE table; `lmar`, `mass`: means over rows and layers.
 
     `curve` has a list of L numbers for each of `lmar`, `lmar_low`, `lmar_high` (95 % interval of the mean over rows),
-    `mass`, `mass_low`, `mass_high` (attention on all image tokens, of 1) and `ratio_of_means`; `by_task` a curve a task.
+    `mass`, `mass_low`, `mass_high` (attention on all image tokens, of 1) and `ratio_of_means`; `by_task` a curve per task.
     `reasons` counts the refused rows.
     """
 
@@ -60,31 +60,31 @@ class ImbalanceActor(AnswerActor):
 
     def __init__(self, spec: EvalSpec) -> None:
         super().__init__(spec)
-        self.tap = ModalityTap(self.model)
+        self.tap = ModalityTap(self.generator.model)
 
     def prompt(self, record: Record) -> Encoded:
         """Return the first question, its text marked by labels; see `AnswerActor.prompt`."""
         if not record.images:
             raise RefusedError("no_image")
-        prompt = self.encoder.prompt(record, True, self.decoder.sizes(record))
+        prompt = self.generator.encoder.prompt(record, True, self.decoder.sizes(record))
         if not (prompt.labels >= 0).any():
             raise RefusedError("no_question")
         return prompt
 
     def answer(self, prompts: Sequence[Encoded]) -> list[dict[str, Any] | RefusedError]:
         """Return B rows of IMBALANCE without what the records say; see `AnswerActor.answer`."""
-        inputs = self.inputs(prompts)
-        image_BT = self.family.image_mask(base_of(self.model).config, inputs["input_ids"])
+        inputs = self.generator.inputs(prompts)
+        image_BT = self.generator.family.image_mask(base_of(self.generator.model).config, inputs["input_ids"])
         text_BT = inputs["labels"] >= 0
         with self.tap.watch(image_BT, text_BT):
-            new_BS = self.generate(inputs)
-        counts_B = generated(new_BS, self.ends)
+            new_BS = self.generator.generate(inputs, self.sampling.max_new_tokens)
+        counts_B = generated(new_BS, self.generator.ends)
         image_BL, text_BL = (x.double().cpu().numpy() for x in self.tap.shares(counts_B))
         n_image_B, n_text_B = (m.sum(1).cpu().numpy() for m in (image_BT, text_BT))
         with np.errstate(divide="ignore", invalid="ignore"):
             lmar_BL = (image_BL / n_image_B[:, None]) / (text_BL / n_text_B[:, None])
         columns = {
-            "answer": self.texts(new_BS),
+            "answer": self.generator.texts(new_BS),
             "n_generated": counts_B.tolist(),
             "n_image": n_image_B.tolist(),
             "n_text": n_text_B.tolist(),
@@ -102,7 +102,7 @@ class ImbalanceActor(AnswerActor):
         ]
 
     def table(self, records: list[Record], answers: list[dict[str, Any]]) -> pa.Table:
-        """Return a part's rows; see `AnswerActor.table`."""
+        """Return a shard's rows; see `AnswerActor.table`."""
         rows = [
             {"run": self.spec.config.run, "task": r.task, "sample": str(r.sample_id)} | a
             for r, a in zip(records, answers, strict=True)

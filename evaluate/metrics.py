@@ -42,8 +42,8 @@ def scienceqa_letter(answer: str, choices: int) -> str | None:
     elif len(answer) >= 3 and answer[0] in _LETTERS and answer[1:3] == ". ":
         read = answer[0]
     else:
-        found = _OFFICIAL.findall(answer)
-        read = found[0] if len(found) == 1 else ""
+        letters = _OFFICIAL.findall(answer)
+        read = letters[0] if len(letters) == 1 else ""
     return read if read and read in _LETTERS[:choices] else None
 
 
@@ -58,8 +58,8 @@ def option_letter(answer: str, choices: int) -> str | None:
         return answer
     if len(answer) >= 3 and answer[0] in letters and answer[1:3] == ". ":
         return answer[0]
-    found = _THE_ANSWER_IS.findall(answer)
-    return found[0] if len(found) == 1 and found[0] in letters else None
+    named = _THE_ANSWER_IS.findall(answer)
+    return named[0] if len(named) == 1 and named[0] in letters else None
 
 
 def count_options(question: str) -> int:
@@ -132,10 +132,10 @@ def majority_baseline(evals: pa.Table) -> Majority:
     counts = table.group_by(["task", "reference"]).aggregate([([], "count_all")])
     ranked = counts.sort_by([("task", "ascending"), ("count_all", "descending"), ("reference", "ascending")])
     tasks = np.array(ranked["task"].to_pylist(), object)
-    found = ranked["count_all"].to_numpy()
+    row_counts = ranked["count_all"].to_numpy()
     references = ranked["reference"].to_pylist()
     first = np.flatnonzero(np.r_[True, tasks[1:] != tasks[:-1]])
-    totals = np.add.reduceat(found, first)
-    by_task = {str(tasks[i]): float(found[i] / n) for i, n in zip(first, totals, strict=True)}
+    totals = np.add.reduceat(row_counts, first)
+    by_task = {str(tasks[i]): float(row_counts[i] / n) for i, n in zip(first, totals, strict=True)}
     answers = {str(tasks[i]): references[i] for i in first}
-    return Majority(float(found[first].sum() / totals.sum()), by_task, answers)
+    return Majority(float(row_counts[first].sum() / totals.sum()), by_task, answers)

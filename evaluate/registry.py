@@ -15,7 +15,7 @@ from .benchmark import Benchmark
 
 HERE = Path(__file__).parent / "benchmarks"
 VARIABLE = "VINNOW_BENCHMARKS"
-_PARTS = ("name", "suffix", "ask", "check", "score")
+_MEMBERS = ("name", "suffix", "ask", "check", "score")
 
 
 def names() -> list[str]:
@@ -42,4 +42,4 @@ def _classes(extra: str) -> dict[str, type[Any]]:
 
 
 def _check(kind: type[Any], file: Path) -> None:
-    refuse_lacking(kind, _PARTS, file, "evaluate/benchmark.py")
+    refuse_lacking(kind, _MEMBERS, file, "evaluate/benchmark.py")

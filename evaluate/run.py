@@ -1,4 +1,4 @@
-"""A checkpoint and a test pool → EVALS: parts of the pool go through the flow's `AnswerActor`s.
+"""A checkpoint and a test pool → EVALS: shards of the pool go through the flow's `AnswerActor`s.
 
 `OUT/evals.parquet` and then `OUT/evals.json` come last, and once they are there a rerun does nothing and starts no Ray.
 """
@@ -14,7 +14,7 @@ from ..store.reading import as_kind
 from .answers import AnswerActor
 from .config import TABLE, EvalConfig, EvalReport, EvalSpec
 from .metrics import accuracy
-from .parts import Measurement, Progress, carry_out, make_spec
+from .shards import Measurement, Progress, carry_out, make_spec
 
 REPORT = "evals.json"
 

@@ -56,7 +56,7 @@ def paired_bootstrap(
     """Return mean(first) − mean(second) with its percentile interval, resampling the N pairs together.
 
     Resampling N pairs equals one multinomial draw over the distinct differences, so 0/1 scores of any N cost
-    three numbers a draw. Source: Efron & Tibshirani 1993, ch. 13.
+    three numbers per draw. Source: Efron & Tibshirani 1993, ch. 13.
 
     Raises:
         InputError: the two differ in length, or are empty.
@@ -159,7 +159,7 @@ class Comparison:
 
 
 def compare(first: list[pa.Table], second: list[pa.Table], seed: int, draws: int = DRAWS) -> Comparison:
-    """Compare two choices by their EVALS tables, one a seed; a sample's score is its mean over seeds.
+    """Compare two choices by their EVALS tables, one per seed; a sample's score is its mean over seeds.
 
     The interval speaks about other test samples of this kind; with one seed it does not know how training
     varies.
@@ -195,9 +195,9 @@ def mean_scores(tables: list[pa.Table]) -> tuple[Array, Array]:
     names: Array | None = None
     total_N: Array = np.zeros(0)
     for table in tables:
-        found = np.array(table["sample"].to_pylist(), dtype=np.str_)
-        order = np.argsort(found, kind="stable")
-        ranked = found[order]
+        samples = np.array(table["sample"].to_pylist(), dtype=np.str_)
+        order = np.argsort(samples, kind="stable")
+        ranked = samples[order]
         if (ranked[1:] == ranked[:-1]).any():
             raise DuplicateRowsError("an EVALS table holds a sample twice: give one run a table.")
         scores_N = table["score"].to_numpy()[order]

@@ -250,7 +250,7 @@ class ConnectorSpec(Config):
         return int(found[1]) if found else (1 if self.kind == "linear" else None)
 
 
-class TwinConfig(Config):
+class TinyModelConfig(Config):
     """Parts and sizes of the twin.
 
     `llm` is a key of `family.of_llava.llms.LLMS`, `tower` one of `family.of_llava.towers.TOWERS`.
@@ -274,7 +274,7 @@ class TwinConfig(Config):
     seed: int = Field(0, description="Draws the weights.")
 
     @model_validator(mode="after")
-    def _known(self) -> "TwinConfig":
+    def _known(self) -> "TinyModelConfig":
         for name, table in ((self.llm, LLMS), (self.tower, TOWERS)):
             if name not in table:
                 raise ValueError(f"unknown part {name!r}{suggest(name, table)}")

@@ -85,17 +85,17 @@ def open_features(path: str, name: str) -> Features:
 def tiny_model(pool: PoolLike, out: str, **sizes: Any) -> str:
     """Build a LLaVA of some layers and random weights, as `vinnow twin` does, and return its folder: for trying things out.
 
-    Its tokenizer learns the pool's words. `sizes`: fields of `TwinConfig` (`llm`, `tower`, `hidden`, `layers`, `seed`, …).
+    Its tokenizer learns the pool's words. `sizes`: fields of `TinyModelConfig` (`llm`, `tower`, `hidden`, `layers`, …).
 
     Raises:
         InputError: an unknown field, or `out` holds something else.
     """
-    from ..models.family.of_llava.tiny import build_twin, words_of
-    from ..models.specs import TwinConfig
+    from ..models.family.of_llava.tiny import build_tiny_model, words_of
+    from ..models.specs import TinyModelConfig
 
-    config = TwinConfig.parse(sizes)
+    config = TinyModelConfig.parse(sizes)
     with claim(out, "twin", inputs=[_path(pool)]):
-        return build_twin(out, words_of([Pool(_path(pool))]), config)
+        return build_tiny_model(out, words_of([Pool(_path(pool))]), config)
 
 
 def features(

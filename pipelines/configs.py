@@ -12,9 +12,10 @@ from ..actors import registry as kinds
 from ..actors.cluster import RayConfig
 from ..actors.config import ActorResources
 from ..evaluate.config import EvalConfig
+from ..evaluate.remote.config import EndpointConfig, Sampling
 from ..models.family.of_llava.build import BuildConfig
 from ..models.projections.config import ProjectionConfig
-from ..models.specs import AdapterSpec, ConnectorSpec, LoraSpec, MoresSpec, TwinConfig
+from ..models.specs import AdapterSpec, ConnectorSpec, LoraSpec, MoresSpec, TinyModelConfig
 from ..pool.ingest import IngestConfig
 from ..select import registry as selectors
 from ..store.config import Config
@@ -29,11 +30,11 @@ from .runs.rates import PlanConfig
 from .runs.sections import StageSection
 
 _SECTIONS: dict[str, type[Config]] = {
-    **{"run": RunConfig, "ray": RayConfig, "ingest": IngestConfig, "model": ModelSection, "twin": TwinConfig},
+    **{"run": RunConfig, "ray": RayConfig, "ingest": IngestConfig, "model": ModelSection, "twin": TinyModelConfig},
     **{"warmup": StageSection, "train": TrainConfig, "validation": ValidationSpec, "lora": LoraSpec},
     **{"peft": AdapterSpec, "mores": MoresSpec, "actors": ActorResources, "projection": ProjectionConfig},
     **{"selector": SelectorSection, "evaluate": EvalConfig, "sweep": SweepSection, "plan": PlanConfig},
-    **{"build": BuildConfig, "connector": ConnectorSpec},
+    **{"build": BuildConfig, "connector": ConnectorSpec, "endpoint": EndpointConfig, "sampling": Sampling},
 }
 # sections of a run that hold what has a page under another name
 _ALSO: dict[str, type[Config]] = {

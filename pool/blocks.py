@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .json_source import JSON, Given, Once, may_repeat
+from .json_source import JSON, Once, PushedBack, may_repeat
 from .json_stream import HEAD, iter_rest, looks_like_lines, parse_lines
 from .limits import RECORD_BYTES
 
@@ -41,7 +41,7 @@ class Parsed:
 
     values: list[Any]
     ended: str
-    at: int = 0
+    stuck_byte: int = 0
 
 
 class Cutter:
@@ -49,7 +49,7 @@ class Cutter:
 
     def __init__(self, path: str, stream: Any) -> None:
         self.path, self.stream = path, stream
-        self._held, self.at = bytearray(), 0
+        self._held, self.offset = bytearray(), 0
         self._ended, self._error = False, None
         # as much as `iter_records` looks at, so that both take the file for the same
         first_read = max(BLOCK, HEAD)
@@ -73,7 +73,7 @@ class Cutter:
             end = self._end()
             if end == 0:
                 return
-            block = Block(bytes(memoryview(self._held)[:end]), self._line if self.lines else self.at, self.lines)
+            block = Block(bytes(memoryview(self._held)[:end]), self._line if self.lines else self.offset, self.lines)
             self._line += block.data.count(b"\n") if self.lines else 0
             self._drop(end)
             # a last block is known as such only when nothing follows
@@ -86,10 +86,10 @@ class Cutter:
 
         `row` records came before. Raises: InputError, as `iter_records`.
         """
-        rest = Given([*given_back, bytes(self._held)], self.stream, self._error)
+        rest = PushedBack([*given_back, bytes(self._held)], self.stream, self._error)
         if self.lines:
             return iter_rest(self.path, rest, row, self._line - sum(b.count(b"\n") for b in given_back), True)
-        return iter_rest(self.path, rest, row, self.at - sum(map(len, given_back)), False)
+        return iter_rest(self.path, rest, row, self.offset - sum(map(len, given_back)), False)
 
     def _end(self) -> int:
         size = BLOCK
@@ -99,13 +99,13 @@ class Cutter:
             if self._ended and len(self._held) <= BLOCK:
                 return len(self._held)
             if self.lines:
-                found = self._held.rfind(b"\n") + 1
+                cut = self._held.rfind(b"\n") + 1
             else:
                 # from 3/4 on: the cut is near, and always found at the same place
                 match = self._cut.search(self._held, BLOCK * 3 // 4) if self._cut else None
-                found = match.end() if match else 0
-            if found:
-                return found
+                cut = match.end() if match else 0
+            if cut:
+                return cut
             if self._ended:
                 return len(self._held)
             if size >= _LIMIT or (self._cut is None and not self.lines):
@@ -122,7 +122,7 @@ class Cutter:
 
     def _drop(self, size: int) -> None:
         del self._held[:size]
-        self.at += size
+        self.offset += size
 
 
 def parse(block: Block) -> Parsed:
@@ -149,32 +149,32 @@ def parse(block: Block) -> Parsed:
 
 def _each_once(body: str) -> list[Any]:
     """Return the records of a sound array's text behind its "["; one that names a key twice is a `RefusedError`."""
-    values, at, once = [], _skip(body, 0), Once()
-    while at < len(body) and body[at] != "]":
-        value, end = once.raw_decode(body, at)
+    values, position, once = [], _skip(body, 0), Once()
+    while position < len(body) and body[position] != "]":
+        value, end = once.raw_decode(body, position)
         values.append(value)
         end = _skip(body, end)
-        at = _skip(body, end + 1) if body[end : end + 1] == "," else end
+        position = _skip(body, end + 1) if body[end : end + 1] == "," else end
     return values
 
 
 def _parse_slowly(text: str) -> Parsed:
     """Find the record that cannot be read: one that no comma follows within the block counts as such."""
-    values, at, scan = [], 0, Once().raw_decode
+    values, position, scan = [], 0, Once().raw_decode
     while True:
         try:
-            value, end = scan(text, _skip(text, at))
+            value, end = scan(text, _skip(text, position))
         except (RecursionError, ValueError):
             break
         end = _skip(text, end)
         if text[end : end + 1] != ",":
             break
         values.append(value)
-        at = end + 1
-    return Parsed(values, "stuck", len(text[:at].encode()))
+        position = end + 1
+    return Parsed(values, "stuck", len(text[:position].encode()))
 
 
-def _skip(text: str, at: int) -> int:
-    match = _GAP.match(text, at)
+def _skip(text: str, position: int) -> int:
+    match = _GAP.match(text, position)
     assert match is not None
     return match.end()

@@ -58,7 +58,7 @@ def draft_block(block: Block, count: Counter | None = None, root: str | None = N
     """Parse a block and draft its records; `count` gives the tokens of texts."""
     parsed = parse(block)
     drafted = draft(parsed.values, count, root)
-    return Draft(drafted.rows, drafted.table, drafted.refused, parsed.ended, parsed.at)
+    return Draft(drafted.rows, drafted.table, drafted.refused, parsed.ended, parsed.stuck_byte)
 
 
 def draft(values: Sequence[Any], count: Counter | None = None, root: str | None = None) -> Draft:

@@ -251,12 +251,12 @@ def _check_literal(tokenizer: Any, token: str) -> None:
 
 def _single_id(tokenizer: Any, token: str, template: str) -> int:
     """Return the id of a special token that a template places."""
-    found = tokenizer.convert_tokens_to_ids(token)
+    token_id = tokenizer.convert_tokens_to_ids(token)
     # an unknown token gives the id of <unk>, or None
-    if found is None or tokenizer.convert_ids_to_tokens(found) != token:
+    if token_id is None or tokenizer.convert_ids_to_tokens(token_id) != token:
         raise InputError(
             f"conversation template {template!r} places {token!r}, which this tokenizer does not know as one token: take "
             "the template that its language model was made with."
         )
     _check_literal(tokenizer, token)
-    return int(found)
+    return int(token_id)

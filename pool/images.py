@@ -100,10 +100,10 @@ def load_image(
         ImageError: as `resolve`, or image_too_large (read from the header), image_truncated,
             image_unreadable, image_changed.
     """
-    found = resolve(root, relative)
+    file = resolve(root, relative)
     try:
         with Image.open(
-            found if isinstance(found, Path) else io.BytesIO(found.read()), formats=known_formats()
+            file if isinstance(file, Path) else io.BytesIO(file.read()), formats=known_formats()
         ) as picture:
             width, height = picture.size
             if width * height > max_pixels:
@@ -142,10 +142,10 @@ def load_image(
 
 def picture_size(root: str | None, relative: str) -> tuple[int, int]:
     """Return a picture's width and height as its header has them; raises ImageError for what cannot be found or opened."""
-    found = resolve(root, relative)
+    file = resolve(root, relative)
     try:
         with Image.open(
-            found if isinstance(found, Path) else io.BytesIO(found.read()), formats=known_formats()
+            file if isinstance(file, Path) else io.BytesIO(file.read()), formats=known_formats()
         ) as picture:
             return picture.size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, UnidentifiedImageError, *_DAMAGE) as error:
@@ -170,8 +170,8 @@ def read_image(root: str | None, relative: str) -> bytes:
     Raises:
         ImageError: as `resolve`, or a damaged archive.
     """
-    found = resolve(root, relative)
-    return found.read_bytes() if isinstance(found, Path) else found.read()
+    file = resolve(root, relative)
+    return file.read_bytes() if isinstance(file, Path) else file.read()
 
 
 def resolve(root: str | None, relative: str) -> Path | Stored:

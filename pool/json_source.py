@@ -32,10 +32,10 @@ class Once:
         self._json = json.JSONDecoder(strict=False, parse_int=_int, object_pairs_hook=self._object)
         self._twice: list[str] = []
 
-    def raw_decode(self, text: str, at: int = 0) -> tuple[Any, int]:
+    def raw_decode(self, text: str, start: int = 0) -> tuple[Any, int]:
         """Return a value and where it ends. Raises: as `json.JSONDecoder.raw_decode`."""
         self._twice.clear()
-        value, end = self._json.raw_decode(text, at)
+        value, end = self._json.raw_decode(text, start)
         return (named_twice(self._twice[0]) if self._twice else value), end
 
     def decode(self, text: str) -> Any:
@@ -91,17 +91,17 @@ def read(path: str, stream: Any, size: int, row: int) -> bytes:
         raise InputError(f"{path}: reading stopped at row {row}: {error}.") from error
 
 
-class Given:
+class PushedBack:
     """A stream that first gives bytes back."""
 
-    def __init__(self, given: list[bytes], stream: Any, error: OSError | None = None) -> None:
-        self.given, self.stream, self.error = [g for g in given if g], stream, error
+    def __init__(self, pushed_back: list[bytes], stream: Any, error: OSError | None = None) -> None:
+        self.pushed_back, self.stream, self.error = [g for g in pushed_back if g], stream, error
 
     def read(self, size: int) -> bytes:
-        if self.given:
-            head = self.given.pop(0)
+        if self.pushed_back:
+            head = self.pushed_back.pop(0)
             if len(head) > size:
-                self.given.insert(0, head[size:])
+                self.pushed_back.insert(0, head[size:])
             return head[:size]
         if self.error:
             raise self.error
@@ -118,11 +118,11 @@ def open_records(path: str) -> Any:
     try:
         kind = fs.get_file_info(inner).type
         if kind != pafs.FileType.File:
-            found = {
+            reasons = {
                 pafs.FileType.NotFound: "there is no such file",
                 pafs.FileType.Directory: "it is a folder",
             }
-            raise InputError(f"cannot read {path!r}: {found.get(kind, 'it is no regular file')}.")
+            raise InputError(f"cannot read {path!r}: {reasons.get(kind, 'it is no regular file')}.")
         return fs.open_input_stream(inner)
     except OSError as error:
         raise InputError(f"cannot read {path!r}: {error}.") from error

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from ..store.errors import InputError
-from .json_source import JSON, Given, Once, may_repeat, named_twice, open_records, read
+from .json_source import JSON, Once, PushedBack, may_repeat, named_twice, open_records, read
 from .limits import RECORD_BYTES
 from .refusals import RefusedError
 
@@ -50,9 +50,9 @@ def iter_records(path: str) -> Iterator[Any]:
         while len(head) < HEAD and (more := read(path, stream, HEAD - len(head), 0)):
             head += more
         if looks_like_lines(path, head, len(head) < HEAD):
-            yield from iter_lines(path, Given([head], stream))
+            yield from iter_lines(path, PushedBack([head], stream))
         else:
-            yield from _Parser(path, Given([head], stream)).items()
+            yield from _Parser(path, PushedBack([head], stream)).items()
 
 
 def iter_lines(path: str, stream: Any, before: int = 0, row: int = 0) -> Iterator[Any]:
@@ -176,27 +176,27 @@ def iter_rest(path: str, stream: Any, row: int, read: int, lines: bool) -> Itera
 
 
 class _Parser:
-    """A window on the text: `text[at:]` is not parsed yet; `row` is the number of the next record."""
+    """A window on the text: `text[position:]` is not parsed yet; `row` is the number of the next record."""
 
     def __init__(self, path: str, stream: Any, encoding: str = "utf-8-sig") -> None:
         self.path, self.stream = path, stream
         self.bytes_of = codecs.getincrementaldecoder(encoding)()
         self.json = Once()
-        self.text, self.at, self.ended, self.row, self.read = "", 0, False, 0, 0
+        self.text, self.position, self.ended, self.row, self.read = "", 0, False, 0, 0
         self.kept = 0  # characters of what is held although it is no record
 
     def items(self) -> Iterator[Any]:
         self._skip()
-        first = self.text[self.at : self.at + 1]
+        first = self.text[self.position : self.position + 1]
         if first not in ("[", "{"):
-            found = f"{first!r} at the start" if first else "an empty file"
-            raise InputError(f"{self.path}: expected a JSON array of records, or JSONL; found {found}.")
+            start = f"{first!r} at the start" if first else "an empty file"
+            raise InputError(f"{self.path}: expected a JSON array of records, or JSONL; found {start}.")
         yield from self.values()
 
     def values(self) -> Iterator[Any]:
         """Yield the records of arrays and objects that stand one behind the other."""
         self._skip()
-        while self.at < len(self.text):
+        while self.position < len(self.text):
             before = self.row
             if self._take("["):
                 yield from self.array()
@@ -220,7 +220,7 @@ class _Parser:
                 self._fail("this record is no whole JSON value: expected a key and ':'")
             self._skip()
             has_turns, unread = is_record(pairs), named_twice(key) if key in pairs else unread
-            if not has_turns and key not in _TURNS and self.text.startswith("[", self.at):
+            if not has_turns and key not in _TURNS and self.text.startswith("[", self.position):
                 listed = yield from self._listed(key, wrapped)
                 wrapped, pairs = (key, pairs) if listed is None else (wrapped, pairs | {key: listed})
             else:
@@ -232,48 +232,48 @@ class _Parser:
                     if wrapped not in (None, "{}"):
                         self._fail(f"records under {wrapped!r} and {key!r}: give a file with one of them")
                     wrapped = "{}"
-                    found = [r for r in (unread, value) if r is not None]
-                    self.row, unread = self.row + len(found), None
-                    yield from (r if isinstance(r, RefusedError) else {"id": key} | r for r in found)
+                    records = [r for r in (unread, value) if r is not None]
+                    self.row, unread = self.row + len(records), None
+                    yield from (r if isinstance(r, RefusedError) else {"id": key} | r for r in records)
                 else:
                     pairs[key] = value
             self._skip()
             more = self._take(",")
             if not more and not self._take("}"):
-                self._fail("the file is cut off" if self.at == len(self.text) else "expected ',' or '}'")
+                self._fail("the file is cut off" if self.position == len(self.text) else "expected ',' or '}'")
             self._skip()
         if wrapped is None:
             self.row += 1
             yield unread or pairs
 
     def fields(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        pairs: dict[str, Any] = {}
         self._skip()
         more = self._take("{")
         while more:
             self._skip()
-            key = self._value(counted=False) if self.text.startswith('"', self.at) else None
+            key = self._value(counted=False) if self.text.startswith('"', self.position) else None
             self._skip()
             if key is None or not self._take(":"):
                 break
             self._skip()
-            if key in found:
+            if key in pairs:
                 self._fail(f"the key {key[:60]!r} is there twice")
-            found[key] = self._value(counted=False, is_row=True)
+            pairs[key] = self._value(counted=False, is_row=True)
             self._skip()
             more = self._take(",")
-        return found if self._take("}") else self._fail("expected a JSON object")
+        return pairs if self._take("}") else self._fail("expected a JSON object")
 
     def _listed(self, key: str, wrapped: str | None) -> Iterator[Any]:
         """Yield the records of an array under a key; return the array where it holds none."""
         self._take("[")
         self._skip()
-        found: list[Any] = []
+        elements: list[Any] = []
         more = not self._take("]")
         shown = False
         while more:
             value = self._value(counted=False, is_row=shown)
-            if not found and not shown and (is_record(value) or isinstance(value, RefusedError)):
+            if not elements and not shown and (is_record(value) or isinstance(value, RefusedError)):
                 shown = True
                 if wrapped is not None:
                     self._fail(f"records under {wrapped!r} and {key!r}: give a file with one of them")
@@ -281,13 +281,13 @@ class _Parser:
                 self.row += 1
                 yield value
             else:
-                found.append(value)
+                elements.append(value)
             self._skip()
             more = self._take(",")
             if not more and not self._take("]"):
-                self._fail("the file is cut off" if self.at == len(self.text) else "expected ',' or ']'")
+                self._fail("the file is cut off" if self.position == len(self.text) else "expected ',' or ']'")
             self._skip()
-        return None if shown else found
+        return None if shown else elements
 
     def array(self) -> Iterator[Any]:
         self._skip()
@@ -298,7 +298,7 @@ class _Parser:
             self._skip()
             more = self._take(",")
             if not more and not self._take("]"):
-                self._fail("the file is cut off" if self.at == len(self.text) else "expected ',' or ']'")
+                self._fail("the file is cut off" if self.position == len(self.text) else "expected ',' or ']'")
             self._skip()
             if more and self._take("]"):
                 return
@@ -308,13 +308,13 @@ class _Parser:
         is_row = counted if is_row is None else is_row
         while True:
             try:
-                value, end = self.json.raw_decode(self.text, self.at)
+                value, end = self.json.raw_decode(self.text, self.position)
                 # a number at the buffer's edge may go on in the next chunk
                 if end < len(self.text) or self.ended:
-                    self.kept += 0 if is_row or is_record(value) else end - self.at + _HELD
+                    self.kept += 0 if is_row or is_record(value) else end - self.position + _HELD
                     if self.kept > RECORD_BYTES:
                         self._fail(f"more than {RECORD_BYTES} bytes of values that are no records")
-                    self.at, self.row = end, self.row + counted
+                    self.position, self.row = end, self.row + counted
                     return value
             except json.JSONDecodeError as error:
                 # an open string may close in the next chunk; any other break is only mended near the buffer's
@@ -323,10 +323,10 @@ class _Parser:
                 if self.ended and (is_open or error.pos >= len(self.text)):
                     self._fail("the file is cut off in the middle of this record")
                 if self.ended or (error.pos < len(self.text) - _EDGE and not is_open):
-                    self._fail(f"{error.msg} at character {error.pos - self.at} of this record")
+                    self._fail(f"{error.msg} at character {error.pos - self.position} of this record")
             except RecursionError:
                 return self._refused("not_an_object", "this record cannot be read: it is nested too deep", counted)
-            if len(self.text) - self.at > RECORD_BYTES:
+            if len(self.text) - self.position > RECORD_BYTES:
                 return self._refused(
                     "record_too_large", f"this record has more than {RECORD_BYTES} characters", counted
                 )
@@ -339,25 +339,25 @@ class _Parser:
 
     def _step_over(self, what: str) -> None:
         """Go behind a value by its brackets alone; no more than a chunk of it is held."""
-        depth, bare = 0, self.text[self.at] not in '{["'
+        depth, bare = 0, self.text[self.position] not in '{["'
         while True:
-            found = (_BARE if bare else _MARK).search(self.text, self.at)
-            if found is None:
-                self.at = len(self.text)
+            mark = (_BARE if bare else _MARK).search(self.text, self.position)
+            if mark is None:
+                self.position = len(self.text)
                 self._more_of(what)
                 continue
-            self.at = found.start() if bare else found.end()
-            if found[0] == '"':
+            self.position = mark.start() if bare else mark.end()
+            if mark[0] == '"':
                 self._step_over_text(what)
-            depth += (found[0] in "[{") - (found[0] in "]}")
+            depth += (mark[0] in "[{") - (mark[0] in "]}")
             if depth <= 0:
                 return
 
     def _step_over_text(self, what: str) -> None:
         while True:
-            inside = _TEXT.match(self.text, self.at)
+            inside = _TEXT.match(self.text, self.position)
             assert inside is not None
-            self.at = inside.end()
+            self.position = inside.end()
             if self._take('"'):
                 return
             self._more_of(what)
@@ -369,32 +369,32 @@ class _Parser:
 
     def _skip(self) -> None:
         while True:
-            while self.at < len(self.text) and self.text[self.at] in _SPACE:
-                self.at += 1
-            if self.at < len(self.text) or self.ended:
+            while self.position < len(self.text) and self.text[self.position] in _SPACE:
+                self.position += 1
+            if self.position < len(self.text) or self.ended:
                 return
             self._more()
 
     def _take(self, mark: str) -> bool:
-        found = self.text.startswith(mark, self.at)
-        self.at += found
-        return found
+        is_next = self.text.startswith(mark, self.position)
+        self.position += is_next
+        return is_next
 
     def _more(self) -> None:
         # at least as much as is waiting, so that one huge record costs linear time
-        raw = read(self.path, self.stream, min(max(_CHUNK, len(self.text) - self.at), RECORD_BYTES), self.row)
+        raw = read(self.path, self.stream, min(max(_CHUNK, len(self.text) - self.position), RECORD_BYTES), self.row)
         self.read += len(raw)
         try:
             new = self.bytes_of.decode(raw, final=not raw)
         except UnicodeDecodeError as error:
-            at = self.read - len(error.object) + error.start
+            byte = self.read - len(error.object) + error.start
             raise InputError(
-                f"{self.path}: byte {at} is not UTF-8 ({error.reason}), in row {self.row} or soon after. "
+                f"{self.path}: byte {byte} is not UTF-8 ({error.reason}), in row {self.row} or soon after. "
                 "Convert the file to UTF-8."
             ) from error
         self.ended = not raw
-        self.text, self.at = self.text[self.at :] + new, 0
+        self.text, self.position = self.text[self.position :] + new, 0
 
     def _fail(self, what: str) -> NoReturn:
-        near = self.text[self.at : self.at + 60]
+        near = self.text[self.position : self.position + 60]
         raise InputError(f"{self.path}: row {self.row}: {what}; near {near!r}.")

@@ -44,21 +44,21 @@ def read_media(raw: dict[str, Any]) -> dict[str, Any]:
     for key in OTHER_MEDIA:
         if raw.get(key):
             raise RefusedError("unsupported_media", f"`{key}` is {raw[key]!r:.80}; only pictures are read")
-    given = {key: raw[key] for key in PICTURE_KEYS if raw.get(key) is not None and raw[key] != []}
+    keyed = {key: raw[key] for key in PICTURE_KEYS if raw.get(key) is not None and raw[key] != []}
     turns = raw.get("conversations")
     tagged = _marked(turns) if isinstance(turns, list) else None
-    if not given and tagged is None:
+    if not keyed and tagged is None:
         _refuse_unread(raw)
         return raw
-    if given.keys() <= {"image"} and tagged is None and isinstance(raw["image"], str) and raw["image"][:5] != "data:":
+    if keyed.keys() <= {"image"} and tagged is None and isinstance(raw["image"], str) and raw["image"][:5] != "data:":
         return raw  # LLaVA's own form, nearly every record
-    images = _named(given)
-    rest = {k: v for k, v in raw.items() if k not in given or (k in _SOURCES and len(given) > 1)}
+    images = _named(keyed)
+    rest = {k: v for k, v in raw.items() if k not in keyed or (k in _SOURCES and len(keyed) > 1)}
     if tagged is not None:
-        found, turns = tagged
-        if found and images and found != images:
-            raise RefusedError("bad_image", f"turns name {found!r:.80}, `{next(iter(given))}` {images!r:.80}")
-        images, rest = found or images, rest | {"conversations": turns}
+        tagged_images, turns = tagged
+        if tagged_images and images and tagged_images != images:
+            raise RefusedError("bad_image", f"turns name {tagged_images!r:.80}, `{next(iter(keyed))}` {images!r:.80}")
+        images, rest = tagged_images or images, rest | {"conversations": turns}
     return rest | ({"image": images[0]} if len(images) == 1 else {"images": images})
 
 
@@ -111,11 +111,11 @@ def picture_name(value: Any, where: str) -> str:
 _WRITE = "write it to a file and name that, or put it into Parquet."
 
 
-def _named(given: dict[str, Any]) -> list[str]:
+def _named(keyed: dict[str, Any]) -> list[str]:
     """Return the pictures that a record's keys name; several keys must name the same."""
     images: list[str] = []
     first = ""
-    for key, value in given.items():
+    for key, value in keyed.items():
         if images and key in _SOURCES:
             continue
         some = value if isinstance(value, list) else [value]
@@ -134,7 +134,7 @@ def _same(names: list[str], others: list[str]) -> bool:
 
 def _marked(turns: list[Any]) -> tuple[list[str], list[Any]] | None:
     """Return the pictures that turns name in tags, and the turns with `<image>` in their place; None without tags."""
-    found: list[str] = []
+    images: list[str] = []
     changed = False
     done = []
     for turn in turns:
@@ -149,11 +149,11 @@ def _marked(turns: list[Any]) -> tuple[list[str], list[Any]] | None:
         named = [n for n in _TAG.findall(text) if PICTURE.search(n) or n.startswith(("http", "data:", "/"))]
         plain = _QWEN.sub(IMAGE, text)
         for name in named:
-            found.append(picture_name(name, "<img>"))
+            images.append(picture_name(name, "<img>"))
             plain = re.sub(rf"<img>\s*{re.escape(name)}\s*</img>", lambda _: IMAGE, plain, count=1)
         changed = changed or plain != text
         done.append(turn | {key: plain})
-    return (found, done) if changed else None
+    return (images, done) if changed else None
 
 
 def _refuse_unread(raw: dict[str, Any]) -> None:

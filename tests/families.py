@@ -13,8 +13,8 @@ from transformers import (
 )
 from vinnow.models.family.of_llava.llms import LLMS
 from vinnow.models.family.of_llava.model import class_of
-from vinnow.models.family.of_llava.tiny import text_config, twin_config, vision_config
-from vinnow.models.specs import TwinConfig
+from vinnow.models.family.of_llava.tiny import text_config, tiny_model_config, vision_config
+from vinnow.models.specs import TinyModelConfig
 from vinnow.pool.templates import TEMPLATES
 
 TEXTS = ["USER: what color is the square? ASSISTANT: it is red", "<start_of_turn>user what is this"] * 20
@@ -43,8 +43,8 @@ class Words:
 
 
 def twin(connector="mlp2x_gelu", **changes):
-    """A TwinConfig of small sizes."""
-    return TwinConfig.parse(SIZES | {"connector": {"kind": connector} | CONNECTORS[connector]} | changes)
+    """A TinyModelConfig of small sizes."""
+    return TinyModelConfig.parse(SIZES | {"connector": {"kind": connector} | CONNECTORS[connector]} | changes)
 
 
 def llava(layers=32, width=4096, heads=32, ffn=11008, kv_heads=None, vision_layers=24, text=LlamaConfig, tied=False):
@@ -67,8 +67,8 @@ def llava(layers=32, width=4096, heads=32, ffn=11008, kv_heads=None, vision_laye
 
 
 def in_memory(config, dtype=torch.float32):
-    """The model of a TwinConfig, unsaved, in eval mode."""
-    found = twin_config(config, Words())
+    """The model of a TinyModelConfig, unsaved, in eval mode."""
+    found = tiny_model_config(config, Words())
     torch.manual_seed(0)
     return class_of(found)(found).to(dtype).eval()
 

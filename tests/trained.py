@@ -16,10 +16,10 @@ STEPS, KINDS = 3, ("exp_avg", "exp_avg_sq")
 STAGES = {1: (0, 1, 2, 3), 2: (1, 2, 3), 3: (3,)}  # of each world size; only three ranks cut unevenly
 
 
-def prepare(twin_path, dtype="float32", parts=("projector", "lora")):
+def prepare(tiny_model, dtype="float32", parts=("projector", "lora")):
     """Return the model, a batch for it, and its trained parameters by canonical name, in the model's order."""
     torch.manual_seed(0)
-    model = load(twin_path, dtype).model
+    model = load(tiny_model, dtype).model
     if "lora" in parts:
         model = add_lora(model, LoraSpec(r=3, alpha=6, dropout=0.0))
     set_trainable(model, list(parts))
@@ -53,15 +53,15 @@ def adamw(model, batch, groups, steps=STEPS):
     return optimizer
 
 
-def run_deepspeed(twin_path, out, world):
+def run_deepspeed(tiny_model, out, world):
     """Train by every ZeRO stage, save checkpoints, and beside each what DeepSpeed itself says of its moments."""
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend="gloo", verbose=False)
     for stage in STAGES[world]:
-        model, batch, trained = prepare(twin_path)
-        config = TrainConfig(model=twin_path, pool="-", parts=["projector", "lora"], lora=LoraSpec())
+        model, batch, trained = prepare(tiny_model)
+        config = TrainConfig(model=tiny_model, pool="-", parts=["projector", "lora"], lora=LoraSpec())
         module = LossModule(model).train()
         settings = {"stage": stage, "stage3_param_persistence_threshold": 100, "overlap_comm": False}
         engine, *_ = deepspeed.initialize(
@@ -96,7 +96,7 @@ def _state(engine, parameter, kind):
     return safe_get_full_optimizer_state(parameter, kind).clone()
 
 
-def run_worlds(twin_path, out, port):
+def run_worlds(tiny_model, out, port):
     """Run every world, one forked process a rank: what they need is imported once, before any thread is there."""
     import deepspeed  # noqa: F401
 
@@ -110,7 +110,7 @@ def run_worlds(twin_path, out, port):
                 os.environ.update({"MASTER_ADDR": "127.0.0.1"} | {k: str(v) for k, v in place.items()})
                 folder = f"{out}/world{world}"
                 os.makedirs(folder, exist_ok=True)
-                run_deepspeed(twin_path, folder, world)
+                run_deepspeed(tiny_model, folder, world)
                 os._exit(0)
             ranks.append(child)
         if any(os.waitpid(rank, 0)[1] for rank in ranks):

@@ -60,10 +60,10 @@ class Llava(Family):
 
     def tiny(self, out: str, texts: list[str]) -> str:
         """Write the twin."""
-        from ..specs import TwinConfig
-        from .of_llava.tiny import build_twin
+        from ..specs import TinyModelConfig
+        from .of_llava.tiny import build_tiny_model
 
-        return build_twin(out, texts, TwinConfig())
+        return build_tiny_model(out, texts, TinyModelConfig())
 
     def template(self, config: Any, tokenizer: Any) -> str:
         """Return the decoder's first whose special tokens the tokenizer knows."""

@@ -145,10 +145,10 @@ class Qwen25VL(Family):
         from transformers import Qwen2_5_VLConfig
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-        from ..specs import TwinConfig
+        from ..specs import TinyModelConfig
         from .of_llava.tiny import train_tokenizer
 
-        tokenizer = train_tokenizer(texts, TwinConfig(llm="qwen2"), (START, IMAGE, END))
+        tokenizer = train_tokenizer(texts, TinyModelConfig(llm="qwen2"), (START, IMAGE, END))
         size = {"shortest_edge": 16 * 16, "longest_edge": 64 * 64}
         images = Qwen2VLImageProcessorPil(patch_size=8, size=size)
         vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 4, "out_hidden_size": 48}

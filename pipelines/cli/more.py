@@ -74,17 +74,16 @@ def twin(
     `--set` reaches `llm`, `tower`, `connector.kind`, `hidden`, `layers`, `image`, `patch`, `vocab`, `seed` and the rest of
     its sizes.
     """
-    from ...models.family.of_llava.tiny import build_twin, words_of
-    from ...models.specs import TwinConfig
+    from ...models.family.of_llava.tiny import build_tiny_model, words_of
+    from ...models.specs import TinyModelConfig
     from ...pool.reader import Pool
     from ...store.claim import claim
     from ..runs.plain_yaml import settings
 
-    config = TwinConfig.parse(settings(sets))
+    config = TinyModelConfig.parse(settings(sets))
     with claim(out, "twin", inputs=[pool]):
-        show(
-            f"{build_twin(out, words_of([Pool(pool)]), config)}: {(config.image // config.patch) ** 2} tokens a picture"
-        )
+        path = build_tiny_model(out, words_of([Pool(pool)]), config)
+        show(f"{path}: {(config.image // config.patch) ** 2} tokens a picture")
 
 
 @app.command()

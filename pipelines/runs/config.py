@@ -11,7 +11,7 @@ from ...actors.cluster import RayConfig
 from ...actors.config import ActorResources, FeatureConfig
 from ...actors.kind import kind_of
 from ...actors.registry import find, names
-from ...models.specs import TwinConfig
+from ...models.specs import TinyModelConfig
 from ...pool.ingest import IngestConfig
 from ...select import registry
 from ...select.run import budget_rows, refuse_repeats
@@ -33,7 +33,7 @@ class ModelSection(Config):
     path: str | None = Field(
         None, description="A checkpoint's folder, or a Hugging Face name.", examples=["FILL IN: the model's folder"]
     )
-    twin: TwinConfig | None = Field(None, description="In its place: a tiny random model, built on the spot.")
+    twin: TinyModelConfig | None = Field(None, description="In its place: a tiny random model, built on the spot.")
 
     @model_validator(mode="after")
     def _one(self) -> "ModelSection":

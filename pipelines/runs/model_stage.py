@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ...models.specs import TwinConfig
+from ...models.specs import TinyModelConfig
 from ...pool.reader import Pool
 from ...store.manifest import StageRecord
 from .config import RunConfig
@@ -19,7 +19,7 @@ class Twin(Stage):
     """A tiny model of random weights, its tokenizer trained on the pools' words."""
 
     @property
-    def config(self) -> TwinConfig:
+    def config(self) -> TinyModelConfig:
         """Its sizes."""
         assert self.run_config.model.twin is not None
         return self.run_config.model.twin
@@ -47,11 +47,11 @@ class Twin(Stage):
         out = run.folder("twin")
 
         def work(record: StageRecord) -> None:
-            from ...models.family.of_llava.tiny import build_twin, words_of
+            from ...models.family.of_llava.tiny import build_tiny_model, words_of
             from ...models.load import model_digest
 
             pools = [Pool(run.folder(n.removeprefix("ingest-"))) for n in self.needs]
-            build_twin(out, words_of(pools), self.config)
+            build_tiny_model(out, words_of(pools), self.config)
             record.facts["digest"] = model_digest(out)
 
         inputs = {"twin": self.config.model_dump_json(), "pool": Pool(run.folder("pool")).digest}

@@ -11,10 +11,10 @@ from ...actors.kind import Held, kind_of
 from ...models.adapters import target_regex
 from ...models.cost import VALUE_BYTES, Cost, activation_bytes_per_token, training_flop_per_row
 from ...models.encoding import make_encoder
-from ...models.family.of_llava.tiny import SPECIALS, twin_config
+from ...models.family.of_llava.tiny import SPECIALS, tiny_model_config
 from ...models.load import load_processor
 from ...models.shape import Shape, UnknownShapeError, read_shape, shape_of
-from ...models.specs import TwinConfig
+from ...models.specs import TinyModelConfig
 from ...store.files import exists, join
 from ...train.recipe import TrainRecipe
 from .config import RunConfig
@@ -52,7 +52,9 @@ class Prices:
         made._begin(folder, None, PlanConfig(), samples)
         return made
 
-    def _begin(self, folder: str | None, twin: TwinConfig | None, plan: PlanConfig, samples: dict[str, Sample]) -> None:
+    def _begin(
+        self, folder: str | None, twin: TinyModelConfig | None, plan: PlanConfig, samples: dict[str, Sample]
+    ) -> None:
         self.folder, self.plan, self.samples = folder, plan, samples
         self.rates: list[Rate] = load_rates(plan)
         self.shape: Shape | None = None
@@ -171,10 +173,10 @@ class Prices:
         return rate.tflops, how
 
 
-def twin_shape(config: TwinConfig | None) -> Shape:
+def twin_shape(config: TinyModelConfig | None) -> Shape:
     """Return the shape that a twin will have, its vocabulary filled to what it may hold."""
     assert config is not None
-    return shape_of(twin_config(config, cast(Any, _Words(config.vocab))))
+    return shape_of(tiny_model_config(config, cast(Any, _Words(config.vocab))))
 
 
 class _Words:

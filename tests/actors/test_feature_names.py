@@ -39,9 +39,9 @@ def make(pool, model, out, aim=None, **values):
     return spec
 
 
-def test_two_of_a_kind_lie_side_by_side(tiny_pool, twin_path, tmp_path):
-    plain = make(tiny_pool, twin_path, tmp_path, kind="loss")
-    short = make(tiny_pool, twin_path, tmp_path, kind="loss", name="loss_short", max_len=40, max_refused=1)
+def test_two_of_a_kind_lie_side_by_side(tiny_pool, tiny_model, tmp_path):
+    plain = make(tiny_pool, tiny_model, tmp_path, kind="loss")
+    short = make(tiny_pool, tiny_model, tmp_path, kind="loss", name="loss_short", max_len=40, max_refused=1)
     assert [k.kind for k in (*plain.keys, *short.keys)] == ["loss", "loss"]
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith("loss")) == ["loss", "loss_short"]
     assert len(FeatureSet(tmp_path, "loss").load(1).ids) == 60
@@ -53,11 +53,11 @@ def test_two_of_a_kind_lie_side_by_side(tiny_pool, twin_path, tmp_path):
     assert run_inline(short).parts == 0
 
 
-def test_a_name_changes_no_number(tiny_pool, target_pool, twin_path, tmp_path):
+def test_a_name_changes_no_number(tiny_pool, target_pool, tiny_model, tmp_path):
     small = {"kind": "influence", "which": "projector"}
-    plain = make(tiny_pool, twin_path, tmp_path, target_pool, **small)
-    named = make(tiny_pool, twin_path, tmp_path, target_pool, name="aimed", **small)
-    other = make(tiny_pool, twin_path, tmp_path, target_pool, name="aimed_sign", mode="sign", **small)
+    plain = make(tiny_pool, tiny_model, tmp_path, target_pool, **small)
+    named = make(tiny_pool, tiny_model, tmp_path, target_pool, name="aimed", **small)
+    other = make(tiny_pool, tiny_model, tmp_path, target_pool, name="aimed_sign", mode="sign", **small)
     assert plain.keys == named.keys
     one, two, three = (FeatureSet(tmp_path, n).load(1) for n in ("influence", "aimed", "aimed_sign"))
     assert np.array_equal(one.vec, two.vec)

@@ -28,9 +28,9 @@ KINDS = {
 }
 
 
-def spec_for(tiny_pool, twin_path, out, kind="gradient", **changes):
+def spec_for(tiny_pool, tiny_model, out, kind="gradient", **changes):
     config = KINDS[kind].model_copy(update=changes)
-    checkpoints = [CheckpointRef(10, twin_path), CheckpointRef(20, twin_path)]
+    checkpoints = [CheckpointRef(10, tiny_model), CheckpointRef(20, tiny_model)]
     return make_spec(tiny_pool, checkpoints, config, str(out))
 
 
@@ -43,14 +43,14 @@ def table(out, kind, step=10):
 # an embedding goes the way of a loss; a Ray of its own would take another ten seconds
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "embedding"])
 @pytest.mark.parametrize("where", ["ray", "ray+loaders", pytest.param("gpu", marks=pytest.mark.gpu)])
-def test_the_same_class_gives_the_same_table_everywhere(tiny_pool, twin_path, tmp_path, ray_cluster, kind, where):
+def test_the_same_class_gives_the_same_table_everywhere(tiny_pool, tiny_model, tmp_path, ray_cluster, kind, where):
     if (where == "ray+loaders" and kind != "gradient") or (where == "ray" and kind == "loss"):
         pytest.skip("loaders are the same for every kind, and a loss goes the way of a trajectory")
-    run_inline(spec_for(tiny_pool, twin_path, tmp_path / "inline", kind))
+    run_inline(spec_for(tiny_pool, tiny_model, tmp_path / "inline", kind))
     resources = ActorResources(
         actors=2, loaders=int(where == "ray+loaders"), gpus_per_actor=0.5 * (where == "gpu"), cpus_per_actor=1
     )
-    report = run_features(spec_for(tiny_pool, twin_path, tmp_path / "ray", kind), resources)
+    report = run_features(spec_for(tiny_pool, tiny_model, tmp_path / "ray", kind), resources)
     ids, vec, tokens = table(tmp_path / "inline", kind)
     got_ids, got_vec, got_tokens = table(tmp_path / "ray", kind)
     assert np.array_equal(ids, np.sort(Pool(tiny_pool).ids()))
@@ -59,18 +59,18 @@ def test_the_same_class_gives_the_same_table_everywhere(tiny_pool, twin_path, tm
     np.testing.assert_allclose(got_vec, vec, rtol=1e-4 if where == "gpu" else 1e-6, atol=1e-6)
     assert np.abs(vec).max() > 0
     assert (report.rows, report.parts, report.refused) == (120, 8, 0)
-    again = run_features(spec_for(tiny_pool, twin_path, tmp_path / "ray", kind), resources)
+    again = run_features(spec_for(tiny_pool, tiny_model, tmp_path / "ray", kind), resources)
     assert (again.rows, again.parts, again.skipped_parts) == (0, 0, 8)
 
 
 @pytest.mark.parametrize("pooling", ["text", "image", "both"])
-def test_an_embedding_is_as_wide_as_the_model(tiny_pool, twin_path, tmp_path, pooling):
+def test_an_embedding_is_as_wide_as_the_model(tiny_pool, tiny_model, tmp_path, pooling):
     """Half as many bytes on request; whatever it is batched with."""
     options = {"pooling": pooling, "dtype": "float16"}
-    spec = spec_for(tiny_pool, twin_path, tmp_path / "a", "embedding", **options)
+    spec = spec_for(tiny_pool, tiny_model, tmp_path / "a", "embedding", **options)
     assert {k.dim for k in spec.keys} == {64 * (1 + (pooling == "both"))}
     run_inline(spec)
-    run_inline(spec_for(tiny_pool, twin_path, tmp_path / "b", "embedding", pooling=pooling, token_budget=1))
+    run_inline(spec_for(tiny_pool, tiny_model, tmp_path / "b", "embedding", pooling=pooling, token_budget=1))
     ids, vec, _ = table(tmp_path / "a", "embedding")
     np.testing.assert_allclose(vec, table(tmp_path / "b", "embedding")[1], rtol=2e-3, atol=1e-4)
     assert FeatureSet(tmp_path / "a", "embedding").stored(10) == "float16"
@@ -80,11 +80,11 @@ def test_an_embedding_is_as_wide_as_the_model(tiny_pool, twin_path, tmp_path, po
         assert [bool(v.any()) for v in vec] == [image[i] for i in ids.tolist()]
     other = "text" if pooling == "image" else "image"
     with pytest.raises(KeyMismatchError, match="pooling"):
-        run_features(spec_for(tiny_pool, twin_path, tmp_path / "a", "embedding", pooling=other, dtype="float16"))
+        run_features(spec_for(tiny_pool, tiny_model, tmp_path / "a", "embedding", pooling=other, dtype="float16"))
 
 
-def test_only_the_missing_parts_are_computed(tiny_pool, twin_path, tmp_path):
-    spec = spec_for(tiny_pool, twin_path, tmp_path)
+def test_only_the_missing_parts_are_computed(tiny_pool, tiny_model, tmp_path):
+    spec = spec_for(tiny_pool, tiny_model, tmp_path)
     run_inline(spec)
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("part-*.parquet")}
     whole = table(tmp_path, "gradient")
@@ -98,15 +98,15 @@ def test_only_the_missing_parts_are_computed(tiny_pool, twin_path, tmp_path):
         assert np.array_equal(a, b)
 
 
-def test_vectors_do_not_depend_on_how_rows_are_batched(tiny_pool, twin_path, tmp_path):
-    run_inline(spec_for(tiny_pool, twin_path, tmp_path / "a"))
-    run_inline(spec_for(tiny_pool, twin_path, tmp_path / "b", token_budget=1, rows_per_part=7))
+def test_vectors_do_not_depend_on_how_rows_are_batched(tiny_pool, tiny_model, tmp_path):
+    run_inline(spec_for(tiny_pool, tiny_model, tmp_path / "a"))
+    run_inline(spec_for(tiny_pool, tiny_model, tmp_path / "b", token_budget=1, rows_per_part=7))
     for a, b in zip(table(tmp_path / "a", "gradient"), table(tmp_path / "b", "gradient"), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6)
 
 
-def test_text_only_rows_are_zero_for_the_projector_and_unit_otherwise(tiny_pool, twin_path, tmp_path):
-    run_inline(spec_for(tiny_pool, twin_path, tmp_path))
+def test_text_only_rows_are_zero_for_the_projector_and_unit_otherwise(tiny_pool, tiny_model, tmp_path):
+    run_inline(spec_for(tiny_pool, tiny_model, tmp_path))
     ids, vec, _ = table(tmp_path, "gradient")
     pool = Pool(tiny_pool)
     text = dict(zip(pool.ids().tolist(), [not h for h in pool.has_image()], strict=True))
@@ -115,19 +115,19 @@ def test_text_only_rows_are_zero_for_the_projector_and_unit_otherwise(tiny_pool,
     assert np.allclose(norms[norms > 0], 1, atol=1e-5)
 
 
-def test_features_of_another_model_are_refused(tiny_pool, twin_path, tmp_path):
-    spec = spec_for(tiny_pool, twin_path, tmp_path)
+def test_features_of_another_model_are_refused(tiny_pool, tiny_model, tmp_path):
+    spec = spec_for(tiny_pool, tiny_model, tmp_path)
     run_inline(spec)
     other = replace(spec, keys=tuple(replace(k, model="f" * 16) for k in spec.keys))
     with pytest.raises(KeyMismatchError, match="model: "):
         run_features(other)
     with pytest.raises(KeyMismatchError, match='"seed":1'):
-        run_features(spec_for(tiny_pool, twin_path, tmp_path, projection=ProjectionConfig(dim=64, seed=1)))
+        run_features(spec_for(tiny_pool, tiny_model, tmp_path, projection=ProjectionConfig(dim=64, seed=1)))
     with pytest.raises(InputError, match="rows_per_part"):
-        run_features(spec_for(tiny_pool, twin_path, tmp_path, rows_per_part=9))
+        run_features(spec_for(tiny_pool, tiny_model, tmp_path, rows_per_part=9))
 
 
-def test_rows_that_cannot_be_fed_are_refused_with_a_reason_and_the_rest_goes_on(tmp_path, twin_path):
+def test_rows_that_cannot_be_fed_are_refused_with_a_reason_and_the_rest_goes_on(tmp_path, tiny_model):
     from vinnow.pool.ingest import IngestConfig, ingest
 
     records, pictures = make_records(20)
@@ -135,7 +135,7 @@ def test_rows_that_cannot_be_fed_are_refused_with_a_reason_and_the_rest_goes_on(
     ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
     (tmp_path / "images/pics/0.png").unlink()  # gone since the ingest
     (tmp_path / "images/pics/1.png").write_bytes((tmp_path / "images/pics/1.png").read_bytes()[:60])
-    spec = spec_for(str(tmp_path / "pool"), twin_path, tmp_path / "out", max_refused=0.1)
+    spec = spec_for(str(tmp_path / "pool"), tiny_model, tmp_path / "out", max_refused=0.1)
     run_inline(spec)
     refused = read_refused(tmp_path / "out", "gradient")
     assert sorted(set(refused["reason"].to_pylist())) == ["image_missing", "image_truncated"]
@@ -145,8 +145,8 @@ def test_rows_that_cannot_be_fed_are_refused_with_a_reason_and_the_rest_goes_on(
     assert sorted([*ids.tolist(), *bad.tolist()]) == sorted(Pool(tmp_path / "pool").ids().tolist())
 
 
-def test_a_packed_part_arrives_as_it_was(tiny_pool, twin_path, tmp_path):
-    loader = PartLoader(spec_for(tiny_pool, twin_path, tmp_path))
+def test_a_packed_part_arrives_as_it_was(tiny_pool, tiny_model, tmp_path):
+    loader = PartLoader(spec_for(tiny_pool, tiny_model, tmp_path))
     part = loader.load(next(iter(loader.parts)))
     part.refused.append((2**63, "s", "image_missing", 'it\'s "gone"'))
     got = unpack(pack(part))
@@ -177,16 +177,16 @@ def two_pictures(tmp_path) -> str:
     return str(tmp_path / "pool")
 
 
-def test_two_pictures_a_row_give_the_gradient_of_plain_autograd(two_pictures, twin_path, tmp_path):
+def test_two_pictures_a_row_give_the_gradient_of_plain_autograd(two_pictures, tiny_model, tmp_path):
     """Batched, packed and unpacked, against Hugging Face's own loss at batch size 1."""
-    actor = FeatureActor(spec_for(two_pictures, twin_path, tmp_path / "out", precision="float64"))
+    actor = FeatureActor(spec_for(two_pictures, tiny_model, tmp_path / "out", precision="float64"))
     (name,) = actor.loader.parts
     payload = pack(actor.loader.load(name))
     assert actor.compute(name, [10], payload)["refused"] == 0
     ids = [e.sample_id for e in unpack(payload).encoded]
     tap = GradientTap(actor.first, "projector", ProjectionConfig(kind="none"))
     vec = tap(actor._collate(unpack(payload), list(range(len(ids)))))
-    model = load(twin_path, "float64").model
+    model = load(tiny_model, "float64").model
     params = [p for n in tap.modules for p in model.get_submodule(n).parameters()]
     model.requires_grad_(False)
     for p in params:
@@ -209,8 +209,8 @@ def test_two_pictures_a_row_give_the_gradient_of_plain_autograd(two_pictures, tw
     assert sorted(seen) == [0, 1, 1, 1, 2, 2]
 
 
-def test_pixels_shipped_as_bytes_are_those_of_the_processor(tiny_pool, twin_path, tmp_path):
-    loader = PartLoader(spec_for(tiny_pool, twin_path, tmp_path, image_mode="square"))
+def test_pixels_shipped_as_bytes_are_those_of_the_processor(tiny_pool, tiny_model, tmp_path):
+    loader = PartLoader(spec_for(tiny_pool, tiny_model, tmp_path, image_mode="square"))
     record = next(r for r in loader.pool.read(next(iter(loader.parts.values()))) if r.images)
     picture = load_image(loader.decoder.root, record.images[0])
     expected = loader.encoder.reader.images(picture, return_tensors="pt")["pixel_values"][0]
@@ -225,9 +225,9 @@ PROJECTIONS = [
 
 
 @pytest.mark.parametrize("projection", PROJECTIONS, ids=lambda p: p.kind)
-def test_batches_of_one_and_of_sixteen_give_one_table(tiny_pool, twin_path, tmp_path, projection):
+def test_batches_of_one_and_of_sixteen_give_one_table(tiny_pool, tiny_model, tmp_path, projection):
     for rows in (1, 16):
-        run_inline(spec_for(tiny_pool, twin_path, tmp_path / str(rows), projection=projection, max_rows=rows))
+        run_inline(spec_for(tiny_pool, tiny_model, tmp_path / str(rows), projection=projection, max_rows=rows))
     ids, vec, _ = table(tmp_path / "1", "gradient")
     other_ids, other_vec, _ = table(tmp_path / "16", "gradient")
     assert np.array_equal(ids, other_ids)
@@ -235,15 +235,15 @@ def test_batches_of_one_and_of_sixteen_give_one_table(tiny_pool, twin_path, tmp_
     np.testing.assert_allclose(other_vec, vec, atol=2e-6)
 
 
-def test_several_checkpoints_share_what_they_have_in_common(tiny_pool, twin_path, tmp_path, monkeypatch):
-    other = load(twin_path)
+def test_several_checkpoints_share_what_they_have_in_common(tiny_pool, tiny_model, tmp_path, monkeypatch):
+    other = load(tiny_model)
     with torch.no_grad():
         for name, p in other.model.named_parameters():
             if "multi_modal_projector" in name:
                 p.add_(0.1)
     other.model.save_pretrained(tmp_path / "later")
     other.processor.save_pretrained(tmp_path / "later")
-    checkpoints = [CheckpointRef(10, twin_path), CheckpointRef(20, str(tmp_path / "later"))]
+    checkpoints = [CheckpointRef(10, tiny_model), CheckpointRef(20, str(tmp_path / "later"))]
     config = KINDS["gradient"]
     spec = make_spec(tiny_pool, checkpoints, config, str(tmp_path / "both"))
     actor = FeatureActor(spec)
@@ -265,11 +265,11 @@ def test_several_checkpoints_share_what_they_have_in_common(tiny_pool, twin_path
 
 @pytest.mark.parametrize("where", ["inline", "ray"])
 def test_a_checkpoint_that_cannot_be_loaded_is_named_and_the_others_stay(
-    tiny_pool, twin_path, tmp_path, where, request
+    tiny_pool, tiny_model, tmp_path, where, request
 ):
     if where == "ray":
         request.getfixturevalue("ray_cluster")
-    good, bad = twin_path, shutil.copytree(twin_path, tmp_path / "bad")
+    good, bad = tiny_model, shutil.copytree(tiny_model, tmp_path / "bad")
     weights = (bad / "model.safetensors").read_bytes()
     work = run_features if where == "ray" else run_inline
 
@@ -298,8 +298,8 @@ def test_a_checkpoint_that_cannot_be_loaded_is_named_and_the_others_stay(
     assert np.array_equal(found.load(20).vec, FeatureSet(tmp_path / "out", "trajectory").load(10).vec)
 
 
-def test_a_row_whose_gradient_is_not_a_number_is_refused_alone(tiny_pool, twin_path, tmp_path, monkeypatch):
-    spec = spec_for(tiny_pool, twin_path, tmp_path)
+def test_a_row_whose_gradient_is_not_a_number_is_refused_alone(tiny_pool, tiny_model, tmp_path, monkeypatch):
+    spec = spec_for(tiny_pool, tiny_model, tmp_path)
     bad = int(Pool(tiny_pool).ids()[5])
     collate_rows = FeatureActor._collate
 
@@ -310,7 +310,7 @@ def test_a_row_whose_gradient_is_not_a_number_is_refused_alone(tiny_pool, twin_p
                 batch["media"]["pixel_values"][batch["image_owner"].tolist().index(at)] = float("nan")
         return batch
 
-    run_inline(spec_for(tiny_pool, twin_path, tmp_path / "clean"))
+    run_inline(spec_for(tiny_pool, tiny_model, tmp_path / "clean"))
     monkeypatch.setattr(FeatureActor, "_collate", broken)
     run_inline(spec)
     ids, vec, _ = table(tmp_path, "gradient")
@@ -323,16 +323,16 @@ def test_a_row_whose_gradient_is_not_a_number_is_refused_alone(tiny_pool, twin_p
 
 
 @pytest.mark.parametrize("dtype", ["int8", "bit1"])
-def test_quantised_features_tell_their_error(tiny_pool, twin_path, tmp_path, dtype):
-    report = run_inline(spec_for(tiny_pool, twin_path, tmp_path, dtype=dtype))
+def test_quantised_features_tell_their_error(tiny_pool, tiny_model, tmp_path, dtype):
+    report = run_inline(spec_for(tiny_pool, tiny_model, tmp_path, dtype=dtype))
     assert 0 < report.extra["storage_error"] < (0.02 if dtype == "int8" else 0.8)
     assert FeatureSet(tmp_path, "gradient").stored(10) == dtype
     with pytest.raises(KeyMismatchError):
-        run_inline(spec_for(tiny_pool, twin_path, tmp_path))
+        run_inline(spec_for(tiny_pool, tiny_model, tmp_path))
 
 
-def test_targets_keep_their_tasks(target_pool, twin_path, tmp_path):
-    spec = make_spec(target_pool, [CheckpointRef(1, twin_path)], KINDS["gradient"], str(tmp_path), targets=True)
+def test_targets_keep_their_tasks(target_pool, tiny_model, tmp_path):
+    spec = make_spec(target_pool, [CheckpointRef(1, tiny_model)], KINDS["gradient"], str(tmp_path), targets=True)
     run_inline(spec)
     rows = FeatureSet(tmp_path, "gradient").load(1)
     pool = Pool(target_pool)
@@ -340,7 +340,7 @@ def test_targets_keep_their_tasks(target_pool, twin_path, tmp_path):
     assert [tasks[i] for i in rows.ids.tolist()] == rows.task.tolist()
 
 
-def test_bad_configs_are_refused(tiny_pool, twin_path, tmp_path):
+def test_bad_configs_are_refused(tiny_pool, tiny_model, tmp_path):
     with pytest.raises(InputError, match="float16"):
         FeatureConfig.parse({"kind": "gradient", "dtype": "float16", "unit_rows": False})
     with pytest.raises(InputError, match="did you mean 'token_budget'"):
@@ -350,13 +350,13 @@ def test_bad_configs_are_refused(tiny_pool, twin_path, tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         make_spec(tiny_pool, [CheckpointRef(1, "/nowhere")], KINDS["loss"], str(tmp_path))
     with pytest.raises(InputError, match="same step"):
-        make_spec(tiny_pool, [CheckpointRef(1, twin_path)] * 2, KINDS["loss"], str(tmp_path))
+        make_spec(tiny_pool, [CheckpointRef(1, tiny_model)] * 2, KINDS["loss"], str(tmp_path))
     with pytest.raises(InputError, match="no finished pool"):
-        make_spec(str(tmp_path), [CheckpointRef(1, twin_path)], KINDS["loss"], str(tmp_path))
+        make_spec(str(tmp_path), [CheckpointRef(1, tiny_model)], KINDS["loss"], str(tmp_path))
 
 
-def test_the_actor_takes_parts_without_ray(tiny_pool, twin_path, tmp_path):
-    spec = spec_for(tiny_pool, twin_path, tmp_path, "loss")
+def test_the_actor_takes_parts_without_ray(tiny_pool, tiny_model, tmp_path):
+    spec = spec_for(tiny_pool, tiny_model, tmp_path, "loss")
     actor = FeatureActor(spec)
     name = next(iter(actor.loader.parts))
     assert actor({"part": name, "todo": "10,20"})["rows"] == 32

@@ -42,17 +42,17 @@ def pool(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["inline", "ray"])
-def test_the_page_is_true(page, pool, twin_path, tmp_path, where, request):
+def test_the_page_is_true(page, pool, tiny_model, tmp_path, where, request):
     if where == "ray":
         request.getfixturevalue("ray_cluster")
     out = str(tmp_path / "out")
     lost = next(r for r in Pool(pool).take(Pool(pool).ids()) if "pics/20.png" in r.images)
-    encoder = make_encoder(load_processor(twin_path), max_len=256)
+    encoder = make_encoder(load_processor(tiny_model), max_len=256)
     expected = sum(len(encoder.encode(r).input_ids) for r in Pool(pool).take(Pool(pool).ids()) if r != lost)
-    assert page.count(pool, twin_path, out, where == "inline") == expected
+    assert page.count(pool, tiny_model, out, where == "inline") == expected
     assert read_refused(out, "tokens")["sample_id"].to_pylist() == [lost.sample_id]
-    assert page.count(pool, twin_path, out, where == "inline") == 0
+    assert page.count(pool, tiny_model, out, where == "inline") == 0
     written = sorted((tmp_path / "out" / "tokens").glob("*.json"))
     assert sum(sum(json.loads(p.read_text())["batches"]) for p in written) == expected
     written[1].unlink()
-    assert 0 < page.count(pool, twin_path, out, where == "inline") < expected
+    assert 0 < page.count(pool, tiny_model, out, where == "inline") < expected

@@ -20,11 +20,11 @@ def blocks(tmp_path, monkeypatch) -> list[str]:
     return found
 
 
-def test_the_page_is_true(blocks, tiny_pool, twin_path, tmp_path):
+def test_the_page_is_true(blocks, tiny_pool, tiny_model, tmp_path):
     assert "confidence" in registry.names()
     scope = {}
     exec(compile(blocks[1], str(PAGE), "exec"), scope)
-    scope["test_confidence_falls_with_the_loss"](tiny_pool, twin_path, tmp_path / "out")
+    scope["test_confidence_falls_with_the_loss"](tiny_pool, tiny_model, tmp_path / "out")
 
 
 def test_it_travels_to_a_worker_as_plain_values(blocks):

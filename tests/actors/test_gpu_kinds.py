@@ -7,8 +7,8 @@ import pytest
 from pictures import make_records
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_inline
-from vinnow.models.family.of_llava.tiny import build_twin
-from vinnow.models.specs import TwinConfig
+from vinnow.models.family.of_llava.tiny import build_tiny_model
+from vinnow.models.specs import TinyModelConfig
 from vinnow.store.features import FeatureSet
 
 SMALL = {"rows_per_part": 16, "token_budget": 900}
@@ -30,8 +30,8 @@ CONFIGS = {
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_every_kind_runs_on_a_gpu_with_the_demos_head_width(tiny_pool, target_pool, tmp_path, name, precision):
     texts = [turn["value"] for record in make_records(60)[0] for turn in record["conversations"]]
-    twin = TwinConfig(vision_hidden=60, hidden=96, layers=3, heads=4, ffn=190, init_std=0.1)
-    path = build_twin(str(tmp_path / "twin"), texts, twin)
+    twin = TinyModelConfig(vision_hidden=60, hidden=96, layers=3, heads=4, ffn=190, init_std=0.1)
+    path = build_tiny_model(str(tmp_path / "twin"), texts, twin)
     tables = {}
     for device, chosen in (("cpu", "float32"), ("cuda", precision)):
         config = FeatureConfig.parse(CONFIGS[name] | SMALL | {"precision": chosen})

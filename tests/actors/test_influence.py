@@ -17,11 +17,11 @@ CONFIG = FeatureConfig(kind="influence", which="projector", rows_per_part=16, to
 READING = FeatureConfig(kind="loss", rows_per_part=16, token_budget=900)
 
 
-def raw_gradients(pool, twin_path):
+def raw_gradients(pool, tiny_model):
     """Every row's whole gradient at batch size 1, by id, and its task."""
-    spec = make_spec(pool, [CheckpointRef(1, twin_path)], READING, "unused")
+    spec = make_spec(pool, [CheckpointRef(1, tiny_model)], READING, "unused")
     actor = FeatureActor(spec)
-    tap = GradientTap(load(twin_path).model, "projector", ProjectionConfig(kind="none"), fast=False)
+    tap = GradientTap(load(tiny_model).model, "projector", ProjectionConfig(kind="none"), fast=False)
     found = {}
     for ref in Pool(pool).shards(16):
         part = actor.loader.load(ref.name)
@@ -31,20 +31,20 @@ def raw_gradients(pool, twin_path):
 
 
 @pytest.mark.parametrize("where", ["inline", "ray"])
-def test_influence_is_the_inner_product_with_task_means(tiny_pool, target_pool, twin_path, tmp_path, request, where):
-    checkpoints = [CheckpointRef(10, twin_path), CheckpointRef(20, twin_path)]
+def test_influence_is_the_inner_product_with_task_means(tiny_pool, target_pool, tiny_model, tmp_path, request, where):
+    checkpoints = [CheckpointRef(10, tiny_model), CheckpointRef(20, tiny_model)]
     spec = make_spec(tiny_pool, checkpoints, CONFIG, str(tmp_path), target_pool=target_pool)
     if where == "ray":
         request.getfixturevalue("ray_cluster")
         run_features(spec, ActorResources(actors=2))
     else:
         run_inline(spec)
-    targets = raw_gradients(target_pool, twin_path).values()
+    targets = raw_gradients(target_pool, tiny_model).values()
     tasks = sorted({t for _, t in targets})
     unit = [(g / np.linalg.norm(g) if g.any() else g, t) for g, t in targets]
     means = np.stack([np.mean([g for g, t in unit if t == task], 0) for task in tasks])
     rows = FeatureSet(str(tmp_path), "influence").load(20)
-    exact = raw_gradients(tiny_pool, twin_path)
+    exact = raw_gradients(tiny_pool, tiny_model)
     expected = np.stack([means @ exact[int(i)][0] for i in rows.ids])
     assert rows.vec.shape == (60, len(tasks))
     np.testing.assert_allclose(rows.vec, expected, atol=2e-5 * np.abs(expected).max())
@@ -55,17 +55,17 @@ def test_influence_is_the_inner_product_with_task_means(tiny_pool, target_pool, 
     assert [p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("*.*")) if p.is_file()] == before
 
 
-def test_targets_that_cannot_be_used_say_so(tiny_pool, target_pool, twin_path, tmp_path):
+def test_targets_that_cannot_be_used_say_so(tiny_pool, target_pool, tiny_model, tmp_path):
     with pytest.raises(InputError, match="--target-pool"):
-        make_spec(tiny_pool, [CheckpointRef(1, twin_path)], CONFIG, str(tmp_path))
+        make_spec(tiny_pool, [CheckpointRef(1, tiny_model)], CONFIG, str(tmp_path))
     with pytest.raises(InputError, match="not a URI"):
-        make_spec(tiny_pool, [CheckpointRef(1, twin_path)], CONFIG, "s3://bucket/out", target_pool=target_pool)
+        make_spec(tiny_pool, [CheckpointRef(1, tiny_model)], CONFIG, "s3://bucket/out", target_pool=target_pool)
     with pytest.raises(InputError, match="store them as float32"):
         FeatureConfig.parse({"kind": "influence", "dtype": "int8"})
     with pytest.raises(InputError, match="never forms the gradient"):
         FeatureConfig.parse({"projection": {"kind": "kron"}, "mode": "adam"})
-    run_inline(make_spec(tiny_pool, [CheckpointRef(1, twin_path)], CONFIG, str(tmp_path), target_pool=target_pool))
-    other = make_spec(tiny_pool, [CheckpointRef(2, twin_path)], CONFIG, str(tmp_path), target_pool=tiny_pool)
+    run_inline(make_spec(tiny_pool, [CheckpointRef(1, tiny_model)], CONFIG, str(tmp_path), target_pool=target_pool))
+    other = make_spec(tiny_pool, [CheckpointRef(2, tiny_model)], CONFIG, str(tmp_path), target_pool=tiny_pool)
     (tmp_path / "target-means" / "step=00000001.safetensors").rename(means_path(other.out, "influence", 2))
     with pytest.raises(InputError, match="other targets or another checkpoint"):
         run_inline(other)

@@ -36,10 +36,10 @@ def config_of(name, **changes):
 
 
 @pytest.fixture
-def spec_of(tiny_pool, target_pool, twin_path, tmp_path):
+def spec_of(tiny_pool, target_pool, tiny_model, tmp_path):
     def spec(name, out, **changes):
         aim = target_pool if registry.find(name).aims else None
-        checkpoints = [CheckpointRef(1, twin_path), CheckpointRef(2, twin_path)]
+        checkpoints = [CheckpointRef(1, tiny_model), CheckpointRef(2, tiny_model)]
         return make_spec(tiny_pool, checkpoints, config_of(name, **changes), str(tmp_path / out), target_pool=aim)
 
     return spec
@@ -111,8 +111,8 @@ def test_ray_gives_what_one_process_gives(spec_of, ray_cluster, name):
 
 
 @each
-def test_a_key_changes_with_the_numbers_and_with_nothing_else(twin_path, name):
-    processor = load_processor(twin_path)
+def test_a_key_changes_with_the_numbers_and_with_nothing_else(tiny_model, name):
+    processor = load_processor(tiny_model)
 
     def key(config):
         text = make_encoder(processor, config.template, config.max_len, config.image_mode, config.pictures).recipe()
@@ -133,8 +133,8 @@ def test_a_key_changes_with_the_numbers_and_with_nothing_else(twin_path, name):
 
 
 @each
-def test_it_has_a_price(twin_path, name):
-    kind, shape = kind_of(config_of(name)), read_shape(twin_path)
+def test_it_has_a_price(tiny_model, name):
+    kind, shape = kind_of(config_of(name)), read_shape(tiny_model)
     cost = kind.cost(shape, RowSize.fixed(60, labels=9), 3)
     assert cost.total > 0
     assert all(v >= 0 for v in cost.items.values())
@@ -157,10 +157,10 @@ def test_what_it_does_not_have_is_refused_by_name(name):
 
 
 @each
-def test_what_it_needs_is_asked_for(tiny_pool, twin_path, tmp_path, name):
+def test_what_it_needs_is_asked_for(tiny_pool, tiny_model, tmp_path, name):
     if registry.find(name).aims:
         with pytest.raises(InputError, match=f"{name} is measured against targets"):
-            make_spec(tiny_pool, [CheckpointRef(1, twin_path)], config_of(name), str(tmp_path))
+            make_spec(tiny_pool, [CheckpointRef(1, tiny_model)], config_of(name), str(tmp_path))
 
 
 @each

@@ -23,10 +23,10 @@ CONFIG = FeatureConfig(
 
 
 @pytest.fixture
-def checkpoint(twin_path, tmp_path):
+def checkpoint(tiny_model, tmp_path):
     """The twin with moments of its projector beside it, as a training with save_moments leaves them."""
-    folder = shutil.copytree(twin_path, tmp_path / "checkpoint-7")
-    tap = GradientTap(load(twin_path).model, "projector", CONFIG.projection)
+    folder = shutil.copytree(tiny_model, tmp_path / "checkpoint-7")
+    tap = GradientTap(load(tiny_model).model, "projector", CONFIG.projection)
     generator = torch.Generator().manual_seed(0)
     first = {n: torch.randn(p.shape, generator=generator) * 1e-3 for n, p in tap.parameters().items()}
     second = {n: torch.rand(p.shape, generator=generator) * 1e-7 for n, p in tap.parameters().items()}
@@ -62,7 +62,7 @@ def test_adam_features_are_the_naive_formula(tiny_pool, checkpoint, tmp_path):
     assert np.abs(got - expected).max() <= 2e-4 * np.abs(expected).max()
 
 
-def test_another_optimizer_state_is_another_feature(tiny_pool, checkpoint, twin_path, tmp_path):
+def test_another_optimizer_state_is_another_feature(tiny_pool, checkpoint, tiny_model, tmp_path):
     folder, first, second = checkpoint
     run_inline(make_spec(tiny_pool, [CheckpointRef(7, folder)], CONFIG, str(tmp_path / "out")))
     save_moments(tmp_path / "other.safetensors", first, second, 8, (0.9, 0.999), 1e-8)
@@ -72,7 +72,7 @@ def test_another_optimizer_state_is_another_feature(tiny_pool, checkpoint, twin_
     with pytest.raises(KeyMismatchError, match="optimizer"):
         run_inline(other)
     with pytest.raises(InputError, match="no optimizer state"):
-        make_spec(tiny_pool, [CheckpointRef(7, twin_path)], CONFIG, str(tmp_path / "out"))
-    targets = make_spec(tiny_pool, [CheckpointRef(7, twin_path)], CONFIG, str(tmp_path / "t"), targets=True)
+        make_spec(tiny_pool, [CheckpointRef(7, tiny_model)], CONFIG, str(tmp_path / "out"))
+    targets = make_spec(tiny_pool, [CheckpointRef(7, tiny_model)], CONFIG, str(tmp_path / "t"), targets=True)
     assert targets.config.mode == "sgd"
     assert targets.keys[0].optimizer == ""

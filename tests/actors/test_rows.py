@@ -30,8 +30,8 @@ def pool(tmp_path):
     return tmp_path
 
 
-def spec_of(folder, twin_path, steps=(1,), config=LOSS, **changes):
-    checkpoints = [CheckpointRef(s, twin_path) for s in steps]
+def spec_of(folder, tiny_model, steps=(1,), config=LOSS, **changes):
+    checkpoints = [CheckpointRef(s, tiny_model) for s in steps]
     return make_spec(
         str(folder / "pool"), checkpoints, config.model_copy(update=changes), str(folder / "out"), targets=False
     )
@@ -49,70 +49,70 @@ def files(folder):
     return {p: p.stat().st_mtime_ns for p in (folder / "out").rglob("*.parquet")}
 
 
-def test_a_missing_root_ends_the_run_before_a_row_is_refused(pool, twin_path):
+def test_a_missing_root_ends_the_run_before_a_row_is_refused(pool, tiny_model):
     (pool / "images").rename(pool / "moved")
     for work in (run_inline, lambda spec: run_features(spec, connect=lambda: pytest.fail("started Ray"))):
         with pytest.raises(InputError, match=r"pool '.*/pool': its image root '.*/images' is not there"):
-            work(spec_of(pool, twin_path))
+            work(spec_of(pool, tiny_model))
     assert not files(pool)
     # the way out: name the new place; the features are the same ones
-    report = run_inline(spec_of(pool, twin_path, image_root=str(pool / "moved")))
+    report = run_inline(spec_of(pool, tiny_model, image_root=str(pool / "moved")))
     assert (report.usage.used, report.usage.refused) == (20, {})
     (pool / "moved").rename(pool / "images")
-    assert run_inline(spec_of(pool, twin_path)).parts == 0
+    assert run_inline(spec_of(pool, tiny_model)).parts == 0
     # a finished run reads no picture, so it needs none
     (pool / "images").rename(pool / "moved")
-    assert run_inline(spec_of(pool, twin_path)).skipped_parts == 4
+    assert run_inline(spec_of(pool, tiny_model)).skipped_parts == 4
 
 
-def test_pictures_that_come_back_are_computed_and_only_they(pool, twin_path):
+def test_pictures_that_come_back_are_computed_and_only_they(pool, tiny_model):
     for n in (0, 1):
         (pool / f"images/pics/{n}.png").rename(pool / f"{n}.png")
     with pytest.raises(
         LostRowsError, match=r"loss features in .*: 10.0% of the rows were refused, .*image_missing 2"
     ) as lost:
-        run_inline(spec_of(pool, twin_path, steps=(1, 2)))
+        run_inline(spec_of(pool, tiny_model, steps=(1, 2)))
     report = lost.value.report
     # a row is refused once, at however many checkpoints
     assert (report.parts, report.refused, report.usage.used) == (8, 2, 18)
     before = files(pool)
     # nothing is back: nothing is computed, and it is still an error
     with pytest.raises(LostRowsError) as lost:
-        run_inline(spec_of(pool, twin_path, steps=(1, 2)))
+        run_inline(spec_of(pool, tiny_model, steps=(1, 2)))
     assert (lost.value.report.parts, lost.value.report.skipped_parts) == (0, 8)
     assert files(pool) == before
     # accepted as it is
-    report = run_inline(spec_of(pool, twin_path, steps=(1, 2), max_refused=0.1))
+    report = run_inline(spec_of(pool, tiny_model, steps=(1, 2), max_refused=0.1))
     assert (report.parts, report.skipped_parts, report.refused) == (0, 8, 2)
     (pool / "0.png").rename(pool / "images/pics/0.png")
-    report = run_inline(spec_of(pool, twin_path, steps=(1, 2)))
+    report = run_inline(spec_of(pool, tiny_model, steps=(1, 2)))
     assert (report.parts, report.skipped_parts, report.usage.refused) == (2, 6, {"image_missing": 1})
     assert len(refused_ids(pool / "out", ["loss"])) == 1
     (pool / "1.png").rename(pool / "images/pics/1.png")
-    report = run_inline(spec_of(pool, twin_path, steps=(1, 2)))
+    report = run_inline(spec_of(pool, tiny_model, steps=(1, 2)))
     assert (report.parts, report.usage.used, report.usage.refused) == (2, 20, {})
     assert stored(pool) == stored(pool, step=2) == every_id(pool)
     kept = {p for p, at in files(pool).items() if before.get(p) == at}
     assert len(kept) == 6
     assert not list((pool / "out/refused").rglob("*.parquet"))
-    assert run_inline(spec_of(pool, twin_path, steps=(1, 2))).parts == 0
+    assert run_inline(spec_of(pool, tiny_model, steps=(1, 2))).parts == 0
 
 
-def test_no_row_at_all_is_always_an_error(pool, twin_path):
+def test_no_row_at_all_is_always_an_error(pool, tiny_model):
     for step in (1, 2):  # the second time all parts are there
         with pytest.raises(
             LostRowsError,
             match=r"not one row could be used \(not_encodable 16, no_trained_token 4; listed in .*/out/refused/loss",
         ):
-            run_inline(spec_of(pool, twin_path, max_len=8, max_refused=1))
+            run_inline(spec_of(pool, tiny_model, max_len=8, max_refused=1))
         assert step
     assert stored(pool) == []
 
 
 @pytest.mark.parametrize("when", ["before", "between", "after"])
-def test_a_kill_while_a_part_is_made_anew_loses_no_row(pool, twin_path, monkeypatch, when):
+def test_a_kill_while_a_part_is_made_anew_loses_no_row(pool, tiny_model, monkeypatch, when):
     (pool / "images/pics/0.png").rename(pool / "0.png")
-    run_inline(spec_of(pool, twin_path, max_refused=0.1))
+    run_inline(spec_of(pool, tiny_model, max_refused=0.1))
     (pool / "0.png").rename(pool / "images/pics/0.png")
     name = {"before": "drop_shard", "between": "write_refused", "after": "write_shard"}[when]
 
@@ -122,19 +122,19 @@ def test_a_kill_while_a_part_is_made_anew_loses_no_row(pool, twin_path, monkeypa
     with monkeypatch.context() as patched:
         patched.setattr(features, name, killed)
         with pytest.raises(KeyboardInterrupt):
-            run_inline(spec_of(pool, twin_path))
+            run_inline(spec_of(pool, tiny_model))
     # whatever stands there: each row is in the table, in the list, or in a part that is missing
     listed = refused_ids(pool / "out", ["loss"]).tolist()
     assert sorted({*stored(pool), *listed}) == every_id(pool) or len(stored(pool)) == 15
-    report = run_inline(spec_of(pool, twin_path))
+    report = run_inline(spec_of(pool, tiny_model))
     assert (report.parts, report.refused) == (1, 0)
     assert stored(pool) == every_id(pool)
 
 
-def test_rows_that_differ_between_checkpoints_are_noted(pool, twin_path):
-    run_inline(spec_of(pool, twin_path))
+def test_rows_that_differ_between_checkpoints_are_noted(pool, tiny_model):
+    run_inline(spec_of(pool, tiny_model))
     (pool / "images/pics/6.png").unlink()
-    report = run_inline(spec_of(pool, twin_path, steps=(1, 2)))
+    report = run_inline(spec_of(pool, tiny_model, steps=(1, 2)))
     assert report.notes == [
         "not the same rows are refused at every checkpoint: 0 at step 1, 1 at step 2; a row counts as refused at all"
     ]
@@ -162,11 +162,11 @@ def targets(tmp_path):
 GRADIENT = FeatureConfig(kind="gradient", projection=ProjectionConfig(dim=32), max_len=256)
 
 
-def test_a_target_task_without_a_row_left_is_named(targets, twin_path, tmp_path):
+def test_a_target_task_without_a_row_left_is_named(targets, tiny_model, tmp_path):
     def spec(**changes):
         config = GRADIENT.model_copy(update=changes)
         return make_spec(
-            str(targets / "pool"), [CheckpointRef(1, twin_path)], config, str(tmp_path / "out"), targets=True
+            str(targets / "pool"), [CheckpointRef(1, tiny_model)], config, str(tmp_path / "out"), targets=True
         )
 
     with pytest.raises(LostRowsError, match=r"50.0% of the rows were refused"):
@@ -176,11 +176,11 @@ def test_a_target_task_without_a_row_left_is_named(targets, twin_path, tmp_path)
     assert set(FeatureSet(tmp_path / "out", "gradient").load(1).task.tolist()) == {"short"}
 
 
-def test_influence_names_the_target_task_that_it_lost(targets, twin_path, tiny_pool, tmp_path):
+def test_influence_names_the_target_task_that_it_lost(targets, tiny_model, tiny_pool, tmp_path):
     def spec(out, **changes):
         config = FeatureConfig(kind="influence", max_len=256).model_copy(update=changes)
         return make_spec(
-            tiny_pool, [CheckpointRef(1, twin_path)], config, str(tmp_path / out), target_pool=str(targets / "pool")
+            tiny_pool, [CheckpointRef(1, tiny_model)], config, str(tmp_path / out), target_pool=str(targets / "pool")
         )
 
     with pytest.raises(InputError, match=r"target task 'long': not one row could be used"):
@@ -195,8 +195,8 @@ def test_influence_names_the_target_task_that_it_lost(targets, twin_path, tiny_p
     assert report.usage.used == 60
 
 
-def test_rows_whose_answers_are_cut_are_counted(pool, twin_path):
-    spec = spec_of(pool, twin_path)
+def test_rows_whose_answers_are_cut_are_counted(pool, tiny_model):
+    spec = spec_of(pool, tiny_model)
     loader = PartLoader(spec)
     encoded = [e for name in loader.parts for e in loader.load(name).encoded]
     assert unpack(pack(loader.load(min(loader.parts)))).encoded[0].cut == 0
@@ -204,15 +204,15 @@ def test_rows_whose_answers_are_cut_are_counted(pool, twin_path):
     short = lengths[-1] - 1
     count = sum(n > short for n in lengths)
     assert 0 < count < len(lengths)
-    report = run_inline(spec_of(pool, twin_path, max_len=short))
+    report = run_inline(spec_of(pool, tiny_model, max_len=short))
     assert report.notes == [
         f"{count} rows lost a part of their answers at max_len {short} (listed in {pool}/out/cut/loss)"
     ]
-    assert run_inline(spec_of(pool, twin_path, max_len=short)).notes == report.notes  # nothing was left to do
+    assert run_inline(spec_of(pool, tiny_model, max_len=short)).notes == report.notes  # nothing was left to do
 
 
-def test_a_damaged_part_is_computed_anew_and_told(pool, twin_path):
-    spec = spec_of(pool, twin_path)
+def test_a_damaged_part_is_computed_anew_and_told(pool, tiny_model):
+    spec = spec_of(pool, tiny_model)
     run_inline(spec)
     before = FeatureSet(pool / "out", "loss").load(1)
     path = sorted((pool / "out/loss").rglob("part-*.parquet"))[1]
@@ -222,8 +222,8 @@ def test_a_damaged_part_is_computed_anew_and_told(pool, twin_path):
     assert FeatureSet(pool / "out", "loss").load(1).vec.tolist() == before.vec.tolist()
 
 
-def test_a_part_that_kills_its_actor_ends_the_run_by_name(pool, twin_path, monkeypatch):
-    spec = spec_of(pool, twin_path)
+def test_a_part_that_kills_its_actor_ends_the_run_by_name(pool, tiny_model, monkeypatch):
+    spec = spec_of(pool, tiny_model)
     actor = on_ray(spec)
     loader = actor.worker.loader
     name = sorted(loader.parts)[2]
@@ -251,20 +251,20 @@ def on_ray(spec, kind=FeatureActor):
     return ray_worker(kind, Attempts(spec.out, spec.config.name, spec.config.max_part_retries))(spec=spec)
 
 
-def test_what_a_start_raises_is_raised_by_the_first_call(tiny_pool, twin_path, tmp_path):
+def test_what_a_start_raises_is_raised_by_the_first_call(tiny_pool, tiny_model, tmp_path):
     def broken(spec):
         raise InputError("no processor here")
 
-    spec = make_spec(tiny_pool, [CheckpointRef(1, twin_path)], LOSS, str(tmp_path))
+    spec = make_spec(tiny_pool, [CheckpointRef(1, tiny_model)], LOSS, str(tmp_path))
     with pytest.raises(InputError, match="no processor here"):
         on_ray(spec, broken)({})
     assert isinstance(on_ray(spec).worker, FeatureActor)
 
 
 @pytest.mark.parametrize("what", ["ours", "bug"])
-def test_rays_wrapping_does_not_reach_the_terminal(pool, twin_path, ray_cluster, capfd, monkeypatch, what):
+def test_rays_wrapping_does_not_reach_the_terminal(pool, tiny_model, ray_cluster, capfd, monkeypatch, what):
     """The weights change after the driver made its keys; or the store's folder cannot be made on the worker."""
-    spec = spec_of(pool, twin_path)
+    spec = spec_of(pool, tiny_model)
     if what == "ours":
         (pool / "out/loss").mkdir(parents=True)
         key = spec.keys[0]

@@ -23,8 +23,8 @@ from vinnow.store.refusals import read_refused
 from vinnow.store.tables import EVALS, read_rows
 
 
-def config_for(tiny_pool, twin_path, **changes):
-    values = {"model": twin_path, "pool": tiny_pool, "run": "r1", "rows_per_part": 16, "max_new_tokens": 5}
+def config_for(tiny_pool, tiny_model, **changes):
+    values = {"model": tiny_model, "pool": tiny_pool, "run": "r1", "rows_per_part": 16, "max_new_tokens": 5}
     return EvalConfig.parse(values | changes)
 
 
@@ -35,28 +35,28 @@ def answers_of(path):
 
 def inline(config, out):
     actor = AnswerActor(make_spec(config, str(out)))
-    for name in actor.parts:
+    for name in actor.shards:
         actor.compute(name)
-    found = {}
-    for name in actor.parts:
-        found |= answers_of(out / "answers" / f"{name}.parquet")
-    return found
+    answers = {}
+    for name in actor.shards:
+        answers |= answers_of(out / "answers" / f"{name}.parquet")
+    return answers
 
 
 @pytest.fixture(scope="module")
-def expected(tiny_pool, twin_path, tmp_path_factory):
+def expected(tiny_pool, tiny_model, tmp_path_factory):
     """The answers of a batch of one each: no row is padded."""
-    return inline(config_for(tiny_pool, twin_path, max_rows=1), tmp_path_factory.mktemp("one"))
+    return inline(config_for(tiny_pool, tiny_model, max_rows=1), tmp_path_factory.mktemp("one"))
 
 
-def test_batched_answers_are_those_of_plain_generate(tiny_pool, twin_path, expected, tmp_path):
-    loaded = load(twin_path)
-    actor = AnswerActor(make_spec(config_for(tiny_pool, twin_path), str(tmp_path)))
+def test_batched_answers_are_those_of_plain_generate(tiny_pool, tiny_model, expected, tmp_path):
+    loaded = load(tiny_model)
+    actor = AnswerActor(make_spec(config_for(tiny_pool, tiny_model), str(tmp_path)))
     for record in Pool(tiny_pool).take(Pool(tiny_pool).ids()[:8]):
-        prompt = actor.encoder.prompt(record)
+        prompt = actor.generator.encoder.prompt(record)
         inputs = {"input_ids": torch.from_numpy(prompt.input_ids)[None]}
         if record.images:
-            pixels = actor.encoder.reader.pixels(load_image(actor.decoder.root, record.images[0]))
+            pixels = actor.generator.encoder.reader.pixels(load_image(actor.decoder.root, record.images[0]))
             inputs["pixel_values"] = torch.from_numpy(pixels)[None]
         tokens = loaded.model.generate(**inputs, max_new_tokens=5, do_sample=False)[0, len(prompt.input_ids) :]
         text = loaded.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
@@ -64,44 +64,46 @@ def test_batched_answers_are_those_of_plain_generate(tiny_pool, twin_path, expec
     assert len(set(expected.values())) > 3  # else a constant answer would pass every test here
 
 
-def test_an_answer_of_numbers_that_are_not_finite_is_refused(tiny_pool, twin_path, tmp_path):
-    actor = AnswerActor(make_spec(config_for(tiny_pool, twin_path, precision="float32"), str(tmp_path)))
-    row = actor.parts[min(actor.parts)].start
+def test_an_answer_of_numbers_that_are_not_finite_is_refused(tiny_pool, tiny_model, tmp_path):
+    actor = AnswerActor(make_spec(config_for(tiny_pool, tiny_model, precision="float32"), str(tmp_path)))
+    row = actor.shards[min(actor.shards)].start
     records = Pool(tiny_pool).take(Pool(tiny_pool).ids()[row : row + 3])
-    prompts = [actor.encoder.prompt(r) for r in records]
+    prompts = [actor.generator.encoder.prompt(r) for r in records]
     shown = [actor.decoder.pictures(r, p) for p, r in zip(prompts, records, strict=True)]
     plain = actor.answer(shown)
 
-    def overflow(module, given, logits):
+    def overflow(module, inputs, logits):
         logits[1, -1] = float("nan")
         return logits
 
-    actor.model.lm_head.register_forward_hook(overflow)
-    found = actor.answer(shown)
-    assert (found[0], found[2]) == (plain[0], plain[2])
-    assert (type(found[1]), found[1].reason) == (RefusedError, "not_finite")
+    actor.generator.model.lm_head.register_forward_hook(overflow)
+    answers = actor.answer(shown)
+    assert (answers[0], answers[2]) == (plain[0], plain[2])
+    assert (type(answers[1]), answers[1].reason) == (RefusedError, "not_finite")
 
 
-def test_two_pictures_a_question_in_a_batch(twin_path, tmp_path):
+def test_two_pictures_a_question_in_a_batch(tiny_model, tmp_path):
     records, pictures = make_records(6)
     records[1]["image"] = list(pictures)[:2]
     records[1]["conversations"] = [{"from": "human", "value": "is <image> <image>?"}, {"from": "gpt", "value": "yes"}]
     source = write_records(tmp_path, records, pictures)
     ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
-    found = [inline(config_for(str(tmp_path / "pool"), twin_path, max_rows=n), tmp_path / str(n)) for n in (1, 8)]
-    assert found[0] == found[1]
-    assert len(found[0]) == 6
+    batched = [inline(config_for(str(tmp_path / "pool"), tiny_model, max_rows=n), tmp_path / str(n)) for n in (1, 8)]
+    assert batched[0] == batched[1]
+    assert len(batched[0]) == 6
 
 
 @pytest.mark.parametrize("max_rows", [3, 64])
-def test_answers_do_not_depend_on_batch_mates(tiny_pool, twin_path, expected, tmp_path, max_rows):
-    got = inline(config_for(tiny_pool, twin_path, max_rows=max_rows, rows_per_part=60), tmp_path)
+def test_answers_do_not_depend_on_batch_mates(tiny_pool, tiny_model, expected, tmp_path, max_rows):
+    got = inline(config_for(tiny_pool, tiny_model, max_rows=max_rows, rows_per_part=60), tmp_path)
     assert got == expected
 
 
 @pytest.mark.parametrize("where", ["ray", pytest.param("gpu", marks=pytest.mark.gpu)])
-def test_a_run_answers_every_row_and_a_second_one_nothing(tiny_pool, twin_path, expected, tmp_path, ray_cluster, where):
-    config = config_for(tiny_pool, twin_path, actors=2, gpus_per_actor=0.5 * (where == "gpu"))
+def test_a_run_answers_every_row_and_a_second_one_nothing(
+    tiny_pool, tiny_model, expected, tmp_path, ray_cluster, where
+):
+    config = config_for(tiny_pool, tiny_model, actors=2, gpus_per_actor=0.5 * (where == "gpu"))
     told = []
     report = evaluate(config, str(tmp_path), lambda done, total: told.append((done, total)))
     assert answers_of(tmp_path / "evals.parquet") == expected
@@ -123,10 +125,10 @@ def test_a_run_answers_every_row_and_a_second_one_nothing(tiny_pool, twin_path, 
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
-def test_a_rerun_answers_only_what_is_missing(tiny_pool, twin_path, expected, tmp_path, ray_cluster):
-    config = config_for(tiny_pool, twin_path)
+def test_a_rerun_answers_only_what_is_missing(tiny_pool, tiny_model, expected, tmp_path, ray_cluster):
+    config = config_for(tiny_pool, tiny_model)
     actor = AnswerActor(make_spec(config, str(tmp_path)))
-    names = list(actor.parts)
+    names = list(actor.shards)
     for name in names[:3]:  # as a killed run leaves it: parts, and the scrap of one
         actor.compute(name)
     scrap = tmp_path / "answers" / f"{names[3]}.parquet.tmp-0123456789ab"
@@ -138,7 +140,7 @@ def test_a_rerun_answers_only_what_is_missing(tiny_pool, twin_path, expected, tm
     assert answers_of(report.path) == expected
 
 
-def test_a_killed_actor_is_replaced_and_no_row_is_lost(tiny_pool, twin_path, tmp_path, ray_cluster, monkeypatch):
+def test_a_killed_actor_is_replaced_and_no_row_is_lost(tiny_pool, tiny_model, tmp_path, ray_cluster, monkeypatch):
     flag = tmp_path / "killed"
 
     class Dying(AnswerActor):
@@ -149,13 +151,13 @@ def test_a_killed_actor_is_replaced_and_no_row_is_lost(tiny_pool, twin_path, tmp
             return super().compute(name)
 
     monkeypatch.setattr("vinnow.evaluate.run.AnswerActor", Dying)
-    report = evaluate(config_for(tiny_pool, twin_path), str(tmp_path / "out"))
+    report = evaluate(config_for(tiny_pool, tiny_model), str(tmp_path / "out"))
     assert flag.exists()
     assert (report.rows, report.parts) == (60, 4)
 
 
-def test_answers_made_otherwise_are_refused_by_name(tiny_pool, twin_path, tmp_path):
-    config = config_for(tiny_pool, twin_path)
+def test_answers_made_otherwise_are_refused_by_name(tiny_pool, tiny_model, tmp_path):
+    config = config_for(tiny_pool, tiny_model)
     inline(config, tmp_path)
     with pytest.raises(KeyMismatchError, match=r"max_new_tokens: '5' against '6'"):
         evaluate(config.model_copy(update={"max_new_tokens": 6}), str(tmp_path))
@@ -168,14 +170,14 @@ def test_answers_made_otherwise_are_refused_by_name(tiny_pool, twin_path, tmp_pa
     assert footer["pool"] == Pool(tiny_pool).digest
 
 
-def test_rows_that_cannot_be_asked_are_refused_and_the_rest_is_scored(tmp_path, twin_path):
+def test_rows_that_cannot_be_asked_are_refused_and_the_rest_is_scored(tmp_path, tiny_model):
     records, pictures = make_records(20)
     records[2]["conversations"][0]["value"] += " really" * 400
     source = write_records(tmp_path, records, pictures)
     ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
     (tmp_path / "images/pics/0.png").unlink()
     (tmp_path / "images/pics/1.png").write_bytes((tmp_path / "images/pics/1.png").read_bytes()[:60])
-    config = config_for(str(tmp_path / "pool"), twin_path, max_len=300, max_refused=0.15)
+    config = config_for(str(tmp_path / "pool"), tiny_model, max_len=300, max_refused=0.15)
     inline(config, tmp_path / "out")
     with pytest.raises(InputError, match=r"evaluate: 15.0% of the rows .* over max_refused \(5.0%\): image_missing 1,"):
         evaluate(config.model_copy(update={"max_refused": 0.05}), str(tmp_path / "out"))
@@ -200,11 +202,11 @@ def test_rows_that_cannot_be_asked_are_refused_and_the_rest_is_scored(tmp_path, 
     assert "no option lines" in read_refused(tmp_path / "letters", "answers")["detail"].to_pylist()[5]
 
 
-def test_pictures_that_are_back_are_asked_again(tmp_path, twin_path):
+def test_pictures_that_are_back_are_asked_again(tmp_path, tiny_model):
     records, pictures = make_records(20)
     source = write_records(tmp_path, records, pictures)
     ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
-    config, out = config_for(str(tmp_path / "pool"), twin_path, max_refused=1.0), tmp_path / "out"
+    config, out = config_for(str(tmp_path / "pool"), tiny_model, max_refused=1.0), tmp_path / "out"
     whole = answers_of(evaluate(config, str(tmp_path / "whole"), here=True).path)
     picture = tmp_path / "images/pics/0.png"
     picture.rename(tmp_path / "away.png")
@@ -224,8 +226,8 @@ def test_pictures_that_are_back_are_asked_again(tmp_path, twin_path):
 
 
 @pytest.mark.parametrize("how", ["cut", "empty", "zeroed"])
-def test_a_damaged_part_is_answered_anew(tiny_pool, twin_path, expected, tmp_path, how):
-    config = config_for(tiny_pool, twin_path)
+def test_a_damaged_part_is_answered_anew(tiny_pool, tiny_model, expected, tmp_path, how):
+    config = config_for(tiny_pool, tiny_model)
     report = evaluate(config, str(tmp_path), here=True)
     (tmp_path / "evals.json").unlink()
     victim = sorted((tmp_path / "answers").glob("*.parquet"))[1]
@@ -237,10 +239,10 @@ def test_a_damaged_part_is_answered_anew(tiny_pool, twin_path, expected, tmp_pat
     assert answers_of(report.path) == expected
 
 
-def test_a_checkpoint_that_samples_by_default_still_answers_greedily(twin_path, tiny_pool, expected, tmp_path):
+def test_a_checkpoint_that_samples_by_default_still_answers_greedily(tiny_model, tiny_pool, expected, tmp_path):
     import shutil
 
-    shutil.copytree(twin_path, tmp_path / "m")
+    shutil.copytree(tiny_model, tmp_path / "m")
     wild = {
         "do_sample": True,
         "temperature": 50.0,
@@ -252,14 +254,14 @@ def test_a_checkpoint_that_samples_by_default_still_answers_greedily(twin_path, 
     assert inline(config_for(tiny_pool, str(tmp_path / "m")), tmp_path / "out") == expected
 
 
-def test_bad_configs_name_the_way_out(tiny_pool, twin_path, tmp_path):
+def test_bad_configs_name_the_way_out(tiny_pool, tiny_model, tmp_path):
     with pytest.raises(InputError, match="did you mean 'exact_match'"):
-        config_for(tiny_pool, twin_path, benchmark="exact_macth")
+        config_for(tiny_pool, tiny_model, benchmark="exact_macth")
     with pytest.raises(InputError, match="unknown template"):
-        config_for(tiny_pool, twin_path, template="v9")
+        config_for(tiny_pool, tiny_model, template="v9")
     with pytest.raises(InputError, match="did you mean 'max_new_tokens'"):
-        config_for(tiny_pool, twin_path, max_tokens=5)
+        config_for(tiny_pool, tiny_model, max_tokens=5)
     with pytest.raises(InputError, match="no such folder"):
         evaluate(config_for(tiny_pool, str(tmp_path / "none")), str(tmp_path))
     with pytest.raises(InputError, match="no finished pool"):
-        evaluate(config_for(str(tmp_path), twin_path), str(tmp_path))
+        evaluate(config_for(str(tmp_path), tiny_model), str(tmp_path))

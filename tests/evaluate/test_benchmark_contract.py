@@ -89,12 +89,12 @@ def test_the_first_question_alone_is_asked_and_the_record_stays_as_it_is(name):
 
 
 @each
-def test_it_fills_the_table(name, twin_path, tmp_path):
+def test_it_fills_the_table(name, tiny_model, tmp_path):
     rows = [{"id": str(i), "conversations": r.conversations} | r.extra for i, r in enumerate(records(name))]
     write_json(str(tmp_path / "test.json"), rows)
     ingest(IngestConfig(source=str(tmp_path / "test.json")), str(tmp_path / "pool"))
     config = EvalConfig(
-        model=twin_path, pool=str(tmp_path / "pool"), run="r", benchmark=name, max_new_tokens=2, max_len=512
+        model=tiny_model, pool=str(tmp_path / "pool"), run="r", benchmark=name, max_new_tokens=2, max_len=512
     )
     report = evaluate(config, str(tmp_path / "out"), here=True)
     table = read_rows(report.path, EVALS)
@@ -104,10 +104,10 @@ def test_it_fills_the_table(name, twin_path, tmp_path):
     assert table["correct"].equals(pa.chunked_array([[s == 1.0 for s in table["score"].to_pylist()]]))
 
 
-def test_yes_no_and_letters_refuse_what_no_answer_could_be_right_for(tiny_pool, twin_path, tmp_path):
+def test_yes_no_and_letters_refuse_what_no_answer_could_be_right_for(tiny_pool, tiny_model, tmp_path):
     said = {"yes_no": "40.0% .* unscorable 24", "option_letter": "not one row could be asked.* First: no option lines"}
     for name, words in said.items():
-        config = EvalConfig(model=twin_path, pool=tiny_pool, run="r", benchmark=name)
+        config = EvalConfig(model=tiny_model, pool=tiny_pool, run="r", benchmark=name)
         with pytest.raises(InputError, match=words):
             evaluate(config, str(tmp_path / name), here=True)
     letters = registry.find("option_letter")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Gemma2Config, LlavaConfig, LlavaForConditionalGeneration, MistralConfig
 from vinnow.evaluate.config import EvalConfig, ImbalanceConfig
 from vinnow.evaluate.imbalance import ImbalanceActor, curve_of, generated, measure
-from vinnow.evaluate.parts import join_parts, make_spec
+from vinnow.evaluate.shards import join_shards, make_spec
 from vinnow.evaluate.statistics import mean_intervals, paired_bootstrap
 from vinnow.models.load import load
 from vinnow.models.mores import add_mores
@@ -31,10 +31,10 @@ LISTS = ("lmar", "image", "text")
 
 
 @pytest.fixture(scope="module")
-def sharp_path(twin_path, tmp_path_factory):
+def sharp_path(tiny_model, tmp_path_factory):
     """The twin with queries thirty times as long: attention that is far from even."""
     folder = tmp_path_factory.mktemp("sharp") / "model"
-    shutil.copytree(twin_path, folder)
+    shutil.copytree(tiny_model, folder)
     weights = load_file(folder / "model.safetensors")
     for name in weights:
         if "language_model" in name and name.endswith("q_proj.weight"):
@@ -51,9 +51,9 @@ def config_for(tiny_pool, path, **changes):
 def actor_for(tiny_pool, path, out, model=None):
     """An actor whose model is in float64: the one that is given, else the folder's."""
     actor = ImbalanceActor(make_spec(config_for(tiny_pool, path), str(out)))
-    actor.model = load(path, "float64").model if model is None else model.double()
-    actor.tap = ModalityTap(actor.model)
-    actor._set_greedy()
+    actor.generator.model = load(path, "float64").model if model is None else model.double()
+    actor.tap = ModalityTap(actor.generator.model)
+    actor.generator.ends = actor.generator._own_settings()
     return actor
 
 
@@ -68,9 +68,9 @@ def asked(actor, records):
 
 def end_early(actor, records):
     """Make a generated token an end mark: the one by which answers differ most in length."""
-    new = actor.generate(actor.inputs(asked(actor, records)))
-    actor.ends = [max(new.unique().tolist(), key=lambda word: len(generated(new, [word]).unique()))]
-    base_of(actor.model).generation_config.eos_token_id = actor.ends
+    new = actor.generator.generate(actor.generator.inputs(asked(actor, records)), 5)
+    actor.generator.ends = [max(new.unique().tolist(), key=lambda word: len(generated(new, [word]).unique()))]
+    base_of(actor.generator.model).generation_config.eos_token_id = actor.generator.ends
 
 
 def question_places(tokenizer, record, ids):
@@ -84,15 +84,17 @@ def question_places(tokenizer, record, ids):
 @torch.no_grad()
 def naive(actor, record):
     """One row alone, by the attention that the eager model says it computes."""
-    model, ids = actor.model, torch.from_numpy(actor.encoder.prompt(record).input_ids)
-    image = np.flatnonzero(ids.numpy() == actor.encoder.image_id)
-    text = question_places(actor.tokenizer, record, ids)
-    pixels = torch.from_numpy(actor.encoder.reader.pixels(load_image(actor.decoder.root, record.images[0])))[
+    model, ids = actor.generator.model, torch.from_numpy(actor.generator.encoder.prompt(record).input_ids)
+    image = np.flatnonzero(ids.numpy() == actor.generator.encoder.image_id)
+    text = question_places(actor.generator.tokenizer, record, ids)
+    pixels = torch.from_numpy(actor.generator.encoder.reader.pixels(load_image(actor.decoder.root, record.images[0])))[
         None
     ].double()
     config = base_of(model).model.language_model.config
     config._attn_implementation = "eager"
-    out = model.generate(input_ids=ids[None], pixel_values=pixels, output_attentions=True, return_dict_in_generate=True)
+    out = model.generate(
+        input_ids=ids[None], pixel_values=pixels, output_attentions=True, return_dict_in_generate=True, max_new_tokens=5
+    )
     config._attn_implementation = "sdpa"
     steps = []
     for number, layers in enumerate(out.attentions):
@@ -115,13 +117,13 @@ def check(actor, records):
     return got
 
 
-def changed(twin_path, kind):
+def changed(tiny_model, kind):
     torch.manual_seed(0)
-    model = load(twin_path).model
+    model = load(tiny_model).model
     if kind == "mores":
-        made = add_mores(model, MoresSpec(rank=3))
+        steered = add_mores(model, MoresSpec(rank=3))
         with torch.no_grad():
-            for parameter in made.parameters():
+            for parameter in steered.parameters():
                 parameter.copy_(torch.randn_like(parameter))
     elif kind == "lora":
         model = add_lora(model, LoraSpec(r=4, alpha=8, init="zero_b"))
@@ -164,19 +166,21 @@ def test_values_are_those_of_output_attentions(tiny_pool, sharp_path, tmp_path):
 def test_an_answer_that_ends_at_once_has_one_query(tiny_pool, sharp_path, tmp_path):
     actor = actor_for(tiny_pool, sharp_path, tmp_path)
     records = rows_of(tiny_pool, 2)
-    first = actor.generate(actor.inputs(asked(actor, records)))[0, 0]
-    actor.ends = base_of(actor.model).generation_config.eos_token_id = [int(first)]
+    first = actor.generator.generate(actor.generator.inputs(asked(actor, records)), 5)[0, 0]
+    actor.generator.ends = base_of(actor.generator.model).generation_config.eos_token_id = [int(first)]
     got = check(actor, records)[0]
     assert (got["n_generated"], len(got["lmar"])) == (1, 2)
 
 
 @pytest.mark.parametrize("kind", ["mores", "lora", MistralConfig], ids=["mores", "lora", "mistral"])
-def test_steered_adapted_and_grouped_models(tiny_pool, twin_path, tmp_path, kind):
-    actor = actor_for(tiny_pool, twin_path, tmp_path, changed(twin_path, kind))
+def test_steered_adapted_and_grouped_models(tiny_pool, tiny_model, tmp_path, kind):
+    actor = actor_for(tiny_pool, tiny_model, tmp_path, changed(tiny_model, kind))
     got = check(actor, rows_of(tiny_pool, 4))
     if kind is MistralConfig:  # the window has let some of the picture go
         assert max(r["n_image"] for r in got) == 16
-        assert actor.model.config.text_config.sliding_window < len(actor.prompt(rows_of(tiny_pool)[0]).input_ids)
+        assert actor.generator.model.config.text_config.sliding_window < len(
+            actor.prompt(rows_of(tiny_pool)[0]).input_ids
+        )
 
 
 def test_rows_do_not_depend_on_batch_mates(tiny_pool, sharp_path, tmp_path):
@@ -192,24 +196,24 @@ def test_rows_do_not_depend_on_batch_mates(tiny_pool, sharp_path, tmp_path):
             np.testing.assert_allclose(one[name], alone[name], rtol=1e-5)
 
 
-def test_attention_that_cannot_be_read_is_refused(tiny_pool, twin_path, tmp_path):
-    actor = actor_for(tiny_pool, twin_path, tmp_path, changed(twin_path, Gemma2Config))
+def test_attention_that_cannot_be_read_is_refused(tiny_pool, tiny_model, tmp_path):
+    actor = actor_for(tiny_pool, tiny_model, tmp_path, changed(tiny_model, Gemma2Config))
     with pytest.raises(InputError, match="softcap"):
         actor.answer(asked(actor, rows_of(tiny_pool, 1)))
-    assert actor.model.config.text_config._attn_implementation == "eager"  # and the model is as it was
+    assert actor.generator.model.config.text_config._attn_implementation == "eager"  # and the model is as it was
     with actor.tap.watch(torch.ones(1, 3), torch.ones(1, 3)):
         pass
     with pytest.raises(InputError, match=r"layers \[0, 1\] cannot be read"):
         actor.tap.shares(torch.ones(1))
 
 
-def test_only_the_questions_own_words_are_marked(tiny_pool, twin_path, tmp_path):
-    actor = actor_for(tiny_pool, twin_path, tmp_path)
+def test_only_the_questions_own_words_are_marked(tiny_pool, tiny_model, tmp_path):
+    actor = actor_for(tiny_pool, tiny_model, tmp_path)
     for record in rows_of(tiny_pool, 8):
-        plain, marked = actor.encoder.prompt(record), actor.prompt(record)
+        plain, marked = actor.generator.encoder.prompt(record), actor.prompt(record)
         assert plain.input_ids.tolist() == marked.input_ids.tolist()
         assert (plain.labels == IGNORE).all()
-        places = question_places(actor.tokenizer, record, marked.input_ids)
+        places = question_places(actor.generator.tokenizer, record, marked.input_ids)
         assert np.flatnonzero(marked.labels != IGNORE).tolist() == places.tolist()
 
 
@@ -222,8 +226,8 @@ def test_generated_counts_the_end_mark_and_nothing_behind_it():
 def test_a_run_measures_each_row_with_a_picture_and_a_second_one_nothing(tiny_pool, sharp_path, tmp_path):
     config = config_for(tiny_pool, sharp_path)
     actor = ImbalanceActor(make_spec(config, str(tmp_path)))
-    actor.compute(next(iter(actor.parts)))  # as a killed run leaves it: a part, and the scrap of one
-    (tmp_path / "imbalance" / f"{list(actor.parts)[1]}.parquet.tmp-0123456789ab").write_bytes(b"half")
+    actor.compute(next(iter(actor.shards)))  # as a killed run leaves it: a part, and the scrap of one
+    (tmp_path / "imbalance" / f"{list(actor.shards)[1]}.parquet.tmp-0123456789ab").write_bytes(b"half")
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "imbalance").glob("*.parquet")}
     told = []
     report = measure(config, str(tmp_path), lambda done, total: told.append((done, total)), here=True)
@@ -267,25 +271,25 @@ def test_curves_are_means_over_rows_with_intervals():
         mean_intervals(np.zeros((0, 2)), 0)
 
 
-def test_rows_that_cannot_be_measured_are_listed(tmp_path, twin_path):
+def test_rows_that_cannot_be_measured_are_listed(tmp_path, tiny_model):
     records, pictures = make_records(6)
     records[0]["conversations"] = [{"from": "human", "value": "<image>\n"}, {"from": "gpt", "value": "a shape"}]
     source = write_records(tmp_path, records, pictures)
     ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
     (tmp_path / "images/pics/1.png").unlink()
-    config = config_for(str(tmp_path / "pool"), twin_path)
+    config = config_for(str(tmp_path / "pool"), tiny_model)
     actor = ImbalanceActor(make_spec(config, str(tmp_path / "out")))
     with torch.no_grad():  # a broken model: no row of it is a number
-        actor.model.model.language_model.layers[1].self_attn.q_proj.weight[0, 0] = torch.nan
-    assert actor.compute(next(iter(actor.parts)))["rows"] == 0
+        actor.generator.model.model.language_model.layers[1].self_attn.q_proj.weight[0, 0] = torch.nan
+    assert actor.compute(next(iter(actor.shards)))["rows"] == 0
     reasons = sorted(read_refused(tmp_path / "out", "imbalance")["reason"].to_pylist())
     assert reasons == ["image_missing", "no_image", "no_question", "not_finite", "not_finite", "not_finite"]
     with pytest.raises(InputError, match="not one row could be asked"):
-        join_parts(make_spec(config, str(tmp_path / "out")), ImbalanceActor, list(actor.parts), "imbalance.parquet")
+        join_shards(make_spec(config, str(tmp_path / "out")), ImbalanceActor, list(actor.shards), "imbalance.parquet")
 
 
-def test_imbalance_is_no_score_and_scores_no_imbalance(tiny_pool, twin_path):
-    values = {"model": twin_path, "pool": tiny_pool, "run": "r"}
+def test_imbalance_is_no_score_and_scores_no_imbalance(tiny_pool, tiny_model):
+    values = {"model": tiny_model, "pool": tiny_pool, "run": "r"}
     with pytest.raises(InputError, match="vinnow evaluate --benchmark imbalance"):
         EvalConfig.parse(values | {"benchmark": "imbalance"})
     with pytest.raises(InputError, match="not 'yes_no'"):

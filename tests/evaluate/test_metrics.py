@@ -94,11 +94,11 @@ def test_options_are_counted_from_their_lines():
 
 
 def test_accuracy_counts_rows_and_tasks():
-    found = accuracy(evals([("b", True, "x"), ("b", False, "x"), ("a", True, "y"), ("b", False, "z")]))
-    assert found.overall == 0.5
-    assert found.by_task == {"a": 1.0, "b": pytest.approx(1 / 3)}
-    assert found.rows_by_task == {"a": 1, "b": 3}
-    assert found.rows == 4
+    shares = accuracy(evals([("b", True, "x"), ("b", False, "x"), ("a", True, "y"), ("b", False, "z")]))
+    assert shares.overall == 0.5
+    assert shares.by_task == {"a": 1.0, "b": pytest.approx(1 / 3)}
+    assert shares.rows_by_task == {"a": 1, "b": 3}
+    assert shares.rows == 4
     with pytest.raises(InputError, match="empty"):
         accuracy(EVALS.empty_table())
 
@@ -106,10 +106,10 @@ def test_accuracy_counts_rows_and_tasks():
 def test_the_majority_is_taken_by_task_with_ties_by_name():
     rows = [("yn", True, a) for a in ("no", "No.", "yes")]
     rows += [("c", False, a) for a in ("red", "blue", "red", "blue")]
-    found = majority_baseline(evals(rows))
-    assert found.answers == {"c": "blue", "yn": "no"}
-    assert found.by_task == {"c": 0.5, "yn": pytest.approx(2 / 3)}
-    assert found.overall == pytest.approx(4 / 7)
+    majority = majority_baseline(evals(rows))
+    assert majority.answers == {"c": "blue", "yn": "no"}
+    assert majority.by_task == {"c": 0.5, "yn": pytest.approx(2 / 3)}
+    assert majority.overall == pytest.approx(4 / 7)
     with pytest.raises(InputError, match="empty"):
         majority_baseline(EVALS.empty_table())
 

@@ -38,10 +38,10 @@ def evals(scores, samples=None, run="r"):
 
 def test_wilson_by_hand():
     # p = 0.8, n = 10: the two roots of (p̂ - p)² = z² p (1 - p) / n
-    found = wilson_interval(8, 10)
-    for root in (found.low, found.high):
+    interval = wilson_interval(8, 10)
+    for root in (interval.low, interval.high):
         assert (0.8 - root) ** 2 == pytest.approx(1.959963985**2 * root * (1 - root) / 10, rel=1e-6)
-    assert found.low < 0.8 < found.high
+    assert interval.low < 0.8 < interval.high
     # Newcombe 1998: 81 of 263 → 0.2553 to 0.3662
     assert wilson_interval(81, 263).low == pytest.approx(0.2553, abs=5e-5)
     assert wilson_interval(81, 263).high == pytest.approx(0.3662, abs=5e-5)
@@ -56,10 +56,10 @@ def test_wilson_by_hand():
 def test_mcnemar_by_hand():
     first = [1] * 10 + [0] * 2 + [1] * 5 + [0] * 7
     second = [0] * 10 + [1] * 2 + [1] * 5 + [0] * 7
-    found = mcnemar_exact(np.array(first), np.array(second))
-    assert (found.only_first, found.only_second) == (10, 2)
+    mcnemar = mcnemar_exact(np.array(first), np.array(second))
+    assert (mcnemar.only_first, mcnemar.only_second) == (10, 2)
     # 2 · (1 + 12 + 66) / 2¹² = 158 / 4096
-    assert found.p == pytest.approx(158 / 4096, rel=1e-12)
+    assert mcnemar.p == pytest.approx(158 / 4096, rel=1e-12)
     assert mcnemar_exact(np.ones(5), np.ones(5)).p == 1
     assert mcnemar_exact(np.array([1, 0]), np.array([0, 1])).p == 1
 
@@ -67,10 +67,10 @@ def test_mcnemar_by_hand():
 def test_mcnemar_holds_at_many_discordant_pairs():
     n = 6000
     first = np.r_[np.ones(n // 2 - 100), np.zeros(n // 2 + 100)]
-    found = mcnemar_exact(first, 1 - first)
+    mcnemar = mcnemar_exact(first, 1 - first)
     # the normal approximation with continuity correction is good to three digits here
     z = (200 - 1) / math.sqrt(n)
-    assert found.p == pytest.approx(math.erfc(z / math.sqrt(2)), rel=2e-3)
+    assert mcnemar.p == pytest.approx(math.erfc(z / math.sqrt(2)), rel=2e-3)
     assert mcnemar_exact(np.ones(1000), np.zeros(1000)).p == pytest.approx(2 * 0.5**1000, rel=1e-9)
 
 
@@ -103,29 +103,29 @@ MCNEMAR = {
 
 @pytest.mark.parametrize("asked", WILSON)
 def test_wilson_is_what_it_was(asked):
-    found = wilson_interval(*asked)
-    assert (found.low, found.high) == pytest.approx(WILSON[asked], rel=0, abs=1e-12)
-    assert found.estimate == asked[0] / asked[1]
-    assert found.low <= found.estimate <= found.high
+    interval = wilson_interval(*asked)
+    assert (interval.low, interval.high) == pytest.approx(WILSON[asked], rel=0, abs=1e-12)
+    assert interval.estimate == asked[0] / asked[1]
+    assert interval.low <= interval.estimate <= interval.high
 
 
 @pytest.mark.parametrize("pairs", MCNEMAR)
 def test_mcnemar_is_what_it_was(pairs):
     first = np.r_[np.ones(pairs[0]), np.zeros(pairs[1])]
-    found = mcnemar_exact(first, 1 - first)
-    assert (found.only_first, found.only_second) == pairs
-    assert found.p == pytest.approx(MCNEMAR[pairs], rel=0, abs=1e-12)
+    mcnemar = mcnemar_exact(first, 1 - first)
+    assert (mcnemar.only_first, mcnemar.only_second) == pairs
+    assert mcnemar.p == pytest.approx(MCNEMAR[pairs], rel=0, abs=1e-12)
     # small ones too: digit by digit, but for what the logarithms of factorials had lost
-    assert found.p == pytest.approx(MCNEMAR[pairs], rel=1e-10)
+    assert mcnemar.p == pytest.approx(MCNEMAR[pairs], rel=1e-10)
 
 
 def test_the_bootstrap_has_the_distribution_of_resampled_pairs():
     first, second = np.array([1, 1, 0, 1]), np.array([0, 1, 1, 0])
-    found = paired_bootstrap(first, second, seed=0, draws=200_000)
-    assert found.estimate == 0.25
+    interval = paired_bootstrap(first, second, seed=0, draws=200_000)
+    assert interval.estimate == 0.25
     every = [np.mean(d) for d in itertools.product([1, 0, -1, 1], repeat=4)]
     low, high = np.quantile(every, [0.025, 0.975])
-    assert (found.low, found.high) == (low, high)
+    assert (interval.low, interval.high) == (low, high)
 
 
 def test_the_bootstrap_agrees_with_resampling_rows_for_real_scores():
@@ -133,19 +133,19 @@ def test_the_bootstrap_agrees_with_resampling_rows_for_real_scores():
     first, second = rng.random(300), rng.random(300)
     difference = first - second
     draws = difference[rng.integers(0, 300, (20_000, 300))].mean(1)
-    found = paired_bootstrap(first, second, seed=2, draws=20_000)
-    np.testing.assert_allclose([found.low, found.high], np.quantile(draws, [0.025, 0.975]), atol=0.003)
+    interval = paired_bootstrap(first, second, seed=2, draws=20_000)
+    np.testing.assert_allclose([interval.low, interval.high], np.quantile(draws, [0.025, 0.975]), atol=0.003)
 
 
 def test_the_bootstrap_is_seeded_fast_and_pairs():
     rng = np.random.default_rng(0)
     first = (rng.random(665_298) < 0.6).astype(float)
     second = np.where(rng.random(665_298) < 0.01, 1 - first, first)
-    found = paired_bootstrap(first, second, seed=5)
-    assert found == paired_bootstrap(first, second, seed=5)
-    assert found != paired_bootstrap(first, second, seed=6)
+    interval = paired_bootstrap(first, second, seed=5)
+    assert interval == paired_bootstrap(first, second, seed=5)
+    assert interval != paired_bootstrap(first, second, seed=6)
     # paired: 1 % of flips; unpaired resampling would give some 0.0033
-    assert found.high - found.low < 0.0006
+    assert interval.high - interval.low < 0.0006
     for bad in (np.ones(3), np.empty(0)):
         with pytest.raises(InputError, match="same samples"):
             paired_bootstrap(bad, np.empty(0), seed=0)
@@ -169,18 +169,18 @@ def test_compare_pairs_by_sample_not_by_row():
 def test_seeds_are_averaged_sample_by_sample():
     names, scores = mean_scores([evals([1, 0, 1, 0]), evals([1, 1, 0, 0])])
     assert dict(zip(names.tolist(), scores.tolist(), strict=True)) == {"0": 1, "1": 0.5, "2": 0.5, "3": 0}
-    found = compare([evals([1, 0]), evals([1, 1])], [evals([0, 0])], seed=0)
-    assert found.difference.estimate == pytest.approx(0.75)
-    assert found.p == pytest.approx(0.5, abs=0.03)  # the signs of two samples
+    comparison = compare([evals([1, 0]), evals([1, 1])], [evals([0, 0])], seed=0)
+    assert comparison.difference.estimate == pytest.approx(0.75)
+    assert comparison.p == pytest.approx(0.5, abs=0.03)  # the signs of two samples
 
 
 @pytest.mark.parametrize("n", [1, 3, 5])
 def test_a_few_samples_that_all_agree_settle_nothing(n):
     """3:0 is p = 0.25, whatever a bootstrap of three thinks of it."""
     first, second = np.r_[np.ones(n), np.zeros(50)], np.zeros(50 + n)
-    found = compare([evals(first)], [evals(second)], seed=0)
-    assert found.p == pytest.approx(2 * 0.5**n)
-    assert found.verdict == "no clear difference"
+    comparison = compare([evals(first)], [evals(second)], seed=0)
+    assert comparison.p == pytest.approx(2 * 0.5**n)
+    assert comparison.verdict == "no clear difference"
     several = compare([evals(first), evals(first)], [evals(second)], seed=0)
     assert several.p == pytest.approx(min(1, 2 * 0.5**n), abs=0.02)
     assert several.verdict == "no clear difference"
@@ -193,11 +193,11 @@ def test_verdict_interval_and_p_never_contradict_each_other():
         shift, n = rng.choice([-0.3, -0.1, 0, 0.1, 0.3]), int(rng.integers(5, 80))
         second = (rng.random(n) < 0.5).astype(float)
         first = (rng.random(n) < 0.5 + shift).astype(float)
-        found = compare([evals(first)], [evals(second)], seed=0, draws=500)
-        clear = found.p < 0.05 and not found.difference.low <= 0 <= found.difference.high
-        assert (found.verdict != "no clear difference") == clear
-        assert found.verdict != ("worse" if found.difference.estimate > 0 else "better")
-        seen.add(found.verdict)
+        comparison = compare([evals(first)], [evals(second)], seed=0, draws=500)
+        clear = comparison.p < 0.05 and not comparison.difference.low <= 0 <= comparison.difference.high
+        assert (comparison.verdict != "no clear difference") == clear
+        assert comparison.verdict != ("worse" if comparison.difference.estimate > 0 else "better")
+        seen.add(comparison.verdict)
     assert seen == {"better", "worse", "no clear difference"}
 
 

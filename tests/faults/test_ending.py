@@ -20,9 +20,9 @@ def test_ctrl_c_ends_a_command_that_is_still_being_imported():
 
 
 @pytest.fixture
-def training(tiny_pool, twin_path, tmp_path):
+def training(tiny_pool, tiny_model, tmp_path):
     """A training that would go on for hours, in a process group of its own; killed afterwards whatever happens."""
-    sets = [f"model={twin_path}", f"pool={tiny_pool}", "max_len=256", "global_batch=4", "micro_batch=4", "epochs=9999"]
+    sets = [f"model={tiny_model}", f"pool={tiny_pool}", "max_len=256", "global_batch=4", "micro_batch=4", "epochs=9999"]
     (tmp_path / "train.yaml").write_text("parts: [projector]\n")
     line = [sys.executable, "-m", "vinnow", "train", str(tmp_path / "train.yaml"), "--out", str(tmp_path / "out")]
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}

@@ -41,11 +41,11 @@ INDEXES = {
 
 
 @pytest.fixture(scope="module")
-def kinds(twin_path, tmp_path_factory):
+def kinds(tiny_model, tmp_path_factory):
     """A sound folder of each kind."""
     place = tmp_path_factory.mktemp("kinds")
-    made = {name: getattr(folders, name)(twin_path, str(place / name)) for name in ADAPTERS}
-    return made | {"twin": twin_path}
+    made = {name: getattr(folders, name)(tiny_model, str(place / name)) for name in ADAPTERS}
+    return made | {"twin": tiny_model}
 
 
 @pytest.fixture(autouse=True)

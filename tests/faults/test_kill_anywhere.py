@@ -86,15 +86,15 @@ def source(tmp_path_factory):
     return write_records(folder, *make_records(ROWS, seed=11)), str(folder / "images")
 
 
-def run(source, twin_path, folder):
-    command = [sys.executable, "-c", SCRIPT, *source, twin_path, str(folder), str(KILLS)]
+def run(source, tiny_model, folder):
+    command = [sys.executable, "-c", SCRIPT, *source, tiny_model, str(folder), str(KILLS)]
     said = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False)
     assert said.returncode == 0, said.stderr
     return json.loads(said.stdout.splitlines()[-1])
 
 
-def test_twenty_kills_at_random_moments_leave_what_one_run_leaves(source, twin_path, tmp_path):
-    met = run(source, twin_path, tmp_path)
+def test_twenty_kills_at_random_moments_leave_what_one_run_leaves(source, tiny_model, tmp_path):
+    met = run(source, tiny_model, tmp_path)
     assert len(met) == KILLS
     assert met.count("ingest") >= 3, met
     assert len(met) - met.count("ingest") - met.count("done") >= 5, met

@@ -29,11 +29,11 @@ def pool(tmp_path_factory):
     return str(folder / "pool")
 
 
-def expected(pool, twin_path, kind, steps, out):
+def expected(pool, tiny_model, kind, steps, out):
     """Each step's table of an undisturbed run."""
     own = {"projection": ProjectionConfig(dim=64)} if kind == "gradient" else {}
     config = FeatureConfig(kind=kind, rows_per_part=ROWS_PER_PART, **own)
-    run_inline(make_spec(pool, [CheckpointRef(s, twin_path) for s in steps], config, str(out)))
+    run_inline(make_spec(pool, [CheckpointRef(s, tiny_model) for s in steps], config, str(out)))
     return [table(out, kind, s) for s in steps]
 
 
@@ -43,11 +43,11 @@ def table(out, kind, step):
     return rows.ids[order], rows.vec[order], rows.n_tokens[order]
 
 
-def start(pool, twin_path, out, kind="gradient", steps=(1,)):
+def start(pool, tiny_model, out, kind="gradient", steps=(1,)):
     own = ("projection.dim=64",) if kind == "gradient" else ()
     sets = (*own, f"rows_per_part={ROWS_PER_PART}", "ray.num_cpus=2", "ray.object_store_mb=200")
     command = [sys.executable, "-m", "vinnow", "features", "--pool", pool, "--kind", kind]
-    command += [x for s in steps for x in ("--checkpoint", f"{s}={twin_path}")]
+    command += [x for s in steps for x in ("--checkpoint", f"{s}={tiny_model}")]
     command += ["--out", str(out), "--set", "ray.dashboard=false", *(x for s in sets for x in ("--set", s))]
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     return subprocess.Popen(
@@ -84,8 +84,8 @@ def same(found, expected):
         assert all(np.array_equal(a, b) for a, b in zip(mine, other, strict=True))
 
 
-def test_a_killed_driver_loses_and_doubles_nothing(pool, twin_path, tmp_path, tmp_path_factory):
-    process = start(pool, twin_path, tmp_path)
+def test_a_killed_driver_loses_and_doubles_nothing(pool, tiny_model, tmp_path, tmp_path_factory):
+    process = start(pool, tiny_model, tmp_path)
     wait_for_parts(process, tmp_path, 5)
     everyone = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for one in everyone:  # the whole machine goes down, in no order
@@ -99,18 +99,18 @@ def test_a_killed_driver_loses_and_doubles_nothing(pool, twin_path, tmp_path, tm
     # a half-written part must not count
     first = next(iter(left))
     first.with_name(first.stem + ".parquet.tmp-123").write_bytes(b"half")
-    said = finish(start(pool, twin_path, tmp_path))
+    said = finish(start(pool, tiny_model, tmp_path))
     assert f"{PARTS - len(left)} parts written, {len(left)} were there" in " ".join(said.split())
     now = parts(tmp_path)
     assert len(now) == PARTS
     assert all(now[p] == written for p, written in left.items())
-    undisturbed = expected(pool, twin_path, "gradient", [1], tmp_path_factory.mktemp("undisturbed"))
+    undisturbed = expected(pool, tiny_model, "gradient", [1], tmp_path_factory.mktemp("undisturbed"))
     same([table(tmp_path, "gradient", 1)], undisturbed)
 
 
-def test_a_killed_actor_loses_and_doubles_nothing(pool, twin_path, tmp_path, tmp_path_factory):
+def test_a_killed_actor_loses_and_doubles_nothing(pool, tiny_model, tmp_path, tmp_path_factory):
     """Trajectories at two checkpoints in one pass."""
-    process = start(pool, twin_path, tmp_path, "trajectory", (1, 2))
+    process = start(pool, tiny_model, tmp_path, "trajectory", (1, 2))
     wait_for_parts(process, tmp_path, 5)
     everyone = psutil.Process(process.pid).children(recursive=True)
     actors = [p for p in everyone if "FeatureActor" in " ".join(p.cmdline())]
@@ -124,6 +124,6 @@ def test_a_killed_actor_loses_and_doubles_nothing(pool, twin_path, tmp_path, tmp
     assert len(now) == 2 * PARTS
     # a part that was under way may be written again; those that the driver had counted are not touched
     assert sum(now[p] != written for p, written in before.items()) <= 4 * len(actors)
-    undisturbed = expected(pool, twin_path, "trajectory", [1, 2], tmp_path_factory.mktemp("undisturbed"))
+    undisturbed = expected(pool, tiny_model, "trajectory", [1, 2], tmp_path_factory.mktemp("undisturbed"))
     same([table(tmp_path, "trajectory", s) for s in (1, 2)], undisturbed)
     assert len(Pool(pool).ids()) == ROWS

@@ -77,7 +77,7 @@ def test_a_soft_limit_is_raised(monkeypatch):
     assert given == [(resource.RLIMIT_NOFILE, (4096, 4096))]
 
 
-def test_a_ray_that_does_not_start_is_one_line_and_no_bug(monkeypatch, tiny_pool, twin_path, tmp_path):
+def test_a_ray_that_does_not_start_is_one_line_and_no_bug(monkeypatch, tiny_pool, tiny_model, tmp_path):
     import ray
 
     def late(**_):
@@ -87,7 +87,7 @@ def test_a_ray_that_does_not_start_is_one_line_and_no_bug(monkeypatch, tiny_pool
     monkeypatch.setattr(ray_words, "keep_apart", lambda: None)
     monkeypatch.setattr(ray, "init", late)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    line = ["features", "--pool", tiny_pool, "--checkpoint", f"1={twin_path}", "--out", tmp_path / "out"]
+    line = ["features", "--pool", tiny_pool, "--checkpoint", f"1={tiny_model}", "--out", tmp_path / "out"]
     said = vinnow(*line)
     assert said.code == 1
     assert one_line(said).startswith(

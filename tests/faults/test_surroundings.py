@@ -36,7 +36,7 @@ def records(tmp_path_factory):
 
 
 @pytest.fixture
-def command(request, records, tiny_pool, twin_path, disk):
+def command(request, records, tiny_pool, tiny_model, disk):
     """A command by its name, as it writes onto the disk."""
     source, images = records
     out = str(disk.path / "out")
@@ -47,7 +47,7 @@ def command(request, records, tiny_pool, twin_path, disk):
         "doctor": ["doctor", source, "--images", images, "--json", f"{out}.json"],
         "export json": ["export", tiny_pool, "--out", f"{out}.json"],
         "export parquet": ["export", tiny_pool, "--out", f"{out}.parquet", "--embed-images"],
-        "export-projector": ["export-projector", twin_path, "--out", f"{out}.bin"],
+        "export-projector": ["export-projector", tiny_model, "--out", f"{out}.bin"],
         "select": ["select", "--pool", tiny_pool, "--selector", "random", "--budget", "20%", "--out", out],
     }[request.param]
 
@@ -108,10 +108,10 @@ def test_a_disk_that_fills_again_and_again_gives_the_run_of_a_large_one(disk, tm
     takes_nothing("plan", str(tmp_path / "run.yaml"))
 
 
-def test_features_on_a_full_disk_go_on_where_there_was_room(tiny_pool, twin_path, disk, tmp_path):
+def test_features_on_a_full_disk_go_on_where_there_was_room(tiny_pool, tiny_model, disk, tmp_path):
     config = FeatureConfig(kind="gradient", projection=ProjectionConfig(dim=64), rows_per_part=10)
     outs = [str(disk.path / "out"), str(tmp_path / "out")]
-    mine, whole = (make_spec(tiny_pool, [CheckpointRef(1, twin_path)], config, out) for out in outs)
+    mine, whole = (make_spec(tiny_pool, [CheckpointRef(1, tiny_model)], config, out) for out in outs)
     disk.fill(but=24_576)
     with pytest.raises(WriteError, match=f"cannot write '{disk.path}/out/.*{FULL}"):
         run_inline(mine)
@@ -141,11 +141,11 @@ def test_a_log_is_never_cut(disk):
     assert len(log.read_text().splitlines()) == len(kept) + 1
 
 
-def test_a_model_is_whole_or_not_there_whichever_library_wrote(twin_path, disk):
+def test_a_model_is_whole_or_not_there_whichever_library_wrote(tiny_model, disk):
     """safetensors says it by an error of its own."""
     from vinnow.models.load import load
 
-    model = load(twin_path).model
+    model = load(tiny_model).model
     disk.fill(but=65_536)
     with (
         pytest.raises(WriteError, match=f"cannot write '{disk.path}/model': {FULL}"),

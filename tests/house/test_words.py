@@ -9,19 +9,7 @@ from house.rules import Source, parse
 
 ROOT = Path(__file__).parents[2]
 # rooms (and their tests) without such names; add one when it is clean
-CLEAN = ("select", "store", "pool")
-# files there that still have some; none may come back once it is off this list
-LATER = {
-    "pool/blocks.py",
-    "pool/collate.py",
-    "pool/encode.py",
-    "pool/images.py",
-    "pool/json_source.py",
-    "pool/json_stream.py",
-    "pool/media.py",
-    "pool/vision.py",
-    "tests/pool/test_encode.py",
-}
+CLEAN = ("select", "store", "pool", "evaluate")
 # rooms of which every array has the one alias, clean of empty names or not
 WITH_ARRAYS = ("actors/", "evaluate/", "models/", "pipelines/", "pool/", "select/", "store/", "train/")
 EMPTY = {"found", "made", "given", "at"}
@@ -63,10 +51,10 @@ def array_aliases(source: Source) -> list[str]:
 
 
 def clean_sources() -> list[Source]:
-    """The files of the clean rooms and of their tests, but those that wait."""
+    """The files of the clean rooms and of their tests."""
     places = {*CLEAN, *(f"tests/{room}" for room in CLEAN)}
     paths = [p for p in rules.python_files(ROOT) if any(p.startswith(f"{place}/") for place in places)]
-    return [parse(p, (ROOT / p).read_text()) for p in paths if p not in LATER]
+    return [parse(p, (ROOT / p).read_text()) for p in paths]
 
 
 def test_an_array_has_one_alias_in_every_room():

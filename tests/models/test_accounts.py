@@ -24,16 +24,16 @@ HOW = ("extra", "missing", "half", "shape", "empty", "nothing", "pointer", "cut"
 
 
 @pytest.fixture(scope="module")
-def made(twin_path, tmp_path_factory):
+def made(tiny_model, tmp_path_factory):
     """A folder of each kind."""
     root = tmp_path_factory.mktemp("made")
-    twin_path = str(twin_path)
+    tiny_model = str(tiny_model)
     return {
-        "whole": twin_path,
-        "adapter": folders.adapter(twin_path, root / "adapter"),
-        "trained": folders.trained(twin_path, root / "trained"),
-        "mores": folders.mores(twin_path, root / "mores"),
-        "llava": folders.llava_lora(twin_path, root / "llava")[0],
+        "whole": tiny_model,
+        "adapter": folders.adapter(tiny_model, root / "adapter"),
+        "trained": folders.trained(tiny_model, root / "trained"),
+        "mores": folders.mores(tiny_model, root / "mores"),
+        "llava": folders.llava_lora(tiny_model, root / "llava")[0],
     }
 
 
@@ -82,11 +82,11 @@ def logits(model):
         return model(**inputs_of(batch, "input_ids", "attention_mask")).logits
 
 
-def test_a_lora_folder_of_llava_says_what_its_training_said(twin_path, tmp_path):
-    folder, model = folders.llava_lora(twin_path, tmp_path / "lora")
+def test_a_lora_folder_of_llava_says_what_its_training_said(tiny_model, tmp_path):
+    folder, model = folders.llava_lora(tiny_model, tmp_path / "lora")
     again = load(folder).model
     assert torch.equal(logits(again), logits(model.eval()))
-    assert not torch.allclose(logits(again), logits(load(twin_path).model), atol=1e-3)
+    assert not torch.allclose(logits(again), logits(load(tiny_model).model), atol=1e-3)
     assert not any("vision_tower" in n and "lora" in n for n, _ in again.named_parameters())
     # "a whole model" is that, not the base
     whole = load(merge(folder, str(tmp_path / "whole"))).model
@@ -98,21 +98,21 @@ def test_a_lora_folder_of_llava_says_what_its_training_said(twin_path, tmp_path)
 
 
 @pytest.mark.parametrize("targets", ["all-linear", r"model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj"])
-def test_its_targets_and_patterns_are_read_as_they_were_written(twin_path, tmp_path, targets):
+def test_its_targets_and_patterns_are_read_as_they_were_written(tiny_model, tmp_path, targets):
     alpha = {"model.layers.0.self_attn.q_proj": 64, "layers.1.mlp.up_proj": 2}
-    folder, model = folders.llava_lora(twin_path, tmp_path / "lora", target_modules=targets, alpha_pattern=alpha)
+    folder, model = folders.llava_lora(tiny_model, tmp_path / "lora", target_modules=targets, alpha_pattern=alpha)
     for name, module in model.named_modules():
         if name.endswith("language_model.layers.0.self_attn.q_proj"):
             module.scaling["default"] = 64 / 4
         if name.endswith("language_model.layers.1.mlp.up_proj"):
             module.scaling["default"] = 2 / 4
     assert torch.equal(logits(load(folder).model), logits(model.eval()))
-    folder, _ = folders.llava_lora(twin_path, tmp_path / "gone", alpha_pattern={"layers.9.self_attn.q_proj": 64})
+    folder, _ = folders.llava_lora(tiny_model, tmp_path / "gone", alpha_pattern={"layers.9.self_attn.q_proj": 64})
     with pytest.raises(InputError, match=r"alpha_pattern names modules that have no adapter: .*layers\.9"):
         check_model(folder)
 
 
-def test_names_of_transformers_4_are_translated(twin_path, made, tmp_path):
+def test_names_of_transformers_4_are_translated(tiny_model, made, tmp_path):
     folder = folders.copied(made["adapter"], tmp_path / "old")
     folders.old_names(folder)
     check_model(folder)
@@ -127,8 +127,8 @@ def test_names_of_transformers_4_are_translated(twin_path, made, tmp_path):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_adapters_of_every_method_are_accounted_for(twin_path, tmp_path, method):
-    folder = folders.adapter(twin_path, tmp_path / method, method)
+def test_adapters_of_every_method_are_accounted_for(tiny_model, tmp_path, method):
+    folder = folders.adapter(tiny_model, tmp_path / method, method)
     check_model(folder)
     load(folder)
     folders.spoil(f"{folder}/adapter_model.safetensors", "half")
@@ -150,10 +150,10 @@ def test_adapters_of_every_method_are_accounted_for(twin_path, tmp_path, method)
     ],
     ids=lambda more: "-".join(more),
 )
-def test_what_peft_itself_saves_comes_back(twin_path, tmp_path, more):
+def test_what_peft_itself_saves_comes_back(tiny_model, tmp_path, more):
     spec = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"} | more
-    model = peft.get_peft_model(load(twin_path).model, peft.LoraConfig(**spec))
-    model.peft_config["default"].base_model_name_or_path = twin_path
+    model = peft.get_peft_model(load(tiny_model).model, peft.LoraConfig(**spec))
+    model.peft_config["default"].base_model_name_or_path = tiny_model
     folders.shaken(model).save_pretrained(str(tmp_path / "a"))
     check_model(str(tmp_path / "a"))
     again = load(str(tmp_path / "a")).model
@@ -164,7 +164,7 @@ def test_what_peft_itself_saves_comes_back(twin_path, tmp_path, more):
             look(str(tmp_path / "a"))
 
 
-def test_an_adapter_of_another_rank_or_model_is_refused(twin_path, made, tmp_path):
+def test_an_adapter_of_another_rank_or_model_is_refused(tiny_model, made, tmp_path):
     folder = folders.copied(made["adapter"], tmp_path / "rank")
     config = json.loads((tmp_path / "rank" / "adapter_config.json").read_text())
     (tmp_path / "rank" / "adapter_config.json").write_text(json.dumps(config | {"r": 2}))
@@ -208,17 +208,17 @@ def test_no_pickled_object_of_an_adapter_is_run(made, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_two_checkpoints_in_one_folder_are_refused(twin_path, made, tmp_path):
+def test_two_checkpoints_in_one_folder_are_refused(tiny_model, made, tmp_path):
     folder = folders.copied(made["adapter"], tmp_path / "two")
-    shutil.copy(f"{twin_path}/model.safetensors", folder)
+    shutil.copy(f"{tiny_model}/model.safetensors", folder)
     with pytest.raises(InputError, match=r"two checkpoints at once: \['adapter_config\.json', 'model\.safetensors'\]"):
         load(folder)
     with pytest.raises(InputError, match="two checkpoints at once"):
         model_digest(folder)
 
 
-def test_what_old_files_hold_besides_is_legal(twin_path, tmp_path):
-    folder = folders.copied(twin_path, tmp_path / "old")
+def test_what_old_files_hold_besides_is_legal(tiny_model, tmp_path):
+    folder = folders.copied(tiny_model, tmp_path / "old")
     state = load_file(f"{folder}/model.safetensors")
     front = "vision_tower.vision_model." if any("vision_model" in n for n in state) else "vision_tower."
     state[f"{front}embeddings.position_ids"] = torch.arange(17)[None]
@@ -229,18 +229,20 @@ def test_what_old_files_hold_besides_is_legal(twin_path, tmp_path):
 
 
 def test_tied_weights_are_legal_absences(tmp_path):
-    from vinnow.models.family.of_llava.tiny import build_twin
-    from vinnow.models.specs import TwinConfig
+    from vinnow.models.family.of_llava.tiny import build_tiny_model
+    from vinnow.models.specs import TinyModelConfig
 
-    twin = build_twin(str(tmp_path / "tied"), ["USER: what is this? ASSISTANT: red"] * 9, TwinConfig(llm="gemma"))
+    twin = build_tiny_model(
+        str(tmp_path / "tied"), ["USER: what is this? ASSISTANT: red"] * 9, TinyModelConfig(llm="gemma")
+    )
     assert not any("lm_head" in n for n in load_file(f"{twin}/model.safetensors"))
     check_model(twin)
     check_model(folders.adapter(twin, tmp_path / "adapter"))
 
 
 @pytest.mark.parametrize("how", ["extra", "missing", "shape", "empty", "nothing", "cut", "pointer"])
-def test_projector_files_are_accounted_for(twin_path, tmp_path, how):
-    model = load(twin_path).model
+def test_projector_files_are_accounted_for(tiny_model, tmp_path, how):
+    model = load(tiny_model).model
     file = tmp_path / "mm_projector.bin"
     write_projector(model, file)
     name = folders.spoil(str(file), how)
@@ -250,8 +252,8 @@ def test_projector_files_are_accounted_for(twin_path, tmp_path, how):
 
 
 @pytest.mark.parametrize("how", ["extra", "missing", "shape", "empty", "nothing", "cut"])
-def test_moments_are_accounted_for(twin_path, tmp_path, how):
-    model = add_lora(load(twin_path).model, LoraSpec(r=2, alpha=4))
+def test_moments_are_accounted_for(tiny_model, tmp_path, how):
+    model = add_lora(load(tiny_model).model, LoraSpec(r=2, alpha=4))
     known = {canonical(n): p.shape for n, p in model.named_parameters()}
     shapes = {n: s for n, s in known.items() if ".lora_" in n}
     zeros = {n: torch.zeros(s) for n, s in shapes.items()}

@@ -15,12 +15,12 @@ from vinnow.train.loss import LossModule
 SMALL = {"ia3": {}, "oft": {"r": 4}, "vera": {"r": 8}}
 
 
-def wrapped(twin_path, method, **load_options):
+def wrapped(tiny_model, method, **load_options):
     torch.manual_seed(0)
     model = add_adapter(
-        load(twin_path, **load_options).model, AdapterSpec(method=method, **SMALL.get(method, {"r": 4}))
+        load(tiny_model, **load_options).model, AdapterSpec(method=method, **SMALL.get(method, {"r": 4}))
     )
-    model.peft_config["default"].base_model_name_or_path = twin_path
+    model.peft_config["default"].base_model_name_or_path = tiny_model
     set_trainable(model, ["lora", "projector"])
     return model
 
@@ -37,19 +37,19 @@ def step(model, rate=0.05):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_trains_the_language_model_alone_and_comes_back(twin_path, tmp_path, method):
-    model = wrapped(twin_path, method)
+def test_a_method_trains_the_language_model_alone_and_comes_back(tiny_model, tmp_path, method):
+    model = wrapped(tiny_model, method)
     _, named = step(model)
     added = [n for n in named if part_of(n) == "lora"]
     assert added
     spec = AdapterSpec(method=method, **SMALL.get(method, {"r": 4}))
-    blocks = [d for d in read_shape(twin_path).linears if d.place == "language_model"]
+    blocks = [d for d in read_shape(tiny_model).linears if d.place == "language_model"]
     blocks = [(d.name.rsplit(".", 1)[-1], d.outputs, d.inputs) for d in blocks]
     assert spec.parameters(blocks) == sum(named[n].numel() for n in added)
     assert all(".language_model.layers." in n for n in added)
     assert any(named[n].grad.abs().max() > 0 for n in added)
     # what the wrapper reached is the decoder's Linears, and all else is the base's own
-    plain = dict(load(twin_path).model.named_parameters())
+    plain = dict(load(tiny_model).model.named_parameters())
     mine = {canonical(n): p for n, p in model.named_parameters() if part_of(n) not in ("lora", "projector")}
     assert all(torch.equal(p, plain[n]) for n, p in mine.items())
     _write_adapter(model.eval(), str(tmp_path), None)
@@ -57,7 +57,7 @@ def test_a_method_trains_the_language_model_alone_and_comes_back(twin_path, tmp_
     inputs = inputs_of(batch, "input_ids", "attention_mask")
     with torch.no_grad():
         assert torch.allclose(again(**inputs).logits, model(**inputs).logits, atol=1e-5)
-        assert not torch.allclose(again(**inputs).logits, load(twin_path).model(**inputs).logits, atol=1e-3)
+        assert not torch.allclose(again(**inputs).logits, load(tiny_model).model(**inputs).logits, atol=1e-3)
 
 
 def test_constants_are_the_published_ones():
@@ -66,10 +66,10 @@ def test_constants_are_the_published_ones():
     assert AdapterSpec(method="dora", r=8).numbers() == (8, 256, 0.05)
 
 
-def test_no_target_reaches_tower_projector_or_head(twin_path):
+def test_no_target_reaches_tower_projector_or_head(tiny_model):
     import re
 
-    model = load(twin_path).model
+    model = load(tiny_model).model
     leaves = {n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
     pattern = re.compile(target_regex(sorted(leaves), "language_model"))
     reached = {n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and pattern.fullmatch(n)}
@@ -91,21 +91,21 @@ def test_bad_specs_are_said(values, words):
         AdapterSpec.parse(values)
 
 
-def test_what_a_model_lacks_is_said(twin_path):
+def test_what_a_model_lacks_is_said(tiny_model):
     with pytest.raises(InputError, match="the decoder's layers have"):
-        add_adapter(load(twin_path).model, AdapterSpec(targets=["q_proj", "fc1"]))
+        add_adapter(load(tiny_model).model, AdapterSpec(targets=["q_proj", "fc1"]))
     with pytest.raises(InputError, match="this is DoRA"):
-        pick_linears(wrapped(twin_path, "dora"), "projector+lora")
+        pick_linears(wrapped(tiny_model, "dora"), "projector+lora")
     with pytest.raises(InputError, match="unknown quantise"):
-        load(twin_path, quantise="int4")
+        load(tiny_model, quantise="int4")
 
 
 @pytest.mark.parametrize("method", ["lora", "ia3"])
-def test_four_bits_hold_the_language_model_alone_and_adapters_train_on_it(twin_path, tmp_path, method):
+def test_four_bits_hold_the_language_model_alone_and_adapters_train_on_it(tiny_model, tmp_path, method):
     pytest.importorskip("bitsandbytes")
-    model = wrapped(twin_path, method, quantise="nf4")
+    model = wrapped(tiny_model, method, quantise="nf4")
     quantised = {canonical(n) for n, m in model.named_modules() if type(m).__name__ == "Linear4bit"}
-    plain = load(twin_path).model
+    plain = load(tiny_model).model
     assert quantised == {
         n for n, m in plain.named_modules() if "language_model" in n and isinstance(m, torch.nn.Linear)
     }

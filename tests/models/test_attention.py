@@ -57,11 +57,11 @@ def naive_heads(path, row, k=5):
 
 
 @pytest.mark.parametrize("reading", ["flat", "heads"])
-def test_values_equal_the_naive_loop(twin_path, reading):
-    model = load(twin_path).model
+def test_values_equal_the_naive_loop(tiny_model, reading):
+    model = load(tiny_model).model
     got = AttentionTap(model, 5, reading)(make_batch(model))
     for i in range(len(LENGTHS)):
-        expected = naive(model, i) if reading == "flat" else naive_heads(twin_path, i)
+        expected = naive(model, i) if reading == "flat" else naive_heads(tiny_model, i)
         np.testing.assert_allclose(got[i], expected, rtol=2e-5, atol=1e-6)
     assert not got[3].any()
     assert (np.diff(got[0]) <= 0).all()
@@ -70,15 +70,15 @@ def test_values_equal_the_naive_loop(twin_path, reading):
 
 @pytest.mark.parametrize("reading", ["flat", "heads"])
 @pytest.mark.parametrize("mates", [[0], [0, 3], [0, 1], [4, 0, 1, 2], [0, 4, 4]])
-def test_a_row_does_not_depend_on_its_batch_mates(twin_path, mates, reading):
-    model = load(twin_path).model
+def test_a_row_does_not_depend_on_its_batch_mates(tiny_model, mates, reading):
+    model = load(tiny_model).model
     tap = AttentionTap(model, 5, reading)
     alone = tap(make_batch(model, [0]))[0]
     np.testing.assert_allclose(tap(make_batch(model, mates))[mates.index(0)], alone, rtol=1e-5)
 
 
-def test_the_pass_ends_at_the_last_keys(twin_path):
-    model = load(twin_path).model
+def test_the_pass_ends_at_the_last_keys(tiny_model):
+    model = load(tiny_model).model
     ran = []
     for i, layer in enumerate(model.model.language_model.layers):
         layer.mlp.register_forward_hook(lambda *_, i=i: ran.append(i))
@@ -89,8 +89,8 @@ def test_the_pass_ends_at_the_last_keys(twin_path):
     assert len(ran) == len(model.model.language_model.layers) - 1
 
 
-def test_rows_must_be_padded_on_the_right(twin_path):
-    model = load(twin_path).model
+def test_rows_must_be_padded_on_the_right(tiny_model):
+    model = load(tiny_model).model
     batch = make_batch(model)
     batch["attention_mask"] = batch["attention_mask"].flip(1)
     with pytest.raises(InputError, match="padded on the right"):
@@ -158,8 +158,8 @@ def test_fewer_rows_than_k_gives_zeros_behind():
     np.testing.assert_allclose(got, [[4, 0, 0, 0, 0]], atol=1e-6)
 
 
-def test_the_value_moves_with_the_weights(twin_path):
-    model = load(twin_path).model
+def test_the_value_moves_with_the_weights(tiny_model):
+    model = load(tiny_model).model
     before = AttentionTap(model, 3)(make_batch(model))
     with torch.no_grad():
         model.model.language_model.layers[0].self_attn.q_proj.weight.mul_(30)
@@ -168,8 +168,8 @@ def test_the_value_moves_with_the_weights(twin_path):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("reading", ["flat", "heads"])
-def test_a_gpu_gives_the_same_values(twin_path, reading):
-    model = load(twin_path).model
+def test_a_gpu_gives_the_same_values(tiny_model, reading):
+    model = load(tiny_model).model
     expected = AttentionTap(model, 5, reading)(make_batch(model))
     got = AttentionTap(model.cuda(), 5, reading)(make_batch(model))
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)

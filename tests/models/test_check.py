@@ -10,13 +10,13 @@ import pytest
 from safetensors.torch import load_file, save_file
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec
-from vinnow.evaluate import parts as evaluation
+from vinnow.evaluate import shards as evaluation
 from vinnow.evaluate.config import EvalConfig
 from vinnow.models.check import check_model
-from vinnow.models.family.of_llava.tiny import build_twin
+from vinnow.models.family.of_llava.tiny import build_tiny_model
 from vinnow.models.load import load
 from vinnow.models.merge import merge
-from vinnow.models.specs import ConnectorSpec, TwinConfig
+from vinnow.models.specs import ConnectorSpec, TinyModelConfig
 from vinnow.pipelines.cli import main as cli
 from vinnow.store.errors import InputError
 from vinnow.store.files import read_json
@@ -90,17 +90,17 @@ DISAGREE = {
 
 
 @pytest.mark.parametrize("name", DISAGREE)
-def test_a_config_and_a_processor_that_disagree_are_refused(twin_path, tmp_path, name):
+def test_a_config_and_a_processor_that_disagree_are_refused(tiny_model, tmp_path, name):
     file, changes, words = DISAGREE[name]
-    folder = folders.copied(twin_path, tmp_path / "model")
+    folder = folders.copied(tiny_model, tmp_path / "model")
     edit(f"{folder}/{file}", **changes)
     for look in (check_model, load):
         with pytest.raises(InputError, match=words):
             look(folder)
 
 
-def test_words_behind_the_embedding_s_last_row_are_refused(twin_path, tmp_path):
-    folder = folders.copied(twin_path, tmp_path / "model")
+def test_words_behind_the_embedding_s_last_row_are_refused(tiny_model, tmp_path):
+    folder = folders.copied(tiny_model, tmp_path / "model")
     rows = read_json(f"{folder}/config.json")["text_config"]["vocab_size"]
     edit(f"{folder}/config.json", text_config__vocab_size=rows - 1)
     state = load_file(f"{folder}/model.safetensors")
@@ -123,7 +123,7 @@ def test_words_behind_the_embedding_s_last_row_are_refused(twin_path, tmp_path):
 )
 def test_every_family_s_own_folder_passes(tmp_path, parts):
     words = ["USER: what is this? ASSISTANT: red"] * 9
-    twin = build_twin(str(tmp_path / "twin"), words, TwinConfig(layers=1, vision_layers=2, **parts))
+    twin = build_tiny_model(str(tmp_path / "twin"), words, TinyModelConfig(layers=1, vision_layers=2, **parts))
     check_model(twin)
     edit(f"{twin}/processor_config.json", num_additional_image_tokens=-3)
     with pytest.raises(InputError, match=r"num_additional_image_tokens|too few"):
@@ -157,9 +157,9 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_is_not_what_it_says_is_named(twin_path, tmp_path, name):
+def test_a_file_that_is_not_what_it_says_is_named(tiny_model, tmp_path, name):
     file, text, words = FILES[name]
-    folder = folders.copied(twin_path, tmp_path / "model")
+    folder = folders.copied(tiny_model, tmp_path / "model")
     broken(folder, file, text)
     for look in (check_model, load):
         with pytest.raises(InputError, match=words) as said:
@@ -168,8 +168,8 @@ def test_a_file_that_is_not_what_it_says_is_named(twin_path, tmp_path, name):
 
 
 @pytest.mark.parametrize("file", ["config.json", "processor_config.json", "tokenizer_config.json"])
-def test_code_that_a_folder_brings_is_refused(twin_path, tmp_path, file):
-    folder = folders.copied(twin_path, tmp_path / "model")
+def test_code_that_a_folder_brings_is_refused(tiny_model, tmp_path, file):
+    folder = folders.copied(tiny_model, tmp_path / "model")
     edit(f"{folder}/{file}", auto_map={"AutoModel": "modeling.Mine"})
     with pytest.raises(InputError, match=rf"{file}' names code of its own .* remove auto_map"):
         check_model(folder)
@@ -189,18 +189,18 @@ def test_code_that_a_folder_brings_is_refused(twin_path, tmp_path, file):
         ({}, "cannot be loaded here"),
     ],
 )
-def test_quantised_weights_without_their_library_are_refused(twin_path, tmp_path, monkeypatch, told, words):
+def test_quantised_weights_without_their_library_are_refused(tiny_model, tmp_path, monkeypatch, told, words):
     monkeypatch.setattr("vinnow.models.fit.find_spec", lambda _: None)
-    folder = folders.copied(twin_path, tmp_path / "model")
+    folder = folders.copied(tiny_model, tmp_path / "model")
     edit(f"{folder}/config.json", quantization_config=told)
     for look in (check_model, load):
         with pytest.raises(InputError, match=words):
             look(folder)
 
 
-def sharded(twin_path, out):
+def sharded(tiny_model, out):
     """A copy of the twin in two shards; returns it and its shards' names."""
-    folder = folders.copied(twin_path, out)
+    folder = folders.copied(tiny_model, out)
     state = load_file(f"{folder}/model.safetensors")
     os.remove(f"{folder}/model.safetensors")
     files = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
@@ -212,8 +212,8 @@ def sharded(twin_path, out):
     return folder, files
 
 
-def test_shards_are_all_there(twin_path, tmp_path):
-    folder, files = sharded(twin_path, tmp_path / "model")
+def test_shards_are_all_there(tiny_model, tmp_path):
+    folder, files = sharded(tiny_model, tmp_path / "model")
     check_model(folder)
     name = folders.spoil(f"{folder}/{files[1]}", "missing")
     with pytest.raises(InputError, match=rf"{files[1]}' lacks \['{name}'\]"):
@@ -221,13 +221,13 @@ def test_shards_are_all_there(twin_path, tmp_path):
     os.remove(f"{folder}/{files[1]}")
     with pytest.raises(InputError, match=rf"names '{files[1]}' with \d+ tensors, and there is no such file"):
         load(folder)
-    shutil.copy(f"{twin_path}/model.safetensors", folder)
+    shutil.copy(f"{tiny_model}/model.safetensors", folder)
     with pytest.raises(InputError, match="remove what is stale"):
         check_model(folder)
 
 
-def test_bases_that_are_not_there_or_go_round_are_said(twin_path, tmp_path):
-    lora, _ = folders.llava_lora(twin_path, tmp_path / "lora")
+def test_bases_that_are_not_there_or_go_round_are_said(tiny_model, tmp_path):
+    lora, _ = folders.llava_lora(tiny_model, tmp_path / "lora")
     for base, words in (
         ("lmsys/vicuna-7b-v1.5", "no such folder is here. Models are local folders"),
         (".", "names its own folder"),
@@ -239,7 +239,7 @@ def test_bases_that_are_not_there_or_go_round_are_said(twin_path, tmp_path):
         edit(f"{lora}/adapter_config.json", base_model_name_or_path=base)
         with pytest.raises(InputError, match=words):
             check_model(lora)
-    one, two = folders.trained(twin_path, tmp_path / "one"), folders.trained(twin_path, tmp_path / "two")
+    one, two = folders.trained(tiny_model, tmp_path / "one"), folders.trained(tiny_model, tmp_path / "two")
     edit(f"{one}/trained.json", base=two)
     edit(f"{two}/trained.json", base=one)
     with pytest.raises(InputError, match="go round in a circle"):
@@ -249,15 +249,15 @@ def test_bases_that_are_not_there_or_go_round_are_said(twin_path, tmp_path):
         check_model(one)
 
 
-def test_folders_within_are_pointed_at(twin_path, tmp_path):
-    shutil.copytree(twin_path, tmp_path / "run" / "checkpoint-7")
+def test_folders_within_are_pointed_at(tiny_model, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "run" / "checkpoint-7")
     with pytest.raises(InputError, match=r"There are some in its folders \['checkpoint-7'\]"):
         check_model(str(tmp_path / "run"))
 
 
-def test_no_weights_are_read(twin_path, tmp_path):
+def test_no_weights_are_read(tiny_model, tmp_path):
     """The check of a model of any size costs headers: a file whose tensors are a hole of 4 GB passes."""
-    folder = folders.copied(twin_path, tmp_path / "model")
+    folder = folders.copied(tiny_model, tmp_path / "model")
     words = 10_000_000
     edit(f"{folder}/config.json", text_config__vocab_size=words)
     with open(f"{folder}/model.safetensors", "rb") as source:
@@ -281,9 +281,9 @@ def test_no_weights_are_read(twin_path, tmp_path):
     check_model(folder)
 
 
-def wrong_token(twin_path, out):
+def wrong_token(tiny_model, out):
     """The case seen in public: config.json's image token is not the tokenizer's."""
-    folder = folders.copied(twin_path, out)
+    folder = folders.copied(tiny_model, out)
     edit(f"{folder}/config.json", image_token_id=3)
     return folder
 
@@ -292,28 +292,28 @@ WORDS = r"config\.json' and the processor in .* image_token_id 3, the tokenizer'
 
 
 @pytest.mark.parametrize("kind", ["gradient", "influence", "trajectory", "loss", "embedding"])
-def test_every_kind_of_feature_refuses_a_foreign_image_token(tiny_pool, target_pool, twin_path, tmp_path, kind):
-    folder = wrong_token(twin_path, tmp_path / "model")
+def test_every_kind_of_feature_refuses_a_foreign_image_token(tiny_pool, target_pool, tiny_model, tmp_path, kind):
+    folder = wrong_token(tiny_model, tmp_path / "model")
     with pytest.raises(InputError, match=WORDS):
         make_spec(
             tiny_pool,
-            [CheckpointRef(1, twin_path), CheckpointRef(2, folder)],
+            [CheckpointRef(1, tiny_model), CheckpointRef(2, folder)],
             FeatureConfig(kind=kind),
             str(tmp_path / "out"),
             target_pool=target_pool,
         )
 
 
-def test_every_stage_refuses_it_before_ray_starts(tiny_pool, twin_path, tmp_path, monkeypatch, capsys):
+def test_every_stage_refuses_it_before_ray_starts(tiny_pool, tiny_model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, "_fit", lambda *_: pytest.fail("Ray would have started"))
     monkeypatch.setattr("vinnow.actors.cluster.ensure_ray", lambda *_: pytest.fail("Ray would have started"))
-    folder, out = wrong_token(twin_path, tmp_path / "model"), str(tmp_path / "out")
+    folder, out = wrong_token(tiny_model, tmp_path / "model"), str(tmp_path / "out")
     config = TrainConfig.parse({"model": folder, "pool": tiny_pool, "global_batch": 8, "micro_batch": 8})
     with pytest.raises(InputError, match=WORDS):
         training.train(config, out)
     with pytest.raises(InputError, match=WORDS):
         evaluation.make_spec(EvalConfig(model=folder, pool=tiny_pool, run="x"), out)
-    lora, _ = folders.llava_lora(twin_path, tmp_path / "lora")
+    lora, _ = folders.llava_lora(tiny_model, tmp_path / "lora")
     edit(f"{lora}/adapter_config.json", base_model_name_or_path=folder)
     with pytest.raises(InputError, match=WORDS):
         merge(lora, out)

@@ -20,7 +20,7 @@ from vinnow.models.encoding import make_encoder
 from vinnow.models.family.of_llava.connectors import make_connector
 from vinnow.models.family.of_llava.files import put_projector, write_projector
 from vinnow.models.family.of_llava.pictures import count_image_tokens
-from vinnow.models.family.of_llava.tiny import build_twin
+from vinnow.models.family.of_llava.tiny import build_tiny_model
 from vinnow.models.load import load, load_processor, model_digest
 from vinnow.models.merge import merge
 from vinnow.models.mores import add_mores
@@ -44,7 +44,7 @@ QUERIES = ("resampler", "qformer")
 def folders(tmp_path_factory):
     """A saved twin for each connector, by kind."""
     root = tmp_path_factory.mktemp("connectors")
-    return {kind: build_twin(str(root / kind), TEXTS, twin(kind)) for kind in CONNECTORS}
+    return {kind: build_tiny_model(str(root / kind), TEXTS, twin(kind)) for kind in CONNECTORS}
 
 
 def logits(model, rows=(0, 1, 2)):
@@ -105,7 +105,9 @@ def test_a_batch_without_a_picture_has_the_same_graph(kind):
     ("kind", "tower"), [*((kind, "clip") for kind in CONNECTORS), ("linear", "siglip"), ("qformer", "siglip")]
 )
 def test_a_picture_s_tokens_are_counted_alike(folders, tmp_path, kind, tower):
-    folder = folders[kind] if tower == "clip" else build_twin(str(tmp_path / "twin"), TEXTS, twin(kind, tower=tower))
+    folder = (
+        folders[kind] if tower == "clip" else build_tiny_model(str(tmp_path / "twin"), TEXTS, twin(kind, tower=tower))
+    )
     processor = load_processor(folder)
     expected = 4 if kind not in QUERIES else SMALL["queries"]
     assert count_image_tokens(processor) == expected == make_encoder(processor).reader.fixed
@@ -269,17 +271,17 @@ def test_queries_see_all_patches_and_only_their_own_picture():
 
 def test_other_parts_answer_as_plain_generate_does(tiny_pool, tmp_path):
     config = twin("resampler", llm="mistral", tower="siglip", init_std=0.3)
-    folder = build_twin(str(tmp_path / "twin"), TEXTS, config)
+    folder = build_tiny_model(str(tmp_path / "twin"), TEXTS, config)
     values = {"model": folder, "pool": tiny_pool, "run": "r", "max_new_tokens": 4, "template": "mistral_instruct"}
     actor = AnswerActor(make_spec(EvalConfig.parse(values | {"max_len": 250}), str(tmp_path / "out")))
     records = Pool(tiny_pool).take(Pool(tiny_pool).ids()[:5])
-    prompts = [actor.encoder.prompt(r) for r in records]
+    prompts = [actor.generator.encoder.prompt(r) for r in records]
     got = actor.answer([actor.decoder.pictures(r, p) for p, r in zip(prompts, records, strict=True)])
-    model, tokenizer = load(folder).model, actor.tokenizer
+    model, tokenizer = load(folder).model, actor.generator.tokenizer
     for record, prompt, answer in zip(records, prompts, got, strict=True):
         inputs = {"input_ids": torch.from_numpy(prompt.input_ids)[None]}
         if record.images:
-            shown = actor.encoder.reader.pixels(load_image(actor.decoder.root, record.images[0]))
+            shown = actor.generator.encoder.reader.pixels(load_image(actor.decoder.root, record.images[0]))
             inputs["pixel_values"] = torch.from_numpy(shown)[None]
         end = model.generate(**inputs, max_new_tokens=4, do_sample=False)[0, len(prompt.input_ids) :]
         assert answer == tokenizer.decode(end, skip_special_tokens=True).strip()

@@ -166,11 +166,11 @@ def test_parameters_by_part_are_the_model_s(lora, text):
     assert shape.parameters() == counts
 
 
-def test_a_checkpoint_s_shape_is_read_from_its_folder(twin_path, tmp_path):
-    shape = read_shape(twin_path)
-    model = LlavaForConditionalGeneration.from_pretrained(twin_path)
+def test_a_checkpoint_s_shape_is_read_from_its_folder(tiny_model, tmp_path):
+    shape = read_shape(tiny_model)
+    model = LlavaForConditionalGeneration.from_pretrained(tiny_model)
     assert sum(shape.parameters().values()) == sum(p.numel() for p in model.parameters())
-    adapter = {"r": 4, "target_modules": LORA_TARGETS, "base_model_name_or_path": twin_path}
+    adapter = {"r": 4, "target_modules": LORA_TARGETS, "base_model_name_or_path": tiny_model}
     (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
     assert read_shape(str(tmp_path)) == shape.with_lora(4)
 

@@ -17,10 +17,10 @@ from vinnow.store.files import read_json, write_json
 
 
 @pytest.fixture(scope="module")
-def kinds(twin_path, tmp_path_factory):
+def kinds(tiny_model, tmp_path_factory):
     """Folders of every kind on one base, which no test changes."""
     root = tmp_path_factory.mktemp("kinds")
-    base = folders.copied(twin_path, root / "base")
+    base = folders.copied(tiny_model, root / "base")
     return {
         "whole": base,
         "adapter": folders.adapter(base, root / "adapter"),

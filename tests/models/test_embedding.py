@@ -14,8 +14,8 @@ from vinnow.store.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def model(twin_path):
-    return load(twin_path, "float64").model
+def model(tiny_model):
+    return load(tiny_model, "float64").model
 
 
 def naive(model, batch, row, pooling):
@@ -49,9 +49,9 @@ def test_equals_a_forward_pass_of_one_row(model, pooling):
     np.testing.assert_allclose(tap(make_batch(model, rows=(4, 0)))[::-1], vec[[0, 4]], rtol=1e-5, atol=1e-7)
 
 
-def test_the_width_is_read_from_the_config(twin_path, tmp_path):
-    assert hidden_size(twin_path) == 64
-    adapter = {"base_model_name_or_path": twin_path, "r": 2, "target_modules": ["q_proj"]}
+def test_the_width_is_read_from_the_config(tiny_model, tmp_path):
+    assert hidden_size(tiny_model) == 64
+    adapter = {"base_model_name_or_path": tiny_model, "r": 2, "target_modules": ["q_proj"]}
     (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
     assert hidden_size(str(tmp_path)) == 64
     (tmp_path / "plain").mkdir()
@@ -60,8 +60,8 @@ def test_the_width_is_read_from_the_config(twin_path, tmp_path):
         hidden_size(str(tmp_path / "plain"))
 
 
-def test_it_costs_a_forward_pass_without_the_head(twin_path):
-    shape, row = read_shape(twin_path), RowSize.fixed(60, labels=9)
+def test_it_costs_a_forward_pass_without_the_head(tiny_model):
+    shape, row = read_shape(tiny_model), RowSize.fixed(60, labels=9)
     loss, embedding = (forward_flop(shape, row, head).items for head in (True, False))
     assert embedding == {k: v for k, v in loss.items() if k != "lm_head fwd"}
     assert len(embedding) == len(loss) - 1

@@ -27,14 +27,14 @@ from vinnow.models.family.of_llava.build import BuildConfig, build
 from vinnow.models.family.of_llava.llms import LLMS, OTHER, fitting_template, llm_of
 from vinnow.models.family.of_llava.model import class_of
 from vinnow.models.family.of_llava.pictures import count_image_tokens
-from vinnow.models.family.of_llava.tiny import twin_config
+from vinnow.models.family.of_llava.tiny import tiny_model_config
 from vinnow.models.family.of_llava.towers import TOWERS
 from vinnow.models.forward import last_hidden, on_device
 from vinnow.models.load import load
 from vinnow.models.parts import add_lora, part_of, pick_linears
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.models.shape import shape_of
-from vinnow.models.specs import AdapterSpec, LoraSpec, TwinConfig
+from vinnow.models.specs import AdapterSpec, LoraSpec, TinyModelConfig
 from vinnow.models.taps.attention import AttentionTap
 from vinnow.models.taps.forward import sample_losses
 from vinnow.models.taps.gradients import GradientTap
@@ -81,7 +81,7 @@ def test_taps_of_any_decoder_equal_batch_one_autograd(llm):
 def windowed(llm):
     """A model whose layers with a window see six tokens, and SmolLM3's second one no positions; and its batch."""
     config = twin(llm=llm)
-    found = twin_config(config, Words())
+    found = tiny_model_config(config, Words())
     if getattr(found.text_config, "sliding_window", None) is not None:
         found.text_config.sliding_window = 6
     if llm == "smollm3":
@@ -108,7 +108,7 @@ def test_attention_by_heads_is_what_the_model_computes(llm):
 def test_attention_that_is_not_known_is_said():
     with pytest.raises(InputError, match="no q_proj/k_proj"):
         AttentionTap(in_memory(twin(llm="phi3")), 4, "flat")
-    found = twin_config(twin(llm="stablelm"), Words())
+    found = tiny_model_config(twin(llm="stablelm"), Words())
     found.text_config.qk_layernorm = True
     model = class_of(found)(found).eval()
     AttentionTap(model, 4, "flat")
@@ -314,7 +314,7 @@ def test_lora_stays_in_the_decoder_s_layers(targets):
 def test_a_twin_of_unknown_parts_is_refused():
     for field in ("llm", "tower"):
         with pytest.raises(InputError, match="unknown part 'lama'"):
-            TwinConfig.parse(SIZES | {field: "lama"})
+            TinyModelConfig.parse(SIZES | {field: "lama"})
     assert llm_of(MambaConfig()) is OTHER
 
 

@@ -28,8 +28,8 @@ def exact_norms(monkeypatch):
     monkeypatch.setattr(LlamaRMSNorm, "forward", forward)
 
 
-def prepared(twin_path, which):
-    model = load(twin_path, dtype="float64").model
+def prepared(tiny_model, which):
+    model = load(tiny_model, dtype="float64").model
     if "lora" in which:
         torch.manual_seed(0)
         model = add_lora(model, LoraSpec(r=4, alpha=8, dropout=0.1, init="gaussian")).double().eval()
@@ -66,8 +66,8 @@ def oracle(model, which, row):
 
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("which", ["projector", "lora", "projector+lora", *REGEXES])
-def test_batched_gradients_equal_batch_one_autograd(twin_path, exact_norms, which, fast):
-    model = prepared(twin_path, which)
+def test_batched_gradients_equal_batch_one_autograd(tiny_model, exact_norms, which, fast):
+    model = prepared(tiny_model, which)
     expected = torch.stack([oracle(model, which, i) for i in range(len(LENGTHS))]).numpy()
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     tap = GradientTap(model, which, ProjectionConfig(kind="none"), fast=fast)
@@ -82,8 +82,8 @@ def test_batched_gradients_equal_batch_one_autograd(twin_path, exact_norms, whic
         assert not got[3].any()  # text-only
 
 
-def test_two_pictures_of_one_sample_add_up(twin_path, exact_norms):
-    model = prepared(twin_path, "projector")
+def test_two_pictures_of_one_sample_add_up(tiny_model, exact_norms):
+    model = prepared(tiny_model, "projector")
     batch = make_batch(model, [0, 1])
     ids = torch.cat([batch["input_ids"][:1, :17], batch["input_ids"][:1, 1:]], 1)  # a second image block
     two = {
@@ -106,8 +106,8 @@ def test_two_pictures_of_one_sample_add_up(twin_path, exact_norms):
     assert np.abs(got - expected).max() <= 1e-9 * np.abs(expected).max()
 
 
-def test_gradient_checkpointing_changes_nothing(twin_path, exact_norms):
-    model = prepared(twin_path, "projector+lora")
+def test_gradient_checkpointing_changes_nothing(tiny_model, exact_norms):
+    model = prepared(tiny_model, "projector+lora")
     base = model.get_base_model()
     plain = GradientTap(model, "projector+lora", ProjectionConfig(dim=64))(make_batch(base))
     base.gradient_checkpointing_enable({"use_reentrant": False})
@@ -119,8 +119,8 @@ def test_gradient_checkpointing_changes_nothing(twin_path, exact_norms):
     assert np.abs(tap(make_batch(base)) - plain).max() <= 1e-9 * np.abs(plain).max()
 
 
-def test_streamed_projection_equals_projecting_the_whole_gradient(twin_path):
-    model = prepared(twin_path, "projector")
+def test_streamed_projection_equals_projecting_the_whole_gradient(tiny_model):
+    model = prepared(tiny_model, "projector")
     config = ProjectionConfig(dim=64, seed=5)
     tap = GradientTap(model, "projector", config)
     got = tap(make_batch(model))
@@ -140,8 +140,8 @@ def _sizes(tap):
     }
 
 
-def test_losses_are_per_sample_means(twin_path):
-    model = load(twin_path).model
+def test_losses_are_per_sample_means(tiny_model):
+    model = load(tiny_model).model
     batch = make_batch(model)
     got = LossTap(model)(batch)[:, 0]
     for i in (0, 1, 3, 4):
@@ -151,8 +151,8 @@ def test_losses_are_per_sample_means(twin_path):
     assert got[2] == 0
 
 
-def test_wrong_choices_say_what_to_do(twin_path):
-    model = load(twin_path).model
+def test_wrong_choices_say_what_to_do(tiny_model):
+    model = load(tiny_model).model
     with pytest.raises(InputError, match="must be an adapter"):
         pick_linears(model, "lora")
     with pytest.raises(InputError, match="did you mean 'projector'"):
@@ -163,8 +163,8 @@ def test_wrong_choices_say_what_to_do(twin_path):
         GradientTap(model.train(), "projector", ProjectionConfig(dim=32))
 
 
-def test_parts_name_every_parameter_and_lora_stays_in_the_language_model(twin_path):
-    model = load(twin_path).model
+def test_parts_name_every_parameter_and_lora_stays_in_the_language_model(tiny_model):
+    model = load(tiny_model).model
     names = set_trainable(model, ["projector"])
     assert sorted({part_of(n) for n in names}) == ["projector"]
     with pytest.raises(InputError, match="lora"):

@@ -8,7 +8,7 @@ import huggingface_hub
 import pytest
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec
-from vinnow.evaluate import parts
+from vinnow.evaluate import shards
 from vinnow.evaluate.config import EvalConfig
 from vinnow.models.check import check_model
 from vinnow.models.family.of_llava.build import BuildConfig, build
@@ -42,23 +42,23 @@ def put(cache, name, folder):
     return shot
 
 
-def test_a_name_that_is_cached_is_its_copy(cache, twin_path, tiny_pool, tmp_path):
-    shot = put(cache, NAME, twin_path)
+def test_a_name_that_is_cached_is_its_copy(cache, tiny_model, tiny_pool, tmp_path):
+    shot = put(cache, NAME, tiny_model)
     assert check_folder(NAME) == shot
     assert local_model(NAME) == str(shot)
     check_model(NAME)
-    assert model_digest(NAME) == model_digest(twin_path)
+    assert model_digest(NAME) == model_digest(tiny_model)
     assert load(NAME).model.config.model_type == "llava"
     config = TrainConfig(model=NAME, pool=tiny_pool)
     assert config.absolute().model == str(shot)
     spec = make_spec(tiny_pool, [CheckpointRef(1, NAME)], FeatureConfig(kind="loss"), str(tmp_path / "out"))
     assert spec.checkpoints[0].path == str(shot)
-    assert parts.make_spec(EvalConfig(model=NAME, pool=tiny_pool, run="x"), "out").config.model == str(shot)
+    assert shards.make_spec(EvalConfig(model=NAME, pool=tiny_pool, run="x"), "out").config.model == str(shot)
 
 
-def test_a_folder_of_that_name_goes_first(cache, twin_path):
-    put(cache, NAME, twin_path)
-    shutil.copytree(twin_path, NAME)
+def test_a_folder_of_that_name_goes_first(cache, tiny_model):
+    put(cache, NAME, tiny_model)
+    shutil.copytree(tiny_model, NAME)
     assert str(check_folder(NAME)) == NAME
 
 
@@ -68,7 +68,7 @@ def test_a_name_that_is_not_cached_is_told_how_to_fetch(cache, tiny_pool):
         check_folder,
         load,
         lambda n: check_folder(TrainConfig(model=n, pool=tiny_pool).absolute().model),
-        lambda n: parts.make_spec(EvalConfig(model=n, pool=tiny_pool, run="x"), "out"),
+        lambda n: shards.make_spec(EvalConfig(model=n, pool=tiny_pool, run="x"), "out"),
         lambda n: build(BuildConfig(llm=n, tower=n), "built"),
     ):
         with pytest.raises(InputError, match=words) as found:
@@ -79,18 +79,18 @@ def test_a_name_that_is_not_cached_is_told_how_to_fetch(cache, tiny_pool):
     assert "hf download" not in str(found.value)
 
 
-def test_an_adapters_base_may_be_a_name(cache, twin_path, tmp_path):
-    folder = folders.adapter(twin_path, str(tmp_path / "adapter"))
+def test_an_adapters_base_may_be_a_name(cache, tiny_model, tmp_path):
+    folder = folders.adapter(tiny_model, str(tmp_path / "adapter"))
     file = tmp_path / "adapter/adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": NAME}))
     with pytest.raises(InputError, match=f"hf download {NAME}"):
         check_model(folder)
-    put(cache, NAME, twin_path)
+    put(cache, NAME, tiny_model)
     check_model(folder)
 
 
-def test_a_copy_without_its_blobs_is_named(cache, twin_path):
-    shot = put(cache, NAME, twin_path)
+def test_a_copy_without_its_blobs_is_named(cache, tiny_model):
+    shot = put(cache, NAME, tiny_model)
     (cache / f"models--{NAME.replace('/', '--')}/blobs/model.safetensors").unlink()
     with pytest.raises(InputError, match=r"model\.safetensors.*symbolic link that leads nowhere"):
         check_model(NAME)
@@ -122,9 +122,9 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_folder_of_another_layout(twin_path, tmp_path, name):
+def test_a_folder_of_another_layout(tiny_model, tmp_path, name):
     settings, words = LAYOUTS[name]
-    folder = shutil.copytree(twin_path, tmp_path / "other")
+    folder = shutil.copytree(tiny_model, tmp_path / "other")
     (folder / "config.json").write_text(json.dumps(settings))
     for use in (check_model, load):
         with pytest.raises(InputError) as found:

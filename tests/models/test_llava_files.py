@@ -38,19 +38,19 @@ def logits(model):
 @pytest.mark.parametrize(
     ("file", "front"), [("mm_projector.bin", "model."), ("non_lora_trainables.bin", "base_model.model.model.")]
 )
-def test_a_projector_goes_out_and_comes_back(twin_path, tmp_path, file, front):
-    model = load(twin_path).model
+def test_a_projector_goes_out_and_comes_back(tiny_model, tmp_path, file, front):
+    model = load(tiny_model).model
     set_trainable(model, ["projector"])
     write_projector(shaken(model), tmp_path / file)
     state = torch.load(tmp_path / file, weights_only=True)
     assert list(state) == [f"{front}mm_projector.{i}.{kind}" for i in (0, 2) for kind in ("weight", "bias")]
     assert torch.equal(state[f"{front}mm_projector.2.weight"], model.model.multi_modal_projector.linear_2.weight)
-    other = load(twin_path).model
+    other = load(tiny_model).model
     put_projector(other, tmp_path / file)
     assert torch.equal(logits(other), logits(model))
 
 
-def test_files_that_do_not_fit_are_refused(twin_path, tmp_path):
+def test_files_that_do_not_fit_are_refused(tiny_model, tmp_path):
     with pytest.raises(InputError, match="no file"):
         read_projector(tmp_path / "none.bin")
     (tmp_path / "text.bin").write_text("no tensors")
@@ -67,7 +67,7 @@ def test_files_that_do_not_fit_are_refused(twin_path, tmp_path):
         InputError,
         match=r"the projector in .* does not fit.*Missing tensors: linear_1\.bias.*shape: linear_1\.weight \[2, 2\] for",
     ):
-        put_projector(load(twin_path).model, tmp_path / "small.bin")
+        put_projector(load(tiny_model).model, tmp_path / "small.bin")
 
     class Trap:
         def __reduce__(self):
@@ -79,10 +79,10 @@ def test_files_that_do_not_fit_are_refused(twin_path, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "ia3", "oft"])
-def test_a_merged_adapter_is_a_plain_model_that_says_the_same(twin_path, tmp_path, method):
+def test_a_merged_adapter_is_a_plain_model_that_says_the_same(tiny_model, tmp_path, method):
     numbers = {} if method == "ia3" else {"r": 4}
-    model = add_adapter(load(twin_path).model, AdapterSpec(method=method, **numbers))
-    model.peft_config["default"].base_model_name_or_path = twin_path
+    model = add_adapter(load(tiny_model).model, AdapterSpec(method=method, **numbers))
+    model.peft_config["default"].base_model_name_or_path = tiny_model
     set_trainable(model, ["lora", "projector"])
     shaken(model)
     (tmp_path / "adapter").mkdir()
@@ -94,26 +94,26 @@ def test_a_merged_adapter_is_a_plain_model_that_says_the_same(twin_path, tmp_pat
         merge(str(tmp_path / "adapter"), str(tmp_path / "whole"))
 
 
-def test_the_commands_write_and_refuse(twin_path, tmp_path, monkeypatch, capsys):
+def test_the_commands_write_and_refuse(tiny_model, tmp_path, monkeypatch, capsys):
     def vinnow(*words):
         monkeypatch.setattr(sys, "argv", ["vinnow", *words])
         with pytest.raises(SystemExit) as end:
             cli.main()
         return end.value.code, " ".join(capsys.readouterr().err.split())
 
-    model = load(twin_path).model
+    model = load(tiny_model).model
     set_trainable(model, ["projector"])
     write_projector(shaken(model), tmp_path / "mm_projector.bin")
     whole, file = str(tmp_path / "whole"), str(tmp_path / "again.bin")
-    assert vinnow("merge", twin_path, "--projector", str(tmp_path / "mm_projector.bin"), "--out", whole)[0] == 0
+    assert vinnow("merge", tiny_model, "--projector", str(tmp_path / "mm_projector.bin"), "--out", whole)[0] == 0
     assert vinnow("export-projector", whole, "--out", file)[0] == 0
     before, after = read_projector(tmp_path / "mm_projector.bin"), read_projector(file)
     assert all(torch.equal(before[n], after[n]) for n in before)
-    code, said = vinnow("merge", twin_path, "--out", str(tmp_path / "x"))
+    code, said = vinnow("merge", tiny_model, "--out", str(tmp_path / "x"))
     assert (code, "whole model already" in said) == (2, True)
     (tmp_path / "mores").mkdir()
-    add_mores(model, MoresSpec(rank=1)).base = twin_path
-    save_mores(model, str(tmp_path / "mores"), model_digest(twin_path), "non_lora.safetensors")
-    load_processor(twin_path).save_pretrained(str(tmp_path / "mores"))
+    add_mores(model, MoresSpec(rank=1)).base = tiny_model
+    save_mores(model, str(tmp_path / "mores"), model_digest(tiny_model), "non_lora.safetensors")
+    load_processor(tiny_model).save_pretrained(str(tmp_path / "mores"))
     code, said = vinnow("merge", str(tmp_path / "mores"), "--out", str(tmp_path / "x"))
     assert (code, "cannot be merged: it edits hidden states" in said) == (2, True)

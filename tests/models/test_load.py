@@ -14,44 +14,44 @@ from vinnow.models.trained import save_trained
 from vinnow.store.errors import InputError
 
 
-def test_the_twin_is_a_plain_hugging_face_folder(twin_path):
-    model = LlavaForConditionalGeneration.from_pretrained(twin_path)
+def test_the_twin_is_a_plain_hugging_face_folder(tiny_model):
+    model = LlavaForConditionalGeneration.from_pretrained(tiny_model)
     assert sum(p.numel() for p in model.parameters()) < 1_000_000
-    assert AutoProcessor.from_pretrained(twin_path).tokenizer.image_token == "<image>"
+    assert AutoProcessor.from_pretrained(tiny_model).tokenizer.image_token == "<image>"
 
 
-def test_digest_is_content(twin_path, tmp_path):
-    copy = shutil.copytree(twin_path, tmp_path / "copy")
-    assert model_digest(str(copy)) == model_digest(twin_path)
+def test_digest_is_content(tiny_model, tmp_path):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    assert model_digest(str(copy)) == model_digest(tiny_model)
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"projector_hidden_act": "relu"}))
-    assert model_digest(str(copy)) != model_digest(twin_path)
+    assert model_digest(str(copy)) != model_digest(tiny_model)
 
 
-def test_an_adapter_loads_on_its_base(twin_path, tmp_path):
-    wrapped = add_lora(load(twin_path).model, LoraSpec(r=2, alpha=4, init="gaussian"))
-    wrapped.peft_config["default"].base_model_name_or_path = twin_path
+def test_an_adapter_loads_on_its_base(tiny_model, tmp_path):
+    wrapped = add_lora(load(tiny_model).model, LoraSpec(r=2, alpha=4, init="gaussian"))
+    wrapped.peft_config["default"].base_model_name_or_path = tiny_model
     wrapped.save_pretrained(str(tmp_path / "adapter"))
     loaded = load(str(tmp_path / "adapter"))
     name = next(n for n in dict(loaded.model.named_parameters()) if ".lora_A." in n)
     assert torch.equal(loaded.model.get_parameter(name), wrapped.get_parameter(name))
-    assert loaded.digest != model_digest(twin_path)
-    assert loaded.processor.image_token_id == load_processor(twin_path).image_token_id
+    assert loaded.digest != model_digest(tiny_model)
+    assert loaded.processor.image_token_id == load_processor(tiny_model).image_token_id
 
 
-def test_what_cannot_be_loaded_is_said(twin_path, tmp_path):
+def test_what_cannot_be_loaded_is_said(tiny_model, tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         load(str(tmp_path / "none"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"neither config\.json"):
         load(str(tmp_path / "empty"))
     with pytest.raises(InputError, match="did you mean 'float32'"):
-        load(twin_path, dtype="float23")
-    other = shutil.copytree(twin_path, tmp_path / "other")
+        load(tiny_model, dtype="float23")
+    other = shutil.copytree(tiny_model, tmp_path / "other")
     (other / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(InputError, match="not a LLaVA"):
         load(str(other))
-    bare = shutil.copytree(twin_path, tmp_path / "bare")
+    bare = shutil.copytree(tiny_model, tmp_path / "bare")
     settings = json.loads((bare / "processor_config.json").read_text())
     settings.pop("patch_size")
     (bare / "processor_config.json").write_text(json.dumps(settings))
@@ -59,31 +59,31 @@ def test_what_cannot_be_loaded_is_said(twin_path, tmp_path):
         load_processor(str(bare))
 
 
-def trained_alone(twin_path, folder, base):
+def trained_alone(tiny_model, folder, base):
     """A folder of the projector's weights alone, moved by one, trained from `base`."""
-    model = load(twin_path).model
+    model = load(tiny_model).model
     names = set_trainable(model, ["projector"])
     with torch.no_grad():
         for name in names:
             model.get_parameter(name).add_(1.0)
     folder.mkdir(parents=True)
     save_trained(str(folder), model.named_parameters(), str(base), model_digest(str(base)), 7)
-    load_processor(twin_path).save_pretrained(str(folder))
+    load_processor(tiny_model).save_pretrained(str(folder))
     model.config.save_pretrained(str(folder))
     return names
 
 
-def test_trained_weights_alone_load_on_the_base_they_name(twin_path, tmp_path):
-    base = shutil.copytree(twin_path, tmp_path / "run" / "base")
-    names = trained_alone(twin_path, tmp_path / "run" / "checkpoint-7", base)
-    start = load(twin_path).model
+def test_trained_weights_alone_load_on_the_base_they_name(tiny_model, tmp_path):
+    base = shutil.copytree(tiny_model, tmp_path / "run" / "base")
+    names = trained_alone(tiny_model, tmp_path / "run" / "checkpoint-7", base)
+    start = load(tiny_model).model
     # a run's folder may move as a whole
     moved = shutil.move(tmp_path / "run", tmp_path / "moved") / "checkpoint-7"
     loaded = load(str(moved))
     for name, weight in loaded.model.named_parameters():
         before = start.get_parameter(name)
         assert torch.equal(weight, (before + 1).bfloat16().float() if name in names else before)
-    assert loaded.digest != model_digest(twin_path)
+    assert loaded.digest != model_digest(tiny_model)
     # its base's weights are part of what it is
     other = load_file(tmp_path / "moved" / "base" / "model.safetensors")
     save_file({k: v + 1 for k, v in other.items()}, tmp_path / "moved" / "base" / "model.safetensors", {"format": "pt"})
@@ -94,12 +94,12 @@ def test_trained_weights_alone_load_on_the_base_they_name(twin_path, tmp_path):
         load(str(moved))
 
 
-def test_damaged_weights_are_named(twin_path, tmp_path):
-    cut = shutil.copytree(twin_path, tmp_path / "cut")
+def test_damaged_weights_are_named(tiny_model, tmp_path):
+    cut = shutil.copytree(tiny_model, tmp_path / "cut")
     (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:10_000])
     with pytest.raises(InputError, match=r"model\.safetensors' cannot be loaded, it is damaged or was cut short"):
         load(str(cut))
-    trained_alone(twin_path, tmp_path / "part", twin_path)
+    trained_alone(tiny_model, tmp_path / "part", tiny_model)
     save_file({"model.no_such.weight": torch.zeros(2)}, tmp_path / "part" / "trained.safetensors")
     with pytest.raises(InputError, match=r"does not fit its model\. Tensors that fit nothing: model\.no_such\.weight"):
         load(str(tmp_path / "part"))

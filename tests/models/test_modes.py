@@ -12,8 +12,8 @@ from vinnow.store.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def moments(twin_path, tmp_path_factory) -> Moments:
-    model, batch, parameters = trained.prepare(twin_path)
+def moments(tiny_model, tmp_path_factory) -> Moments:
+    model, batch, parameters = trained.prepare(tiny_model)
     optimizer = trained.adamw(model, batch, trained.layout(parameters, "llava"))
     folder = tmp_path_factory.mktemp("adam")
     torch.save(optimizer.state_dict(), folder / "optimizer.pt")

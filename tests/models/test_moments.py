@@ -26,20 +26,20 @@ def assert_moments(got, optimizer, parameters, names=None):
 
 
 @pytest.fixture(scope="module")
-def adam(twin_path):
+def adam(tiny_model):
     """One training by torch's AdamW; its state saved under any grouping is a file that such a trainer leaves."""
-    model, batch, parameters = trained.prepare(twin_path)
+    model, batch, parameters = trained.prepare(tiny_model)
     return trained.adamw(model, batch, trained.layout(parameters, "one")), parameters
 
 
 @pytest.fixture(scope="module")
-def worlds(twin_path, tmp_path_factory):
+def worlds(tiny_model, tmp_path_factory):
     """Folders of real DeepSpeed engines of all world sizes, one process a rank."""
     out = tmp_path_factory.mktemp("worlds")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    command = [sys.executable, trained.__file__, twin_path, str(out), port]
+    command = [sys.executable, trained.__file__, tiny_model, str(out), port]
     given = os.environ | {"PYTHONPATH": str(Path(trained.__file__).parent)}
     # a session of its own: a rank that waits for a dead one would wait for half an hour
     process = subprocess.Popen(
@@ -59,9 +59,9 @@ def engines(request, worlds):
     return request.param, worlds / f"world{request.param}"
 
 
-def test_every_zero_stage_gives_what_the_engine_says(engines, twin_path):
+def test_every_zero_stage_gives_what_the_engine_says(engines, tiny_model):
     world, out = engines
-    _, _, parameters = trained.prepare(twin_path)
+    _, _, parameters = trained.prepare(tiny_model)
     for stage in trained.STAGES[world]:
         truth = torch.load(out / f"stage{stage}" / "truth.pt", weights_only=True)
         got = load_moments(out / f"stage{stage}", shapes_of(parameters))
@@ -73,11 +73,11 @@ def test_every_zero_stage_gives_what_the_engine_says(engines, twin_path):
                 assert stage == 0 or moment.any(), name  # a lost partition would be zeros
 
 
-def test_a_folder_of_a_step_with_a_rank_missing_or_a_model_file_lost_is_refused(engines, twin_path, tmp_path):
+def test_a_folder_of_a_step_with_a_rank_missing_or_a_model_file_lost_is_refused(engines, tiny_model, tmp_path):
     world, out = engines
     if world != 2:
         pytest.skip("one world size will do")
-    _, _, parameters = trained.prepare(twin_path)
+    _, _, parameters = trained.prepare(tiny_model)
     (whole,) = (p for p in (out / "stage2").iterdir() if p.is_dir())
     for file in whole.iterdir():
         if "rank_1" not in file.name:
@@ -95,8 +95,8 @@ def test_a_folder_of_a_step_with_a_rank_missing_or_a_model_file_lost_is_refused(
 
 @pytest.mark.parametrize("kind", ["one", "huggingface", "llava"])
 @pytest.mark.parametrize("name", ["optimizer.pt", "optimizer.bin"])
-def test_index_keyed_files_of_each_trainer(twin_path, tmp_path, kind, name):
-    model, batch, parameters = trained.prepare(twin_path)
+def test_index_keyed_files_of_each_trainer(tiny_model, tmp_path, kind, name):
+    model, batch, parameters = trained.prepare(tiny_model)
     optimizer = trained.adamw(model, batch, trained.layout(parameters, kind))
     torch.save(optimizer.state_dict(), tmp_path / name)
     got = load_moments(tmp_path, shapes_of(parameters))
@@ -109,8 +109,8 @@ def test_index_keyed_files_of_each_trainer(twin_path, tmp_path, kind, name):
     assert sorted(some.exp_avg) == sorted(lora)
 
 
-def test_lora_alone_and_names_that_torch_wrote_down(twin_path, tmp_path):
-    model, batch, parameters = trained.prepare(twin_path, parts=("lora",))
+def test_lora_alone_and_names_that_torch_wrote_down(tiny_model, tmp_path):
+    model, batch, parameters = trained.prepare(tiny_model, parts=("lora",))
     optimizer = trained.adamw(model, batch, trained.layout(parameters, "llava"))
     assert [len(g["params"]) for g in optimizer.param_groups] == [28, 0, 0, 0]
     torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
@@ -159,8 +159,8 @@ def test_older_names_mean_the_same_parameter(name, plain):
     assert plain_name(name) == plain
 
 
-def test_a_parameter_with_fewer_steps_keeps_its_own_count(twin_path, tmp_path):
-    model, batch, parameters = trained.prepare(twin_path)
+def test_a_parameter_with_fewer_steps_keeps_its_own_count(tiny_model, tmp_path):
+    model, batch, parameters = trained.prepare(tiny_model)
     optimizer = trained.adamw(model, batch, trained.layout(parameters, "huggingface"))
     late = next(n for n in parameters if "projector" in n)
     optimizer.state[parameters[late]]["step"] -= 2
@@ -169,7 +169,7 @@ def test_a_parameter_with_fewer_steps_keeps_its_own_count(twin_path, tmp_path):
     assert (got.step, got.own_steps) == (3, {late: 1})
 
 
-def test_what_does_not_fit_is_named(adam, twin_path, tmp_path):
+def test_what_does_not_fit_is_named(adam, tiny_model, tmp_path):
     optimizer, parameters = adam
     shapes, first = shapes_of(parameters), next(iter(parameters))
     torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
@@ -178,7 +178,7 @@ def test_what_does_not_fit_is_named(adam, twin_path, tmp_path):
     with pytest.raises(InputError, match=rf"{first} has shape \[7\], entry 0 has \[64, 64\]"):
         load_moments(tmp_path, shapes | {first: torch.Size([7])})
     with pytest.raises(InputError, match=r"neither moments\.safetensors"):
-        load_moments(twin_path, shapes)
+        load_moments(tiny_model, shapes)
     with pytest.raises(InputError, match="no such file or folder"):
         load_moments(tmp_path / "nowhere", shapes)
     named = {"state": {n: dict(optimizer.state[p]) for n, p in parameters.items()}, "param_groups": []}
@@ -218,8 +218,8 @@ def test_groups_that_two_trainers_would_make_are_ambiguous(tmp_path):
         load_moments(tmp_path, shapes)
 
 
-def test_a_file_that_carries_code_is_not_run(tmp_path, twin_path):
-    _, _, parameters = trained.prepare(twin_path)
+def test_a_file_that_carries_code_is_not_run(tmp_path, tiny_model):
+    _, _, parameters = trained.prepare(tiny_model)
     torch.save({"state": {}, "where": Path("x")}, tmp_path / "optimizer.pt")
     with pytest.raises(InputError, match=r"carries objects of \['pathlib"):
         load_moments(tmp_path, shapes_of(parameters))

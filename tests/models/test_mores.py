@@ -36,10 +36,10 @@ def exact_norms(monkeypatch):
     monkeypatch.setattr(LlamaRMSNorm, "forward", forward)
 
 
-def twin(twin_path, **spec):
+def twin(tiny_model, **spec):
     """The twin in float64 with MoReS whose every weight is random."""
     torch.manual_seed(0)
-    model = load(twin_path, "float64").model
+    model = load(tiny_model, "float64").model
     made = add_mores(model, MoresSpec.parse({"rank": 3, "dropout": 0.0} | spec))
     with torch.no_grad():
         for parameter in made.parameters():
@@ -107,8 +107,8 @@ def naive(model, ids, pixels, picked):
     ],
 )
 @torch.no_grad()
-def test_a_batch_is_steered_as_a_loop_over_rows_does_it(twin_path, spec):
-    model = twin(twin_path, **spec)
+def test_a_batch_is_steered_as_a_loop_over_rows_does_it(tiny_model, spec):
+    model = twin(tiny_model, **spec)
     batch, image = batch_of(model), model.config.image_token_id
     got = logits(model, batch)
     for row in range(5):
@@ -126,11 +126,11 @@ def test_a_batch_is_steered_as_a_loop_over_rows_does_it(twin_path, spec):
         want = naive(model, ids, batch["media"]["pixel_values"][shown] if len(shown) else None, picked)
         assert torch.allclose(got[row, : len(ids)], want, atol=1e-9)
     # and steering is no small thing here
-    assert not torch.allclose(got, logits(load(twin_path, "float64").model, batch), atol=1e-2)
+    assert not torch.allclose(got, logits(load(tiny_model, "float64").model, batch), atol=1e-2)
 
 
-def test_rows_without_a_picture_are_untouched_to_the_last_bit(twin_path):
-    plain, model = load(twin_path).model, load(twin_path).model
+def test_rows_without_a_picture_are_untouched_to_the_last_bit(tiny_model):
+    plain, model = load(tiny_model).model, load(tiny_model).model
     add_mores(model, MoresSpec(dropout=0.5))
     for rows, at in (((3,), 0), ((0, 3), 1)):
         batch = batch_of(plain, rows)
@@ -138,8 +138,8 @@ def test_rows_without_a_picture_are_untouched_to_the_last_bit(twin_path):
     assert not torch.equal(logits(model, batch)[0], logits(plain, batch)[0])
 
 
-def test_batch_mates_pads_and_sides_do_not_matter(twin_path):
-    model = twin(twin_path)
+def test_batch_mates_pads_and_sides_do_not_matter(tiny_model):
+    model = twin(tiny_model)
     batch = batch_of(model)
     together, alone = logits(model, batch), batch_of(model, (0,))
     n = alone["input_ids"].shape[1]
@@ -149,12 +149,12 @@ def test_batch_mates_pads_and_sides_do_not_matter(twin_path):
     assert torch.allclose(padded[0, -n:], together[0, :n], atol=1e-9)
 
 
-def test_an_identity_start_changes_nothing(twin_path):
-    plain, model = load(twin_path).model, load(twin_path).model
+def test_an_identity_start_changes_nothing(tiny_model):
+    plain, model = load(tiny_model).model, load(tiny_model).model
     add_mores(model, MoresSpec(start="identity", positions="ratio1", rank=8, dropout=0.3))
     batch = batch_of(plain)
     assert torch.allclose(logits(model.train(), batch), logits(plain, batch), atol=2e-6)
-    published = load(twin_path).model
+    published = load(tiny_model).model
     add_mores(published, MoresSpec(positions="ratio1", rank=8, dropout=0.3))
     assert not torch.allclose(logits(published, batch), logits(plain, batch), atol=1e-4)
     basis = published.mores.layers["0"].basis(torch.float32)
@@ -171,10 +171,10 @@ def gradients(model, batch, checkpointing=None):
 
 
 @pytest.mark.parametrize("rows", [(0, 1, 2, 3, 4), (3,)])
-def test_gradients_are_there_with_and_without_checkpointing(twin_path, rows):
+def test_gradients_are_there_with_and_without_checkpointing(tiny_model, rows):
     found = []
     for checkpointing in (None, True, False):
-        model = twin(twin_path)
+        model = twin(tiny_model)
         set_trainable(model, ["mores", "projector"])
         found.append(gradients(model, batch_of(model, rows), checkpointing))
     assert {part_of(n) for n in found[0]} == {"mores", "projector"}
@@ -184,8 +184,8 @@ def test_gradients_are_there_with_and_without_checkpointing(twin_path, rows):
         assert all(torch.equal(other[name], grad) for other in found[1:]), name
 
 
-def test_gradients_are_those_of_finite_differences(twin_path):
-    model = twin(twin_path)
+def test_gradients_are_those_of_finite_differences(tiny_model):
+    model = twin(tiny_model)
     batch = batch_of(model, (0, 1, 3))
 
     def loss():
@@ -202,8 +202,8 @@ def test_gradients_are_those_of_finite_differences(twin_path):
         assert ((ends[0] - ends[1]) / 2e-5).item() == pytest.approx((grad * way).sum().item(), rel=1e-5)
 
 
-def test_generation_with_a_cache_is_the_full_forward_step_by_step(twin_path):
-    model = twin(twin_path, positions="f3+l2")
+def test_generation_with_a_cache_is_the_full_forward_step_by_step(tiny_model):
+    model = twin(tiny_model, positions="f3+l2")
     batch = batch_of(model, (0, 1))
     n = [int(m.sum()) for m in batch["attention_mask"]]
     # generation pads on the left
@@ -235,8 +235,8 @@ class Whole:
         return torch.zeros(0)
 
 
-def test_taps_see_the_steered_model(twin_path):
-    model, plain = twin(twin_path), load(twin_path, "float64").model
+def test_taps_see_the_steered_model(tiny_model):
+    model, plain = twin(tiny_model), load(tiny_model, "float64").model
     batch = batch_of(model)
     tap = GradientTap(model, "projector", Whole())
     tap.tensors(batch)
@@ -260,8 +260,8 @@ def test_taps_see_the_steered_model(twin_path):
         assert not np.allclose(steered[0], other[0], rtol=1e-3)
 
 
-def test_a_language_model_called_past_the_ids_is_refused(twin_path):
-    model = twin(twin_path)
+def test_a_language_model_called_past_the_ids_is_refused(tiny_model):
+    model = twin(tiny_model)
     embeds = torch.zeros(1, 5, model.config.text_config.hidden_size, dtype=torch.float64)
     with pytest.raises(InputError, match=r"call mores\.steer"):
         model.model.language_model(inputs_embeds=embeds)
@@ -274,20 +274,20 @@ def test_a_language_model_called_past_the_ids_is_refused(twin_path):
         model(**inputs_of(batch, "input_ids"), past_key_values=first.past_key_values)
 
 
-def test_it_is_saved_and_loaded_with_the_projector(twin_path, tmp_path):
-    model = load(twin_path).model
-    add_mores(model, MoresSpec(rank=2, positions="uniform3", layers="1:")).base = twin_path
+def test_it_is_saved_and_loaded_with_the_projector(tiny_model, tmp_path):
+    model = load(tiny_model).model
+    add_mores(model, MoresSpec(rank=2, positions="uniform3", layers="1:")).base = tiny_model
     set_trainable(model, ["mores", "projector"])
     with torch.no_grad():
         for p in model.parameters():
             if p.requires_grad:
                 p.add_(0.1 * torch.randn_like(p))
-    save_mores(model, str(tmp_path), model_digest(twin_path), NON_LORA)
-    load_processor(twin_path).save_pretrained(str(tmp_path))
+    save_mores(model, str(tmp_path), model_digest(tiny_model), NON_LORA)
+    load_processor(tiny_model).save_pretrained(str(tmp_path))
     again, batch = load(str(tmp_path)), batch_of(model)
     assert torch.equal(logits(again.model, batch), logits(model.eval(), batch))
     assert again.model.mores.spec == model.mores.spec
-    assert again.digest != model_digest(twin_path)
+    assert again.digest != model_digest(tiny_model)
     # the spec is part of what the model computes
     text = (tmp_path / MORES).read_text()
     (tmp_path / MORES).write_text(text.replace("uniform3", "uniform4"))
@@ -329,22 +329,22 @@ def test_at_ranks_1_and_2_it_trains_less_than_a_500th_of_lora():
     assert min(shares[:2]) >= 500
 
 
-def test_it_goes_onto_an_adapter_and_comes_back_with_it(twin_path, tmp_path):
+def test_it_goes_onto_an_adapter_and_comes_back_with_it(tiny_model, tmp_path):
     lora, steered = str(tmp_path / "lora"), str(tmp_path / "steered")
     os.mkdir(steered)
-    model = add_adapter(load(twin_path).model, AdapterSpec(r=4))
-    model.peft_config["default"].base_model_name_or_path = twin_path
+    model = add_adapter(load(tiny_model).model, AdapterSpec(r=4))
+    model.peft_config["default"].base_model_name_or_path = tiny_model
     for name, p in model.named_parameters():
         if ".lora_" in name:
             torch.nn.init.normal_(p.data, std=0.05)
     model.save_pretrained(lora)
-    load(twin_path).processor.save_pretrained(lora)
+    load(tiny_model).processor.save_pretrained(lora)
     model = load(lora).model
     made = add_mores(model, MoresSpec(dropout=0.0))
     made.base = lora
     set_trainable(model, ["mores"])
     save_mores(model, steered, model_digest(lora), NON_LORA)
-    load(twin_path).processor.save_pretrained(steered)
+    load(tiny_model).processor.save_pretrained(steered)
     batch, again = make_batch(model.get_base_model()), load(steered).model
     inputs = inputs_of(batch, "input_ids", "attention_mask")
     with torch.no_grad():
@@ -390,8 +390,8 @@ def test_bad_specs_are_said(values, words):
         MoresSpec.parse(values)
 
 
-def test_layers_and_rank_must_fit_the_model(twin_path):
-    model = load(twin_path).model
+def test_layers_and_rank_must_fit_the_model(tiny_model):
+    model = load(tiny_model).model
     for spec, words in (({"layers": [2]}, "0 to 1"), ({"layers": "5:"}, "none of"), ({"rank": 65}, "width 64")):
         with pytest.raises(InputError, match=words):
             add_mores(model, MoresSpec.parse(spec))

@@ -106,8 +106,8 @@ def test_blocks_and_batches_change_nothing(kind, monkeypatch):
     assert torch.allclose(whole, project(config, {"x": g}), atol=1e-12)
 
 
-def test_kron_projects_both_sides_without_forming_the_gradient(twin_path):
-    model = load(twin_path, dtype="float64").model
+def test_kron_projects_both_sides_without_forming_the_gradient(tiny_model):
+    model = load(tiny_model, dtype="float64").model
     config = ProjectionConfig(kind="kron", dim=96, seed=2)
     got = GradientTap(model, "projector", config)(make_batch(model))
     tap = GradientTap(model, "projector", ProjectionConfig(kind="none"))
@@ -126,8 +126,8 @@ def test_kron_projects_both_sides_without_forming_the_gradient(twin_path):
     assert np.abs(got - expected).max() <= 1e-9 * np.abs(expected).max()
 
 
-def test_targets_give_exact_inner_products_and_norms(twin_path):
-    model = load(twin_path, dtype="float64").model
+def test_targets_give_exact_inner_products_and_norms(tiny_model):
+    model = load(tiny_model, dtype="float64").model
     raw = GradientTap(model, "projector", ProjectionConfig(kind="none"))(make_batch(model))
     batch = make_batch(model, [0, 1, 4])
     norms = GradientTap(model, "projector", Norms())(batch)[:, 0]

@@ -82,8 +82,8 @@ def test_two_checkpoints_side_by_side_do_not_share_their_random_start():
     np.testing.assert_array_equal(alone(batch), expected[0])
 
 
-def test_a_batch_too_short_for_the_fixed_cut_gives_nothing(twin_path):
-    model = load(twin_path).model
+def test_a_batch_too_short_for_the_fixed_cut_gives_nothing(tiny_model):
+    model = load(tiny_model).model
     assert not AttentionTap(model, 5, "xmas")(make_batch(model)).any()
 
 

@@ -39,7 +39,7 @@ def own(tmp_path, monkeypatch):
     registry._components.cache_clear()
 
 
-def test_a_file_of_one_s_own_is_a_family(own, twin_path):
+def test_a_file_of_one_s_own_is_a_family(own, tiny_model):
     with pytest.raises(registry.UnknownFamilyError):
         registry.find("my_vlm")
     own(OWN)
@@ -50,7 +50,7 @@ def test_a_file_of_one_s_own_is_a_family(own, twin_path):
     # the connector lies inside the tower, the longer name wins; wrappers in front do not matter
     assert part_of("base_model.model.model.looker.merger.fc.weight") == "projector"
     assert part_of("model.words.layers.0.weight") == "language_model"
-    assert registry.family_of(load(twin_path).model).name == "llava"
+    assert registry.family_of(load(tiny_model).model).name == "llava"
     with pytest.raises(InputError, match="belongs to no known part"):
         part_of("model.lookers.layer.weight")
 

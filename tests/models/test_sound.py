@@ -20,9 +20,9 @@ from vinnow.store.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def made(twin_path, tmp_path_factory):
+def made(tiny_model, tmp_path_factory):
     """A folder of each kind."""
-    root, twin = tmp_path_factory.mktemp("made"), str(twin_path)
+    root, twin = tmp_path_factory.mktemp("made"), str(tiny_model)
     return {
         "whole": (twin, "model.safetensors"),
         "adapter": (folders.adapter(twin, root / "adapter"), "adapter_model.safetensors"),
@@ -62,11 +62,11 @@ def test_values_that_are_not_finite_and_whole_numbers_are_refused_by_name(made, 
             work(folder)
 
 
-def test_no_broken_model_is_merged(made, twin_path, tmp_path):
+def test_no_broken_model_is_merged(made, tiny_model, tmp_path):
     folder, _ = changed(made, "adapter", tmp_path / "a", one_nan)
     with pytest.raises(InputError, match="NaN or infinite"):
         merge(folder, str(tmp_path / "out"))
-    loaded, file = load(twin_path), tmp_path / "mm_projector.bin"
+    loaded, file = load(tiny_model), tmp_path / "mm_projector.bin"
     write_projector(loaded.model, file)
     state = torch.load(file, weights_only=True)
     cases = {
@@ -83,7 +83,7 @@ def test_no_broken_model_is_merged(made, twin_path, tmp_path):
     for dtype, (broken, said) in cases.items():
         torch.save(broken, file)
         with pytest.raises(InputError, match=said):
-            merge(str(twin_path), str(tmp_path / "out"), projector=str(file), dtype=dtype)
+            merge(str(tiny_model), str(tmp_path / "out"), projector=str(file), dtype=dtype)
     assert not (tmp_path / "out").exists()
 
 
@@ -99,8 +99,8 @@ def test_a_config_that_is_not_the_base_s_is_refused(made, tmp_path):
             work(folder)
 
 
-def test_a_pad_token_behind_the_vocabulary_is_refused(twin_path, tmp_path):
-    folder = folders.copied(str(twin_path), tmp_path / "pad")
+def test_a_pad_token_behind_the_vocabulary_is_refused(tiny_model, tmp_path):
+    folder = folders.copied(str(tiny_model), tmp_path / "pad")
     file = Path(folder) / "config.json"
     config = json.loads(file.read_text())
     config["text_config"]["pad_token_id"] = 9999
@@ -111,8 +111,8 @@ def test_a_pad_token_behind_the_vocabulary_is_refused(twin_path, tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
-def test_damaged_moments_are_named(twin_path, tmp_path, value):
-    model = add_lora(load(twin_path).model, LoraSpec(r=2, alpha=4))
+def test_damaged_moments_are_named(tiny_model, tmp_path, value):
+    model = add_lora(load(tiny_model).model, LoraSpec(r=2, alpha=4))
     shapes = {canonical(n): p.shape for n, p in model.named_parameters() if ".lora_" in n}
     first, second = ({n: torch.zeros(s) for n, s in shapes.items()} for _ in range(2))
     name, file = sorted(shapes)[-1], tmp_path / "moments.safetensors"

@@ -28,9 +28,9 @@ def command(*words):
 
 
 @pytest.fixture(scope="module")
-def stores(tiny_pool, target_pool, twin_path, tmp_path_factory):
+def stores(tiny_pool, target_pool, tiny_model, tmp_path_factory):
     """Gradients of pool and targets at two steps, by the API."""
-    out, models = tmp_path_factory.mktemp("api"), {1: twin_path, 2: twin_path}
+    out, models = tmp_path_factory.mktemp("api"), {1: tiny_model, 2: tiny_model}
     ours = vinnow.features(tiny_pool, models, str(out / "features"), **SMALL)
     aims = vinnow.features(vinnow.open_pool(target_pool), models, str(out / "targets"), targets=True, **SMALL)
     return ours, aims
@@ -95,10 +95,12 @@ def test_a_pool_is_read_by_columns_batches_records_and_pictures(tiny_pool):
         vinnow.open_pool("/nowhere")
 
 
-def test_features_are_those_of_the_stream_to_the_last_bit(tiny_pool, twin_path, stores, tmp_path):
+def test_features_are_those_of_the_stream_to_the_last_bit(tiny_pool, tiny_model, stores, tmp_path):
     ours, aims = stores
     config = FeatureConfig(kind="gradient", **SMALL)
-    run_inline(make_spec(tiny_pool, [CheckpointRef(1, twin_path), CheckpointRef(2, twin_path)], config, str(tmp_path)))
+    run_inline(
+        make_spec(tiny_pool, [CheckpointRef(1, tiny_model), CheckpointRef(2, tiny_model)], config, str(tmp_path))
+    )
     theirs = FeatureSet(tmp_path, "gradient").load(2)
     table = ours.table(2)
     assert np.array_equal(np.stack(table["vec"].to_numpy()), theirs.vec)
@@ -109,17 +111,17 @@ def test_features_are_those_of_the_stream_to_the_last_bit(tiny_pool, twin_path, 
     assert "steps 1, 2" in repr(vinnow.open_features(ours.root, "gradient"))
     for wrong in ({"kind": "gradiant"}, {"wich": "lora"}, {"kind": "influence"}):
         with pytest.raises(vinnow.InputError):
-            vinnow.features(tiny_pool, twin_path, str(tmp_path / "no"), **wrong)
+            vinnow.features(tiny_pool, tiny_model, str(tmp_path / "no"), **wrong)
     with pytest.raises(vinnow.InputError, match="not 'first'"):
-        vinnow.features(tiny_pool, {"first": twin_path}, str(tmp_path / "no"))
+        vinnow.features(tiny_pool, {"first": tiny_model}, str(tmp_path / "no"))
     with pytest.raises(vinnow.InputError, match="no 'loss' features"):
         vinnow.open_features(ours.root, "loss")
 
 
-def test_features_on_ray_are_those_of_this_process(tiny_pool, twin_path, ray_cluster, tmp_path):
-    here = vinnow.features(tiny_pool, twin_path, str(tmp_path / "here"), "loss", rows_per_part=32)
+def test_features_on_ray_are_those_of_this_process(tiny_pool, tiny_model, ray_cluster, tmp_path):
+    here = vinnow.features(tiny_pool, tiny_model, str(tmp_path / "here"), "loss", rows_per_part=32)
     actors = vinnow.ActorResources(actors=1)
-    there = vinnow.features(tiny_pool, twin_path, str(tmp_path / "there"), "loss", actors, rows_per_part=32)
+    there = vinnow.features(tiny_pool, tiny_model, str(tmp_path / "there"), "loss", actors, rows_per_part=32)
     assert there.table(0).equals(here.table(0))
 
 
@@ -167,10 +169,10 @@ def test_what_a_choice_cannot_read_is_refused(tiny_pool, stores, tmp_path):
     assert isinstance(table.to_pandas(), frame)
 
 
-def test_a_recipe_and_a_benchmark_that_are_none_are_named(tiny_pool, twin_path, tmp_path):
+def test_a_recipe_and_a_benchmark_that_are_none_are_named(tiny_pool, tiny_model, tmp_path):
     with pytest.raises(vinnow.InputError, match="did you mean 'llava15-lora'"):
-        vinnow.fine_tune("llava15-lore", twin_path, tiny_pool, str(tmp_path / "x"))
+        vinnow.fine_tune("llava15-lore", tiny_model, tiny_pool, str(tmp_path / "x"))
     with pytest.raises(vinnow.InputError, match="unknown field 'lrr'"):
-        vinnow.fine_tune("llava15-pretrain", twin_path, tiny_pool, str(tmp_path / "x"), lrr=1)
+        vinnow.fine_tune("llava15-pretrain", tiny_model, tiny_pool, str(tmp_path / "x"), lrr=1)
     with pytest.raises(vinnow.InputError, match="did you mean 'yes_no'"):
-        vinnow.ask(twin_path, tiny_pool, str(tmp_path / "x"), "yes_now")
+        vinnow.ask(tiny_model, tiny_pool, str(tmp_path / "x"), "yes_now")

@@ -34,10 +34,10 @@ def refused(*arguments):
 
 
 @pytest.fixture(scope="module")
-def features(tiny_pool, twin_path, tmp_path_factory):
+def features(tiny_pool, tiny_model, tmp_path_factory):
     out = str(tmp_path_factory.mktemp("features"))
     for step in (1, 2):
-        run_inline(make_spec(tiny_pool, [CheckpointRef(step, twin_path)], FeatureConfig(kind="trajectory"), out))
+        run_inline(make_spec(tiny_pool, [CheckpointRef(step, tiny_model)], FeatureConfig(kind="trajectory"), out))
     return out
 
 
@@ -91,12 +91,12 @@ def test_bad_selections_are_explained(tiny_pool, tmp_path, arguments, words):
     assert words in refused("select", "--pool", tiny_pool, "--out", tmp_path, *arguments)
 
 
-def test_bad_features_are_explained(tiny_pool, target_pool, twin_path, features, tmp_path):
+def test_bad_features_are_explained(tiny_pool, target_pool, tiny_model, features, tmp_path):
     base = ["features", "--pool", tiny_pool, "--out", tmp_path]
     assert "no such folder" in refused(*base, "--checkpoint", "1=/nowhere")
-    assert "STEP=FOLDER" in refused(*base, "--checkpoint", twin_path)
-    assert "did you mean 'token_budget'" in refused(*base, "--checkpoint", f"1={twin_path}", "--set", "tokenbudget=1")
-    assert "no finished pool" in refused(*base[:2], tmp_path, *base[3:], "--checkpoint", f"1={twin_path}")
+    assert "STEP=FOLDER" in refused(*base, "--checkpoint", tiny_model)
+    assert "did you mean 'token_budget'" in refused(*base, "--checkpoint", f"1={tiny_model}", "--set", "tokenbudget=1")
+    assert "no finished pool" in refused(*base[:2], tmp_path, *base[3:], "--checkpoint", f"1={tiny_model}")
     # made for another pool, and made by another model
     select = ["select", "--selector", "xmas", "--budget", "3", "--out", tmp_path, "--features", features]
     assert "not in this pool" in refused(*select, "--pool", target_pool) or "another" in refused(
@@ -110,10 +110,10 @@ def test_bad_features_are_explained(tiny_pool, target_pool, twin_path, features,
 
 
 def twin_of_another_seed(tmp_path):
-    from vinnow.models.family.of_llava.tiny import build_twin
-    from vinnow.models.specs import TwinConfig
+    from vinnow.models.family.of_llava.tiny import build_tiny_model
+    from vinnow.models.specs import TinyModelConfig
 
-    return build_twin(str(tmp_path / "other"), ["what color is the shape?"] * 5, TwinConfig(seed=7))
+    return build_tiny_model(str(tmp_path / "other"), ["what color is the shape?"] * 5, TinyModelConfig(seed=7))
 
 
 def test_evaluating_and_training_what_is_not_there_is_explained(tiny_pool, tmp_path):

@@ -7,7 +7,7 @@ from vinnow.actors.config import FeatureConfig
 from vinnow.actors.registry import find, names
 from vinnow.evaluate.config import JOB as EVAL_FILLED
 from vinnow.evaluate.config import EvalConfig
-from vinnow.models.specs import TwinConfig
+from vinnow.models.specs import TinyModelConfig
 from vinnow.pipelines.runs.config import (
     ModelSection,
     RunConfig,
@@ -156,7 +156,7 @@ def test_what_counts_is_what_stages_hold():
         held = set(without(FeatureConfig(kind=kind), *FEATURE_FREE))
         assert held == own | set(IDENTITY[FeatureConfig].split())
     (twin,) = (s for s in stages_of(run_of()) if s.name == "twin")
-    assert set(twin.settings()["model.twin"]) == set(TwinConfig.model_fields)
+    assert set(twin.settings()["model.twin"]) == set(TinyModelConfig.model_fields)
 
 
 def test_a_training_under_way_keeps_its_pace():

@@ -7,7 +7,7 @@ from reports import figures
 from typer.testing import CliRunner
 from vinnow.evaluate.config import ImbalanceConfig
 from vinnow.evaluate.imbalance import ImbalanceActor
-from vinnow.evaluate.parts import make_spec
+from vinnow.evaluate.shards import make_spec
 from vinnow.models.load import model_digest
 from vinnow.pipelines.cli.main import app
 from vinnow.pipelines.imbalance import _distinct
@@ -22,28 +22,28 @@ def evaluate(model, pool, out, *more):
 
 
 @pytest.fixture(scope="module")
-def parts(tiny_pool, target_pool, twin_path, tmp_path_factory):
+def parts(tiny_pool, target_pool, tiny_model, tmp_path_factory):
     """Outputs whose parts are there, of two pools: the command has only to join and to draw."""
     root = tmp_path_factory.mktemp("imbalance")
     for name, pool in (("one", tiny_pool), ("two", tiny_pool), ("target", target_pool)):
-        values = {"model": twin_path, "pool": pool, "run": model_digest(twin_path), "rows_per_part": 60}
+        values = {"model": tiny_model, "pool": pool, "run": model_digest(tiny_model), "rows_per_part": 60}
         actor = ImbalanceActor(
             make_spec(ImbalanceConfig.parse(values | {"max_new_tokens": 2}), str(root / name / "eval"))
         )
-        for part in actor.parts:
+        for part in actor.shards:
             actor.compute(part)
     return root
 
 
-def test_a_checkpoint_is_measured_and_drawn_beside_others(parts, tiny_pool, target_pool, twin_path, ray_cluster):
-    done = evaluate(twin_path, tiny_pool, parts / "one" / "eval", "--benchmark", "imbalance")
+def test_a_checkpoint_is_measured_and_drawn_beside_others(parts, tiny_pool, target_pool, tiny_model, ray_cluster):
+    done = evaluate(tiny_model, tiny_pool, parts / "one" / "eval", "--benchmark", "imbalance")
     assert done.exit_code == 0, done.output
     found = json.loads((parts / "one" / "eval" / "imbalance.json").read_text())
     assert f"mean LMAR {found['lmar']:.4f}" in done.output
     assert "(48 rows, 12 left out {'no_image': 12})" in done.output
     assert str(parts / "one" / "eval" / "imbalance.html") in done.output
     here = (parts / "two" / "eval", "--set", "benchmark=imbalance", "--beside", parts / "one" / "eval")
-    done = evaluate(twin_path, tiny_pool, *here)
+    done = evaluate(tiny_model, tiny_pool, *here)
     assert done.exit_code == 0, done.output
     page = (parts / "two" / "eval" / "imbalance.html").read_text()
     assert page.count("<!doctype html>") == 1
@@ -67,7 +67,7 @@ def test_a_checkpoint_is_measured_and_drawn_beside_others(parts, tiny_pool, targ
         assert f'>one/eval: {task}</th><td class="n">{rows}</td>' in page
     # and another pool's rows are other rows
     elsewhere = evaluate(
-        twin_path,
+        tiny_model,
         target_pool,
         parts / "target" / "eval",
         "--benchmark",
@@ -79,14 +79,14 @@ def test_a_checkpoint_is_measured_and_drawn_beside_others(parts, tiny_pool, targ
     assert "another pool" in str(elsewhere.exception)
 
 
-def test_what_cannot_be_drawn_is_explained(tiny_pool, twin_path, tmp_path):
-    nothing = evaluate(twin_path, tiny_pool, tmp_path, "--benchmark", "imbalance", "--beside", tmp_path / "none")
+def test_what_cannot_be_drawn_is_explained(tiny_pool, tiny_model, tmp_path):
+    nothing = evaluate(tiny_model, tiny_pool, tmp_path, "--benchmark", "imbalance", "--beside", tmp_path / "none")
     assert "no finished imbalance measurement" in str(nothing.exception)
-    many = evaluate(twin_path, tiny_pool, tmp_path, "--benchmark", "imbalance", *(["--beside", "x"] * 7))
+    many = evaluate(tiny_model, tiny_pool, tmp_path, "--benchmark", "imbalance", *(["--beside", "x"] * 7))
     assert "at most 6" in str(many.exception)
-    scored = evaluate(twin_path, tiny_pool, tmp_path, "--benchmark", "yes_no", "--beside", tmp_path)
+    scored = evaluate(tiny_model, tiny_pool, tmp_path, "--benchmark", "yes_no", "--beside", tmp_path)
     assert "--beside is for --benchmark imbalance" in str(scored.exception)
-    typo = evaluate(twin_path, tiny_pool, tmp_path, "--benchmark", "imbalanc")
+    typo = evaluate(tiny_model, tiny_pool, tmp_path, "--benchmark", "imbalanc")
     assert "unknown benchmark 'imbalanc'; did you mean 'imbalance'" in str(typo.exception)
 
 

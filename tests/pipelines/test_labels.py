@@ -82,7 +82,7 @@ def test_usual_labels_are_not_told_of(values):
     assert repr(other.selectors) == "[SelectorSection(name='less', config={}, label='x')]"
 
 
-def test_a_sweep_holds_one_method_several_times(values, twin_path):
+def test_a_sweep_holds_one_method_several_times(values, tiny_model):
     config = resolve(values)
     assert [p.what.split(":")[0] for p in make_plan(config) if p.stage == "select"] == [
         s.label for s in config.selectors
@@ -90,7 +90,7 @@ def test_a_sweep_holds_one_method_several_times(values, twin_path):
     run = start(config)
     for name in ("pool", "target", "test"):
         ingest(getattr(config, name), run.folder(name))
-    checkpoints = [CheckpointRef(1, twin_path), CheckpointRef(2, twin_path)]
+    checkpoints = [CheckpointRef(1, tiny_model), CheckpointRef(2, tiny_model)]
     for feature in config.features:
         run_inline(make_spec(run.folder("pool"), checkpoints, feature, run.folder("features")))
     for feature in config.features[:2]:
@@ -102,10 +102,10 @@ def test_a_sweep_holds_one_method_several_times(values, twin_path):
     assert all(t["selector"].unique().to_pylist() == [name] for name, t in tables.items())
     taken = {name: frozenset(t["sample_id"].to_pylist()) for name, t in tables.items()}
     assert len({taken["less"], taken["less_l1"], taken["less_mean"]}) > 1
-    trials = trials_of(config, picks, twin_path)
+    trials = trials_of(config, picks, tiny_model)
     assert {t.name for t in trials} == {f"{n}-20pct-s0" for n in labels} | {"full-100pct-s0"}
     again = {("less_again", "20%", 0): picks[("less", "20%", 0)]}  # the same rows, by another name
-    more = {t.name: t for t in trials_of(config, picks | again, twin_path)}
+    more = {t.name: t for t in trials_of(config, picks | again, tiny_model)}
     assert len({t.evaluate.run for t in more.values()}) == len(more) == len(trials) + 1
     assert [more[t.name] for t in trials] == trials
     assert [line.split(",")[0] for line in same_lines(list(more.values()))] == [
@@ -119,7 +119,7 @@ def test_a_sweep_holds_one_method_several_times(values, twin_path):
     assert "Its clusters are not drawn" in "".join(found.notes.values())
 
 
-def test_commands_take_names_too(values, twin_path, tmp_path):
+def test_commands_take_names_too(values, tiny_model, tmp_path):
     """`vinnow features --name`, `vinnow select --label --reads`."""
     from typer.testing import CliRunner
     from vinnow.pipelines.cli.main import app
@@ -131,7 +131,7 @@ def test_commands_take_names_too(values, twin_path, tmp_path):
     named = FeatureConfig.parse(LAYER)
     for folder, aims in ((pool, False), (target, True)):
         out = str(tmp_path / ("targets" if aims else "features"))
-        run_inline(make_spec(folder, [CheckpointRef(1, twin_path)], named, out, targets=aims))
+        run_inline(make_spec(folder, [CheckpointRef(1, tiny_model)], named, out, targets=aims))
     line = (
         f"select --pool {pool} --features {tmp_path}/features --targets {tmp_path}/targets --selector less --budget 9"
     )

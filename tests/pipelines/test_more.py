@@ -42,13 +42,13 @@ def answers(path, right, run="r", benchmark="exact_match"):
     write_rows(str(path), pa.table(columns | scores), EVALS)
 
 
-def test_init_writes_a_run_that_plan_reads(tmp_path, twin_path):
+def test_init_writes_a_run_that_plan_reads(tmp_path, tiny_model):
     source = write_records(tmp_path, *make_records(40))
-    asked = ["--images", tmp_path / "images", "--model", twin_path, "--test", source, "--target", source]
+    asked = ["--images", tmp_path / "images", "--model", tiny_model, "--test", source, "--target", source]
     file = tmp_path / "my run.yaml"
     assert str(file) in told("init", source, *asked, "--run", tmp_path / "run: 1", "--out", file)
     run = resolve(yaml.safe_load(file.read_text()))
-    assert (run.pool.source, run.model.path, run.out) == (source, twin_path, str(tmp_path / "run: 1"))
+    assert (run.pool.source, run.model.path, run.out) == (source, tiny_model, str(tmp_path / "run: 1"))
     assert [s.name for s in run.selectors] == ["random", "less", "xmas"]
     small = ["--set", "proxy.max_len=256", "--set", "finetune.max_len=256", "--set", "evaluate.max_len=256"]
     small += [p for i in (0, 1) for p in ("--set", f"features.{i}.max_len=256")]
@@ -91,8 +91,8 @@ def test_twin_takes_no_folder_that_holds_a_model_of_yours(tmp_path, tiny_pool):
     assert {f.read_text() for f in tmp_path.iterdir()} == {"mine"}
 
 
-def test_features_refuses_what_its_kind_does_not_read(tmp_path, tiny_pool, twin_path):
-    asked = ["features", "--pool", tiny_pool, "--checkpoint", f"1={twin_path}", "--out", tmp_path / "f", "--gpus", "0"]
+def test_features_refuses_what_its_kind_does_not_read(tmp_path, tiny_pool, tiny_model):
+    asked = ["features", "--pool", tiny_pool, "--checkpoint", f"1={tiny_model}", "--out", tmp_path / "f", "--gpus", "0"]
     assert "is for --kind influence" in refused(*asked, "--kind", "loss", "--target-pool", tiny_pool)
     assert "adam and less_adam" in refused(*asked, "--kind", "loss", "--optimizer", "1=nowhere")
     assert "mode 'sgd' reads none" in refused(*asked, "--optimizer", "1=nowhere")

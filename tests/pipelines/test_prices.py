@@ -7,9 +7,9 @@ import pytest
 from pictures import make_records, write_records
 from transformers import AutoConfig, JetMoeConfig, LlavaForConditionalGeneration
 from vinnow.actors.config import FeatureConfig
-from vinnow.models.family.of_llava.tiny import build_twin
+from vinnow.models.family.of_llava.tiny import build_tiny_model
 from vinnow.models.registry import families
-from vinnow.models.specs import TwinConfig
+from vinnow.models.specs import TinyModelConfig
 from vinnow.pipelines.runs.config import resolve
 from vinnow.pipelines.runs.plan import make_plan
 from vinnow.pipelines.runs.plan_shown import plan_json, print_plan, summarise
@@ -104,12 +104,12 @@ def planned_with(values, path, place):
 
 def test_a_model_that_cannot_be_counted_is_planned_without_a_price(values, tmp_path):
     texts = ["USER: what is this? ASSISTANT: red"] * 9
-    path = build_twin(str(tmp_path / "phi"), texts, TwinConfig(llm="phi", layers=1))
+    path = build_tiny_model(str(tmp_path / "phi"), texts, TinyModelConfig(llm="phi", layers=1))
     priced = planned_with(values, path, tmp_path / "counted")
     assert priced.price.tflop > 0
     assert priced.bytes > 0
     # JetMoE sends tokens to experts by values that only weights give
-    config = AutoConfig.from_pretrained(build_twin(str(tmp_path / "jet"), texts, TwinConfig(layers=1)))
+    config = AutoConfig.from_pretrained(build_tiny_model(str(tmp_path / "jet"), texts, TinyModelConfig(layers=1)))
     sizes = {"vocab_size": config.text_config.vocab_size, "hidden_size": 64, "intermediate_size": 64}
     config.text_config = JetMoeConfig(**sizes, num_hidden_layers=1, num_local_experts=2, pad_token_id=3)
     LlavaForConditionalGeneration(config).save_pretrained(tmp_path / "jet")
@@ -151,14 +151,14 @@ def test_a_source_without_a_usable_row_is_refused(tmp_path):
         look(IngestConfig(source=str(tmp_path / "r.jsonl")), str(tmp_path / "pool"))
 
 
-def test_a_tokenizer_that_is_there_measures_the_source(values, twin_path):
-    measured = lines(values, model={"path": twin_path})["proxy"].price
+def test_a_tokenizer_that_is_there_measures_the_source(values, tiny_model):
+    measured = lines(values, model={"path": tiny_model})["proxy"].price
     guessed = lines(values)["proxy"].price
     assert "60 rows of its source, encoded" in measured.how[0]
     assert measured.tokens == pytest.approx(guessed.tokens, rel=0.4)
 
 
-def test_estimates_are_cut_at_max_len_and_say_when_nothing_fits(twin_path):
+def test_estimates_are_cut_at_max_len_and_say_when_nothing_fits(tiny_model):
     from vinnow.models.encoding import make_encoder
     from vinnow.models.load import load_processor
 
@@ -168,7 +168,7 @@ def test_estimates_are_cut_at_max_len_and_say_when_nothing_fits(twin_path):
     with pytest.raises(InputError, match="no sampled row fits"):
         estimate_sizes(Sample(1, [two], "the pool"), "plain", 300, 16)
     with pytest.raises(InputError, match="no sampled row fits"):
-        encode_sizes(sample, make_encoder(load_processor(twin_path), max_len=8))
+        encode_sizes(sample, make_encoder(load_processor(tiny_model), max_len=8))
 
 
 def test_memory_and_price_of_the_7b_shape_are_those_of_the_spec(values):

@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def place(tmp_path, twin_path, monkeypatch):
+def place(tmp_path, tiny_model, monkeypatch):
     """A folder with `data.json`, `target.json`, `images` and `model`; the test works in it."""
     records, pictures = make_records(20)
     Path(write_records(tmp_path, records, pictures)).rename(tmp_path / "data.json")
     Path(write_records(tmp_path, records[:4], {})).rename(tmp_path / "target.json")
-    (tmp_path / "model").symlink_to(twin_path)
+    (tmp_path / "model").symlink_to(tiny_model)
     with contextlib.chdir(tmp_path):
         yield tmp_path
 

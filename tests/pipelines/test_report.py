@@ -291,10 +291,10 @@ def test_clusters_are_counted_by_source():
     assert list(counts) == ["vg", "coco"]
 
 
-def test_a_run_folder_is_gathered(tmp_path, tiny_pool, twin_path, target_pool):
+def test_a_run_folder_is_gathered(tmp_path, tiny_pool, tiny_model, target_pool):
     empty = gather(str(tmp_path))
     assert (empty.trials, empty.picked, empty.stages, empty.refused) == ([], [], [], {})
-    make_run(tmp_path, tiny_pool, target_pool, twin_path)
+    make_run(tmp_path, tiny_pool, target_pool, tiny_model)
     data = gather(str(tmp_path))
     assert [(t.selector, t.rows, t.evals.num_rows) for t in data.trials] == [
         ("less", 6, 400),
@@ -333,7 +333,7 @@ def test_a_run_folder_is_gathered(tmp_path, tiny_pool, twin_path, target_pool):
     assert (data.diagnoses["xmas"].clusters, data.diagnoses["xmas"].empty_clusters) == (3, 0)
     assert data.facts["pool digest"] == Pool(tiny_pool).digest
     assert data.stages[0].rows == 60
-    assert data.facts["model"] == twin_path
+    assert data.facts["model"] == tiny_model
     assert re.fullmatch(UTC, data.facts["last stage finished (UTC)"])
     # two trials: a quarter of an hour on four workers and six minutes of one actor each
     assert data.stages[-1].held == Held(0, pytest.approx(2.2))

@@ -104,12 +104,12 @@ def test_pictures_that_are_back_are_used_or_told(folder, capfd):
     assert run.manifest.read("ingest-pool").facts["used"] == 18
 
 
-def test_a_run_takes_its_features_up_again_until_it_has_picked(folder, ray_cluster, twin_path, capfd):
+def test_a_run_takes_its_features_up_again_until_it_has_picked(folder, ray_cluster, tiny_model, capfd):
     run = start(run_of(folder, ["features.0.max_refused=0.2"], max_refused=0.2))
     ingest_pools(run)
     lost, moved = folder / "images/pics/2.png", folder / "moved.png"
     lost.rename(moved)
-    checkpoints = [CheckpointRef(0, twin_path)]
+    checkpoints = [CheckpointRef(0, tiny_model)]
     make_features(run, checkpoints)
     reasons = lambda: run.manifest.read("features-loss").facts["reasons"]  # noqa: E731
     assert reasons() == {"image_missing": 1}
@@ -127,10 +127,10 @@ def test_a_run_takes_its_features_up_again_until_it_has_picked(folder, ray_clust
     assert (reasons(), run.manifest.read("features-loss").facts["used"]) == ({}, 19)
 
 
-def test_damaged_features_are_made_anew_by_the_run_s_next_try(folder, ray_cluster, twin_path, monkeypatch):
+def test_damaged_features_are_made_anew_by_the_run_s_next_try(folder, ray_cluster, tiny_model, monkeypatch):
     run = start(run_of(folder, max_refused=0.2))
     ingest_pools(run)
-    make_features(run, [CheckpointRef(0, twin_path)])
+    make_features(run, [CheckpointRef(0, tiny_model)])
     (part,) = (folder / "run/features/loss").rglob("part-*.parquet")
     sound = part.read_bytes()
     part.write_bytes(sound[:-40])
@@ -142,7 +142,7 @@ def test_damaged_features_are_made_anew_by_the_run_s_next_try(folder, ray_cluste
     monkeypatch.setattr(select_stage, "select_all", reads)
     with pytest.raises(DamagedError, match=r"part-.*is damaged.*In a run: run it again"):
         pick(run, None)
-    make_features(run, [CheckpointRef(0, twin_path)])
+    make_features(run, [CheckpointRef(0, tiny_model)])
     monkeypatch.undo()
     assert list(pick(run, None)) == [("random", "5", 0)]
     assert FeatureSet(folder / "run/features", "loss").load(0).vec.shape == (19, 1)
@@ -182,13 +182,13 @@ def test_a_sweep_tells_what_its_trials_did_not_use():
     ]
 
 
-def test_select_tells_which_rows_it_could_not_choose_from(folder, twin_path):
+def test_select_tells_which_rows_it_could_not_choose_from(folder, tiny_model):
     pool, out = str(folder / "pool"), str(folder / "features")
     config = IngestConfig(source=str(folder / "records.json"), image_root=str(folder / "images"))
     ingest(config, pool)
     (folder / "images/pics/0.png").unlink()
     features = FeatureConfig(kind="trajectory", max_refused=1)
-    run_inline(make_spec(pool, [CheckpointRef(s, twin_path) for s in (1, 2)], features, out))
+    run_inline(make_spec(pool, [CheckpointRef(s, tiny_model) for s in (1, 2)], features, out))
     asked = ["select", "--pool", pool, "--features", out, "--selector", "xmas", "--out", str(folder / "chosen")]
     result = CliRunner().invoke(app, [*asked, "--budget", "5", "--max-refused", "0.06"])
     assert result.exit_code == 0, result.output
@@ -197,13 +197,13 @@ def test_select_tells_which_rows_it_could_not_choose_from(folder, twin_path):
     assert "select by trajectory: 5.3% of the rows were refused" in str(result.exception)
 
 
-def test_features_print_parts_and_rows_and_fail_without_starting_ray(folder, twin_path, monkeypatch):
+def test_features_print_parts_and_rows_and_fail_without_starting_ray(folder, tiny_model, monkeypatch):
     pool, out = str(folder / "pool"), str(folder / "features")
     ingest(IngestConfig(source=str(folder / "records.json"), image_root=str(folder / "images")), pool)
-    spec = make_spec(pool, [CheckpointRef(1, twin_path)], FeatureConfig(kind="loss"), out)
+    spec = make_spec(pool, [CheckpointRef(1, tiny_model)], FeatureConfig(kind="loss"), out)
     run_inline(spec)
     monkeypatch.setattr("vinnow.actors.cluster.ensure_ray", lambda config: pytest.fail("started Ray"))
-    asked = ["features", "--pool", pool, "--checkpoint", f"1={twin_path}", "--kind", "loss", "--out", out]
+    asked = ["features", "--pool", pool, "--checkpoint", f"1={tiny_model}", "--kind", "loss", "--out", out]
     result = CliRunner().invoke(app, asked)
     assert result.exit_code == 0, result.output
     assert "0 parts written, 1 were there" in said(result)

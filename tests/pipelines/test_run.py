@@ -175,9 +175,9 @@ def check_report(path):
     assert "On the same rows, against connector-only: mores at diverse 20% (" in page
 
 
-def test_mores_and_connector_only_are_planned_on_the_same_rows_without_a_proxy(values, twin_path, tmp_path):
+def test_mores_and_connector_only_are_planned_on_the_same_rows_without_a_proxy(values, tiny_model, tmp_path):
     cpu = {"template": "v1"} | CPU | STEP
-    given = {n: values[n] for n in ("pool", "test")} | {"out": str(tmp_path), "budgets": [8], "model.path": twin_path}
+    given = {n: values[n] for n in ("pool", "test")} | {"out": str(tmp_path), "budgets": [8], "model.path": tiny_model}
     given |= {f"finetune.{k}": v for k, v in cpu.items()}
     config = load_run("mores-vs-connector", [f"{k}={json.dumps(v)}" for k, v in given.items()])
     lines = {line.stage: line for line in make_plan(config)}

@@ -45,16 +45,16 @@ def values(tmp_path):
     pool = {"source": source, "image_root": str(tmp_path / "images")}
     base = {"out": str(tmp_path / "out"), "pool": pool, "test": pool, "budgets": ["50%"], "finetune": STEP}
 
-    def of(kind, twin_path):
-        given = {"captions": pool, "target": pool, "model": {"path": twin_path}}
+    def of(kind, tiny_model):
+        given = {"captions": pool, "target": pool, "model": {"path": tiny_model}}
         return base | {k: given[k] if v is None else v for k, v in KINDS[kind].items()}
 
     return of
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_run_plan_status_and_report_name_the_same_stages(kind, values, twin_path, monkeypatch):
-    config = resolve(values(kind, twin_path))
+def test_run_plan_status_and_report_name_the_same_stages(kind, values, tiny_model, monkeypatch):
+    config = resolve(values(kind, tiny_model))
     stages = stages_of(config)
     names = [s.name for s in stages]
     assert len(set(names)) == len(names) >= 4

@@ -18,11 +18,11 @@ RATES = {1: 0.004, 2: 0.001}
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, twin_path):
+def trained(tmp_path_factory, tiny_model):
     """Two checkpoints of a training, with its report beside them."""
     folder = tmp_path_factory.mktemp("trained")
     for step in RATES:
-        shutil.copytree(twin_path, folder / f"checkpoint-{step}")
+        shutil.copytree(tiny_model, folder / f"checkpoint-{step}")
     kept = [{"step": s, "path": f"/elsewhere/checkpoint-{s}", "lr": lr} for s, lr in RATES.items()]
     (folder / "train.json").write_text(json.dumps({"checkpoints": kept}))
     return folder
@@ -42,10 +42,10 @@ def view_of(stores, pool):
     return make_view(pool, str(stores / "features"), str(stores / "targets"), Needs(("gradient",), targets=True))
 
 
-def test_learning_rates_are_those_of_the_training_beside_the_checkpoints(stores, trained, twin_path, tiny_pool):
+def test_learning_rates_are_those_of_the_training_beside_the_checkpoints(stores, trained, tiny_model, tiny_pool):
     assert read_rates(str(stores / "features"), "gradient") == RATES
     assert view_of(stores, tiny_pool).checkpoint_weights == RATES
-    assert of_checkpoint(twin_path) is None
+    assert of_checkpoint(tiny_model) is None
 
 
 def test_rows_without_a_gradient_are_counted_where_picks_go(stores, tiny_pool, tmp_path):

@@ -32,9 +32,9 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def training(tiny_pool, twin_path):
+def training(tiny_pool, tiny_model):
     return {
-        "model": twin_path,
+        "model": tiny_model,
         "pool": tiny_pool,
         "global_batch": 8,
         "micro_batch": 4,

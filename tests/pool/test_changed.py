@@ -62,7 +62,7 @@ def test_the_same_picture_is_the_same(tmp_path, name, pictures):
     assert error.value.reason == "image_changed"
 
 
-def test_features_of_a_pool_whose_pictures_were_exchanged_are_refused_and_come_back(tmp_path, twin_path):
+def test_features_of_a_pool_whose_pictures_were_exchanged_are_refused_and_come_back(tmp_path, tiny_model):
     records, pictures = make_records(20)
     source = write_records(tmp_path, records, pictures)
     ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
@@ -72,7 +72,7 @@ def test_features_of_a_pool_whose_pictures_were_exchanged_are_refused_and_come_b
     sound = file.read_bytes()
     noisy("RGB", seed=random.Random(3).randrange(99)).save(file)
     config = FeatureConfig(kind="loss", max_refused=0.2)
-    spec = make_spec(str(tmp_path / "pool"), [CheckpointRef(1, twin_path)], config, str(tmp_path / "out"))
+    spec = make_spec(str(tmp_path / "pool"), [CheckpointRef(1, tiny_model)], config, str(tmp_path / "out"))
     assert run_inline(spec).usage.refused == {"image_changed": 1}
     assert "another picture" in read_refused(tmp_path / "out", "loss")["detail"][0].as_py()
     assert run_inline(spec).parts == 0  # still another one: not tried for nothing

@@ -99,8 +99,8 @@ def test_what_cannot_be_a_batch(rows, message):
         collate(rows, pad_id=0)
 
 
-def test_bytes_are_not_what_a_model_takes(twin_path):
-    model = load(twin_path).model
+def test_bytes_are_not_what_a_model_takes(tiny_model):
+    model = load(tiny_model).model
     batch = collate([row(1, 2, np.zeros((3, 4, 4), np.uint8))], pad_id=0)
     with pytest.raises(InputError, match="not normalised"):
         on_device(batch, model)

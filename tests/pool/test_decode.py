@@ -31,8 +31,8 @@ def pool(tmp_path):
 
 
 @pytest.fixture
-def decoder(pool, twin_path):
-    return Decoder(make_encoder(load_processor(twin_path), "v1", 256), pool.image_root, 2)
+def decoder(pool, tiny_model):
+    return Decoder(make_encoder(load_processor(tiny_model), "v1", 256), pool.image_root, 2)
 
 
 def all_rows(pool):

@@ -141,16 +141,16 @@ def llava_masks(tokenizer, prompt: str) -> tuple[list[int], list[int]]:
         return 1 + len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     ids = [tokenizer.bos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
-    labels, at = list(ids), 1
+    labels, position = list(ids), 1
     labels[0] = IGNORE
     for part in prompt.split("</s>"):
         halves = part.split(" ASSISTANT: ")
         if len(halves) != 2:
             break
         asked = length(halves[0] + " ASSISTANT: ") - 2
-        labels[at : at + asked] = [IGNORE] * asked
-        at += length(part)
-    assert at == len(ids), "LLaVA would mask this row"
+        labels[position : position + asked] = [IGNORE] * asked
+        position += length(part)
+    assert position == len(ids), "LLaVA would mask this row"
     return ids, labels
 
 
@@ -236,16 +236,16 @@ def naive(processor, values: list[str]) -> tuple[list[int], list[int]]:
         if i % 2 == 0:
             *before, last = f"USER: {value} ASSISTANT:".split("<image>")
             for piece in before:
-                found = stretch(tokenizer, text + piece, behind) if text + piece else []
-                ids += found + [processor.image_token_id] * 4
-                labels += [IGNORE] * (len(found) + 4)
+                piece_ids = stretch(tokenizer, text + piece, behind) if text + piece else []
+                ids += piece_ids + [processor.image_token_id] * 4
+                labels += [IGNORE] * (len(piece_ids) + 4)
                 text, behind = "", False
             text += last
         else:
             asked = len(stretch(tokenizer, text, behind))
-            found = [*stretch(tokenizer, f"{text} {value}", behind), tokenizer.eos_token_id]
-            ids += found
-            labels += [IGNORE] * asked + found[asked:]
+            piece_ids = [*stretch(tokenizer, f"{text} {value}", behind), tokenizer.eos_token_id]
+            ids += piece_ids
+            labels += [IGNORE] * asked + piece_ids[asked:]
             text, behind = "", True
     return ids, labels
 
@@ -332,13 +332,13 @@ def test_the_processor_still_finds_its_marks_afterwards(llama):
 
 
 def test_recipe_changes_with_what_changes_the_numbers(llama):
-    made = [
+    encoders = [
         make_encoder(llama),
         make_encoder(llama, "plain"),
         make_encoder(llama, max_len=9),
         make_encoder(llama, image_mode="square"),
     ]
-    assert len({str(e.recipe()) for e in made}) == 4
+    assert len({str(e.recipe()) for e in encoders}) == 4
     assert make_encoder(llama).recipe() == make_encoder(llama).recipe()
 
 
@@ -349,8 +349,8 @@ def test_threads_share_one_encoder(llama):
     rows = [record(f"What {i}", "cat " * (i % 40 + 1), "is", "A cat.") for i in range(200)]
     encoder = make_encoder(llama)
     with ThreadPoolExecutor(8) as threads:
-        made = list(threads.map(encoder.encode, rows))
-    for row, encoded in zip(rows, made, strict=True):
+        encoded_rows = list(threads.map(encoder.encode, rows))
+    for row, encoded in zip(rows, encoded_rows, strict=True):
         alone = encoder.encode(row)
         assert np.array_equal(encoded.input_ids, alone.input_ids)
         assert np.array_equal(encoded.labels, alone.labels)

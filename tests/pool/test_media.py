@@ -194,9 +194,9 @@ def test_a_system_prompt_is_part_of_the_record_however_it_is_carried(tmp_path):
     assert len({plain, other, ids["key"]}) == 3
 
 
-def test_it_stands_where_the_templates_own_stood(tmp_path, twin_path):
+def test_it_stands_where_the_templates_own_stood(tmp_path, tiny_model):
     pool = pool_of(tmp_path, [told("turn"), {"conversations": asks("What?")}])
-    encoder = make_encoder(load_processor(twin_path))
+    encoder = make_encoder(load_processor(tiny_model))
     mine, plain = sorted(pool.take(pool.ids()), key=lambda r: not r.system)
     texts = {r.system: encoder.tokenizer.decode(encoder.encode(r).input_ids) for r in (mine, plain)}
     assert "Answer like a pirate. USER: What?" in texts[mine.system]
@@ -208,7 +208,7 @@ def test_it_stands_where_the_templates_own_stood(tmp_path, twin_path):
     assert "square" in words
     assert "pirate" in encoder.tokenizer.decode(encoder.prompt(mine).input_ids)
     with pytest.raises(EncodeError, match="no place for a system prompt"):
-        make_encoder(load_processor(twin_path), "plain").encode(mine)
+        make_encoder(load_processor(tiny_model), "plain").encode(mine)
 
 
 @pytest.mark.parametrize("form", ["llava", "sharegpt", "parquet"])

@@ -137,8 +137,8 @@ def test_doctor_and_ingest_count_each_kind_once_a_file(tmp_path):
     assert ingest(config, str(tmp_path / "pool")).pictures == dict.fromkeys(kinds, 1)
 
 
-def test_how_pictures_are_shown_is_part_of_the_recipe(twin_path):
-    processor = load_processor(twin_path)
+def test_how_pictures_are_shown_is_part_of_the_recipe(tiny_model):
+    processor = load_processor(tiny_model)
     shown = {p: make_encoder(processor, pictures=p).recipe() for p in ("white", "black", "published")}
     assert len({json.dumps(r) for r in shown.values()}) == 3
     with pytest.raises(InputError, match="did you mean 'white'"):
@@ -164,8 +164,8 @@ def test_a_long_picture_is_padded_as_its_square_would_be(size, side):
     assert np.array_equal(pad_and_resize(picture, side, colour), squared(picture, side, colour))
 
 
-def test_the_encoder_takes_no_square_and_gives_what_the_processor_gives(twin_path, monkeypatch):
-    encoder = make_encoder(load_processor(twin_path))
+def test_the_encoder_takes_no_square_and_gives_what_the_processor_gives(tiny_model, monkeypatch):
+    encoder = make_encoder(load_processor(tiny_model))
     noise = np.random.default_rng(1).integers(0, 256, (2400, 90, 3), dtype=np.uint8)
     picture = Image.fromarray(noise)
     assert is_long(picture.size)
@@ -179,8 +179,8 @@ def test_the_encoder_takes_no_square_and_gives_what_the_processor_gives(twin_pat
 
 
 @pytest.mark.parametrize("size", [(40, 3000), (3000, 41), (9, 400), (13, 1000)])
-def test_a_sliver_is_cropped_as_if_all_of_it_had_been_resized(twin_path, monkeypatch, size):
-    encoder = make_encoder(load_processor(twin_path), image_mode="square")
+def test_a_sliver_is_cropped_as_if_all_of_it_had_been_resized(tiny_model, monkeypatch, size):
+    encoder = make_encoder(load_processor(tiny_model), image_mode="square")
     # smooth: PIL may take its passes in the other order, which clips noise otherwise
     coarse = np.random.default_rng(2).integers(0, 256, (5, 4, 3), dtype=np.uint8)
     picture = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)

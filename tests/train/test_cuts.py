@@ -21,15 +21,15 @@ from vinnow.train.run import train
 SIZE = 16
 
 
-def config(tiny_pool, twin_path, **changes):
-    base = {"model": twin_path, "pool": tiny_pool, "global_batch": SIZE, "micro_batch": 4, "max_len": 256}
+def config(tiny_pool, tiny_model, **changes):
+    base = {"model": tiny_model, "pool": tiny_pool, "global_batch": SIZE, "micro_batch": 4, "max_len": 256}
     return TrainConfig.parse(base | changes)
 
 
 @pytest.fixture(scope="module")
-def parts(tiny_pool, twin_path):
-    cfg = config(tiny_pool, twin_path)
-    loaded = load(twin_path, dtype="float64")
+def parts(tiny_pool, tiny_model):
+    cfg = config(tiny_pool, tiny_model)
+    loaded = load(tiny_model, dtype="float64")
     made = Batches(cfg, Rows(cfg), loaded.processor, "/dev/null")
     return LossModule(loaded.model).train(), made
 
@@ -99,12 +99,12 @@ def token_weights(chunks, tokens):
     return weight
 
 
-def test_published_micro_batches_hold_equal_lengths_so_that_tokens_weigh_alike(tiny_pool, twin_path):
+def test_published_micro_batches_hold_equal_lengths_so_that_tokens_weigh_alike(tiny_pool, tiny_model):
     rng = np.random.default_rng(0)
     tokens = np.exp(rng.normal(4.5, 1.0, 1280)).astype(np.int64) + 1
     found = {}
     for mean in ("step", "micro_batch"):
-        cfg = config(tiny_pool, twin_path, global_batch=128, micro_batch=16, loss_mean=mean)
+        cfg = config(tiny_pool, tiny_model, global_batch=128, micro_batch=16, loss_mean=mean)
         order = Order(cfg, np.ones(len(tokens), bool), tokens)
         weights, seen = np.zeros(len(tokens)), []
         for number in range(order.per_epoch):
@@ -121,10 +121,10 @@ def test_published_micro_batches_hold_equal_lengths_so_that_tokens_weigh_alike(t
     assert found["step"][1] > 3
 
 
-def test_the_published_mean_takes_the_same_rows_a_step(tiny_pool, twin_path):
-    rows, found = Rows(config(tiny_pool, twin_path)), []
+def test_the_published_mean_takes_the_same_rows_a_step(tiny_pool, tiny_model):
+    rows, found = Rows(config(tiny_pool, tiny_model)), []
     for mean in ("step", "micro_batch"):
-        order = Order(config(tiny_pool, twin_path, loss_mean=mean), rows.has_image, rows.n_chars)
+        order = Order(config(tiny_pool, tiny_model, loss_mean=mean), rows.has_image, rows.n_chars)
         # the last one is filled up with the first rows of the epoch, whichever those are
         found.append([sorted(order.batch(s).tolist()) for s in range(order.per_epoch - 1)])
     assert found[0] == found[1]
@@ -133,7 +133,7 @@ def test_the_published_mean_takes_the_same_rows_a_step(tiny_pool, twin_path):
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 33, 100])
 @pytest.mark.parametrize("ratio", [0.0, 0.03, 0.1, 0.5])
-def test_rates_are_those_of_hugging_face(tiny_pool, twin_path, steps, ratio):
+def test_rates_are_those_of_hugging_face(tiny_pool, tiny_model, steps, ratio):
     warmup = -int(-ratio * steps // 1)
     makers = {
         "cosine": lambda o: get_cosine_schedule_with_warmup(o, warmup, steps),
@@ -141,7 +141,7 @@ def test_rates_are_those_of_hugging_face(tiny_pool, twin_path, steps, ratio):
         "constant": lambda o: get_constant_schedule_with_warmup(o, warmup),
     }
     for name, make in makers.items():
-        cfg = config(tiny_pool, twin_path, schedule=name, warmup_ratio=ratio)
+        cfg = config(tiny_pool, tiny_model, schedule=name, warmup_ratio=ratio)
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
         schedule, rates = make(optimizer), []
         for _ in range(steps):
@@ -157,10 +157,10 @@ def batch_of(asked, used):
     return {"asked": asked, "used": used, "labels": labels}
 
 
-def test_a_step_without_a_usable_row_and_too_many_losses_end_a_training(tiny_pool, twin_path, tmp_path):
+def test_a_step_without_a_usable_row_and_too_many_losses_end_a_training(tiny_pool, tiny_model, tmp_path):
     lines = [json.dumps({"sample_id": n, "reason": "image_missing", "step": 0}) + "\n" for n in range(4)]
     (tmp_path / "refused-rank0.jsonl").write_text("".join(lines))
-    cfg = config(tiny_pool, twin_path)
+    cfg = config(tiny_pool, tiny_model)
     account = Account(cfg, 1000, 1000, "cpu", str(tmp_path))
     assert account.add([batch_of(4, 4), batch_of(4, 3), batch_of(4, 4), batch_of(4, 4)]) == 30
     said = r"not one of the first 16 rows could be used \(image_missing 4; listed in .*/refused-rank\*.jsonl\)"
@@ -175,7 +175,7 @@ def test_a_step_without_a_usable_row_and_too_many_losses_end_a_training(tiny_poo
         account.add([batch_of(16, 16 - lost)])
     with pytest.raises(InputError, match=r"4 of the first 48 rows .* of 64 in all: more than max_refused \(5.0%\)"):
         account.add([batch_of(16, 15)])
-    all_the_same = config(tiny_pool, twin_path, max_refused=1)
+    all_the_same = config(tiny_pool, tiny_model, max_refused=1)
     Account(all_the_same, 64, 4, "cpu", str(tmp_path)).add([batch_of(16, 1)])
     account = Account(all_the_same, 64, 4, "cpu", str(tmp_path))
     for _ in range(3):
@@ -184,9 +184,9 @@ def test_a_step_without_a_usable_row_and_too_many_losses_end_a_training(tiny_poo
         account.add([batch_of(16, 0)])
 
 
-def test_rows_whose_answers_are_cut_off_are_refused_and_listed(tiny_pool, twin_path, tmp_path):
-    processor = load(twin_path).processor
-    cfg = config(tiny_pool, twin_path, max_len=30)
+def test_rows_whose_answers_are_cut_off_are_refused_and_listed(tiny_pool, tiny_model, tmp_path):
+    processor = load(tiny_model).processor
+    cfg = config(tiny_pool, tiny_model, max_len=30)
     made = Batches(cfg, Rows(cfg), processor, str(tmp_path / "refused"))
     batch = made.make(np.arange(20))
     assert batch["used"] < batch["asked"] == 20
@@ -195,12 +195,12 @@ def test_rows_whose_answers_are_cut_off_are_refused_and_listed(tiny_pool, twin_p
     assert "cut off at max_len 30" in text
 
 
-def test_rows_that_lose_a_part_of_their_answer_are_used_and_counted(tiny_pool, twin_path, tmp_path):
-    processor = load(twin_path).processor
-    whole = Batches(config(tiny_pool, twin_path), Rows(config(tiny_pool, twin_path)), processor, str(tmp_path / "x"))
+def test_rows_that_lose_a_part_of_their_answer_are_used_and_counted(tiny_pool, tiny_model, tmp_path):
+    processor = load(tiny_model).processor
+    whole = Batches(config(tiny_pool, tiny_model), Rows(config(tiny_pool, tiny_model)), processor, str(tmp_path / "x"))
     row = whole.make(np.array([0]))
     first = np.flatnonzero(row["labels"][0] != -100)[0]
-    cfg = config(tiny_pool, twin_path, max_len=int(first) + 1)
+    cfg = config(tiny_pool, tiny_model, max_len=int(first) + 1)
     made = Batches(cfg, Rows(cfg), processor, str(tmp_path / "refused-rank0.jsonl"))
     batch = made.make(np.array([0, 0]))
     assert (batch["asked"], batch["used"]) == (2, 2)
@@ -225,6 +225,6 @@ def test_refusals_of_steps_that_come_again_are_forgotten(tmp_path):
     assert refusals(str(tmp_path)) == dict.fromkeys(range(1, 7), "image_missing")
 
 
-def test_one_step_at_a_rate_of_nothing_is_refused(tiny_pool, twin_path, tmp_path):
+def test_one_step_at_a_rate_of_nothing_is_refused(tiny_pool, tiny_model, tmp_path):
     with pytest.raises(InputError, match="would train nothing"):
-        train(config(tiny_pool, twin_path, max_steps=1), str(tmp_path))
+        train(config(tiny_pool, tiny_model, max_steps=1), str(tmp_path))

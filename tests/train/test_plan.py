@@ -119,8 +119,8 @@ def test_learning_rate_warms_up_and_falls():
     assert lr_factor(50, 100, config(schedule="linear", warmup_ratio=0)) == 0.5
 
 
-def test_parameter_groups_follow_llava(twin_path):
-    model = load(twin_path).model
+def test_parameter_groups_follow_llava(tiny_model):
+    model = load(tiny_model).model
     optimizer = make_optimizer(list(model.named_parameters()), config(lr=1e-3, projector_lr=1e-4, weight_decay=0.1))
     found = {(g["lr"], g["weight_decay"]) for g in optimizer.param_groups}
     assert found == {(1e-3, 0.1), (1e-3, 0.0), (1e-4, 0.1), (1e-4, 0.0)}
@@ -129,35 +129,35 @@ def test_parameter_groups_follow_llava(twin_path):
     )
 
 
-def batches(tmp_path, twin_path):
+def batches(tmp_path, tiny_model):
     source = write_records(tmp_path, *make_records(10))
     ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
-    cfg = config(pool=str(tmp_path / "pool"), model=twin_path)
-    return Batches(cfg, Rows(cfg), load(twin_path).processor, str(tmp_path / "refused.jsonl"))
+    cfg = config(pool=str(tmp_path / "pool"), model=tiny_model)
+    return Batches(cfg, Rows(cfg), load(tiny_model).processor, str(tmp_path / "refused.jsonl"))
 
 
-def test_the_loss_is_that_of_hugging_face(tmp_path, twin_path):
-    made = batches(tmp_path, twin_path)
-    model = load(twin_path).model
+def test_the_loss_is_that_of_hugging_face(tmp_path, tiny_model):
+    made = batches(tmp_path, tiny_model)
+    model = load(tiny_model).model
     batch = made.make(np.arange(10))
     expected = model(**inputs_of(batch, "input_ids", "attention_mask", "labels")).loss
     assert LossModule(model)(batch).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_a_step_on_a_row_of_two_pictures(tmp_path, twin_path):
+def test_a_step_on_a_row_of_two_pictures(tmp_path, tiny_model):
     """The batch's loss and gradients are those of Hugging Face's model on the same ids and both pictures."""
     records, pictures = make_records(4)
     two = {"image": list(pictures)[:2], "conversations": records[0]["conversations"]}
     two["conversations"][0]["value"] = "<image> what <image>"
     source = write_records(tmp_path, [two, *records[1:]], pictures)
     ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
-    cfg = config(pool=str(tmp_path / "pool"), model=twin_path)
-    made = Batches(cfg, Rows(cfg), load(twin_path).processor, str(tmp_path / "refused.jsonl"))
+    cfg = config(pool=str(tmp_path / "pool"), model=tiny_model)
+    made = Batches(cfg, Rows(cfg), load(tiny_model).processor, str(tmp_path / "refused.jsonl"))
     batch = made.make(np.arange(4))
     owners = batch["image_owner"].tolist()
     assert sorted(map(owners.count, range(4))) == [1, 1, 1, 2]
     assert owners == sorted(owners)
-    model, other = load(twin_path).model, load(twin_path).model
+    model, other = load(tiny_model).model, load(tiny_model).model
     loss = LossModule(model)(batch)
     loss.backward()
     expected = other(**inputs_of(batch, "input_ids", "attention_mask", "labels")).loss
@@ -168,12 +168,12 @@ def test_a_step_on_a_row_of_two_pictures(tmp_path, twin_path):
         assert torch.allclose(p.grad, q.grad, rtol=1e-4, atol=1e-6)
 
 
-def test_text_only_and_unlabelled_batches_have_gradients_everywhere(tmp_path, twin_path):
-    made = batches(tmp_path, twin_path)
+def test_text_only_and_unlabelled_batches_have_gradients_everywhere(tmp_path, tiny_model):
+    made = batches(tmp_path, tiny_model)
     text = np.flatnonzero(~made.rows.has_image)
     batch = made.make(text)
     assert not batch["media"]
-    module = LossModule(load(twin_path).model)
+    module = LossModule(load(tiny_model).model)
     loss = module(batch)
     loss.backward()
     assert loss.item() > 0
@@ -183,12 +183,12 @@ def test_text_only_and_unlabelled_batches_have_gradients_everywhere(tmp_path, tw
     assert module(batch).item() == 0
 
 
-def test_text_only_batches_meet_their_gradients_in_the_same_order(tmp_path, twin_path):
+def test_text_only_batches_meet_their_gradients_in_the_same_order(tmp_path, tiny_model):
     """ZeRO-2 reduces buckets in the order in which gradients become ready; another order adds up different parameters."""
-    made = batches(tmp_path, twin_path)
+    made = batches(tmp_path, tiny_model)
     orders = []
     for positions in (np.flatnonzero(made.rows.has_image)[:3], np.flatnonzero(~made.rows.has_image)):
-        module = LossModule(load(twin_path).model)
+        module = LossModule(load(tiny_model).model)
         ready: list[str] = []
         for name, parameter in module.named_parameters():
             if "vision_tower" in name:
@@ -201,25 +201,25 @@ def test_text_only_batches_meet_their_gradients_in_the_same_order(tmp_path, twin
     assert any("multi_modal_projector" in n for n in orders[0])
 
 
-def test_rows_that_cannot_be_used_are_dropped_and_listed(tmp_path, twin_path):
-    made = batches(tmp_path, twin_path)
+def test_rows_that_cannot_be_used_are_dropped_and_listed(tmp_path, tiny_model):
+    made = batches(tmp_path, tiny_model)
     for picture in (tmp_path / "images/pics").iterdir():
         picture.unlink()
     image_rows = np.flatnonzero(made.rows.has_image)
     batch = made.make(image_rows)
     assert batch["input_ids"].shape == (1, 2)
     assert (batch["labels"] == -100).all()
-    assert LossModule(load(twin_path).model)(batch).item() == 0
+    assert LossModule(load(tiny_model).model)(batch).item() == 0
     listed = [json.loads(line) for line in (tmp_path / "refused.jsonl").read_text().splitlines()]
     assert {r["reason"] for r in listed} == {"image_missing"}
     assert len(listed) == len(image_rows)
 
 
-def test_rows_from_memory_are_the_rows_from_disk(tiny_pool, twin_path, tmp_path):
-    processor = load(twin_path).processor
+def test_rows_from_memory_are_the_rows_from_disk(tiny_pool, tiny_model, tmp_path):
+    processor = load(tiny_model).processor
     made = []
     for cache in (0, 1, 50):
-        cfg = config(pool=tiny_pool, model=twin_path, cache_mb=cache)
+        cfg = config(pool=tiny_pool, model=tiny_model, cache_mb=cache)
         batches = Batches(cfg, Rows(cfg), processor, str(tmp_path / "refused"))
         made.append([batches.make(np.array(p)) for p in ([1, 2, 3, 3], [3, 2, 40], [1, 2, 3, 3])])
     assert len(batches._kept) == 4
@@ -237,8 +237,8 @@ def test_rows_are_the_picks_whatever_the_files_order(tiny_pool):
     assert rows.ids[~rows.has_image].tolist() == text
 
 
-def test_processes_hand_over_what_a_thread_does(tiny_pool, twin_path, tmp_path):
-    cfg = config(pool=tiny_pool, model=twin_path)
+def test_processes_hand_over_what_a_thread_does(tiny_pool, tiny_model, tmp_path):
+    cfg = config(pool=tiny_pool, model=tiny_model)
     found = [
         list(stream(MicroBatches(c, str(tmp_path), 0), range(6, 11)))
         for c in (cfg, cfg.model_copy(update={"loader_workers": 2, "loader_threads": 1}))

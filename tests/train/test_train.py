@@ -35,8 +35,8 @@ print(model.generate(ids, max_new_tokens=8, do_sample=False)[0].tolist())
 """
 
 
-def config(tiny_pool, twin_path, **changes):
-    base = {"model": twin_path, "pool": tiny_pool, "global_batch": 8, "micro_batch": 4, "workers": 2}
+def config(tiny_pool, tiny_model, **changes):
+    base = {"model": tiny_model, "pool": tiny_pool, "global_batch": 8, "micro_batch": 4, "workers": 2}
     return TrainConfig.parse(base | {"lr": 1e-3, "max_steps": 16, "max_len": 256} | changes)
 
 
@@ -45,11 +45,11 @@ def curve(report):
 
 
 @pytest.fixture(scope="module")
-def long(tiny_pool, target_pool, twin_path):
+def long(tiny_pool, target_pool, tiny_model):
     """Forty steps with all that is kept on the way; the target pool's rows are held out."""
     held = {"pool": target_pool, "steps": 12}
     kept = {"checkpoint_count": 3, "resume_steps": 5, "validation": held, "trackers": ["tensorboard"]}
-    return config(tiny_pool, twin_path, max_steps=40, **kept)
+    return config(tiny_pool, tiny_model, max_steps=40, **kept)
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +83,11 @@ def plain_losses(cfg, steps, stop):
 
 
 @pytest.fixture(scope="module")
-def zero3(tiny_pool, target_pool, twin_path, ray_cluster, tmp_path_factory):
+def zero3(tiny_pool, target_pool, tiny_model, ray_cluster, tmp_path_factory):
     """Nine steps of two workers that share weights, gradients and AdamW's state, all of it in the host's memory."""
     kept = {"checkpoint_weights": "trained", "checkpoint_steps": 3, "checkpoint_limit": 2, "save_moments": True}
     kept |= {"validation": {"pool": target_pool, "steps": 5, "max_rows": 7}, "offload": "parameters"}
-    cfg, out = config(tiny_pool, twin_path, zero_stage=3, max_steps=9, **kept), tmp_path_factory.mktemp("zero3")
+    cfg, out = config(tiny_pool, tiny_model, zero_stage=3, max_steps=9, **kept), tmp_path_factory.mktemp("zero3")
     return cfg, train(cfg, str(out)), out
 
 
@@ -182,7 +182,7 @@ def test_the_model_loads_in_a_fresh_process_and_answers_as_before(undisturbed):
     assert json.loads(there.stdout.splitlines()[-1]) == here
 
 
-def test_zero_3_follows_torch_alone_and_saves_a_whole_model(zero3, twin_path):
+def test_zero_3_follows_torch_alone_and_saves_a_whole_model(zero3, tiny_model):
     cfg, report, out = zero3
     assert report.engine["zero_stage"] == 3
     assert curve(report) == pytest.approx(plain_losses(cfg, 9, 9), rel=1e-4)
@@ -193,7 +193,7 @@ def test_zero_3_follows_torch_alone_and_saves_a_whole_model(zero3, twin_path):
     assert report.validation[1][1] == min(v for _, v in report.validation)
     assert read_json(out / "best.json") == {"step": 9, "loss": report.validation[1][1]}
     assert load(report.best).digest == load(report.model).digest
-    trained, start = (LlavaForConditionalGeneration.from_pretrained(p).state_dict() for p in (report.model, twin_path))
+    trained, start = (LlavaForConditionalGeneration.from_pretrained(p).state_dict() for p in (report.model, tiny_model))
     assert {k: v.shape for k, v in trained.items()} == {k: v.shape for k, v in start.items()}
     changed = [k for k in trained if not torch.equal(trained[k], start[k])]
     assert any("multi_modal_projector" in k for k in changed)
@@ -220,15 +220,15 @@ def test_kept_moments_are_those_of_an_independent_adamw(zero3):
     assert not os.path.exists(os.path.join(report.model, "moments.safetensors"))
 
 
-def test_stage_one_moves_the_projector_alone(tiny_pool, twin_path, tmp_path, ray_cluster):
+def test_stage_one_moves_the_projector_alone(tiny_pool, tiny_model, tmp_path, ray_cluster):
     kept = {"checkpoint_weights": "trained", "checkpoint_count": 2, "checkpoint_start": True}
     # most rows have several turns, which this template refuses
     kept |= {"parts": ["projector"], "template": "plain", "offload": "optimizer", "max_refused": 1}
-    cfg = config(tiny_pool, twin_path, workers=1, max_steps=6, **kept)
+    cfg = config(tiny_pool, tiny_model, workers=1, max_steps=6, **kept)
     assert cfg.accumulation == 2
     report = train(cfg, str(tmp_path))
     assert curve(report) == pytest.approx(plain_losses(cfg, 6, 6), rel=1e-4)
-    trained, start = (load(p).model.state_dict() for p in (report.model, twin_path))
+    trained, start = (load(p).model.state_dict() for p in (report.model, tiny_model))
     changed = {k for k in trained if not torch.equal(trained[k], start[k])}
     assert changed == {k for k in trained if "multi_modal_projector" in k}
     # checkpoints of trained weights alone, the model before its first step among them
@@ -242,14 +242,14 @@ def test_stage_one_moves_the_projector_alone(tiny_pool, twin_path, tmp_path, ray
         assert all(torch.equal(got[k], whole[k].bfloat16().float()) for k in changed)
 
 
-def test_lora_saves_adapter_and_projector_and_features_can_load_them(tiny_pool, twin_path, tmp_path, ray_cluster):
+def test_lora_saves_adapter_and_projector_and_features_can_load_them(tiny_pool, tiny_model, tmp_path, ray_cluster):
     lora = {"r": 4, "alpha": 8, "dropout": 0.1}
     kept = {"checkpoint_weights": "trained", "checkpoint_count": 1}
-    cfg = config(tiny_pool, twin_path, parts=["projector", "lora"], lora=lora, workers=1, max_steps=6, **kept)
+    cfg = config(tiny_pool, tiny_model, parts=["projector", "lora"], lora=lora, workers=1, max_steps=6, **kept)
     report = train(cfg, str(tmp_path))
     assert os.path.isfile(f"{report.model}/adapter_model.safetensors")
     loaded = load(report.model).model
-    start = load(twin_path).model.state_dict()
+    start = load(tiny_model).model.state_dict()
     now = {k.replace("base_model.model.", "").replace(".base_layer", ""): v for k, v in loaded.state_dict().items()}
     moved = {k for k in start if not torch.equal(now[k], start[k])}
     assert moved == {k for k in start if "multi_modal_projector" in k}
@@ -260,10 +260,10 @@ def test_lora_saves_adapter_and_projector_and_features_can_load_them(tiny_pool, 
     assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in half.items() if k not in trained)
 
 
-def test_what_is_missing_is_said_before_ray_starts(tiny_pool, twin_path, tmp_path):
+def test_what_is_missing_is_said_before_ray_starts(tiny_pool, tiny_model, tmp_path):
     with pytest.raises(InputError, match="no checkpoint at"):
         train(config(tiny_pool, "/nowhere"), str(tmp_path / "a"))
     with pytest.raises(InputError, match="no finished pool"):
-        train(config(str(tmp_path), twin_path), str(tmp_path / "b"))
+        train(config(str(tmp_path), tiny_model), str(tmp_path / "b"))
     with pytest.raises(InputError, match="no such table"):
-        train(config(tiny_pool, twin_path, picks=str(tmp_path / "picks.parquet")), str(tmp_path / "c"))
+        train(config(tiny_pool, tiny_model, picks=str(tmp_path / "picks.parquet")), str(tmp_path / "c"))

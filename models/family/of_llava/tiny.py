@@ -16,7 +16,7 @@ from transformers import CONFIG_MAPPING, LlavaConfig, PreTrainedTokenizerFast
 from ....pool.reader import Pool
 from ....pool.templates import TEMPLATES
 from ....store.machine import writing
-from ...specs import TwinConfig
+from ...specs import TinyModelConfig
 from .llms import LLMS
 from .model import class_of
 from .processor import image_processor, make_processor
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SPECIALS = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 
 
-def build_twin(out: str, texts: Iterable[str], config: TwinConfig) -> str:
+def build_tiny_model(out: str, texts: Iterable[str], config: TinyModelConfig) -> str:
     """Make the twin's tokenizer, processor and random weights, save them as a Hugging Face folder, return its path."""
     tokenizer = train_tokenizer(texts, config)
     tower = TOWERS[config.tower]
@@ -37,7 +37,7 @@ def build_twin(out: str, texts: Iterable[str], config: TwinConfig) -> str:
     # a fork, so that building a twin leaves the caller's random state alone
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        found = twin_config(config, tokenizer)
+        found = tiny_model_config(config, tokenizer)
         model = class_of(found)(found)
     model.generation_config.update(pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
     with writing(out, "What is there is half a model."):
@@ -56,7 +56,7 @@ def words_of(pools: Iterable[Pool]) -> list[str]:
     return texts + ["USER: ASSISTANT:"] * 50
 
 
-def twin_config(config: TwinConfig, tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
+def tiny_model_config(config: TinyModelConfig, tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
     """Return the Hugging Face config of the twin."""
     tower = TOWERS[config.tower]
     more: dict[str, Any] = (
@@ -75,7 +75,7 @@ def twin_config(config: TwinConfig, tokenizer: PreTrainedTokenizerFast) -> Llava
     )
 
 
-def vision_config(config: TwinConfig) -> Any:
+def vision_config(config: TinyModelConfig) -> Any:
     """Return the Hugging Face config of the twin's vision tower."""
     values: dict[str, Any] = {
         "hidden_size": config.vision_hidden,
@@ -92,7 +92,7 @@ def vision_config(config: TwinConfig) -> Any:
     return CONFIG_MAPPING[TOWERS[config.tower].kind](**values)
 
 
-def text_config(config: TwinConfig, tokenizer: PreTrainedTokenizerFast) -> Any:
+def text_config(config: TinyModelConfig, tokenizer: PreTrainedTokenizerFast) -> Any:
     """Return the Hugging Face config of the twin's language model."""
     values: dict[str, Any] = {
         "vocab_size": len(tokenizer),
@@ -113,7 +113,9 @@ def text_config(config: TwinConfig, tokenizer: PreTrainedTokenizerFast) -> Any:
     return CONFIG_MAPPING[config.llm](**(values | wide | dict(LLMS[config.llm].options)))
 
 
-def train_tokenizer(texts: Iterable[str], config: TwinConfig, marks: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    texts: Iterable[str], config: TinyModelConfig, marks: tuple[str, ...] = ()
+) -> PreTrainedTokenizerFast:
     """Train a LLaMA-like BPE: a space in front of every chunk becomes `▁`, unknown characters fall back to bytes.
 
     `marks`: special tokens besides.

@@ -1,4 +1,4 @@
-"""Parts of a test pool through the flow's actors, and joined again: what every evaluation does the same way.
+"""Shards of a test pool through the flow's actors, and joined again: what every evaluation does the same way.
 
 `OUT/FOLDER/part-*.parquet` appear whole, so a rerun computes only what is missing. Every row of the pool ends in the joined
 table or under `OUT/refused/FOLDER` with a reason.
@@ -50,9 +50,9 @@ class Measurement:
 
 
 def carry_out(spec: EvalSpec, measurement: Measurement, progress: Progress | None) -> dict[str, Any]:
-    """Do an evaluation from its parts to its report; return the report's fields, those saved if it is finished.
+    """Do an evaluation from its shards to its report; return the report's fields, those saved if it is finished.
 
-    One that refused rows for their pictures' files is not finished for good: a rerun tries those parts again.
+    One that refused rows for their pictures' files is not finished for good: a rerun tries those shards again.
 
     Raises:
         KeyMismatchError: `out` holds another evaluation; lists what differs.
@@ -73,8 +73,8 @@ def carry_out(spec: EvalSpec, measurement: Measurement, progress: Progress | Non
 
 def _carried_out(spec: EvalSpec, measurement: Measurement, progress: Progress | None, start: float) -> dict[str, Any]:
     actor = measurement.actor
-    parts, skipped = compute_parts(spec, actor, progress)
-    rows, refused = join_parts(spec, actor, parts, measurement.table)
+    shards, skipped = compute_shards(spec, actor, progress)
+    rows, refused = join_shards(spec, actor, shards, measurement.table)
     reasons = dict(Counter(refused["reason"].to_pylist()))
     asked = rows.num_rows - (refused.num_rows if actor.REFUSED_COUNT else 0)
     Usage(asked, reasons, join(spec.out, "refused", actor.FOLDER)).check("evaluate", spec.config.max_refused)
@@ -84,7 +84,7 @@ def _carried_out(spec: EvalSpec, measurement: Measurement, progress: Progress | 
         "refused": refused.num_rows,
         "reasons": reasons,
         **measurement.summary(rows, spec),
-        "parts": len(parts) - skipped,
+        "parts": len(shards) - skipped,
         "skipped_parts": skipped,
         "seconds": round(time.perf_counter() - start, 3),
         "key": spec.key,
@@ -113,7 +113,7 @@ def make_spec(config: EvalConfig, out: str, here: bool = False) -> EvalSpec:
 
 
 def finished(spec: EvalSpec, report: str) -> dict[str, Any] | None:
-    """Return the saved report of a finished evaluation, with its parts counted as skipped; None if it is not finished.
+    """Return the saved report of a finished evaluation, with its shards counted as skipped; None if it is not finished.
 
     Raises:
         KeyMismatchError: it is another evaluation's; lists what differs.
@@ -128,16 +128,16 @@ def finished(spec: EvalSpec, report: str) -> dict[str, Any] | None:
     return saved | {"skipped_parts": saved["skipped_parts"] + saved["parts"], "parts": 0}
 
 
-def compute_parts(spec: EvalSpec, actor: type[AnswerActor], progress: Progress | None) -> tuple[list[str], int]:
-    """Compute the parts that are not there; return all parts' names in the pool's order, and how many were there.
+def compute_shards(spec: EvalSpec, actor: type[AnswerActor], progress: Progress | None) -> tuple[list[str], int]:
+    """Compute the shards that are not there; return all shards' names in the pool's order, and how many were there.
 
     Raises:
-        KeyMismatchError: `out` holds parts of another model, pool or setting; lists what differs.
+        KeyMismatchError: `out` holds shards of another model, pool or setting; lists what differs.
     """
     config, pool = spec.config, Pool(spec.config.pool)
-    places = {part.name: pool.place(part) for part in pool.shards(config.rows_per_part)}
+    places = {shard.name: pool.place(shard) for shard in pool.shards(config.rows_per_part)}
     again = refused_shards(spec.out, actor.FOLDER, TRY_AGAIN)
-    left = remaining(spec.out, list(places), _parts_done(spec, actor), again)
+    left = remaining(spec.out, list(places), _sound_shards(spec, actor), again)
     there, tell = len(places) - len(left), progress or (lambda done, total: None)
     tell(there, len(places))
     workers = Workers(actor, {"spec": spec}, config.actors, config.cpus_per_actor, config.gpus_per_actor, growing=True)
@@ -148,8 +148,8 @@ def compute_parts(spec: EvalSpec, actor: type[AnswerActor], progress: Progress |
     return list(places), there
 
 
-def join_parts(spec: EvalSpec, actor: type[AnswerActor], names: list[str], table: str) -> tuple[pa.Table, pa.Table]:
-    """Write the parts as one table, `OUT/TABLE`, in the pool's order; return it, and the refused rows (REFUSED).
+def join_shards(spec: EvalSpec, actor: type[AnswerActor], names: list[str], table: str) -> tuple[pa.Table, pa.Table]:
+    """Write the shards as one table, `OUT/TABLE`, in the pool's order; return it, and the refused rows (REFUSED).
 
     Where they count, refused rows are in the table too: unanswered, at its end.
 
@@ -162,7 +162,7 @@ def join_parts(spec: EvalSpec, actor: type[AnswerActor], names: list[str], table
     answered = np.array(rows["sample"].to_pylist(), dtype=np.uint64)
     refused = read_refused(spec.out, actor.FOLDER)
     ids = refused["sample_id"].to_numpy().astype(np.uint64)
-    # a part that was answered anew may have left an older list of refusals behind
+    # a shard that was answered anew may have left an older list of refusals behind
     ids, first = np.unique(ids, return_index=True)
     left = ~np.isin(ids, answered)
     ids, refused = ids[left], refused.take(pa.array(np.sort(first[left])))
@@ -185,8 +185,8 @@ def join_parts(spec: EvalSpec, actor: type[AnswerActor], names: list[str], table
     return rows, refused
 
 
-def _parts_done(spec: EvalSpec, actor: type[AnswerActor]) -> set[str]:
-    """Return the sound parts that are there."""
+def _sound_shards(spec: EvalSpec, actor: type[AnswerActor]) -> set[str]:
+    """Return the names of the sound shards that are there."""
     done = set()
     for path in list_files(join(spec.out, actor.FOLDER), ".parquet"):
         try:

@@ -1,0 +1,103 @@
+"""The store of answers: on disk before it is handed on, whole after a kill, shared by processes."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from vinnow.evaluate.remote.cache import Cache
+from vinnow.evaluate.remote.reply import Reply, Tokens
+from vinnow.store.errors import DamagedError, InputError, WriteError
+
+PARENT = Path(__file__).parents[4]
+WRITER = """
+import sys
+from vinnow.evaluate.remote.cache import Cache
+from vinnow.evaluate.remote.reply import Reply
+cache, name = Cache(sys.argv[1]), sys.argv[2]
+for i in range(int(sys.argv[3])):
+    cache.put(f"{name}-{i}", Reply("x" * 2000, model=name), 1.0)
+    print(i, flush=True)
+"""
+
+
+def writer(path, name, n) -> subprocess.Popen:
+    command = [sys.executable, "-c", WRITER, str(path), name, str(n)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=PARENT, env=os.environ | {"PYTHONPATH": str(PARENT)}
+    )
+
+
+def test_what_goes_in_comes_out(tmp_path):
+    replies = {
+        "a": Reply("Grüße \ud800\0", "stop", Tokens(3, 4), "m"),
+        "b": Reply("", "length", None, ""),
+    }
+    cache = Cache(str(tmp_path / "deep" / "c.sqlite"))
+    for key, reply in replies.items():
+        cache.put(key, reply, 0.5)
+    cache.lose(0.25)
+    cache.lose(0.0)
+    cache.close()
+    again = Cache(str(tmp_path / "deep" / "c.sqlite"))
+    assert {key: again.get(key) for key in (*replies, "c")} == {**replies, "c": None}
+    assert (len(again), again.spent()) == (2, 1.25)
+
+
+def test_a_kill_loses_nothing_that_was_handed_on(tmp_path):
+    path = tmp_path / "c.sqlite"
+    child = writer(path, "a", 100_000)
+    handed = -1
+    until = time.monotonic() + 30
+    while handed < 50 and time.monotonic() < until:
+        handed = int(child.stdout.readline())
+    os.kill(child.pid, signal.SIGKILL)
+    handed = max([handed, *(int(line) for line in child.stdout.read().splitlines()[:-1])])
+    child.wait()
+    cache = Cache(str(path))
+    assert all(cache.get(f"a-{i}") == Reply("x" * 2000, model="a") for i in range(handed + 1))
+    assert len(cache) <= handed + 3
+    cache.put("after", Reply("y"), 0.0)
+    assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_two_processes_write_one_cache(tmp_path):
+    path = tmp_path / "c.sqlite"
+    children = [writer(path, name, 150) for name in "ab"] + [writer(path, "a", 150)]
+    assert [child.communicate()[1] or child.returncode for child in children] == [0, 0, 0]
+    cache = Cache(str(path))
+    assert len(cache) == 300
+    assert cache.spent() == 450  # what both asked was paid by both
+    assert all(cache.get(f"{n}-{i}") for n in "ab" for i in range(150))
+
+
+def test_something_else_is_left_alone(tmp_path):
+    other = tmp_path / "other.sqlite"
+    with sqlite3.connect(other) as db:
+        db.execute("CREATE TABLE mine (x)")
+    before = other.read_bytes()
+    with pytest.raises(InputError, match="no cache of answers"):
+        Cache(str(other))
+    assert other.read_bytes() == before
+    (tmp_path / "text").write_text("not a database, and long enough to be seen as none " * 20)
+    with pytest.raises(DamagedError, match=r"text.* is damaged"):
+        Cache(str(tmp_path / "text"))
+    with pytest.raises(InputError, match="folder"):
+        Cache(str(tmp_path))
+    with pytest.raises(InputError, match="local disk"):
+        Cache("s3://bucket/c.sqlite")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match=r"file/c\.sqlite"):
+        Cache(str(tmp_path / "file" / "c.sqlite"))
+
+
+def test_a_flipped_answer_is_named(tmp_path):
+    cache = Cache(str(tmp_path / "c.sqlite"))
+    cache.put("k", Reply("x"), 0.0)
+    cache._db.execute("UPDATE answers SET reply = '{\"no\": 1}'")
+    with pytest.raises(DamagedError, match="the answer k"):
+        cache.get("k")
