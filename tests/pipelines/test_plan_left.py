@@ -9,6 +9,7 @@ import pytest
 from finished import finish, values_of
 from foreign import vinnow
 from pictures import make_records, write_records
+from vinnow.evaluate.run import REPORT
 from vinnow.pipelines.runs.config import resolve
 from vinnow.pipelines.runs.plan import make_plan
 from vinnow.pipelines.runs.plan_shown import summarise
@@ -74,7 +75,7 @@ def test_what_was_cut_off_is_counted_by_its_parts_and_steps(run):
     log = Path(f"{out}/train/proxy/log.jsonl")
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:2]))
     os.remove(f"{out}/sweep/less-20pct-s0/result.json")
-    os.remove(f"{out}/sweep/less-20pct-s0/eval/eval.json")
+    os.remove(f"{out}/sweep/less-20pct-s0/eval/{REPORT}")
     shutil.rmtree(f"{out}/sweep/xmas-20pct-s0")
     lines, whole = plan_of(run, "proxy.resume_steps=1")
     assert (lines["proxy"].state, lines["proxy"].left) == ("2 of 3 steps", pytest.approx(1 / 3))
