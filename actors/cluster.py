@@ -110,8 +110,8 @@ def _dead_daemons() -> Iterator[str]:
 
     node: Any = worker._global_node
     logs = node.get_logs_dir_path()
-    found: dict[str, list[Any]] = node.all_processes
-    started = {kind: [i.process for i in of] for kind, of in found.items()}
+    processes: dict[str, list[Any]] = node.all_processes
+    started = {kind: [i.process for i in of] for kind, of in processes.items()}
     daemons = {kind: started.get(kind, []) for kind in ("gcs_server", "raylet")}
     kills = Kills(os.path.join(logs, "raylet.out"))
     while True:
@@ -169,8 +169,8 @@ def keep_token(path: Path) -> None:
                 pass
             finally:
                 own.unlink()
-        found = path.stat()
-        if found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) & 0o077:
+        status = path.stat()
+        if status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) & 0o077:
             path.chmod(0o600)
     except OSError as error:
         raise InputError(

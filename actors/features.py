@@ -139,12 +139,19 @@ class FeatureActor:
                 batch["seen"] = seen_once(self.first, batch["media"])
             for step in steps:
                 tap = self.taps[step]
-                vec = tap.tensors(batch)
+                vec = self._fitting(tap.tensors(batch), len(rows), self.keys[step].dim)
                 batches[step].append(TapBatch(rows, vec, tap.norms()))
         # the device is waited for here, once a part and step
         for step in steps:
             self.taps[step].settle()
         return {s: _gather(some, len(part.encoded), self.keys[s].dim) for s, some in batches.items()}
+
+    def _fitting(self, vec_BD: torch.Tensor, rows: int, dim: int) -> torch.Tensor:
+        """Return a tap's vectors, which are as many and as wide as the kind says: another shape would be broadcast."""
+        if tuple(vec_BD.shape) == (rows, dim):
+            return vec_BD
+        what = f"kind {self.kind.name!r} says dim {dim}, but its tap gave {list(vec_BD.shape)} for {rows} rows"
+        raise InputError(f"{what}. Make `dim` and the tap agree: [rows, dim], a row a sample.")
 
     def batches(self, part: LoadedPart, counts: dict[str, Any]) -> Iterator[tuple[list[int], dict[str, Any]]]:
         """Yield a part's batches under the token budget, with their rows; counts tokens and pads."""

@@ -36,8 +36,8 @@ class Kind(ABC):
 
     `needs_labels`: a row without a trained token has none, and is refused. `along`: it says something only along the
     checkpoints of a training, or weighed by their learning rates. `of_targets`: a target set's rows get it too. `aims`: it
-    is measured against the mean gradients of a target set's tasks, which are made first. `work`: the measured rate that
-    prices it.
+    is measured against the mean gradients of a target set's tasks, which are made first. `head`: its pass goes through the
+    LM head, so that logits are counted in `memory`. `work`: the measured rate that prices it.
     """
 
     name: ClassVar[str]
@@ -46,6 +46,7 @@ class Kind(ABC):
     along: ClassVar[bool] = False
     of_targets: ClassVar[bool] = False
     aims: ClassVar[bool] = False
+    head: ClassVar[bool] = True
     work: ClassVar[Literal["gradient", "forward"]] = "forward"
 
     def __init__(self, config: Any) -> None:
@@ -68,10 +69,20 @@ class Kind(ABC):
         """Return what a mean row costs at one checkpoint, in TFLOP by item."""
 
     def memory(self, shape: "Shape", held: Held) -> float:
-        """Return the bytes that an actor needs beside the weights: by default a forward pass, one layer at a time."""
+        """Return the bytes that an actor needs beside the weights.
+
+        By default those of a forward pass, one layer at a time, and the logits that exist at one time.
+        """
         from ..models.cost import VALUE_BYTES, activation_bytes_per_token
 
-        return held.rows * held.longest * activation_bytes_per_token(shape, VALUE_BYTES[self.config.precision], 1)
+        pass_bytes = activation_bytes_per_token(shape, VALUE_BYTES[self.config.precision], 1)
+        return held.rows * held.longest * pass_bytes + self.logits(shape, held)
+
+    def logits(self, shape: "Shape", held: Held) -> float:
+        """Return the bytes of the logits that exist at one time; 0 for a kind without `head`."""
+        from ..models.cost import VALUE_BYTES, logit_bytes
+
+        return logit_bytes(shape, held.rows * held.longest, VALUE_BYTES[self.config.precision]) if self.head else 0.0
 
     @property
     def projection(self) -> str | None:

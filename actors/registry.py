@@ -14,7 +14,7 @@ from ..store.scan import classes_of, modules_of, refuse_lacking
 
 HERE = Path(__file__).parent / "kinds"
 VARIABLE = "VINNOW_KINDS"
-_PARTS = ("name", "Config", "dim", "recipe", "tap", "cost")
+_MEMBERS = ("name", "Config", "dim", "recipe", "tap", "cost")
 
 
 class UnknownKindError(InputError):
@@ -23,7 +23,7 @@ class UnknownKindError(InputError):
 
 def names() -> list[str]:
     """List the kinds' names."""
-    return sorted(_found(os.environ.get(VARIABLE, "")))
+    return sorted(_classes(os.environ.get(VARIABLE, "")))
 
 
 def find(name: Any) -> type[Any]:
@@ -33,21 +33,21 @@ def find(name: Any) -> type[Any]:
         UnknownKindError: there is none of this name; names the nearest one.
         InputError: a kind's file does not fit.
     """
-    found = _found(os.environ.get(VARIABLE, ""))
-    if not isinstance(name, str) or name not in found:
-        near = suggest(name, found) if isinstance(name, str) else suggest("", found)
+    kinds = _classes(os.environ.get(VARIABLE, ""))
+    if not isinstance(name, str) or name not in kinds:
+        near = suggest(name, kinds) if isinstance(name, str) else suggest("", kinds)
         raise UnknownKindError(f"unknown kind of feature {shown(name)}{near}")
-    return found[name]
+    return kinds[name]
 
 
 @cache
-def _found(extra: str) -> dict[str, type[Any]]:
+def _classes(extra: str) -> dict[str, type[Any]]:
     package = __name__.rsplit(".", 1)[0]
     return classes_of(modules_of(f"{package}.kinds", HERE, VARIABLE), "KIND", "kind", _check)
 
 
 def _check(kind: type[Any], file: Path) -> None:
-    refuse_lacking(kind, _PARTS, file, "actors/kind.py")
+    refuse_lacking(kind, _MEMBERS, file, "actors/kind.py")
     fields = getattr(kind.Config, "model_fields", {})
     if "token_budget" not in fields or fields["kind"].default != kind.name:
         raise InputError(

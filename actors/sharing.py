@@ -15,12 +15,12 @@ def share_equal(first: Any, other: Any) -> int:
     mine = dict(first.named_parameters())
     freed = 0
     for name, parameter in other.named_parameters():
-        twin = mine.get(name)
-        if twin is None or twin.shape != parameter.shape or twin.data_ptr() == parameter.data_ptr():
+        own = mine.get(name)
+        if own is None or own.shape != parameter.shape or own.data_ptr() == parameter.data_ptr():
             continue
-        if torch.equal(twin, parameter):
+        if torch.equal(own, parameter):
             freed += parameter.numel() * parameter.element_size()
-            parameter.data = twin.data
+            parameter.data = own.data
     return freed
 
 

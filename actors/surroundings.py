@@ -110,6 +110,6 @@ def _threads_left() -> int | None:
         return None
     used = 0
     for process in psutil.process_iter(["uids", "num_threads"]):
-        found: dict[str, Any] = process.info
-        used += found["num_threads"] or 0 if found["uids"] and found["uids"].real == me else 0
+        facts: dict[str, Any] = process.info
+        used += facts["num_threads"] or 0 if facts["uids"] and facts["uids"].real == me else 0
     return max(0, limit - used)

@@ -21,13 +21,13 @@ def seconds(work: Callable[[], Any], rounds: int = 5, warm: int = 2) -> float:
     for _ in range(warm):
         work()
     torch.cuda.synchronize()
-    found = []
+    times = []
     for _ in range(rounds):
         begin = time.perf_counter()
         work()
         torch.cuda.synchronize()
-        found.append(time.perf_counter() - begin)
-    return statistics.median(found)
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
 
 
 def watched(*command: str) -> tuple[float, float, str]:

@@ -116,10 +116,10 @@ def workers() -> str:
     lines = ["| " + " | ".join(["", *sides.values()]) + " |", "|---|" + "---|" * len(sides)]
     names = {"demo": "the demo's {} records, pictures decoded", "texts": "{} records of text"}
     for key, name in names.items():
-        found = row[key]
-        what = name.format(f"{found['rows']:,}")
-        lines.append(f"| {what}: s | " + " | ".join(f"{found['seconds'][s]:.1f}" for s in sides) + " |")
-        lines.append("| the same: peak GiB | " + " | ".join(f"{found['peak_gib'][s]:.2f}" for s in sides) + " |")
+        pool_row = row[key]
+        what = name.format(f"{pool_row['rows']:,}")
+        lines.append(f"| {what}: s | " + " | ".join(f"{pool_row['seconds'][s]:.1f}" for s in sides) + " |")
+        lines.append("| the same: peak GiB | " + " | ".join(f"{pool_row['peak_gib'][s]:.2f}" for s in sides) + " |")
     alone = row["without_main_guard"]
     works = ["yes" if alone[s] else "no" for s in ("ours", "pool")]
     lines.append(f"| a script without a main guard ingests | {works[0]} | {works[1]} | – |")

@@ -47,13 +47,13 @@ def samples(model):
 
 def one_by_one(model, rows, parameters):
     """The research scripts' way: batch 1, a backward pass, the flat gradient of the chosen parameters."""
-    found = []
+    grads = []
     for row in rows:
         batch = collate([row], 0)
         names = ("input_ids", "attention_mask", "labels")
         loss = model(**{n: batch[n] for n in names}, **batch["media"]).loss
-        found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]))
-    return torch.stack(found)
+        grads.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]))
+    return torch.stack(grads)
 
 
 def main():

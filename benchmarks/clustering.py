@@ -69,9 +69,9 @@ def write_json(folder: Path, ids: np.ndarray, x_NT: np.ndarray, files: int) -> N
     for t in range(files):
         with open(folder / "json" / f"checkpoint-{t}_attn_svd_vals.json", "w") as sink:
             sink.write("{\n")
-            for at, (name, values) in enumerate(zip(names, (x_NT[:, t, None] * SHARES).tolist(), strict=True)):
+            for position, (name, values) in enumerate(zip(names, (x_NT[:, t, None] * SHARES).tolist(), strict=True)):
                 listed = ",\n        ".join(map(repr, values))
-                sink.write(f'    "{name}": [\n        {listed}\n    ]' + (",\n" if at + 1 < len(names) else "\n"))
+                sink.write(f'    "{name}": [\n        {listed}\n    ]' + (",\n" if position + 1 < len(names) else "\n"))
             sink.write("}")
 
 
@@ -82,12 +82,12 @@ def ours(folder: Path, seconds: dict[str, float]) -> None:
     from vinnow.select.needs import Needs
     from vinnow.select.view import View
 
-    whole = xmas.cluster
+    cluster = xmas.cluster
 
-    def clustered(*given: Any) -> Any:
+    def clustered(*arguments: Any) -> Any:
         begin = time.perf_counter()
         try:
-            return whole(*given)
+            return cluster(*arguments)
         finally:
             seconds["k-means"] = time.perf_counter() - begin
 
@@ -123,10 +123,10 @@ def published(folder: Path, seconds: dict[str, float]) -> None:
     kmeans_begin = time.perf_counter()
     kmeans = faiss.Kmeans(STEPS, CLUSTERS, niter=NITER)
     kmeans.train(x_NT)
-    _, found = kmeans.index.search(x_NT, 1)
+    _, nearest = kmeans.index.search(x_NT, 1)
     seconds["k-means"] = time.perf_counter() - kmeans_begin
     (folder / "theirs").mkdir()
-    cluster = {i: int(c) for i, c in zip(order, found[:, 0], strict=True)}
+    cluster = {i: int(c) for i, c in zip(order, nearest[:, 0], strict=True)}
     for name, values in (("stability", stable), ("clusters", cluster)):
         with open(folder / "theirs" / f"{name}.json", "w") as sink:
             json.dump(values, sink, indent=4)
@@ -146,8 +146,8 @@ def sample(folder: Path) -> None:
         members.setdefault(c, []).append(i)
     left, taken = PERCENT * len(cluster) // 100, []
     order = [c for c in sorted(members, key=lambda c: len(members[c])) if len(members[c]) > 2]
-    for at, c in enumerate(order):
-        quota = left // (len(order) - at)
+    for position, c in enumerate(order):
+        quota = left // (len(order) - position)
         if c == text:
             chosen = random.sample(members[c], min(quota, len(members[c])))
         else:
@@ -178,14 +178,14 @@ def main() -> None:
         write_store(folder, ids, x_NT)
         write_json(folder, ids, x_NT, FILES)
         del x_NT
-        found = {n: one_side(__file__, "--side", n, "--folder", name) for n in ("ours", "published")}
-    rest = {n: f["seconds"]["all"] - f["seconds"]["k-means"] for n, f in found.items()}
+        sides = {n: one_side(__file__, "--side", n, "--folder", name) for n in ("ours", "published")}
+    rest = {n: f["seconds"]["all"] - f["seconds"]["k-means"] for n, f in sides.items()}
     result = {
         "claim": "stored trajectories to picks, 665,298 rows of 104 checkpoints, K=1000, 100 iterations, CPU",
         "ratio": rest["published"] / rest["ours"],
         "rows": asked.rows,
         "all_but_kmeans_s": rest,
-        "sides": found,
+        "sides": sides,
         "machine": f"{os.cpu_count()} CPU cores",
         "versions": versions("faiss-cpu", "numpy", "pyarrow"),
     }

@@ -54,15 +54,15 @@ class Rows:
     def __len__(self) -> int:
         return len(self.tasks)
 
-    def run(self, sink, before=lambda at: None) -> np.ndarray:
+    def run(self, sink, before=lambda positions: None) -> np.ndarray:
         """Return a sink's vectors [N, K]; `before` hears which rows come next."""
         tap = GradientTap(self.model, WHICH, sink)
         out, start = np.zeros((len(self), tap.dim)), 0
         for part in self.parts:
             for rows, batch in self.actor.batches(part, {"tokens": 0, "padded": 0}):
-                at = start + np.array(rows)
-                before(at)
-                out[at] = tap(batch)
+                positions = start + np.array(rows)
+                before(positions)
+                out[positions] = tap(batch)
             start += len(part.encoded)
         return out
 
@@ -79,8 +79,8 @@ def exact(pool: Rows, targets: Rows, names: list[str]) -> tuple[np.ndarray, int]
     sink = Means(len(names))
     weights = np.stack([(targets.tasks == t) / norm_M / (targets.tasks == t).sum() for t in names], 1)
 
-    def before(at: np.ndarray) -> None:
-        sink.weights_BK = torch.from_numpy(weights[at])
+    def before(positions: np.ndarray) -> None:
+        sink.weights_BK = torch.from_numpy(weights[positions])
 
     targets.run(sink, before)
     products = pool.run(Targets(sink.sums))
@@ -120,15 +120,15 @@ def main() -> None:
     table = []
     for settings in [s for family in PROJECTIONS.values() for s in family]:
         stores = ("float32", *STORED) if settings["dim"] == 8192 else ("float32",)
-        found: dict[str, list[dict[str, float]]] = {stored: [] for stored in stores}
+        agreements: dict[str, list[dict[str, float]]] = {stored: [] for stored in stores}
         for seed in range(SEEDS):
             config = ProjectionConfig(**settings, seed=seed)
             rows_NK, target_MK = unit(pool.run(config)), unit(targets.run(config))
             means_TK = np.stack([target_MK[targets.tasks == t].mean(0) for t in names])
             for stored in stores:
                 kept_NK = unit(roundtrip(rows_NK.astype(np.float32), stored).astype(np.float64))
-                found[stored].append(agreement(kept_NK @ means_TK.T, exact_NT))
-        for stored, rows in found.items():
+                agreements[stored].append(agreement(kept_NK @ means_TK.T, exact_NT))
+        for stored, rows in agreements.items():
             means = {k: round(float(np.mean([r[k] for r in rows])), 4) for k in rows[0]}
             spread = round(float(np.std([r["spearman"] for r in rows])), 4)
             table.append(settings | {"stored": stored} | means | {"spearman_sd": spread})

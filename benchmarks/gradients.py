@@ -54,7 +54,7 @@ def plain_step(model, batch) -> None:
 
 
 def less_way(model, batches, parameters) -> tuple[float, float]:
-    """Return LESS's seconds a row for the gradients, and for the projection (16 rows a call, 8192 columns)."""
+    """Return LESS's seconds per row for the gradients, and for the projection (16 rows per call, 8192 columns)."""
     flats = []
 
     def gradient(batch):
@@ -78,8 +78,8 @@ def less_way(model, batches, parameters) -> tuple[float, float]:
     blocks = 4  # of 64: all cost the same
     for _ in range(blocks):
         out = torch.zeros(len(batches), columns, device="cuda")
-        for at in range(0, flats.shape[1], stretch):
-            part = flats[:, at : at + stretch]
+        for start in range(0, flats.shape[1], stretch):
+            part = flats[:, start : start + stretch]
             signs = torch.empty(part.shape[1], columns, device="cuda", dtype=torch.float16)
             signs.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
             out += (part @ signs).float()
@@ -94,15 +94,15 @@ def fidelity(model, rows, batch) -> dict[str, float]:
     """
     tap = GradientTap(model, WHICH, PROJECTIONS["sjlt"])
     ours = tap.tensors(batch)[:2].float()
-    found = {"ours": 1.0, "plain bf16": 1.0}
+    cosines = {"ours": 1.0, "plain bf16": 1.0}
     plain = torch.cat([_by_autograd(model, tap.sink, row) for row in rows[:2]])
     model.float()
     truth = torch.cat([_by_autograd(model, tap.sink, row) for row in rows[:2]])
     model.to(torch.bfloat16)
     for name, vectors in (("ours", ours), ("plain bf16", plain)):
-        found[name] = float(torch.cosine_similarity(vectors, truth).min())
-    found["ours against plain bf16"] = float(torch.cosine_similarity(ours, plain).min())
-    return found
+        cosines[name] = float(torch.cosine_similarity(vectors, truth).min())
+    cosines["ours against plain bf16"] = float(torch.cosine_similarity(ours, plain).min())
+    return cosines
 
 
 def _by_autograd(model, sink, row) -> torch.Tensor:
@@ -118,7 +118,7 @@ def _by_autograd(model, sink, row) -> torch.Tensor:
 
 
 def lengths_row(tap) -> dict[str, float]:
-    """Return tokens a second on realistic lengths: parts of 256 rows, batches by token budget from sorted rows."""
+    """Return tokens per second on realistic lengths: parts of 256 rows, batches by token budget from sorted rows."""
     rows = realistic(256)
     sizes = [len(r.input_ids) for r in rows]
     batches = [batch_of([rows[i] for i in take]) for take in token_batches(sizes, TOKENS * BATCH, 64)]
@@ -142,10 +142,10 @@ def profile(tap, batch) -> None:
     from torch.profiler import profile as record
 
     tap.tensors(batch)
-    with record(activities=[ProfilerActivity.CUDA]) as found:
+    with record(activities=[ProfilerActivity.CUDA]) as profiler:
         tap.tensors(batch)
         torch.cuda.synchronize()
-    print(found.key_averages().table(sort_by="cuda_time_total", row_limit=25, max_name_column_width=70))
+    print(profiler.key_averages().table(sort_by="cuda_time_total", row_limit=25, max_name_column_width=70))
 
 
 def random_means(model, tasks: int) -> dict[str, torch.Tensor]:
@@ -163,13 +163,13 @@ def random_moments(model) -> Moments:
 
 
 def our_ways(model, batch, profiled: bool) -> tuple[dict[str, float], dict[str, float]]:
-    """Return seconds a row of each projection, and the peak memory in GB."""
-    found, memory = {}, {}
+    """Return seconds per row of each projection, and the peak memory in GB."""
+    spent, memory = {}, {}
     for name, config in PROJECTIONS.items():
         tap = GradientTap(model, WHICH, config)
         assert tap.decoder is not None
         torch.cuda.reset_peak_memory_stats()
-        found[name] = seconds(lambda tap=tap: tap.tensors(batch)) / BATCH
+        spent[name] = seconds(lambda tap=tap: tap.tensors(batch)) / BATCH
         memory[name] = torch.cuda.max_memory_allocated() / 1e9
         if profiled and name != "kron":
             profile(tap, batch)
@@ -183,23 +183,23 @@ def our_ways(model, batch, profiled: bool) -> tuple[dict[str, float], dict[str, 
     }
     for name, make in taps.items():
         tap = make()
-        found[name] = seconds(lambda tap=tap: tap.tensors(batch)) / BATCH
+        spent[name] = seconds(lambda tap=tap: tap.tensors(batch)) / BATCH
     generic = GradientTap(model, WHICH, PROJECTIONS["sjlt"], fast=False)
-    found["sjlt, Hugging Face's forward"] = seconds(lambda: generic.tensors(batch), rounds=2) / BATCH
-    return found, memory
+    spent["sjlt, Hugging Face's forward"] = seconds(lambda: generic.tensors(batch), rounds=2) / BATCH
+    return spent, memory
 
 
-def ratios(found: dict[str, float], lengths: dict[str, float]) -> dict[str, float]:
+def ratios(spent: dict[str, float], lengths: dict[str, float]) -> dict[str, float]:
     """Return what the issue's bars are about."""
     return {
-        "sjlt / plain forward+backward": found["plain"] / found["sjlt"],
-        "rademacher / plain forward+backward": found["plain"] / found["rademacher"],
-        "kron / plain forward+backward": found["plain"] / found["kron"],
-        "sjlt / LESS's way": found["less"] / found["sjlt"],
-        "sjlt / LESS's gradients alone": found["less_gradients"] / found["sjlt"],
-        "share of the floor (sjlt)": FLOOR_MS / 1e3 / found["sjlt"],
-        "share of the floor (plain)": FLOOR_MS / 1e3 / found["plain"],
-        "realistic / fixed tokens per s": lengths["tokens_per_s"] * found["sjlt"] / TOKENS,
+        "sjlt / plain forward+backward": spent["plain"] / spent["sjlt"],
+        "rademacher / plain forward+backward": spent["plain"] / spent["rademacher"],
+        "kron / plain forward+backward": spent["plain"] / spent["kron"],
+        "sjlt / LESS's way": spent["less"] / spent["sjlt"],
+        "sjlt / LESS's gradients alone": spent["less_gradients"] / spent["sjlt"],
+        "share of the floor (sjlt)": FLOOR_MS / 1e3 / spent["sjlt"],
+        "share of the floor (plain)": FLOOR_MS / 1e3 / spent["plain"],
+        "realistic / fixed tokens per s": lengths["tokens_per_s"] * spent["sjlt"] / TOKENS,
     }
 
 
@@ -217,22 +217,22 @@ def main() -> None:
     batch = batch_of(fixed)
     ready = on_device(batch, model)
     parameters = trainable(model)
-    found = {"plain": seconds(lambda: plain_step(model, ready)) / BATCH}
-    found["plain_batch_1"] = seconds(lambda: plain_step(model, on_device(batch_of(fixed[:1]), model)))
+    spent = {"plain": seconds(lambda: plain_step(model, ready)) / BATCH}
+    spent["plain_batch_1"] = seconds(lambda: plain_step(model, on_device(batch_of(fixed[:1]), model)))
     gradients, projection = less_way(model, [on_device(batch_of([r]), model) for r in fixed], parameters)
-    found |= {"less_gradients": gradients, "less_projection": projection, "less": gradients + projection}
+    spent |= {"less_gradients": gradients, "less_projection": projection, "less": gradients + projection}
     torch.cuda.empty_cache()
     ours, memory = our_ways(model, batch, asked.profile)
-    found |= ours
+    spent |= ours
     lengths = lengths_row(GradientTap(model, WHICH, PROJECTIONS["sjlt"]))
     cosines = fidelity(model, fixed, batch)
-    shown = ratios(found, lengths)
+    shown = ratios(spent, lengths)
     result = {
         "claim": "per-sample LoRA + projector gradients of LLaVA-1.5-7B's shape, 776 tokens, batch 16, bf16",
         "ratio": shown["sjlt / plain forward+backward"],
         "ratios": {k: round(v, 3) for k, v in shown.items()},
-        "ms_per_sample": {k: round(v * 1e3, 2) for k, v in found.items()},
-        "samples_per_s": {k: round(1 / v, 2) for k, v in found.items()},
+        "ms_per_sample": {k: round(v * 1e3, 2) for k, v in spent.items()},
+        "samples_per_s": {k: round(1 / v, 2) for k, v in spent.items()},
         "cosine_with_float32": cosines,
         "peak_gb": memory,
         "realistic_lengths": lengths,

@@ -3,8 +3,8 @@
 Both make micro-batches of 16: token ids, labels, pictures as uint8 [3, 336, 336], by the same encoder. Ours
 (`train/data.py`) takes rows by position, in an order that is a function of (ids, seed, epoch); a thread or two processes
 prepare them. Ray Data shuffles the rows, cuts blocks of 16 and encodes them in two actors, as its guide for training does.
-Rows a second, seconds for the epoch with its start, the peak memory of all processes, and `resume`: from a start inside the
-epoch (60 %) to the next batch there. Ray Data has no such place: it makes the batches before it again.
+Rows per second, seconds for the epoch with its start, the peak memory of all processes, and `resume`: from a start inside
+the epoch (60 %) to the next batch there. Ray Data has no such place: it makes the batches before it again.
 `take_16_of_large`: fetching 16 records at random positions from a pool of 665,298 rows (no pictures), milliseconds.
 `python benchmarks/loading.py` writes benchmarks/results/loading.json.
 """
@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from _measure import RESULTS, one_side, versions, write
 from training import BATCH, write_model, write_pool
 from vinnow.pool.reader import Pool
+from vinnow.store.arrays import Array
 from vinnow.train.config import TrainConfig
 from vinnow.train.data import Batches, MicroBatches, load_processor, stream
 
@@ -44,10 +45,10 @@ def ours(asked: argparse.Namespace) -> dict[str, Any]:
     config = config_of(asked)
     rows = Pool(asked.pool).rows
     steps, count = rows // config.global_batch, config.accumulation
-    found = _through(stream(MicroBatches(config, asked.out, 0), range(steps * count)))
+    epoch = _through(stream(MicroBatches(config, asked.out, 0), range(steps * count)))
     begin, first = time.perf_counter(), int(steps * SKIPPED) * count
     next(iter(stream(MicroBatches(config, asked.out, 0), range(first, first + count))))
-    return found | {"resume_s": time.perf_counter() - begin}
+    return epoch | {"resume_s": time.perf_counter() - begin}
 
 
 class Prepare:
@@ -60,13 +61,13 @@ class Prepare:
 
     def __call__(self, block: dict[str, Any]) -> dict[str, Any]:
         """Encode them; the pictures are decoded here."""
-        at = np.array([self.positions[int(i)] for i in block["sample_id"]])
-        made = self.batches.make(at, normalised=False)
-        pixels = made["media"].get("pixel_values")
+        positions = np.array([self.positions[int(i)] for i in block["sample_id"]])
+        batch = self.batches.make(positions, normalised=False)
+        pixels = batch["media"].get("pixel_values")
         # one row a block: its arrays differ in shape from block to block
-        row = {"ids": made["input_ids"].numpy(), "labels": made["labels"].numpy()}
+        row = {"ids": batch["input_ids"].numpy(), "labels": batch["labels"].numpy()}
         row["pixels"] = np.zeros(0, np.uint8) if pixels is None else pixels.numpy()
-        return {k: _one(v) for k, v in row.items()} | {"rows": np.array([len(at)])}
+        return {k: _one(v) for k, v in row.items()} | {"rows": np.array([len(positions)])}
 
 
 def ray_data(asked: argparse.Namespace) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def ray_data(asked: argparse.Namespace) -> dict[str, Any]:
     ray.data.DataContext.get_current().enable_progress_bars = False
     config = config_of(asked)
     files = sorted(str(p) for p in Path(asked.pool).glob("part-*.parquet"))
-    made = (
+    dataset = (
         ray.data.read_parquet(files, columns=["sample_id"])
         .random_shuffle(seed=0)
         .map_batches(
@@ -87,12 +88,12 @@ def ray_data(asked: argparse.Namespace) -> dict[str, Any]:
             fn_constructor_args=(config, asked.out),
         )
     )
-    found = _through(made.iter_batches(batch_size=1, prefetch_batches=4))
-    begin, skipped = time.perf_counter(), int(found["batches"] * SKIPPED)
-    batches = iter(made.iter_batches(batch_size=1, prefetch_batches=4))
+    epoch = _through(dataset.iter_batches(batch_size=1, prefetch_batches=4))
+    begin, skipped = time.perf_counter(), int(epoch["batches"] * SKIPPED)
+    batches = iter(dataset.iter_batches(batch_size=1, prefetch_batches=4))
     for _ in range(skipped + 1):
         next(batches)
-    return found | {"resume_s": time.perf_counter() - begin}
+    return epoch | {"resume_s": time.perf_counter() - begin}
 
 
 def take(asked: argparse.Namespace) -> dict[str, Any]:
@@ -122,7 +123,7 @@ def _through(batches: Any) -> dict[str, Any]:
     return {"rows_per_s": rows / spent, "start_s": start, "epoch_s": whole, "batches": len(seen)}
 
 
-def _one(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _one(array: Array) -> Array:
     held = np.empty(1, object)
     held[0] = array
     return held
@@ -146,21 +147,21 @@ def main() -> None:
         folder = Path(name)
         model, pool = write_model(folder, tiny=True), write_pool(folder / "pool", asked.rows, realistic=True)
         load_processor(model)
-        given = ("--model", model, "--pool", pool, "--out", name)
+        arguments_of_side = ("--model", model, "--pool", pool, "--out", name)
         sides = {
-            "ours, a thread": one_side(__file__, "--side", "ours", *given),
-            "ours, 2 processes": one_side(__file__, "--side", "ours", "--loaders", "2", *given),
-            "Ray Data, 2 actors": one_side(__file__, "--side", "ray data", *given),
+            "ours, a thread": one_side(__file__, "--side", "ours", *arguments_of_side),
+            "ours, 2 processes": one_side(__file__, "--side", "ours", "--loaders", "2", *arguments_of_side),
+            "Ray Data, 2 actors": one_side(__file__, "--side", "ray data", *arguments_of_side),
         }
         maker = str(Path(__file__).parent / "make_pool.py")
         subprocess.run([sys.executable, maker, str(folder / "large"), "--rows", str(asked.large)], check=True)
         large = large_pool(folder / "large")
-        found = one_side(__file__, "--side", "take", "--pool", large)
+        take_row = one_side(__file__, "--side", "take", "--pool", large)
     result = {
         "claim": "a training worker's input, from pool and JPEG files to micro-batches of 16: our loader against Ray Data",
         "ratio": sides["Ray Data, 2 actors"]["epoch_s"] / sides["ours, 2 processes"]["epoch_s"],
         "sides": sides,
-        "take_16_of_large": found,
+        "take_16_of_large": take_row,
         "machine": f"{os.cpu_count()} CPU cores",
         "versions": versions("ray", "torch", "pyarrow"),
     }

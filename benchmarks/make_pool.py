@@ -58,11 +58,11 @@ PART = 8192
 def shares(rows: int) -> dict[str, int]:
     """Return the records of each set in a pool of so many rows: mix665k's shares, largest remainders first."""
     exact = {name: rows * s[0] / ROWS for name, s in SETS.items()}
-    found = {name: int(n) for name, n in exact.items()}
-    behind = sorted(SETS, key=lambda n: found[n] - exact[n])
-    for name in behind[: rows - sum(found.values())]:
-        found[name] += 1
-    return found
+    counts = {name: int(n) for name, n in exact.items()}
+    behind = sorted(SETS, key=lambda n: counts[n] - exact[n])
+    for name in behind[: rows - sum(counts.values())]:
+        counts[name] += 1
+    return counts
 
 
 def records(rows: int, seed: int = 0) -> Iterator[str]:
@@ -107,8 +107,8 @@ class _Texts(dict[int, list[str]]):
         self.words = [rng.choice(RARE) if rng.random() < 0.01 else rng.choice(WORDS) for _ in range(50_000)]
 
     def __missing__(self, n: int) -> list[str]:
-        at = [self.rng.randrange(len(self.words) - n) for _ in range(500)]
-        self[n] = [" ".join(self.words[i : i + n]) for i in at]
+        starts = [self.rng.randrange(len(self.words) - n) for _ in range(500)]
+        self[n] = [" ".join(self.words[i : i + n]) for i in starts]
         return self[n]
 
 
@@ -169,10 +169,10 @@ def write_features(pool: Pool, out: str | Path, kind: str, steps: range, seed: i
             if f"part-{number:06d}" in done:
                 continue
             part, cluster = ids[start : start + PART], cluster_N[start : start + PART]
-            at_N = (part * np.uint64(0x9E3779B97F4A7C15) + np.uint64(step)) % np.uint64(len(line) - dim)
+            offset_N = (part * np.uint64(0x9E3779B97F4A7C15) + np.uint64(step)) % np.uint64(len(line) - dim)
             vec_ND = held_ND[: len(part)]
-            for vec, at, c in zip(vec_ND, at_N.tolist(), cluster.tolist()):
-                np.add(line[at : at + dim], moved_CD[c], out=vec)
+            for vec, offset, c in zip(vec_ND, offset_N.tolist(), cluster.tolist()):
+                np.add(line[offset : offset + dim], moved_CD[c], out=vec)
             norm_N = np.sqrt(np.einsum("nd,nd->n", vec_ND, vec_ND))
             if kind == "gradient":
                 vec_ND /= norm_N[:, None]
@@ -190,14 +190,14 @@ def main() -> None:
     parser.add_argument("--kind", choices=("gradient", "trajectory"), default="gradient")
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    out = Path(given.out)
-    if given.features:
-        write_features(Pool(given.features), out / "features", given.kind, range(1, given.steps + 1), given.seed)
+    asked = parser.parse_args()
+    out = Path(asked.out)
+    if asked.features:
+        write_features(Pool(asked.features), out / "features", asked.kind, range(1, asked.steps + 1), asked.seed)
         return
-    source = write_json(out / "mix.json", given.rows, given.seed)
-    if given.images:
-        write_images(source, out / "images", given.images, given.seed)
+    source = write_json(out / "mix.json", asked.rows, asked.seed)
+    if asked.images:
+        write_images(source, out / "images", asked.images, asked.seed)
 
 
 if __name__ == "__main__":

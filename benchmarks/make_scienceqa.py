@@ -34,9 +34,9 @@ def skills(rng: random.Random) -> list[dict[str, Any]]:
     """Return every skill with its category, topic and subject; each topic has a category, each category a skill."""
     topics = [(subject, f"{subject} topic {k}") for subject, n in TOPICS.items() for k in range(n)]
     categories = _spread(rng, topics, CATEGORIES, "category")
-    found = _spread(rng, categories, SKILLS, "skill")
-    rng.shuffle(found)
-    subjects = [f[0] for f in found]
+    named = _spread(rng, categories, SKILLS, "skill")
+    rng.shuffle(named)
+    subjects = [subject for subject, *_ in named]
     return [
         # a long tail inside a subject, whose skills together have the subject's share
         {
@@ -46,7 +46,7 @@ def skills(rng: random.Random) -> list[dict[str, Any]]:
             "skill": k,
             "weight": SHARE[s] / subjects.count(s) / (1 + i % 19) ** 0.8,
         }
-        for i, (s, t, c, k) in enumerate(found)
+        for i, (s, t, c, k) in enumerate(named)
     ]
 
 
@@ -65,10 +65,10 @@ def write(out: str, rows: int = ROWS, seed: int = SEED) -> str:
     """Write both files of a source with one split, `train`, and `images/train/<pid>/image.png`; return the folder."""
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    made = dict(problems(rows, seed))
-    (folder / "problems.json").write_text(json.dumps(made), encoding="utf-8")
-    (folder / "pid_splits.json").write_text(json.dumps({"train": list(made)}), encoding="utf-8")
-    for pid, problem in made.items():
+    problems_by_pid = dict(problems(rows, seed))
+    (folder / "problems.json").write_text(json.dumps(problems_by_pid), encoding="utf-8")
+    (folder / "pid_splits.json").write_text(json.dumps({"train": list(problems_by_pid)}), encoding="utf-8")
+    for pid, problem in problems_by_pid.items():
         if problem["image"]:
             place = folder / "images/train" / pid
             place.mkdir(parents=True, exist_ok=True)

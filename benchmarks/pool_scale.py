@@ -58,38 +58,38 @@ def ingest_beside_load(folder: Path, rows: int) -> dict:
     for round_ in (1, 2):
         sides["json.load"].append(run(LOAD, source))
         sides["ingest"].append(run(INGEST, source, str(folder / f"pool-{round_}")))
-    made = [json.loads(s[2]) for s in sides["ingest"]]
-    assert made[0] == made[1], made
-    assert made[0]["rows"] == rows, made
-    best = {name: min(s[0] for s in found) for name, found in sides.items()}
+    reports = [json.loads(s[2]) for s in sides["ingest"]]
+    assert reports[0] == reports[1], reports
+    assert reports[0]["rows"] == rows, reports
+    best = {name: min(s[0] for s in rounds) for name, rounds in sides.items()}
     return {
         "ratio": best["ingest"] / best["json.load"],
         "rounds": [i[0] / j[0] for i, j in zip(sides["ingest"], sides["json.load"])],
         "seconds": best,
-        "peak_gib": {name: max(s[1] for s in found) for name, found in sides.items()},
+        "peak_gib": {name: max(s[1] for s in rounds) for name, rounds in sides.items()},
         "rows": rows,
         "gigabytes": os.path.getsize(source) / 1e9,
     }
 
 
 def pictures_beside_pil(folder: Path, number: int) -> dict:
-    """Images a second of the doctor, and of a loop over PIL on one core."""
+    """Images per second of the doctor, and of a loop over PIL on one core."""
     source = write_json(folder / "pictures.json", 2 * number, seed=1)
     write_images(source, folder / "images", number)
-    found = {p.relative_to(folder / "images").as_posix() for p in (folder / "images").rglob("*.jpg")}
-    records = {r.get("image"): r for r in json.loads(Path(source).read_text()) if r.get("image") in found}
+    written = {p.relative_to(folder / "images").as_posix() for p in (folder / "images").rglob("*.jpg")}
+    records = {r.get("image"): r for r in json.loads(Path(source).read_text()) if r.get("image") in written}
     Path(source).write_text(json.dumps(list(records.values())))
     sides: dict[str, list[list[float]]] = {"pil": [], "doctor": []}
     for _ in range(4):
         for name, code, arguments in (("pil", PIL, []), ("doctor", DOCTOR, [source])):
             sides[name].append([float(n) for n in run(code, *arguments, str(folder / "images"))[2].split()])
-    speed = {name: number / min(s for s, _ in found) for name, found in sides.items()}
+    speed = {name: number / min(s for s, _ in rounds) for name, rounds in sides.items()}
     return {
         "ratio": speed["doctor"] / speed["pil"],
         "rounds": [p[0] / d[0] for p, d in zip(sides["pil"], sides["doctor"])],
         "images_per_s": speed,
         # whole processes, imports too: what a second of one core does, whoever else is on the machine
-        "images_per_cpu_s": {name: number / min(c for _, c in found) for name, found in sides.items()},
+        "images_per_cpu_s": {name: number / min(c for _, c in rounds) for name, rounds in sides.items()},
         "images": number,
     }
 
@@ -101,17 +101,17 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--folder", help="where the data is made; a temporary folder when left out")
     parser.add_argument("--out", default=str(RESULTS / "pool_scale.json"))
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.folder) as temporary:
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=asked.folder) as temporary:
         row = {
-            "images": pictures_beside_pil(Path(temporary), given.images),
-            "ingest": ingest_beside_load(Path(temporary), given.rows),
+            "images": pictures_beside_pil(Path(temporary), asked.images),
+            "ingest": ingest_beside_load(Path(temporary), asked.rows),
             "machine": f"{os.cpu_count()} cores",
             # over the last 15 minutes; more than the sides' own two means that they had to share
             "load_average": os.getloadavg()[2],
             "versions": versions("pyarrow", "pillow"),
         }
-    write(row, given.out)
+    write(row, asked.out)
 
 
 if __name__ == "__main__":

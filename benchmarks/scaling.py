@@ -1,6 +1,6 @@
-"""The whole feature stage on 1 and on 2 GPUs of one host: pool on disk, loaders, actor pool, store; rows a second.
+"""The whole feature stage on 1 and on 2 GPUs of one host: pool on disk, loaders, actor pool, store; rows per second.
 
-Random weights, real JPEG files, some 776 tokens a row: gradients of LLaVA-1.5-7B's shape with a LoRA adapter, or
+Random weights, real JPEG files, some 776 tokens per row: gradients of LLaVA-1.5-7B's shape with a LoRA adapter, or
 trajectories of XMAS's 1.95B proxy shape. What starts up (Ray, reading weights) is left out: rows are counted from when
 every actor has finished a part until the first one has none left. `python benchmarks/scaling.py [--kind trajectory]` writes
 benchmarks/results/scaling.json (scaling_trajectory.json); fewer than 2 GPUs: it says so.
@@ -74,7 +74,7 @@ def write_adapter(folder: Path) -> str:
 
 
 def rate(spec, gpus: int) -> dict[str, float]:
-    """Run the stage on so many GPUs; returns rows and tokens a second while all of them were at work."""
+    """Run the stage on so many GPUs; returns rows and tokens per second while all of them were at work."""
     begin = time.time()
     resources = ActorResources(actors=gpus, gpus_per_actor=1, cpus_per_actor=1, loaders=6 * gpus, threads=2)
     report = run_features(spec, resources)
@@ -142,15 +142,15 @@ def main() -> None:
         checkpoint = write_checkpoint(folder)
         print(f"checkpoint written in {time.time() - begin:.0f} s", flush=True)
         ensure_ray(RayConfig(object_store_mb=16_000, dashboard=False))
-        found = {}
+        rates = {}
         for n, pool in ((2, write_pool(folder / "whole", rows)), (1, write_pool(folder / "half", rows // 2))):
             spec = make_spec(pool, [CheckpointRef(1, checkpoint)], config, str(folder / f"features-{n}"))
-            found[n] = rate(spec, n)
-            print(n, found[n], flush=True)
+            rates[n] = rate(spec, n)
+            print(n, rates[n], flush=True)
     result = {
         "claim": claim,
-        "ratio": found[2]["rows_per_s"] / found[1]["rows_per_s"],
-        "gpus": found,
+        "ratio": rates[2]["rows_per_s"] / rates[1]["rows_per_s"],
+        "gpus": rates,
         "machine": f"{gpus} x {torch.cuda.get_device_name()}, {os.cpu_count()} CPU cores",
         "versions": versions("torch"),
     }

@@ -53,7 +53,7 @@ def sources(folder: Path, rows: int) -> list[str]:
         for pid, p in shown
     ]
     (folder / "captions.json").write_text(json.dumps(captions))
-    given = {
+    fields_of_run = {
         "out": str(folder / "run"),
         "pool.source": pool,
         "test": {"source": test, "split": "train", "layout": "test"},
@@ -65,10 +65,10 @@ def sources(folder: Path, rows: int) -> list[str]:
         if place == "model":
             continue
         if isinstance(fields, dict):
-            given |= {f"{place}.{name}": value for name, value in fields.items()}
+            fields_of_run |= {f"{place}.{name}": value for name, value in fields.items()}
         else:
-            given[place] = fields
-    return [f"{name}={json.dumps(value)}" for name, value in given.items()]
+            fields_of_run[place] = fields
+    return [f"{name}={json.dumps(value)}" for name, value in fields_of_run.items()]
 
 
 def measure(folder: Path, rows: int) -> dict[str, Any]:
@@ -77,12 +77,12 @@ def measure(folder: Path, rows: int) -> dict[str, Any]:
     from vinnow.pipelines.report.gather import gather
     from vinnow.pipelines.report.headline import headline
     from vinnow.pipelines.runs.config import load_run
-    from vinnow.pipelines.runs.run import whole_run
+    from vinnow.pipelines.runs.run import run_stages
 
     sets = sources(folder, rows)
     begin = time.perf_counter()
     config = load_run("scienceqa-mistral", sets)
-    whole_run(config)
+    run_stages(config)
     seconds = time.perf_counter() - begin
     data = gather(config.out)
     names = ["pool", *(name.rsplit(" ", 1)[0] for name in data.composition[0].choices)]

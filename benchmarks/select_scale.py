@@ -127,9 +127,9 @@ STEPS_OF = {
 
 def run_step(name: str, folder: str) -> dict[str, Any]:
     """Run one step in its own process; returns its seconds, peak memory in GiB, and what it says of itself."""
-    found = one_side(__file__, "--step", name, "--folder", folder)
-    print(name, found, file=sys.stderr, flush=True)
-    return found
+    step_row = one_side(__file__, "--step", name, "--folder", folder)
+    print(name, step_row, file=sys.stderr, flush=True)
+    return step_row
 
 
 def main() -> None:
@@ -142,22 +142,22 @@ def main() -> None:
     asked = arguments.parse_args()
     if asked.step:
         begin = time.perf_counter()
-        found = STEPS_OF[asked.step](Path(asked.folder))
-        print(json.dumps(found | {"seconds": time.perf_counter() - begin}))
+        steps = STEPS_OF[asked.step](Path(asked.folder))
+        print(json.dumps(steps | {"seconds": time.perf_counter() - begin}))
         return
     from make_pool import write_json
 
     with tempfile.TemporaryDirectory(dir=asked.folder) as name:
         write_json(Path(name) / "mix.json", asked.rows)
-        found = {step: run_step(step, name) for step in STEPS_OF}
+        steps = {step: run_step(step, name) for step in STEPS_OF}
         # again, the other way round: what was read last is in memory, as it was for LESS
         again = run_step("read", name)
-    found["read"]["read_s"] = min(found["read"]["read_s"], again["read_s"])
+    steps["read"]["read_s"] = min(steps["read"]["read_s"], again["read_s"])
     result = {
         "claim": "selection at 665,298 rows on a CPU: LESS scores beside reading the same files, picks, memory",
-        "ratio": found["less"]["score_s"] / found["read"]["read_s"],
+        "ratio": steps["less"]["score_s"] / steps["read"]["read_s"],
         "rows": asked.rows,
-        "steps": found,
+        "steps": steps,
         "machine": f"{os.cpu_count()} CPU cores",
         "versions": versions("numpy", "pyarrow", "faiss-cpu"),
     }

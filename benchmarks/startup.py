@@ -64,10 +64,10 @@ def main() -> None:
             for n in range(asked.rounds):
                 more = [str(Path(folder, f"{n}.json")), str(Path(folder, f"{n}-loaded.json"))]
                 for side, way, out in zip(sides, (["-m", "vinnow"], ["-c", LOADED]), more, strict=True):
-                    whole = [*line, out] if name == "export" else line
-                    sides[side].append(cpu_seconds([sys.executable, *way, *whole]))
-            found = {side: round(statistics.median(times), 3) for side, times in sides.items()}
-            row["rows"][name] = found | {"ratio": round(found["loaded"] / found["ours"], 2)}
+                    command = [*line, out] if name == "export" else line
+                    sides[side].append(cpu_seconds([sys.executable, *way, *command]))
+            medians = {side: round(statistics.median(times), 3) for side, times in sides.items()}
+            row["rows"][name] = medians | {"ratio": round(medians["loaded"] / medians["ours"], 2)}
     row |= {"ratio": row["rows"]["status"]["ratio"], "claim": "CPU seconds of a command that only reads, at its start"}
     row |= {"machine": "2 CPU cores", "versions": versions("torch", "transformers", "ray")}
     write(row, asked.out)

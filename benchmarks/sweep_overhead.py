@@ -1,4 +1,4 @@
-"""What a sweep costs beside its trainings: seconds a trial, warm (one process stays) against cold (Ray Train and Ray Data).
+"""What a sweep costs beside its trainings: seconds per trial, warm (one process stays) and cold (Ray Train, Ray Data).
 
 Trials of a two-layer model on generated pictures, a few steps each, so that nearly all is start-up, checks, saving and
 loading. Own cost = wall time of `run_sweep`, starting its processes included, less the seconds of the training steps, over
@@ -51,9 +51,9 @@ def prepare(folder: Path) -> tuple[str, str, str]:
     return pools[0], pools[1], build_tiny_model(str(folder / "twin"), texts, TinyModelConfig())
 
 
-def trials_of(out: str, made: tuple[str, str, str], asked: argparse.Namespace, count: int) -> list[Trial]:
+def trials_of(out: str, places: tuple[str, str, str], asked: argparse.Namespace, count: int) -> list[Trial]:
     """Return trials that differ in their seed."""
-    pool, test, model = made
+    pool, test, model = places
     base = {"model": model, "pool": pool, "global_batch": 16, "micro_batch": 16, "lr": 1e-3, "max_steps": 8}
     where = {"use_gpu": True, "precision": "bfloat16"} if asked.gpu else {}
     on = {"gpus_per_actor": 1, "precision": "bfloat16"} if asked.gpu else {}
@@ -75,7 +75,7 @@ def run_config(folder: Path, out: str, concurrent: int) -> RunConfig:
 
 
 def measure(config: RunConfig, trials: list[Trial]) -> dict[str, float]:
-    """Run a sweep; return seconds a trial, in all and without its steps, processes and their memory."""
+    """Run a sweep; return seconds per trial, in all and without its steps, processes and their memory."""
     held: dict[str, float] = {}
     stop = threading.Event()
 
@@ -119,7 +119,7 @@ def main() -> None:
     row: dict = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        made = prepare(folder)
+        places = prepare(folder)
         for side, count in (("warm", asked.trials), ("cold", asked.cold)):
             if not count:
                 continue
@@ -128,10 +128,10 @@ def main() -> None:
             config = run_config(folder, out, asked.concurrent)
             ensure_ray(config.ray)
             with mock.patch.object(warm, "is_warm", lambda trial, side=side: side == "warm"):
-                row[side] = measure(config, trials_of(out, made, asked, count))
+                row[side] = measure(config, trials_of(out, places, asked, count))
             print(side, row[side], flush=True)
     row["ratio"] = round(row["cold"]["own"] / row["warm"]["own"], 2) if "cold" in row else None
-    row["claim"] = "seconds of a sweep beside its training steps, a trial"
+    row["claim"] = "seconds of a sweep beside its training steps, per trial"
     row["machine"] = torch.cuda.get_device_name() if asked.gpu else f"{os.cpu_count()} CPU cores"
     row |= {"concurrent": asked.concurrent, "versions": versions("ray", "torch", "deepspeed")}
     write(row, asked.out or RESULTS / f"{name}.json")

@@ -82,7 +82,7 @@ def make_config(where: dict[str, Any], realistic: bool, changes: dict[str, Any])
 
 
 def ours(where: dict[str, Any], name: str, realistic: bool = False, **changes: Any) -> dict[str, Any]:
-    """Train by vinnow; returns rows and tokens a second after the first steps, and the peak memory of a GPU."""
+    """Train by vinnow; returns rows and tokens per second after the first steps, and the peak memory of a GPU."""
     out = where["folder"] / name.replace(" ", "-")
     config = make_config(where, realistic, changes)
     begin = time.time()
@@ -90,7 +90,7 @@ def ours(where: dict[str, Any], name: str, realistic: bool = False, **changes: A
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     rest = rows[-(-WARM * config.workers // config.global_batch) :]
     spent = sum(r["seconds"] for r in rest)
-    found = {
+    row = {
         "samples_per_s": config.global_batch * len(rest) / spent,
         "tokens_per_s": sum(r["tokens"] for r in rest) / spent,
         "peak_gb": report.gpu_gb,
@@ -101,8 +101,8 @@ def ours(where: dict[str, Any], name: str, realistic: bool = False, **changes: A
         "workers": config.workers,
     }
     shutil.rmtree(out)
-    print(name, json.dumps(found), flush=True)
-    return found
+    print(name, json.dumps(row), flush=True)
+    return row
 
 
 def bare(config: TrainConfig) -> dict[str, Any]:
@@ -128,13 +128,13 @@ def bare(config: TrainConfig) -> dict[str, Any]:
     batches = Batches(config, rows, load_processor(config.model), "/dev/null")
     steps = config.planned_steps(len(rows.ids))
     count, first = config.accumulation, WARM // config.global_batch * config.accumulation or config.accumulation
-    made = [batches.make(order.micro_batch(s, a, 0)) for s in range(steps) for a in range(count)]
+    ready = [batches.make(order.micro_batch(s, a, 0)) for s in range(steps) for a in range(count)]
     names = ("input_ids", "attention_mask", "labels")
-    made = [{n: b[n] for n in names} | b["media"] for b in made]
-    made = [{n: v.pin_memory() if config.use_gpu else v for n, v in b.items()} for b in made]
+    ready = [{n: b[n] for n in names} | b["media"] for b in ready]
+    ready = [{n: v.pin_memory() if config.use_gpu else v for n, v in b.items()} for b in ready]
     model.train()
     spent, tokens, losses = [], [], []
-    for number, batch in enumerate(made):
+    for number, batch in enumerate(ready):
         begin = time.perf_counter()
         moved = {n: v.to(device, dtype if v.is_floating_point() else None, non_blocking=True) for n, v in batch.items()}
         loss = model(**moved).loss
@@ -160,9 +160,9 @@ def bare_side(where: dict[str, Any], realistic: bool = False, **changes: Any) ->
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"the bare loop failed:\n{done.stderr[-3000:]}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    print("bare", realistic, json.dumps(found), flush=True)
-    return found
+    row = json.loads(done.stdout.splitlines()[-1])
+    print("bare", realistic, json.dumps(row), flush=True)
+    return row
 
 
 QLORA = {"lora": {"r": 64, "alpha": 16, "dropout": 0.05}, "quantise": "nf4"}

@@ -97,13 +97,13 @@ def published(model, batches) -> list[list[float]]:
 
 def jpegs(count: int) -> list[bytes]:
     """Return pictures of 640 × 480 as JPEG."""
-    rng, found = np.random.default_rng(0), []
+    rng, files = np.random.default_rng(0), []
     for _ in range(count):
         low = Image.fromarray(rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)).resize((640, 480))
         out = io.BytesIO()
         low.save(out, "JPEG")
-        found.append(out.getvalue())
-    return found
+        files.append(out.getvalue())
+    return files
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -126,7 +126,7 @@ def batches_of(rows, model, budget: int):
 
 
 def singular_values(model, batch) -> dict[str, float]:
-    """Return the largest relative error against svdvals in float64 of the same blocks, and what each way costs a row.
+    """Return the largest relative error against svdvals in float64 of the same blocks, and what each way costs per row.
 
     `left_to_exact`: the share of rows that iteration did not settle.
     """
@@ -147,35 +147,35 @@ def singular_values(model, batch) -> dict[str, float]:
 
 def profile(tap, batch) -> None:
     """Print the kernels that take the most time."""
-    with record(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as found:
+    with record(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiler:
         tap(batch)
-    table = found.key_averages()
+    table = profiler.key_averages()
     print(table.table(sort_by="self_cuda_time_total", row_limit=22, max_name_column_width=60))
 
 
 def measure(profiled: bool) -> tuple[dict[str, float], dict[str, float]]:
-    """Return seconds a row of every side, and what its singular values are worth."""
+    """Return seconds per row of every side, and what its singular values are worth."""
     models = [build(seed) for seed in range(4)]
     for other in models[1:]:
         other.model.vision_tower = models[0].model.vision_tower
     model = models[0]
     fixed = [on_device(batch_of([row(i, TOKENS) for i in range(BATCH)]), model)]
     tap, heads = AttentionTap(model, K), AttentionTap(model, K, "heads")
-    found = {"plain forward": seconds(lambda: plain(model, fixed)) / BATCH}
-    found["ours, flat"] = seconds(lambda: ours([tap], fixed)) / BATCH
-    found["ours, heads"] = seconds(lambda: ours([heads], fixed)) / BATCH
+    spent = {"plain forward": seconds(lambda: plain(model, fixed)) / BATCH}
+    spent["ours, flat"] = seconds(lambda: ours([tap], fixed)) / BATCH
+    spent["ours, heads"] = seconds(lambda: ours([heads], fixed)) / BATCH
     wrong = singular_values(model, fixed[0])
     if profiled:
         profile(tap, fixed[0])
     rows, files, threads = realistic(256), jpegs(64), min(16, os.cpu_count() or 1)
     budget = TOKENS * BATCH
-    found["ours, realistic"] = seconds(lambda: ours([tap], batches_of(rows, model, budget)), 2, 1) / len(rows)
+    spent["ours, realistic"] = seconds(lambda: ours([tap], batches_of(rows, model, budget)), 2, 1) / len(rows)
     taps = [AttentionTap(m, K) for m in models]
 
     def four() -> None:
         ours(taps, batches_of(with_pictures(rows, files, threads), model, budget))
 
-    found["ours, 4 checkpoints from JPEG"] = seconds(four, 2, 1) / len(rows)
+    spent["ours, 4 checkpoints from JPEG"] = seconds(four, 2, 1) / len(rows)
     del models[1:]
     taps.clear()
     torch.cuda.empty_cache()
@@ -183,12 +183,12 @@ def measure(profiled: bool) -> tuple[dict[str, float], dict[str, float]]:
     some = rows[:64]
 
     def theirs(decoded: bool) -> None:
-        given = with_pictures(some, files, threads) if decoded else some
-        published(eager, (on_device(batch_of(given[i : i + 8]), eager) for i in range(0, len(given), 8)))
+        shown = with_pictures(some, files, threads) if decoded else some
+        published(eager, (on_device(batch_of(shown[i : i + 8]), eager) for i in range(0, len(shown), 8)))
 
-    found["published, realistic"] = seconds(lambda: theirs(False), 2, 1) / len(some)
-    found["published, 4 checkpoints from JPEG"] = 4 * seconds(lambda: theirs(True), 2, 1) / len(some)
-    return found, wrong
+    spent["published, realistic"] = seconds(lambda: theirs(False), 2, 1) / len(some)
+    spent["published, 4 checkpoints from JPEG"] = 4 * seconds(lambda: theirs(True), 2, 1) / len(some)
+    return spent, wrong
 
 
 def main() -> None:
@@ -200,19 +200,19 @@ def main() -> None:
     if not torch.cuda.is_available():
         print("benchmarks/trajectories.py needs a CUDA GPU of at least 80 GB; skipped")
         return
-    found, wrong = measure(asked.profile)
+    spent, wrong = measure(asked.profile)
     ratios = {
-        "ours / plain forward": found["plain forward"] / found["ours, flat"],
-        "ours (heads) / plain forward": found["plain forward"] / found["ours, heads"],
-        "ours / published, realistic lengths": found["published, realistic"] / found["ours, realistic"],
-        "ours / published, 4 checkpoints from JPEG": found["published, 4 checkpoints from JPEG"]
-        / found["ours, 4 checkpoints from JPEG"],
+        "ours / plain forward": spent["plain forward"] / spent["ours, flat"],
+        "ours (heads) / plain forward": spent["plain forward"] / spent["ours, heads"],
+        "ours / published, realistic lengths": spent["published, realistic"] / spent["ours, realistic"],
+        "ours / published, 4 checkpoints from JPEG": spent["published, 4 checkpoints from JPEG"]
+        / spent["ours, 4 checkpoints from JPEG"],
     }
     result = {
         "claim": "attention trajectories of a 1.95B proxy's shape, 776 tokens and realistic lengths, bf16",
         "ratio": ratios["ours / plain forward"],
         "ratios": {k: round(v, 3) for k, v in ratios.items()},
-        "samples_per_s": {k: round(1 / v, 2) for k, v in found.items()},
+        "samples_per_s": {k: round(1 / v, 2) for k, v in spent.items()},
         "singular_values": wrong,
         "machine": torch.cuda.get_device_name(),
         "versions": versions("torch", "transformers"),

@@ -23,7 +23,7 @@ from ..store.files import join
 from ..store.refusals import write_refused
 from ..store.tables import EVALS, write_rows
 from . import registry
-from .benchmark import reference
+from .benchmark import fair_score, reference
 from .config import EvalSpec
 from .generator import Generator
 from .sampling import Sampling
@@ -101,7 +101,7 @@ class AnswerActor:
         """Return a shard's rows, of what `answer` gave."""
         name = self.spec.config.benchmark
         benchmark = registry.find(name)
-        scores = [benchmark.score(a, r) for a, r in zip(answers, records, strict=True)]
+        scores = [fair_score(benchmark, a, r) for a, r in zip(answers, records, strict=True)]
         return _evals(self.spec.config.run, name, records, answers, scores)
 
     @staticmethod

@@ -55,6 +55,23 @@ def reference(record: Record) -> str:
     return record.conversations[1]["value"]
 
 
+def fair_score(benchmark: Benchmark, answer: str, record: Record) -> float:
+    """Return the score of an answer.
+
+    Raises:
+        InputError: it is no number from 0 to 1 (NaN is none), or the benchmark failed; names it and the sample.
+    """
+    where = f"benchmark {benchmark.name!r}, sample {record.sample_id}, answer {answer!r:.60}"
+    try:
+        score = float(benchmark.score(answer, record))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        what = f"{where}: its score failed ({type(error).__name__}: {error}). Any text is an answer, the empty one too."
+        raise InputError(what) from error
+    if not 0 <= score <= 1:
+        raise InputError(f"{where}: scored {score}. A score is a number from 0 to 1; 1 alone is correct.")
+    return score
+
+
 class SameAnswer(Benchmark):
     """Correct is what equals the reference, but for case, outer space and a full stop at the end."""
 

@@ -5,6 +5,7 @@ of a batch may want different lengths, temperatures and stop texts, may be watch
 Axes: B rows, T prompt tokens (padded on the left), S generated tokens.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from ..models.encoding import make_encoder
 from ..models.load import Loaded, base_of
 from ..models.registry import family_of
 from ..pool.collate import collate
-from ..pool.encode import Encoded
+from ..pool.encode import Encoded, EncodeError
 from ..pool.inputs import InputConfig
 from ..pool.records import Record
 from .sampling import Chooser, Sampling
@@ -64,6 +65,8 @@ class Generator:
             loaded.processor, config.template, config.max_len, config.image_mode, config.pictures
         )
         self.device = next(self.model.parameters()).device
+        text_config = base_of(self.model).config.get_text_config()
+        self.positions = int(getattr(text_config, "max_position_embeddings", None) or sys.maxsize)
         self.ends = self._own_settings()
 
     def encode(self, turns: Sequence[Turn], images: Sequence[Image.Image] = (), system: str = "") -> Encoded:
@@ -75,13 +78,20 @@ class Generator:
         said = [{"from": t.role, "value": t.text} for t in turns]
         names = tuple(f"picture {i + 1}" for i in range(len(images)))
         record = Record(0, "chat", "chat", names, said, {"system": system} if system else {})
-        prompt = self.encoder.prompt(record, sizes=[i.size for i in images], answers=len(turns) // 2)
+        try:
+            prompt = self.encoder.prompt(record, sizes=[i.size for i in images], answers=len(turns) // 2)
+        except EncodeError as error:
+            raise EncodeError(str(error).removeprefix("record 0: ")) from error
         return prompt.showing([self.encoder.reader.prepare(i) for i in images])
 
     def reply(
         self, prompts: Sequence[Encoded], samplings: Sequence[Sampling], watch: Watch | None = None
     ) -> list[Reply]:
-        """Return the answers to B prompts, which carry their pictures; `watch` is told of each token as it comes."""
+        """Return the answers to B prompts, which carry their pictures; `watch` is told of each token as it comes.
+
+        An answer ends where the model has no positions left.
+        """
+        samplings = [self._within(s, p) for s, p in zip(samplings, prompts, strict=True)]
         inputs, chooser = self.inputs(prompts), Chooser(samplings)
         ends = _Ends(samplings, self, inputs["input_ids"].shape[1], watch)
         new_BS = self.generate(inputs, max(s.max_new_tokens for s in samplings), chooser, ends if ends.needed else None)
@@ -124,6 +134,12 @@ class Generator:
     def text(self, tokens: Sequence[int]) -> str:
         """Return generated tokens as they read, outer space included."""
         return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+
+    def _within(self, sampling: Sampling, prompt: Encoded) -> Sampling:
+        room = self.positions - len(prompt.input_ids)
+        if room < 1:
+            raise EncodeError(f"the prompt has {len(prompt.input_ids)} tokens, the model {self.positions} positions.")
+        return sampling if sampling.max_new_tokens <= room else sampling.model_copy(update={"max_new_tokens": room})
 
     def _reply(self, row: list[int], prompt_tokens: int, sampling: Sampling, end: "_End", finite: bool) -> Reply:
         tokens = row[: end.tokens]

@@ -85,27 +85,27 @@ def put_others(model: Any, folder: Path, needed: bool = False) -> None:
     Raises:
         InputError: they do not fit; there are two files of them, or none where one is `needed` (LLaVA writes it always).
     """
-    found = [folder / n for n in (NON_LORA, NON_LORA_BIN) if (folder / n).is_file()]
-    if len(found) > 1:
+    files = [folder / n for n in (NON_LORA, NON_LORA_BIN) if (folder / n).is_file()]
+    if len(files) > 1:
         raise InputError(f"{str(folder)!r} holds {NON_LORA} and {NON_LORA_BIN}; remove the one that is stale.")
-    if needed and not found:
+    if needed and not files:
         raise InputError(
             f"{str(folder)!r} is a LoRA of LLaVA's own code, and {NON_LORA_BIN} (its trained projector) is missing: copy "
             "it there too."
         )
     listed = folder / NON_LORA_NAMES
-    if listed.is_file() and not found:
+    if listed.is_file() and not files:
         raise InputError(f"{str(folder)!r} lacks {NON_LORA}, whose tensors {NON_LORA_NAMES} names: copy it there too.")
-    if found:
-        tensors = read_tensors(found[0], next(model.parameters()).is_meta)
+    if files:
+        tensors = read_tensors(files[0], next(model.parameters()).is_meta)
         named = {canonical(modern(n, model)): t for n, t in tensors.items()}
         if len(named) != len(tensors):
-            raise InputError(f"{str(found[0])!r} holds several tensors of one name in different layouts.")
-        put_tensors(model, named, repr(str(found[0])))
+            raise InputError(f"{str(files[0])!r} holds several tensors of one name in different layouts.")
+        put_tensors(model, named, repr(str(files[0])))
         names = read_as(listed, list[str], "list of tensors", "Copy it again.") if listed.is_file() else []
         lost = sorted(set(names) - set(named))
         if lost:
-            raise InputError(f"{str(found[0])!r} does not fit its model. Missing tensors: {lost[:5]}.")
+            raise InputError(f"{str(files[0])!r} does not fit its model. Missing tensors: {lost[:5]}.")
 
 
 def modern(name: str, model: nn.Module) -> str:
@@ -137,19 +137,19 @@ def _translate(config: Any, model: nn.Module, alias: Callable[[str], str | None]
     if config.target_modules == "all-linear":
         heads = family_of(model).components.head
         linears = {n for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-        found = [n for n in named if n in linears and n not in heads]
+        modules = [n for n in named if n in linears and n not in heads]
     else:
         # targets of the old names, or of today's
-        found = [n for n, a in named.items() if check_target_module_exists(config, a)]
-        found = found or [n for n in named if check_target_module_exists(config, n)]
+        modules = [n for n, a in named.items() if check_target_module_exists(config, a)]
+        modules = modules or [n for n in named if check_target_module_exists(config, n)]
     for field in ("rank_pattern", "alpha_pattern"):
         patterns = getattr(config, field, None) or {}
-        hits = {n: next((v for p, v in patterns.items() if _hits(p, named[n])), None) for n in found}
-        lost = [p for p in patterns if not any(_hits(p, named[n]) for n in found)]
+        hits = {n: next((v for p, v in patterns.items() if _hits(p, named[n])), None) for n in modules}
+        lost = [p for p in patterns if not any(_hits(p, named[n]) for n in modules)]
         # a pattern that hits nothing stays, to be refused by name
         exact = {re.escape(n): v for n, v in hits.items() if v is not None}
         setattr(config, field, exact | {p: patterns[p] for p in lost})
-    config.target_modules = set(found)
+    config.target_modules = set(modules)
     for field in ("exclude_modules", "layers_to_transform", "layers_pattern"):
         if hasattr(config, field):
             setattr(config, field, None)

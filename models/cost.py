@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ..store.errors import InputError, suggest
 from .shape import HEAD, Dense, Shape
+from .specs import logit_rows
 
 PROJECTIONS = ("rademacher", "sjlt", "kron", "targets", "none")
 # parts that see pictures, and how their items are called
@@ -52,13 +53,13 @@ class Sketch:
 
 @dataclass(frozen=True)
 class Cost:
-    """TFLOP a row by item."""
+    """TFLOP per row by item."""
 
     items: dict[str, float]
 
     @property
     def total(self) -> float:
-        """TFLOP a row."""
+        """TFLOP per row."""
         return sum(self.items.values())
 
 
@@ -113,8 +114,16 @@ def elements(tapped: list[Dense]) -> int:
 
 
 def activation_bytes_per_token(shape: Shape, value_bytes: int = 2, layers: int | None = None) -> int:
-    """Return the bytes a token of the decoder keeps for the backward pass, ≈ (8d + 4f) values a layer."""
+    """Return the bytes a token of the decoder keeps for the backward pass, ≈ (8d + 4f) values per layer."""
     return (8 * shape.width + 4 * shape.ffn) * value_bytes * (shape.layers if layers is None else layers)
+
+
+def logit_bytes(shape: Shape, positions: int, value_bytes: int = 2) -> int:
+    """Return what the logits of so many label positions take where losses are read: as many as exist at one time.
+
+    Each is held as the model gives it, as float32, and as float32 once more by the softmax.
+    """
+    return min(positions, logit_rows(shape.vocab)) * shape.vocab * (value_bytes + 8)
 
 
 def _forward(shape: Shape, row: RowSize) -> dict[str, float]:

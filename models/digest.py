@@ -83,8 +83,8 @@ def weights_digest(path: str | Path) -> str:
 
 
 def _chosen(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
-    found = {file for pattern in patterns for file in folder.glob(pattern) if file.is_file()}
-    return sorted(f for f in found if not any(fnmatch(f.name, n) for n in _NOT))
+    files = {file for pattern in patterns for file in folder.glob(pattern) if file.is_file()}
+    return sorted(f for f in files if not any(fnmatch(f.name, n) for n in _NOT))
 
 
 def _stamped(files: list[Path]) -> tuple[tuple[str, int, int], ...]:

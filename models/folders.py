@@ -135,12 +135,12 @@ def base_folder(folder: Path) -> Path | None:
     facts = facts_of(folder, kind)
     # a run's folder that was moved as a whole still finds a base inside it
     places = [facts["base"], os.path.normpath(folder / facts["relative"])]
-    found = [p for p in places if os.path.isdir(p)]
-    if not found:
+    bases = [p for p in places if os.path.isdir(p)]
+    if not bases:
         raise InputError(f"{str(folder)!r} holds trained weights alone, and their base is gone: {places[0]!r}.")
-    if Path(found[0]).resolve() == folder.resolve():
+    if Path(bases[0]).resolve() == folder.resolve():
         raise InputError(f"{str(folder / kind)!r} names its own folder as its base.")
-    return Path(found[0])
+    return Path(bases[0])
 
 
 def chain(path: str | os.PathLike[str]) -> list[Path]:

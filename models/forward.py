@@ -66,11 +66,11 @@ def _places(valid_BT: torch.Tensor, image_BT: torch.Tensor) -> dict[str, torch.T
     Text after the image: questions and answers, not the system prompt (XMAS's rows). Rows without an image have neither.
     """
     after_BT = image_BT.int().flip(1).cumsum(1).flip(1).eq(0)
-    found = {}
+    orders = {}
     for name, mask_BT in (("image", image_BT), ("text", valid_BT & after_BT & image_BT.any(1, keepdim=True))):
         order_BM = mask_BT.int().argsort(dim=1, descending=True, stable=True)[:, : int(mask_BT.sum(1).max())]
-        found |= {name: order_BM, f"{name}_real": mask_BT.gather(1, order_BM)}
-    return found
+        orders |= {name: order_BM, f"{name}_real": mask_BT.gather(1, order_BM)}
+    return orders
 
 
 @torch.no_grad()

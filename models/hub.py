@@ -36,9 +36,9 @@ def hub_copy(name: str | os.PathLike[str]) -> Path | None:
     if not is_hub_name(name):
         return None
     for file in ("config.json", "adapter_config.json"):
-        found = try_to_load_from_cache(os.fspath(name), file)
-        if isinstance(found, str):
-            return Path(found).parent
+        cached = try_to_load_from_cache(os.fspath(name), file)
+        if isinstance(cached, str):
+            return Path(cached).parent
     return None
 
 

@@ -26,7 +26,7 @@ _NO_DECAY = re.compile(r"bias|norm")
 
 
 @dataclass(frozen=True)
-class Found:
+class StoredState:
     """An optimizer file: the names in it, `entry(name)` → `exp_avg`, `exp_avg_sq` and `step`, and its hyperparameters.
 
     `sizes`: shapes by name, where they are known without reading.
@@ -91,7 +91,7 @@ def read_state(
     shapes: Mapping[str, torch.Size],
     order: Iterable[str] | Mapping[str, torch.Size] | None,
     where: str,
-) -> Found:
+) -> StoredState:
     """Return an optimizer's `state_dict`, keyed by index (torch, Hugging Face, LLaVA) or by name (FSDP).
 
     Raises:
@@ -101,14 +101,14 @@ def read_state(
     if not isinstance(state, Mapping) or not isinstance(groups, list) or not state:
         raise InputError(f"{where} holds no optimizer state: `state` and `param_groups` of an Adam are needed.")
     if all(isinstance(k, str) for k in state):
-        return Found(list(state), state.__getitem__, groups)
-    given = [n for g in groups for n in g.get("param_names", ())]
+        return StoredState(list(state), state.__getitem__, groups)
+    own_names = [n for g in groups for n in g.get("param_names", ())]
     indices = [i for g in groups for i in g["params"]]
-    if len(given) == len(indices):  # newer torch writes the names down, if the optimizer was told them
-        index = dict(zip(given, indices, strict=True))
+    if len(own_names) == len(indices):  # newer torch writes the names down, if the optimizer was told them
+        index = dict(zip(own_names, indices, strict=True))
     else:
         index = _resolve(state, groups, (shapes, order), where)
-    return Found([n for n, i in index.items() if i in state], lambda n: state[index[n]], groups)
+    return StoredState([n for n, i in index.items() if i in state], lambda n: state[index[n]], groups)
 
 
 def _layouts(order: Sequence[str]) -> dict[str, list[list[str]]]:

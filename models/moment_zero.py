@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..store.errors import InputError
-from .moment_files import KINDS, Found, torch_file
+from .moment_files import KINDS, StoredState, torch_file
 
 SHARDS, MODELS = "*_optim_states.pt", "*mp_rank_00_model_states.pt"
 _RANK = re.compile(r"zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_states\.pt$")
@@ -27,17 +27,17 @@ def zero_files(folder: Path) -> list[Path]:
     Raises:
         InputError: files of model parallelism, or of some ranks only.
     """
-    found = {}
+    by_rank = {}
     for file in folder.glob(SHARDS):
         match = _RANK.search(file.name)
         if match is None or int(match[2]):
             raise InputError(
                 f"{str(file)!r}: tensor- or pipeline-parallel states are not read; data-parallel ones are."
             )
-        found[int(match[1])] = file
-    if sorted(found) != list(range(len(found))):
-        raise InputError(f"{str(folder)!r} holds the optimizer of ranks {sorted(found)} only: copy the others too.")
-    return [found[rank] for rank in sorted(found)]
+        by_rank[int(match[1])] = file
+    if sorted(by_rank) != list(range(len(by_rank))):
+        raise InputError(f"{str(folder)!r} holds the optimizer of ranks {sorted(by_rank)} only: copy the others too.")
+    return [by_rank[rank] for rank in sorted(by_rank)]
 
 
 def model_file(folder: Path) -> Path:
@@ -54,7 +54,7 @@ def model_file(folder: Path) -> Path:
     return files[0]
 
 
-def read_zero(folder: Path) -> Found:
+def read_zero(folder: Path) -> StoredState:
     """Return a ZeRO checkpoint's state by the module's parameter names; parameters are put together when asked for.
 
     Raises:
@@ -81,20 +81,20 @@ def read_zero(folder: Path) -> Found:
             continue
         pads = [0] * len(named) if split or paddings is None else paddings[group]
         _check_group(list(named.values()), pads, pieces, (split, f"{str(folder)!r}, group {group}"))
-        at = 0
+        offset = 0
         for (name, shape), pad in zip(named.items(), pads, strict=True):
-            places[name] = (group, at, torch.Size(shape))
-            at += math.ceil(shape.numel() / len(ranks)) if split else shape.numel() + pad
+            places[name] = (group, offset, torch.Size(shape))
+            offset += math.ceil(shape.numel() / len(ranks)) if split else shape.numel() + pad
 
     def entry(name: str) -> dict[str, Any]:
-        group, at, shape = places[name]
+        group, offset, shape = places[name]
         states = [b["state"][group] for b in bases]
         put = _join_split if split else _join_flat
         step = states[0].get("step", bases[0]["param_groups"][0].get("step"))
         # a kind that is not there is for the caller to refuse
-        return {k: put([s[k] for s in states], at, shape) for k in KINDS if k in states[0]} | {"step": step}
+        return {k: put([s[k] for s in states], offset, shape) for k in KINDS if k in states[0]} | {"step": step}
 
-    return Found(list(places), entry, bases[0]["param_groups"])
+    return StoredState(list(places), entry, bases[0]["param_groups"])
 
 
 def _check_group(shapes: list[torch.Size], pads: list[int], pieces: list[torch.Tensor], what: tuple[bool, str]) -> None:
@@ -109,18 +109,18 @@ def _check_group(shapes: list[torch.Size], pads: list[int], pieces: list[torch.T
         raise InputError(f"{where}: its parameters have {needed} elements, its moments {there}. Is the folder whole?")
 
 
-def _join_flat(pieces: list[torch.Tensor], at: int, shape: torch.Size) -> torch.Tensor:
+def _join_flat(pieces: list[torch.Tensor], offset: int, shape: torch.Size) -> torch.Tensor:
     """Return elements `at` … of the ranks' pieces laid one after the other; only the ranks that hold some are read."""
-    taken, end = [], at + shape.numel()
+    taken, end = [], offset + shape.numel()
     for piece in pieces:
         size = piece.numel()
-        if at < size and end > 0:
-            taken.append(piece[max(0, at) : min(size, end)])
-        at, end = at - size, end - size
+        if offset < size and end > 0:
+            taken.append(piece[max(0, offset) : min(size, end)])
+        offset, end = offset - size, end - size
     return torch.cat(taken).view(shape)
 
 
-def _join_split(pieces: list[torch.Tensor], at: int, shape: torch.Size) -> torch.Tensor:
+def _join_split(pieces: list[torch.Tensor], offset: int, shape: torch.Size) -> torch.Tensor:
     """Return a parameter of which each rank holds the same number of elements, the last ones padded."""
     size = math.ceil(shape.numel() / len(pieces))
-    return torch.cat([p[at : at + size] for p in pieces])[: shape.numel()].view(shape)
+    return torch.cat([p[offset : offset + size] for p in pieces])[: shape.numel()].view(shape)

@@ -22,7 +22,7 @@ from ..store.errors import InputError
 from ..store.reading import check_path, reading
 from . import registry
 from .folders import MOMENTS
-from .moment_files import KINDS, Found, read_state, torch_file
+from .moment_files import KINDS, StoredState, read_state, torch_file
 from .moment_zero import MODELS, SHARDS, model_file, read_zero, zero_files
 from .parts import canonical
 from .tensors import header, refuse_misfits
@@ -67,19 +67,19 @@ def load_moments(
         InputError: no such state, damaged, not Adam's, ambiguous, a parameter is missing, unknown or has another shape.
     """
     state = find_state(path)
-    found = _read(state, shapes, order)
-    names = _match(found.names, shapes, str(state))
+    stored = _read(state, shapes, order)
+    names = _match(stored.names, shapes, str(state))
     if known is not None:
-        _refuse_unknown(found, known, str(state))
+        _refuse_unknown(stored, known, str(state))
     moments: dict[str, dict[str, torch.Tensor]] = {k: {} for k in KINDS}
     steps = {}
     for name, shape in shapes.items():
-        entry = found.entry(names[name])
+        entry = stored.entry(names[name])
         for kind in KINDS:
             moments[kind][name] = _checked(entry.get(kind), name, shape, f"{str(state)!r}, {kind}").to(device)
-        steps[name] = _step(entry, found, f"{str(state)!r}, {name}")
+        steps[name] = _step(entry, stored, f"{str(state)!r}, {name}")
     last = max(steps.values())
-    betas, eps = _settings(found, str(state))
+    betas, eps = _settings(stored, str(state))
     own = {n: s for n, s in steps.items() if s != last}
     return Moments(moments[KINDS[0]], moments[KINDS[1]], last, betas, eps, state_digest(state), own)
 
@@ -142,7 +142,7 @@ def state_digest(path: str | Path) -> str:
     return h.hexdigest()
 
 
-def _read(state: Path, shapes: Mapping[str, torch.Size], order: Any) -> Found:
+def _read(state: Path, shapes: Mapping[str, torch.Size], order: Any) -> StoredState:
     if state.suffix == ".safetensors":
         return _read_ours(state)
     if state.is_dir() and zero_files(state):
@@ -154,7 +154,7 @@ def _read(state: Path, shapes: Mapping[str, torch.Size], order: Any) -> Found:
     return read_state(values, shapes, order, repr(str(file)))
 
 
-def _read_ours(file: Path) -> Found:
+def _read_ours(file: Path) -> StoredState:
     sizes = header(file)
     source: Any = safe_open(str(file), "pt")
     facts = source.metadata() or {}
@@ -172,7 +172,7 @@ def _read_ours(file: Path) -> Found:
     with reading(file, "moments"):
         group = {"betas": [float(b) for b in json.loads(facts["betas"])], "eps": float(facts["eps"])}
         step = int(facts["step"])
-    return Found(sorted(first), entry, [group], first)
+    return StoredState(sorted(first), entry, [group], first)
 
 
 def plain_name(name: str) -> str:
@@ -198,10 +198,10 @@ def _match(names: Iterable[str], wanted: Iterable[str], where: str) -> dict[str,
     return {n: there[plain_name(n)] for n in wanted}
 
 
-def _refuse_unknown(found: Found, known: Mapping[str, torch.Size], where: str) -> None:
+def _refuse_unknown(stored: StoredState, known: Mapping[str, torch.Size], where: str) -> None:
     mine = {plain_name(n): tuple(s) for n, s in known.items()}
-    extra = [n for n in found.names if plain_name(n) not in mine]
-    sized = {plain_name(n): (n, tuple(s)) for n, s in found.sizes.items()}
+    extra = [n for n in stored.names if plain_name(n) not in mine]
+    sized = {plain_name(n): (n, tuple(s)) for n, s in stored.sizes.items()}
     other = [f"{n} {list(s)} for {list(mine[p])}" for p, (n, s) in sized.items() if p in mine and s != mine[p]]
     if extra or other:
         raise InputError(
@@ -220,16 +220,16 @@ def _checked(moment: Any, name: str, shape: torch.Size, where: str) -> torch.Ten
     return moment.detach().to(torch.promote_types(moment.dtype, torch.float32), copy=True).contiguous()
 
 
-def _step(entry: Mapping[str, Any], found: Found, where: str) -> int:
+def _step(entry: Mapping[str, Any], stored: StoredState, where: str) -> int:
     # fused Adams count once a group
-    step = entry.get("step", next((g["step"] for g in found.groups if "step" in g), None))
+    step = entry.get("step", next((g["step"] for g in stored.groups if "step" in g), None))
     if step is None:
         raise InputError(f"{where}: the optimizer's state does not tell its step.")
     return int(step)
 
 
-def _settings(found: Found, where: str) -> tuple[tuple[float, float], float]:
-    settings = {(tuple(float(b) for b in g["betas"]), float(g["eps"])) for g in found.groups if "betas" in g}
+def _settings(stored: StoredState, where: str) -> tuple[tuple[float, float], float]:
+    settings = {(tuple(float(b) for b in g["betas"]), float(g["eps"])) for g in stored.groups if "betas" in g}
     if len(settings) != 1:
         raise InputError(f"{where!r}: one pair of betas and one eps are needed, found {sorted(settings)}.")
     (betas, eps) = settings.pop()

@@ -24,19 +24,19 @@ def steered_BT(image_BT: torch.Tensor, policy: str) -> tuple[torch.Tensor, torch
     """Return which tokens a policy takes, as two masks [B, T]: the first ones (or all that it takes), and the last ones."""
     rank_BT = image_BT.long().cumsum(1) - 1
     count_B1 = image_BT.long().sum(1, keepdim=True)
-    found = POLICY.fullmatch(policy)
-    assert found is not None
-    if found[1] is not None:
-        first, last = int(found[1]), int(found[2])
+    match = POLICY.fullmatch(policy)
+    assert match is not None
+    if match[1] is not None:
+        first, last = int(match[1]), int(match[2])
         return image_BT & (rank_BT < first), image_BT & (rank_BT >= count_B1 - last)
-    if found[3] is not None:
+    if match[3] is not None:
         # of 576 tokens 9 are 0, 71, …, 568; where there are no more than that, all of them
-        steps_B1 = (count_B1.clamp(max=int(found[3])) - 1).clamp(min=1)
+        steps_B1 = (count_B1.clamp(max=int(match[3])) - 1).clamp(min=1)
         apart_B1 = ((count_B1 - 1) // steps_B1).clamp(min=1)
-        taken_BT = (rank_BT % apart_B1 == 0) & (rank_BT // apart_B1 < int(found[3]))
+        taken_BT = (rank_BT % apart_B1 == 0) & (rank_BT // apart_B1 < int(match[3]))
         return image_BT & taken_BT, torch.zeros_like(image_BT)
     # in float64: a ratio of 0.29 of 100 tokens is 29, not 28
-    wanted_B1 = (count_B1.double() * float(found[4])).sub(1e-9).ceil().long()
+    wanted_B1 = (count_B1.double() * float(match[4])).sub(1e-9).ceil().long()
     # the k-th of n is passed where r·k/n crosses a whole number: exactly k of them, in integers
     taken_BT = (rank_BT + 1) * wanted_B1 // count_B1.clamp(min=1) > rank_BT * wanted_B1 // count_B1.clamp(min=1)
     return image_BT & taken_BT, torch.zeros_like(image_BT)
@@ -137,9 +137,9 @@ def steer(model: Any, ids_BT: torch.Tensor) -> None:
 
     Only for callers of the bare language model: Hugging Face's `forward` and `generate` tell it by themselves.
     """
-    found = mores_of(model)
-    if found is not None:
-        found.begin(family_of(model).image_mask(base_of(model).config, ids_BT))
+    mores = mores_of(model)
+    if mores is not None:
+        mores.begin(family_of(model).image_mask(base_of(model).config, ids_BT))
 
 
 def add_mores(model: Any, spec: MoresSpec) -> Mores:
@@ -152,19 +152,19 @@ def add_mores(model: Any, spec: MoresSpec) -> Mores:
     if mores_of(base) is not None:
         raise InputError("the model has MoReS already; give the model underneath.")
     lm = family.decoder(base)
-    made = Mores(len(lm.layers), lm.config.hidden_size, spec)
+    mores = Mores(len(lm.layers), lm.config.hidden_size, spec)
     model.requires_grad_(False)
     anchor = next(lm.parameters())
     # parameters are in the model's type, or in float32 on a quantised one
     kind = anchor.dtype if anchor.dtype.is_floating_point else torch.float32
-    base.mores = made.to(anchor.device, kind).train(model.training)
+    base.mores = mores.to(anchor.device, kind).train(model.training)
     base.model.register_forward_pre_hook(
-        partial(_tell, made, partial(family.image_mask, base.config)), with_kwargs=True
+        partial(_tell, mores, partial(family.image_mask, base.config)), with_kwargs=True
     )
-    lm.register_forward_pre_hook(partial(_open, made), with_kwargs=True)
-    for number in made.numbers:
-        lm.layers[number].register_forward_hook(partial(_edit, made, number))
-    return made
+    lm.register_forward_pre_hook(partial(_open, mores), with_kwargs=True)
+    for number in mores.numbers:
+        lm.layers[number].register_forward_hook(partial(_edit, mores, number))
+    return mores
 
 
 def _tell(mores: Mores, image_mask: Any, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

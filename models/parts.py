@@ -65,10 +65,10 @@ def pick_linears(model: nn.Module, which: str) -> dict[str, nn.Linear]:
     if "lora" in which and any(getattr(c, "use_dora", False) for c in getattr(model, "peft_config", {}).values()):
         raise InputError("gradients of LoRA: this is DoRA, whose products are no plain Linears. Ask for the projector.")
     keep = asked(which)
-    found = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and keep(n)}
-    if not found:
+    linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and keep(n)}
+    if not linears:
         raise InputError(f"gradients {which!r}: no Linear module matches. For lora the checkpoint must be an adapter.")
-    return {canonical(n): m for n, m in found.items()}
+    return {canonical(n): m for n, m in linears.items()}
 
 
 def asked(which: str) -> Callable[[str], bool]:
@@ -138,10 +138,10 @@ def lora_targets(model: nn.Module, targets: str | None) -> str:
     except re.error as error:
         raise InputError(f"lora.targets {targets!r} is not a regular expression: {error}.") from error
     # as PEFT matches; containers aside, which it passes over
-    found = {n: m for n, m in model.named_modules() if pattern.fullmatch(n) and not any(m.children())}
+    modules = {n: m for n, m in model.named_modules() if pattern.fullmatch(n) and not any(m.children())}
     inside = re.compile(rf"(^|\.){layers}")
-    astray = [n for n, m in found.items() if not (inside.search(n) and isinstance(m, nn.Linear))]
-    if astray or not found:
+    astray = [n for n, m in modules.items() if not (inside.search(n) and isinstance(m, nn.Linear))]
+    if astray or not modules:
         raise InputError(
             f"lora.targets {targets!r} reaches {astray[:4] or 'nothing'}: LoRA goes onto Linears of the language model's "
             f"layers alone, here {names}. Leave targets out for all of them."

@@ -90,14 +90,14 @@ def plain_name(name: str) -> str:
 def _families(extra: str) -> dict[str, Family]:
     package = __name__.rsplit(".", 1)[0]
     classes = classes_of(modules_of(f"{package}.family", HERE, VARIABLE), "FAMILY", "family", _check)
-    made = {name: kind() for name, kind in classes.items()}
+    families = {name: kind() for name, kind in classes.items()}
     owners: dict[str, str] = {}
-    for name, family in made.items():
+    for name, family in families.items():
         for kind in family.kinds:
             if kind in owners:
                 raise InputError(f"two families hold models of type {kind!r}: {owners[kind]} and {name}.")
             owners[kind] = name
-    return made
+    return families
 
 
 @cache

@@ -165,11 +165,11 @@ def hidden_size(path: str) -> int:
     folder = check_folder(path)
     if (folder / ADAPTER).is_file():
         return hidden_size(str(adapter_base(folder)))
-    found = getattr(getattr(_config(folder), "text_config", None), "hidden_size", None)
-    if found is None:
+    width = getattr(getattr(_config(folder), "text_config", None), "hidden_size", None)
+    if width is None:
         raise InputError(f"{str(folder / 'config.json')!r} has no text_config.hidden_size: it is no LLaVA.")
     with reading(folder / "config.json", "the config of a LLaVA"):
-        return int(found)
+        return int(width)
 
 
 def _config(folder: Path) -> Any:

@@ -29,6 +29,15 @@ def pooled_width(hidden: int, pooling: Pooling) -> int:
     return hidden * (2 if pooling == "both" else 1)
 
 
+# what logits take of an actor at one time, as float32: 2,097 label positions at 32,000 words, 441 at 152,000
+LOGIT_BYTES = 256 << 20
+
+
+def logit_rows(vocab: int) -> int:
+    """Return how many label positions have logits at one time, of a model of `vocab` words."""
+    return max(1, LOGIT_BYTES // (4 * vocab))
+
+
 PARTS = ("vision_tower", "projector", "language_model", "lora", "mores")
 
 METHODS = ("lora", "dora", "ia3", "oft", "vera", "loha", "lokr")
@@ -109,14 +118,14 @@ class AdapterSpec(Config):
 
     def numbers(self) -> tuple[int | None, int | None, float | None]:
         """Return r, alpha and dropout as they will be used."""
-        given = (self.r, self.alpha, self.dropout)
-        return tuple(o if g is None else g for g, o in zip(given, _NUMBERS[self.method], strict=True))  # type: ignore[return-value]
+        own = (self.r, self.alpha, self.dropout)
+        return tuple(o if g is None else g for g, o in zip(own, _NUMBERS[self.method], strict=True))  # type: ignore[return-value]
 
     def parameters(self, linears: Iterable[tuple[str, int, int]]) -> int:
         """Return how many parameters are trained on Linears of the decoder's layers, each (leaf name, outputs, inputs)."""
-        found = list(linears)
-        asked = self.targets or DEFAULT_TARGETS.get(self.method) or {leaf for leaf, _, _ in found}
-        return sum(_added(self, *linear) for linear in found if linear[0] in asked)
+        listed = list(linears)
+        asked = self.targets or DEFAULT_TARGETS.get(self.method) or {leaf for leaf, _, _ in listed}
+        return sum(_added(self, *linear) for linear in listed if linear[0] in asked)
 
 
 def _added(spec: AdapterSpec, leaf: str, outputs: int, inputs: int) -> int:
@@ -169,14 +178,14 @@ class MoresSpec(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> "MoresSpec":
-        found = POLICY.fullmatch(self.positions)
-        if found is None:
+        policy = POLICY.fullmatch(self.positions)
+        if policy is None:
             raise ValueError(f"positions are f4+l5, uniform9 or ratio0.1 (any numbers), not {self.positions!r}")
-        if not any(float(n) for n in found.groups() if n is not None):
+        if not any(float(n) for n in policy.groups() if n is not None):
             raise ValueError(f"positions {self.positions!r} steer no token")
-        if found[4] is not None and float(found[4]) > 1:
+        if policy[4] is not None and float(policy[4]) > 1:
             raise ValueError(f"positions {self.positions!r}: a ratio is at most 1")
-        if not self.share and (found[1] is None or not int(found[1]) or not int(found[2])):
+        if not self.share and (policy[1] is None or not int(policy[1]) or not int(policy[2])):
             raise ValueError("share: false divides the layers between first and last tokens: positions must be f4+l5")
         if isinstance(self.layers, str) and self.layers != "all" and not _RANGE.fullmatch(self.layers):
             raise ValueError(f"layers are all, a range 8:16 or a list of numbers, not {self.layers!r}")
@@ -193,10 +202,8 @@ class MoresSpec(Config):
             if len(set(chosen)) != len(chosen) or any(not 0 <= i < count for i in chosen):
                 raise InputError(f"mores.layers {self.layers}: give each of 0 to {count - 1} at most once.")
         else:
-            found = _RANGE.fullmatch(self.layers)
-            chosen = list(range(count))[
-                slice(*(int(n) if n else None for n in found.groups())) if found else slice(None)
-            ]
+            span = _RANGE.fullmatch(self.layers)
+            chosen = list(range(count))[slice(*(int(n) if n else None for n in span.groups())) if span else slice(None)]
         if not chosen:
             raise InputError(f"mores.layers {self.layers!r} names none of the {count} layers.")
         return chosen
@@ -223,9 +230,9 @@ class ConnectorSpec(Config):
     def _fits(self) -> "ConnectorSpec":
         if self.kind not in CONNECTOR_KINDS and not MLP.fullmatch(self.kind):
             raise ValueError(f"unknown connector {self.kind!r}{suggest(self.kind, [*CONNECTOR_KINDS, PLAIN])}")
-        given = [n for n in ("queries", "width", "layers", "heads") if getattr(self, n) is not None]
-        if given and self.kind not in _SIZES:
-            raise ValueError(f"{self.kind} has no {given[0]}; remove it")
+        sizes = [n for n in ("queries", "width", "layers", "heads") if getattr(self, n) is not None]
+        if sizes and self.kind not in _SIZES:
+            raise ValueError(f"{self.kind} has no {sizes[0]}; remove it")
         if self.kind in _SIZES and self.sizes()[0] % self.sizes()[2]:
             raise ValueError(f"width {self.sizes()[0]} is no multiple of heads {self.sizes()[2]}")
         return self
@@ -246,8 +253,8 @@ class ConnectorSpec(Config):
 
     def linears(self) -> int | None:
         """Return the number of Linears of a stack of them; None for other kinds."""
-        found = MLP.fullmatch(self.kind)
-        return int(found[1]) if found else (1 if self.kind == "linear" else None)
+        mlp = MLP.fullmatch(self.kind)
+        return int(mlp[1]) if mlp else (1 if self.kind == "linear" else None)
 
 
 class TinyModelConfig(Config):

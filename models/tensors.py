@@ -47,10 +47,10 @@ def refuse_whole_numbers(where: str, names: Iterable[str]) -> None:
     Raises:
         InputError: `names`, those of such tensors, holds more than buffers.
     """
-    found = [n for n in names if not n.endswith(LEGAL_EXTRAS)]
-    if found:
+    whole = [n for n in names if not n.endswith(LEGAL_EXTRAS)]
+    if whole:
         raise InputError(
-            f"{where} holds whole numbers where weights belong, and no scale for them: {_listed(found)}. Take the file "
+            f"{where} holds whole numbers where weights belong, and no scale for them: {_listed(whole)}. Take the file "
             "from before it was cast."
         )
 
@@ -97,7 +97,7 @@ def shapes_of(named: Iterable[tuple[str, torch.Tensor]]) -> dict[str, tuple[int,
     return {n: tuple(t.shape) for n, t in named}
 
 
-def refuse_misfits(where: str, given: Shapes, wanted: Shapes, optional: Shapes | None = None) -> None:
+def refuse_misfits(where: str, stored: Shapes, wanted: Shapes, optional: Shapes | None = None) -> None:
     """Refuse tensors that fit nothing, are missing, or have another shape; all are named.
 
     `optional`: what may be there besides.
@@ -106,10 +106,10 @@ def refuse_misfits(where: str, given: Shapes, wanted: Shapes, optional: Shapes |
         InputError: something does not fit.
     """
     legal = dict(optional or {}) | dict(wanted)
-    extra = [n for n in given if n not in legal and not n.endswith(LEGAL_EXTRAS)]
-    shapes = {n: (list(given[n]), list(legal[n])) for n in given if n in legal}
+    extra = [n for n in stored if n not in legal and not n.endswith(LEGAL_EXTRAS)]
+    shapes = {n: (list(stored[n]), list(legal[n])) for n in stored if n in legal}
     other = [f"{n} {mine} for {theirs}" for n, (mine, theirs) in shapes.items() if mine != theirs]
-    missing = [n for n in wanted if n not in given]
+    missing = [n for n in wanted if n not in stored]
     faults = {"Tensors that fit nothing": extra, "Missing tensors": missing, "Of another shape": other}
     said = [f"{what}: {_listed(names)}" for what, names in faults.items() if names]
     if said:

@@ -27,9 +27,9 @@ def read_evaluation(path: str) -> pa.Table:
         raise InputError(f"no evaluation at {path!r}: there is no {file!r}. Make one with `vinnow evaluate`.")
     table = read_rows(file, EVALS)
     for column in ("run", "benchmark"):
-        found = table[column].unique().to_pylist()
-        if len(found) > 1:
-            raise InputError(f"{file!r} holds {len(found)} {column}s; compare takes one evaluation a table.")
+        names = table[column].unique().to_pylist()
+        if len(names) > 1:
+            raise InputError(f"{file!r} holds {len(names)} {column}s; compare takes one evaluation a table.")
     if not table.num_rows:
         raise InputError(f"{file!r} holds no answers.")
     return table
@@ -51,9 +51,10 @@ def compared(paths: Sequence[str], seed: int = 0) -> list[dict[str, Any]]:
         )
     rows = []
     for path, table in zip(paths, tables, strict=True):
-        found = None if table is tables[0] else compare([table], [tables[0]], seed)
+        comparison = None if table is tables[0] else compare([table], [tables[0]], seed)
         rows.append(
-            {"evaluation": path, "questions": table.num_rows, "accuracy": accuracy(table).overall} | _against(found)
+            {"evaluation": path, "questions": table.num_rows, "accuracy": accuracy(table).overall}
+            | _against(comparison)
         )
     return rows
 
@@ -73,8 +74,8 @@ def render(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _against(found: Comparison | None) -> dict[str, Any]:
-    if found is None:
+def _against(comparison: Comparison | None) -> dict[str, Any]:
+    if comparison is None:
         return dict.fromkeys(("difference", "low", "high", "p", "verdict"))
-    span = found.difference
-    return {"difference": span.estimate, "low": span.low, "high": span.high, "p": found.p, "verdict": found.verdict}
+    span, p, verdict = comparison.difference, comparison.p, comparison.verdict
+    return {"difference": span.estimate, "low": span.low, "high": span.high, "p": p, "verdict": verdict}

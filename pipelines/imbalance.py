@@ -23,7 +23,7 @@ PAGE = "imbalance.html"
 CHOICES = (
     "Queries: the positions whose outputs chose the generated tokens, end mark included. Attention: mean over heads and "
     "queries. Image: all image tokens. Text: the question's own tokens (no BOS, system prompt, role words). LMAR: mean "
-    "over rows of image attention a token / text attention a token. Rows without a picture are left out."
+    "over rows of image attention per token / text attention per token. Rows without a picture are left out."
 )
 
 
@@ -32,7 +32,7 @@ class Measured:
     """One checkpoint's `imbalance.json`, under the name of its folder."""
 
     name: str
-    found: dict[str, Any]
+    report: dict[str, Any]
 
 
 def run_imbalance(values: dict[str, Any], out: str, beside: list[str], ray: RayConfig) -> str:
@@ -61,10 +61,10 @@ def draw(out: str, others: list[Measured]) -> str:
     """
     mine = _read(out)
     for other in others:
-        if other.found["key"]["pool"] != mine.found["key"]["pool"]:
+        if other.report["key"]["pool"] != mine.report["key"]["pool"]:
             raise InputError(
-                f"--beside {other.name}: it was measured on another pool ({other.found['key']['pool']} against "
-                f"{mine.found['key']['pool']}): other rows, other curves. Measure both on one pool."
+                f"--beside {other.name}: it was measured on another pool ({other.report['key']['pool']} against "
+                f"{mine.report['key']['pool']}): other rows, other curves. Measure both on one pool."
             )
     path = join(out, PAGE)
     write_bytes(path, document("Modality imbalance", page([mine, *others])).encode())
@@ -83,11 +83,11 @@ def page(measured: list[Measured]) -> Markup:
         (_chart(measured, names, "mass", share), "The share of attention that falls on image tokens, of 1."),
     ]
     head = ["Checkpoint", "Rows", "Left out", "LMAR", "Ratio of means", "Visual mass", "Generated with"]
-    rows = [_row(name, m.found) for name, m in zip(names, measured, strict=True)]
+    rows = [_row(name, m.report) for name, m in zip(names, measured, strict=True)]
     tasks = [
-        [f"{name}: {task}", m.found["rows_by_task"][task], *map(_mean, (curve["lmar"], curve["mass"]))]
+        [f"{name}: {task}", m.report["rows_by_task"][task], *map(_mean, (curve["lmar"], curve["mass"]))]
         for name, m in zip(names, measured, strict=True)
-        for task, curve in m.found["by_task"].items()
+        for task, curve in m.report["by_task"].items()
     ]
     tables = [
         Table("Means over layers", head, rows, {1, 2, 3, 4, 5}),
@@ -100,7 +100,7 @@ def _chart(measured: list[Measured], names: list[str], what: str, called: tuple[
     """Draw one of the curves; `called`: its title, and its name with its unit."""
     series = []
     for number, (name, m) in enumerate(zip(names, measured, strict=True)):
-        curve = m.found["curve"]
+        curve = m.report["curve"]
         bands = zip(curve[what], curve[f"{what}_low"], curve[f"{what}_high"], strict=True)
         series.append(Series(name, number, [Point(x, *values) for x, values in enumerate(bands)]))
     top = max(p.high for one in series for p in one.points)
@@ -112,11 +112,11 @@ def _chart(measured: list[Measured], names: list[str], what: str, called: tuple[
     return band_chart(frame, max(len(one.points) for one in series), series, lines)
 
 
-def _row(name: str, found: dict[str, Any]) -> list[Any]:
-    curve, key = found["curve"], found["key"]
+def _row(name: str, report: dict[str, Any]) -> list[Any]:
+    curve, key = report["curve"], report["key"]
     how = f"{key['template']}, at most {key['max_new_tokens']} tokens, {key['precision']}"
     means = [_mean(curve[n]) for n in ("lmar", "ratio_of_means", "mass")]
-    return [name, found["rows"], found["refused"], *means, how]
+    return [name, report["rows"], report["refused"], *means, how]
 
 
 def _mean(values: list[float]) -> str:
@@ -129,19 +129,19 @@ def _read(folder: str) -> Measured:
             f"{folder!r} holds no finished imbalance measurement ({REPORT}). Make one with "
             f"`vinnow evaluate --benchmark {IMBALANCE} --out {folder}`."
         )
-    return Measured(folder if "://" in folder else os.path.abspath(folder), _found(join(folder, REPORT)))
+    return Measured(folder if "://" in folder else os.path.abspath(folder), _read_report(join(folder, REPORT)))
 
 
-def _found(path: str) -> dict[str, Any]:
+def _read_report(path: str) -> dict[str, Any]:
     curve = dict[str, list[float]]
     kinds = {"key": dict[str, Any], "rows": int, "refused": int, "curve": curve, "by_task": dict[str, curve]}
-    found = read_fields(path, "imbalance measurement", "Measure again.", rows_by_task=dict[str, int], **kinds)
+    report = read_fields(path, "imbalance measurement", "Measure again.", rows_by_task=dict[str, int], **kinds)
     keys = dict.fromkeys(("pool", "template", "max_new_tokens", "precision"), Any)
-    found["key"] = with_fields(found["key"], keys, path, "imbalance measurement")
-    for one in (found["curve"], *found["by_task"].values()):
+    report["key"] = with_fields(report["key"], keys, path, "imbalance measurement")
+    for one in (report["curve"], *report["by_task"].values()):
         if not all(one.get(n) for n in CURVES):
             raise DamagedError(f"{path!r} is no imbalance measurement: a curve lacks one of {CURVES}. Measure again.")
-    return found
+    return report
 
 
 def _distinct(paths: list[str]) -> list[str]:

@@ -66,10 +66,10 @@ class Pace:
             return self.note or self.waiting
         parts = [f"{self.done:,}/{f'{self.total:,}' if self.total else '?'} {self.unit}".rstrip()]
         parts += [self.note] if self.note else []
-        seconds, made = (time.monotonic() - self.first[0], self.done - self.first[1]) if self.first else (0.0, 0)
-        if made > 0 and seconds > 0:
-            rate = made / seconds
-            parts.append(f"{rate:,.1f} a second" if rate >= 1 else f"{1 / rate:,.1f} s each")
+        seconds, progressed = (time.monotonic() - self.first[0], self.done - self.first[1]) if self.first else (0.0, 0)
+        if progressed > 0 and seconds > 0:
+            rate = progressed / seconds
+            parts.append(f"{rate:,.1f} per second" if rate >= 1 else f"{1 / rate:,.1f} s each")
             if self.total > self.done:
                 parts.append(f"{_span((self.total - self.done) / rate)} left")
         return ", ".join(parts)

@@ -7,7 +7,7 @@ LENGTHS = [9, 30, 17, 5, 24]  # words of text a row; row 3 has no image, row 2 n
 
 
 def make_batch(model, rows=(0, 1, 2, 3, 4), seed=0, tokens=None):
-    """Mixed lengths, right padding, two or more pictures a batch, one text-only row, one row without labels."""
+    """Mixed lengths, right padding, two or more pictures per batch, one text-only row, one row without labels."""
     tokens = tokens or (model.config.vision_config.image_size // model.config.vision_config.patch_size) ** 2
     image, vocab = model.config.image_token_id, model.config.text_config.vocab_size
     samples = []

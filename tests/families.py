@@ -42,7 +42,7 @@ class Words:
         return 4
 
 
-def twin(connector="mlp2x_gelu", **changes):
+def tiny_config(connector="mlp2x_gelu", **changes):
     """A TinyModelConfig of small sizes."""
     return TinyModelConfig.parse(SIZES | {"connector": {"kind": connector} | CONNECTORS[connector]} | changes)
 
@@ -68,13 +68,13 @@ def llava(layers=32, width=4096, heads=32, ffn=11008, kv_heads=None, vision_laye
 
 def in_memory(config, dtype=torch.float32):
     """The model of a TinyModelConfig, unsaved, in eval mode."""
-    found = tiny_model_config(config, Words())
+    family_config = tiny_model_config(config, Words())
     torch.manual_seed(0)
-    return class_of(found)(found).to(dtype).eval()
+    return class_of(family_config)(family_config).to(dtype).eval()
 
 
 def batch_for(model, config, rows=(0, 1, 2, 3, 4)):
-    """`batches.make_batch` with as many image tokens a picture as the connector gives."""
+    """`batches.make_batch` with as many image tokens per picture as the connector gives."""
     patches = (config.image // config.patch) ** 2
     batch = make_batch(model, rows, tokens=config.connector.tokens(patches))
     batch["media"] = {n: v.to(model.dtype) for n, v in batch["media"].items()}
@@ -97,7 +97,7 @@ def make_tokenizer(llm):
 def write_llm(folder, llm="llama", **changes):
     """A language model's folder, as Hugging Face saves it."""
     tokenizer = make_tokenizer(llm)
-    config = text_config(twin(llm=llm, **changes), tokenizer)
+    config = text_config(tiny_config(llm=llm, **changes), tokenizer)
     torch.manual_seed(1)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -107,5 +107,5 @@ def write_llm(folder, llm="llama", **changes):
 def write_tower(folder, tower="clip", **changes):
     """A vision tower's folder."""
     torch.manual_seed(2)
-    AutoModel.from_config(vision_config(twin(tower=tower, **changes))).save_pretrained(folder)
+    AutoModel.from_config(vision_config(tiny_config(tower=tower, **changes))).save_pretrained(folder)
     return str(folder)

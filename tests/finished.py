@@ -1,4 +1,4 @@
-"""A finished run of a twin, made in this process without Ray: what its stages leave is theirs, but nothing is trained."""
+"""A finished run of a tiny model, made here without Ray: what its stages leave is theirs, but nothing is trained."""
 
 import json
 import os

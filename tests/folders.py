@@ -1,4 +1,4 @@
-"""Checkpoint folders of every kind on a twin, made as their own programs make them, and ways to spoil their files."""
+"""Checkpoint folders of every kind on a tiny model, made as their own programs make them, and ways to spoil their files."""
 
 import json
 import os

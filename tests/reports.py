@@ -63,9 +63,9 @@ def read(markup):
 
 def figures(markup):
     """The figures of a page by the name of their chart, as Plotly is given them."""
-    found = re.findall(r'<script type="application/json" id="figure-([\w-]+)">(.*?)</script>', markup, re.DOTALL)
+    scripts = re.findall(r'<script type="application/json" id="figure-([\w-]+)">(.*?)</script>', markup, re.DOTALL)
     return {
-        name: json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON")) for name, text in found
+        name: json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON")) for name, text in scripts
     }
 
 

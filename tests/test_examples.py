@@ -33,10 +33,10 @@ def test_an_example_says_what_it_should(name, folder, monkeypatch, capsys):
         monkeypatch.setenv(variable, "")  # put back behind what the example sets
     runpy.run_path(str(path), run_name="__main__")
     said = capsys.readouterr().out
-    found = re.search(SAID[name], said)
-    assert found, said
+    match = re.search(SAID[name], said)
+    assert match, said
     if name == "own_selector":
-        assert int(found[1]) < int(found[2])
+        assert int(match[1]) < int(match[2])
 
 
 def test_all_examples_are_run_and_none_is_left_behind():

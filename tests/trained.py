@@ -1,4 +1,4 @@
-"""A twin with LoRA and projector, trained a few real steps: by torch's AdamW here, or run as a script by DeepSpeed."""
+"""A tiny model with LoRA and projector, trained a few real steps: by torch's AdamW here, or as a script by DeepSpeed."""
 
 import os
 import sys

@@ -25,13 +25,13 @@ class Account:
         self.planned = min(rows, steps * config.global_batch)
         self.asked = self.lost = self.used = 0
 
-    def add(self, made: Sequence[dict[str, Any]]) -> int:
+    def add(self, batches: Sequence[dict[str, Any]]) -> int:
         """Add one step's micro-batches of this worker; return the trained tokens of the whole step.
 
         Raises:
             InputError: not one row could be used so far, or more are lost by now than `max_refused` allows.
         """
-        counts = [sum(b["asked"] for b in made), sum(b["used"] for b in made), sum(map(trained_tokens, made))]
+        counts = [sum(b["asked"] for b in batches), sum(b["used"] for b in batches), sum(map(trained_tokens, batches))]
         if self.config.workers > 1:
             everywhere = torch.tensor(counts, dtype=torch.int64, device=self.device)
             torch.distributed.all_reduce(everywhere)

@@ -3,5 +3,5 @@
 
 def environment(threads: int, use_gpu: bool) -> dict[str, str]:
     """Return the variables: threads, no download, no kernels for a GPU that is not used."""
-    found = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-    return found if use_gpu else found | {"DS_ACCELERATOR": "cpu"}
+    variables = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    return variables if use_gpu else variables | {"DS_ACCELERATOR": "cpu"}

@@ -168,9 +168,9 @@ def _restore(worker: Worker) -> int:
 def _stepwise(worker: Worker, first: int) -> Any:
     """Yield `(step, its micro-batches)`, prepared ahead."""
     count = worker.config.accumulation
-    made = stream(worker.batches, range(first * count, worker.steps * count))
+    batches = stream(worker.batches, range(first * count, worker.steps * count))
     for step in range(first, worker.steps):
-        yield step, (next(made) for _ in range(count))
+        yield step, (next(batches) for _ in range(count))
 
 
 def _one_step(worker: Worker, step: int, batches: Any, where: dict[str, Any]) -> tuple[float, int]:
@@ -179,11 +179,11 @@ def _one_step(worker: Worker, step: int, batches: Any, where: dict[str, Any]) ->
     factor = lr_factor(step, worker.steps, worker.config)
     for group in worker.engine.optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
-    made = list(batches)  # all of them: the share of each depends on the tokens of all
-    trained = worker.account.add(made)
+    micro_batches = list(batches)  # all of them: the share of each depends on the tokens of all
+    trained = worker.account.add(micro_batches)
     share = worker.config.accumulation * worker.config.workers / max(1, trained)
     total = torch.zeros(2, dtype=torch.float64, device=worker.engine.device)  # loss, tokens
-    for batch in made:
+    for batch in micro_batches:
         where["rows"], where["tokens"] = batch["input_ids"].shape
         moved = on_engine(batch, worker.engine, encoder)
         loss = worker.engine(moved, share if worker.config.loss_mean == "step" else None)

@@ -36,11 +36,11 @@ class LossModule(nn.Module):
         batch = with_blank(on_device(batch, self.model, places=False), self.model)
         head, hidden_BTH = family_of(self.model).head(self.model), last_hidden(self.model, batch)
         target_BT = batch["labels"][:, 1:]
-        rows, at = batch["label_at"]
+        rows, columns = batch["label_at"]
         if len(rows):
-            logits = head(hidden_BTH[rows, at]).float()
+            logits = head(hidden_BTH[rows, columns]).float()
             kind = "mean" if share is None else "sum"
-            loss = nn.functional.cross_entropy(logits, target_BT[rows, at], reduction=kind)
+            loss = nn.functional.cross_entropy(logits, target_BT[rows, columns], reduction=kind)
             loss = loss if share is None else loss * share
         else:
             loss = head(hidden_BTH[:, :1]).float().sum() * 0

@@ -25,10 +25,10 @@ class Order:
 
     def batch(self, step: int) -> Array:
         """Return the positions of optimizer step `step` (0-based) [global_batch]."""
-        epoch, at = divmod(step, self.per_epoch)
+        epoch, position = divmod(step, self.per_epoch)
         if self._cached is None or self._cached[0] != epoch:
             self._cached = (epoch, self._epoch(epoch))
-        return self._cached[1][at]
+        return self._cached[1][position]
 
     def micro_batch(self, step: int, accumulated: int, rank: int) -> Array:
         """Return one worker's micro-batch; the k-th micro-batch of a step is the same whoever computes it."""

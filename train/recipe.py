@@ -203,5 +203,5 @@ class TrainRecipe(InputConfig):
 
     def kept_checkpoints(self, steps: int, done: int | None = None) -> list[int]:
         """Return the steps whose proxy checkpoints stand when `done` of all steps are done (without it, all of them)."""
-        made = [s for s in self.planned_checkpoints(steps) if done is None or s <= done]
-        return made[-self.checkpoint_limit :] if self.checkpoint_limit else made
+        saved = [s for s in self.planned_checkpoints(steps) if done is None or s <= done]
+        return saved[-self.checkpoint_limit :] if self.checkpoint_limit else saved

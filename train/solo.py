@@ -45,11 +45,11 @@ class Bases:
         key = (config.precision, config.model, *_files(config.model))
         if self._loaded is None or self._key != key:
             self._loaded = None
-            found = load(config.model, config.precision, "cpu")
-            size = sum(p.numel() * p.element_size() for p in found.model.parameters())
+            loaded = load(config.model, config.precision, "cpu")
+            size = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
             if size * _ROOM > psutil.virtual_memory().available:
-                return Loaded(found.model.to(device), found.processor, found.path)
-            self._key, self._loaded = key, found
+                return Loaded(loaded.model.to(device), loaded.processor, loaded.path)
+            self._key, self._loaded = key, loaded
         copied = copy.deepcopy(self._loaded.model).to(device)
         return Loaded(copied.eval(), self._loaded.processor, self._loaded.path)
 
@@ -69,8 +69,8 @@ class SoloSession:
     @contextmanager
     def state(self) -> Iterator[str | None]:
         """Give the newest state."""
-        found = self._found()
-        yield os.path.join(self._states, found[-1]) if found else None
+        states = self._state_names()
+        yield os.path.join(self._states, states[-1]) if states else None
 
     def report(self, numbers: dict[str, Any], folder: str | None = None) -> None:
         """Keep a state; numbers stand in the training's log already."""
@@ -81,14 +81,14 @@ class SoloSession:
         shutil.rmtree(place, ignore_errors=True)
         with whole_folder(place) as temporary:
             shutil.copytree(folder, temporary, dirs_exist_ok=True)
-        for old in self._found()[:-_KEPT]:
+        for old in self._state_names()[:-_KEPT]:
             shutil.rmtree(os.path.join(self._states, old))
 
     def close(self, engine: Any) -> None:
         """Free what the engine holds, hooks included."""
         engine.destroy()
 
-    def _found(self) -> list[str]:
+    def _state_names(self) -> list[str]:
         names = os.listdir(self._states) if os.path.isdir(self._states) else []
         return sorted(n for n in names if re.fullmatch(r"step-\d+", n))
 
@@ -137,9 +137,9 @@ def _tidy(config: TrainConfig) -> None:
 
 def _files(folder: str) -> list[tuple[str, int, int]]:
     """Return what tells whether the files of a model are those of before: names, times and sizes of all it builds on."""
-    found = []
+    files = []
     for part in chain(folder):
         for entry in sorted(os.scandir(part), key=lambda e: e.name):
             about = entry.stat()
-            found.append((os.path.join(part, entry.name), about.st_mtime_ns, about.st_size))
-    return found
+            files.append((os.path.join(part, entry.name), about.st_mtime_ns, about.st_size))
+    return files

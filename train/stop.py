@@ -46,8 +46,8 @@ def raise_left(out: str) -> None:
     """
     path = os.path.join(out, FILE)
     if os.path.isfile(path):
-        found = read_fields(path, "note of what ended a training", "Delete it.", kind=str, message=str)
-        raise _KINDS.get(found["kind"], InputError)(found["message"])
+        note = read_fields(path, "note of what ended a training", "Delete it.", kind=str, message=str)
+        raise _KINDS.get(note["kind"], InputError)(note["message"])
 
 
 def forget(out: str) -> None:

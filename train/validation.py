@@ -29,15 +29,17 @@ def held_out(config: TrainConfig) -> tuple[TrainConfig, Rows, int]:
     """
     assert config.validation is not None
     spec = config.validation
-    found = config.model_copy(update={"pool": spec.pool, "image_root": spec.image_root, "picks": None, "cache_mb": 0})
-    rows = Rows(found)
+    held_config = config.model_copy(
+        update={"pool": spec.pool, "image_root": spec.image_root, "picks": None, "cache_mb": 0}
+    )
+    rows = Rows(held_config)
     if not len(rows.ids):
         raise InputError(f"validation.pool {spec.pool!r}: there are no rows in it.")
     left_out = rows.leave_out(Rows(config).ids)
     if not len(rows.ids):
         raise InputError(f"validation.pool {spec.pool!r}: all its {left_out} rows are trained on, so none is held out.")
     rows.pool.check_images(spec.image_root)
-    return found, rows, left_out
+    return held_config, rows, left_out
 
 
 def count_rows(config: TrainConfig, rows: Rows) -> int:
@@ -74,8 +76,8 @@ class Validation:
         total = torch.zeros(4, dtype=torch.float64, device=engine.device)
         with torch.no_grad():
             for i in range(rounds):
-                at = (i * self.world + self.rank) * self.micro
-                batch = self.batches.make(self.positions[at : at + self.micro], normalised=False)
+                begin = (i * self.world + self.rank) * self.micro
+                batch = self.batches.make(self.positions[begin : begin + self.micro], normalised=False)
                 trained = trained_tokens(batch)
                 loss = engine(on_engine(batch, engine, self.batches.encoder))
                 counts = [float(loss) * trained, trained, batch["asked"], batch["used"]]

@@ -32,13 +32,14 @@ class Differentiated(Kind):
         return {"which": self.config.which, "mode": self.config.mode}
 
     def memory(self, shape: "Shape", held: Held) -> float:
-        """Return the bytes of a forward and a backward pass, one module's per-sample gradients, and Adam's moments."""
+        """Return the bytes of a forward and a backward pass, logits, one module's per-sample gradients, Adam's moments."""
         from ...models.cost import VALUE_BYTES, activation_bytes_per_token, elements
 
         value, tapped = VALUE_BYTES[self.config.precision], shape.chosen(self.config.which)
         # one module's per-sample gradients at a time
         buffer = held.rows * max(d.elements for d in tapped) * value
         moments = held.models * elements(tapped) * 8 if self.reads_optimizer else 0
+        buffer += self.logits(shape, held)
         return buffer + moments + held.rows * held.longest * activation_bytes_per_token(shape, value)
 
     def for_targets(self) -> FeatureConfig:

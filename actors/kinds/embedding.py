@@ -21,6 +21,7 @@ class Embedding(Kind):
 
     name = "embedding"
     needs_labels = False
+    head = False
 
     class Config(FeatureConfig):
         """What is pooled."""
@@ -52,10 +53,10 @@ class Embedding(Kind):
         """Return a forward pass without the LM head; for `image` the decoder does not run."""
         from ...models.cost import Cost, forward_flop
 
-        found = forward_flop(shape, row, head=False)
+        forward = forward_flop(shape, row, head=False)
         if self.config.pooling != "image":
-            return found
-        return Cost({k: v for k, v in found.items.items() if k in ("vision fwd", "projector fwd")})
+            return forward
+        return Cost({k: v for k, v in forward.items.items() if k in ("vision fwd", "projector fwd")})
 
 
 KIND = Embedding

@@ -24,6 +24,7 @@ class Trajectory(Kind):
 
     name = "trajectory"
     needs_labels = False
+    head = False
     along = True
 
     class Config(FeatureConfig):

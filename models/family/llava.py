@@ -59,7 +59,7 @@ class Llava(Family):
         return names.modern(name, model)
 
     def tiny(self, out: str, texts: list[str]) -> str:
-        """Write the twin."""
+        """Write the tiny model."""
         from ..specs import TinyModelConfig
         from .of_llava.tiny import build_tiny_model
 

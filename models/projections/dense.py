@@ -14,7 +14,7 @@ class Rademacher:
     """On a GPU a Triton kernel makes the signs inside the tile that it multiplies; elsewhere PyTorch makes the same."""
 
     factors = False
-    # 2^22 signs a block: what the CPU's caches like; a tiny twin's are kept for the next batch
+    # 2^22 signs per block: what the CPU's caches like; a tiny model's are kept for the next batch
     BLOCK, KEPT = 1 << 22, 1 << 26
 
     def __init__(self, config: ProjectionConfig) -> None:
@@ -50,21 +50,21 @@ class Rademacher:
         """Not known: the projected row's norm is its estimate."""
 
     def _columns(self, name: str) -> torch.Tensor:
-        found = self._words.get(name)
-        if found is None or found.device != self._acc_BK.device:
-            found = self._words[name] = column_words(keys(self.seed, name), self.dim, self._acc_BK.device)
-        return found
+        words = self._words.get(name)
+        if words is None or words.device != self._acc_BK.device:
+            words = self._words[name] = column_words(keys(self.seed, name), self.dim, self._acc_BK.device)
+        return words
 
     def _signs(self, name: str, span: tuple[int, int]) -> torch.Tensor:
         wanted = self._acc_BK
-        found = self._kept.get((name, span[0]))
-        if found is None or (found.device, found.dtype) != (wanted.device, wanted.dtype):
+        signs = self._kept.get((name, span[0]))
+        if signs is None or (signs.device, signs.dtype) != (wanted.device, wanted.dtype):
             u_P = element_words(keys(self.seed, name), span, wanted.device)
-            found = outer_signs(u_P, self._columns(name), wanted.dtype)
-            if found.numel() <= self._room:
-                self._kept[name, span[0]] = found
-                self._room -= found.numel()
-        return found
+            signs = outer_signs(u_P, self._columns(name), wanted.dtype)
+            if signs.numel() <= self._room:
+                self._kept[name, span[0]] = signs
+                self._room -= signs.numel()
+        return signs
 
 
 class Concatenate:
@@ -75,10 +75,10 @@ class Concatenate:
     def __init__(self, sizes: dict[str, int]) -> None:
         self.dim = sum(sizes.values())
         self._begin: dict[str, int] = {}
-        at = 0
+        begin = 0
         for name, size in sizes.items():
-            self._begin[name] = at
-            at += size
+            self._begin[name] = begin
+            begin += size
         self._acc_BK = torch.empty(0)
 
     def start(self, rows: int, device: torch.device, dtype: torch.dtype) -> None:

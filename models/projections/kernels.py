@@ -164,8 +164,8 @@ def _rademacher(
     acc = tl.zeros((BLOCK_K, WIDTH), tl.float32)
     acc2 = tl.zeros((BLOCK_K, WIDTH), tl.float32)
     base = grads + row[:, None].to(tl.int64) * size
-    for at in tl.range(begin, tl.minimum(begin + stretch, size), BLOCK_P, num_stages=3):
-        e = at + p
+    for first in tl.range(begin, tl.minimum(begin + stretch, size), BLOCK_P, num_stages=3):
+        e = first + p
         g = tl.trans(tl.load(base + e[None, :], mask=(row[:, None] < rows) & (e[None, :] < size), other=0.0))
         words = v[:, None] * tl.load(elements + e, mask=e < size, other=0)[None, :]
         if EXACT:

@@ -55,9 +55,9 @@ class Kron:
         """Not known: the projected row's norm is its estimate."""
 
     def _matrices(self, name: str, delta: torch.Tensor, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        found = self._signs.get(name)
-        if found is None or (found[0].device, found[0].dtype) != (delta.device, delta.dtype):
-            made = (
+        signs = self._signs.get(name)
+        if signs is None or (signs[0].device, signs[0].dtype) != (delta.device, delta.dtype):
+            drawn = (
                 rademacher_signs(
                     self.seed, f"{name} {side}", (0, size), columns, device=delta.device, dtype=delta.dtype
                 )
@@ -66,8 +66,8 @@ class Kron:
                     ("outputs", "inputs"), (delta.shape[-1], inputs.shape[-1]), self.sides, strict=True
                 )
             )
-            found = self._signs[name] = (next(made), next(made))
-        return found
+            signs = self._signs[name] = (next(drawn), next(drawn))
+        return signs
 
 
 def sides(dim: int) -> tuple[int, int]:

@@ -51,9 +51,9 @@ class Sjlt:
         for b in range(self.nonzeros):
             target = self._acc_BK[:, b * self.width : (b + 1) * self.width]
             signed_BP = part_BP * signs_SP[b].to(part_BP)
-            at = columns_SP[b].view(1, count, self.width).expand(rows, -1, -1).to(part_BP.device)
+            columns = columns_SP[b].view(1, count, self.width).expand(rows, -1, -1).to(part_BP.device)
             # in a chunk j → j xor mask is its own inverse, so scattering is gathering
-            target += signed_BP.view(rows, count, self.width).gather(2, at).sum(1)
+            target += signed_BP.view(rows, count, self.width).gather(2, columns).sum(1)
 
     def finish(self) -> torch.Tensor:
         """Return the vectors [B, K]."""

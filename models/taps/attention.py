@@ -210,9 +210,9 @@ def _take_rows(x_BLW: torch.Tensor, at_BR: torch.Tensor) -> torch.Tensor:
 
 
 def _attention_layers(model: Any) -> list[Any]:
-    found = [
+    layers = [
         m for n, m in family_of(model).decoder(model).named_modules() if hasattr(m, "q_proj") and hasattr(m, "k_proj")
     ]
-    if not found:
+    if not layers:
         raise InputError("this language model has no q_proj/k_proj modules: attention trajectories cannot be taken.")
-    return found
+    return layers

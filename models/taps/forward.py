@@ -15,11 +15,8 @@ from ..forward import on_device as on_device
 from ..projections.sink import sums_dtype
 from ..protocol import base_of
 from ..registry import family_of
-from ..specs import Pooling, pooled_width
+from ..specs import Pooling, logit_rows, pooled_width
 from .base import Tap
-
-# label positions whose logits exist at one time: 2 GB of float32 at 32,000 words
-CHUNK = 16_384
 
 
 def sample_losses(model: Any, batch: dict[str, Any], hidden_BTH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -32,34 +29,40 @@ def sample_losses(model: Any, batch: dict[str, Any], hidden_BTH: torch.Tensor) -
     rows_L, at_L = batch["label_at"]
     target_L = batch["labels"][:, 1:][rows_L, at_L]
     hidden_LH = hidden_BTH[rows_L, at_L]
-    if type(head) is torch.nn.Linear and head.bias is None and not _is_tapped(head):
+    if is_plain(head):
         losses_L = _HeadLoss.apply(hidden_LH, head.weight.detach(), target_L)
     else:
         logits_LV = _by_sample(head, hidden_LH, rows_L, hidden_BTH.shape[0])
         losses_L = functional.cross_entropy(wide(logits_LV), target_L, reduction="none")
-    counts_B = torch.zeros(hidden_BTH.shape[0], dtype=losses_L.dtype, device=losses_L.device)
-    counts_B = counts_B.index_add(0, rows_L, torch.ones_like(losses_L))
-    sums_B = torch.zeros_like(counts_B).index_add(0, rows_L, losses_L)
+    return mean_by_row(losses_L, rows_L, hidden_BTH.shape[0])
+
+
+def mean_by_row(value_L: torch.Tensor, rows_L: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the mean [B] of the values of each row's label positions, 0 where it has none, and how many it has [B]."""
+    counts_B = torch.zeros(rows, dtype=value_L.dtype, device=value_L.device)
+    counts_B = counts_B.index_add(0, rows_L, torch.ones_like(value_L))
+    sums_B = torch.zeros_like(counts_B).index_add(0, rows_L, value_L)
     return sums_B / counts_B.clamp(min=1), counts_B
 
 
 class _HeadLoss(torch.autograd.Function):
-    """Cross-entropy through the LM head, chunk by chunk; logits are made again in the backward pass, not kept."""
+    """Cross-entropy through the LM head, `logit_rows` positions at a time; the backward pass makes logits again."""
 
     @staticmethod
     def forward(ctx: Any, hidden_LH: torch.Tensor, weight_VH: torch.Tensor, target_L: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(hidden_LH, weight_VH, target_L)
+        rows = logit_rows(len(weight_VH))
         losses = [
             functional.cross_entropy(wide(h @ weight_VH.T), t, reduction="none")
-            for h, t in zip(hidden_LH.split(CHUNK), target_L.split(CHUNK), strict=True)
+            for h, t in zip(hidden_LH.split(rows), target_L.split(rows), strict=True)
         ]
         return torch.cat(losses)
 
     @staticmethod
     def backward(ctx: Any, grad_L: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
         hidden_LH, weight_VH, target_L = ctx.saved_tensors
-        out = []
-        for h, t, g in zip(hidden_LH.split(CHUNK), target_L.split(CHUNK), grad_L.split(CHUNK), strict=True):
+        out, rows = [], logit_rows(len(weight_VH))
+        for h, t, g in zip(hidden_LH.split(rows), target_L.split(rows), grad_L.split(rows), strict=True):
             probs_LV = wide(h @ weight_VH.T).softmax(-1)
             probs_LV[torch.arange(len(t), device=t.device), t] -= 1
             out.append(probs_LV.mul_(g[:, None]).to(h.dtype) @ weight_VH)
@@ -77,6 +80,11 @@ def _by_sample(head: Any, hidden_LH: torch.Tensor, rows_L: torch.Tensor, samples
 def wide(x: torch.Tensor) -> torch.Tensor:
     """Return a tensor in the type that sums over it are kept in: float32, or float64 if it is that."""
     return x.to(sums_dtype(x.dtype))
+
+
+def is_plain(head: torch.nn.Module) -> bool:
+    """Say whether an LM head is a product with its weight and nothing else: no bias, adapter or tap."""
+    return type(head) is torch.nn.Linear and head.bias is None and not _is_tapped(head)
 
 
 def _is_tapped(module: torch.nn.Module) -> bool:
@@ -111,7 +119,7 @@ class LossTap(Tap):
 
 
 class EmbeddingTap(Tap):
-    """What a model makes of a sample, as one vector a row.
+    """What a model makes of a sample, as one vector per row.
 
     `text`: the last hidden states' mean over all text positions (system prompt and answers included); `image`: the mean of
     the projected image tokens, 0 in a row without a picture, and no decoder runs; `both`: the first beside the second.
@@ -127,12 +135,12 @@ class EmbeddingTap(Tap):
         batch = on_device(batch, self.model)
         (embeds_BTH, arguments), valid_BT = embed(self.model, batch), batch["attention_mask"].bool()
         image_BT = torch.zeros_like(valid_BT).index_put(batch["image_at"], torch.ones_like(valid_BT[0, 0]))
-        found = []
+        means = []
         if self.pooling != "image":
-            found.append(_mean(decode(self.model, embeds_BTH, arguments), valid_BT & ~image_BT))
+            means.append(_mean(decode(self.model, embeds_BTH, arguments), valid_BT & ~image_BT))
         if self.pooling != "text":
-            found.append(_mean(embeds_BTH, image_BT))
-        return torch.cat(found, dim=1).float()
+            means.append(_mean(embeds_BTH, image_BT))
+        return torch.cat(means, dim=1).float()
 
 
 def _mean(x_BTH: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:

@@ -77,9 +77,9 @@ def _rotate(
     there = (n < heads) & (e < HALF)
     c = tl.load(cos + t * WIDTH + e, mask=e < HALF, other=0.0).to(WIDE)
     s = tl.load(sin + t * WIDTH + e, mask=e < HALF, other=0.0).to(WIDE) * turn
-    at = x + b * stride_b + t * stride_t + n * stride_n + e
-    first = tl.load(at, mask=there, other=0.0).to(WIDE)
-    second = tl.load(at + HALF, mask=there, other=0.0).to(WIDE)
+    pointers = x + b * stride_b + t * stride_t + n * stride_n + e
+    first = tl.load(pointers, mask=there, other=0.0).to(WIDE)
+    second = tl.load(pointers + HALF, mask=there, other=0.0).to(WIDE)
     to = out + (place * heads + n) * WIDTH + e
     tl.store(to, (first * c - second * s).to(out.dtype.element_ty), mask=there)
     tl.store(to + HALF, (second * c + first * s).to(out.dtype.element_ty), mask=there)

@@ -85,8 +85,8 @@ class _Adam:
         else:
             # blocks of columns, so that each moment is read once
             out_BP = torch.empty_like(grads_BP)
-            for at in range(0, count, columns):
-                part = slice(at, at + columns)
+            for first in range(0, count, columns):
+                part = slice(first, first + columns)
                 out_BP[:, part] = self._block(name, grads_BP[:, part], m_P[part], v_P[part])
         self._seen += grads_BP.numel()
         return out_BP

@@ -33,9 +33,9 @@ def as_released(batch: dict[str, Any], model: Any) -> dict[str, Any]:
     more = int(ends_B.max()) - ids_BT.shape[1]
     pad = batch.get("pad_id", config.get_text_config().pad_token_id or 0)
     longer = {"input_ids": pad, "attention_mask": 0, "labels": -100}
-    found = {name: functional.pad(batch[name], (0, more), value=value) for name, value in longer.items()}
-    empty_BT = torch.arange(found["input_ids"].shape[1], device=ids_BT.device) >= ends_B[:, None]
-    return batch | found | {"empty": empty_BT}
+    padded = {name: functional.pad(batch[name], (0, more), value=value) for name, value in longer.items()}
+    empty_BT = torch.arange(padded["input_ids"].shape[1], device=ids_BT.device) >= ends_B[:, None]
+    return batch | padded | {"empty": empty_BT}
 
 
 def fixed_places(ids_BT: torch.Tensor, offsets: Offsets) -> dict[str, torch.Tensor]:
@@ -43,11 +43,11 @@ def fixed_places(ids_BT: torch.Tensor, offsets: Offsets) -> dict[str, torch.Tens
     first, last, text = offsets
     rows, tokens = ids_BT.shape
     at_L = torch.arange(tokens, device=ids_BT.device)
-    found = {}
-    for name, at in (("text", at_L[text:]), ("image", at_L[first : min(last, tokens)])):
-        found[name] = at.expand(rows, -1)
-        found[f"{name}_real"] = torch.ones_like(found[name], dtype=torch.bool)
-    return found
+    positions = {}
+    for name, places_M in (("text", at_L[text:]), ("image", at_L[first : min(last, tokens)])):
+        positions[name] = places_M.expand(rows, -1)
+        positions[f"{name}_real"] = torch.ones_like(positions[name], dtype=torch.bool)
+    return positions
 
 
 def elementwise(key_BLW: torch.Tensor, width: int) -> torch.Tensor:

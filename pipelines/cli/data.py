@@ -29,14 +29,14 @@ def ingest(
     from ...pool.ingest import ingest as work
     from ..runs.plain_yaml import settings
 
-    given = {
+    options = {
         "source": source,
         "image_root": images,
         "format": format_name,
         "split": split,
         "follow_links": follow_links,
     }
-    config = IngestConfig.parse(given | settings(sets))
+    config = IngestConfig.parse(options | settings(sets))
     with bar("ingest", "rows") as tell:
         report = work(config, out, progress=lambda rows: tell(rows, 0))
     show(f"{out}: {usage_of(report, out).line()}")
@@ -70,14 +70,14 @@ def doctor(
             f"doctor looks at one source; {json_file!r} is one too many (its findings as JSON: --json FILE)."
         )
 
-    given = {
+    options = {
         "source": source,
         "image_root": images,
         "format": format_name,
         "split": split,
         "follow_links": follow_links,
     }
-    config = IngestConfig.parse(given | settings(sets))
+    config = IngestConfig.parse(options | settings(sets))
     with bar("doctor", "rows") as tell:
         report = examine(config, lambda rows: tell(rows, 0), max_len)
     if as_json and not json_file:

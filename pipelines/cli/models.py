@@ -33,9 +33,9 @@ def train(
     for entry in sets or []:
         apply_set(values, entry)
     ray = RayConfig.parse(values.pop("ray", {}), "ray")
-    given = set(settings(sets)) | (set(values) if os.path.isfile(config) else set())
+    named = set(settings(sets)) | (set(values) if os.path.isfile(config) else set())
     devices = find_devices(ray, gpus)
-    parsed = TrainConfig.parse(placed_training(values, given, devices))
+    parsed = TrainConfig.parse(placed_training(values, named, devices))
     console.print(f"computing on {devices}", markup=False, soft_wrap=True)
     refuse_early(parsed, out)
     for text in too_large(parsed, devices):
@@ -68,11 +68,15 @@ def build(
     from ..runs.plain_yaml import settings
 
     values = settings(sets)
-    given = values.get("connector", {})
-    values["connector"] = {"kind": connector} | given if isinstance(given, dict) else given
-    made = work(BuildConfig.parse({"llm": llm, "tower": tower} | values), out)
-    whole = "Hugging Face loads it alone" if made.plain else "its config.json names parts that vinnow alone builds"
-    show(f"{out}: {made.image_tokens} tokens a picture; train it with template: {made.template}; {whole}")
+    fields = values.get("connector", {})
+    values["connector"] = {"kind": connector} | fields if isinstance(fields, dict) else fields
+    build_report = work(BuildConfig.parse({"llm": llm, "tower": tower} | values), out)
+    whole = (
+        "Hugging Face loads it alone" if build_report.plain else "its config.json names parts that vinnow alone builds"
+    )
+    show(
+        f"{out}: {build_report.image_tokens} tokens per picture; train it with template: {build_report.template}; {whole}"
+    )
 
 
 @app.command()

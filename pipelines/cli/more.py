@@ -37,12 +37,12 @@ def selectors(as_json: AsJson = False) -> None:
 
     from ...select import registry
 
-    found = [asdict(fact) for fact in registry.facts()]
+    facts = [asdict(fact) for fact in registry.facts()]
     if as_json:
-        show_json(found)
+        show_json(facts)
         return
     table = Table("selector", "reads", "what it is", "config")
-    for row in found:
+    for row in facts:
         cells = (row["name"], ", ".join(row["needs"]), row["about"], ", ".join(row["fields"]))
         table.add_row(*map(escape, cells))
     show(table)
@@ -83,7 +83,7 @@ def twin(
     config = TinyModelConfig.parse(settings(sets))
     with claim(out, "twin", inputs=[pool]):
         path = build_tiny_model(out, words_of([Pool(pool)]), config)
-        show(f"{path}: {(config.image // config.patch) ** 2} tokens a picture")
+        show(f"{path}: {(config.image // config.patch) ** 2} tokens per picture")
 
 
 @app.command()

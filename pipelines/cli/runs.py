@@ -39,18 +39,18 @@ def plan(run: RunFile, gpus: Gpus = "auto", as_json: AsJson = False, sets: Sets 
 def run_command(run: RunFile, gpus: Gpus = "auto", sets: Sets = None) -> None:
     """All stages of a run, from the pool to the report; done stages are skipped."""
     from ..runs.begin import load_placed
-    from ..runs.run import whole_run
+    from ..runs.run import run_stages
 
-    whole_run(load_placed(run, sets, gpus))
+    run_stages(load_placed(run, sets, gpus))
 
 
 @app.command()
 def sweep(run: RunFile, gpus: Gpus = "auto", sets: Sets = None) -> None:
     """Fine-tune and evaluate every choice of a run (its earlier stages run first if they have not)."""
     from ..runs.begin import load_placed
-    from ..runs.run import whole_run
+    from ..runs.run import run_stages
 
-    whole_run(load_placed(run, sets, gpus), report=False)
+    run_stages(load_placed(run, sets, gpus), report=False)
 
 
 @app.command()
@@ -62,11 +62,11 @@ def status(
     from ..runs.status import render
     from ..runs.status import status as work
 
-    found = work(run_folder)
+    stages = work(run_folder)
     if as_json:
-        show_json([asdict(stage) for stage in found])
+        show_json([asdict(stage) for stage in stages])
     else:
-        show(render(found))
+        show(render(stages))
 
 
 @app.command()

@@ -175,8 +175,8 @@ def evaluate(
     from ..runs.placing import find_devices, place_evaluation
     from ..runs.plain_yaml import settings
 
-    given = {"model": local_model(model), "pool": os.path.abspath(pool), "run": checked_digest(model)}
-    values = given | {"benchmark": benchmark} | settings(sets)
+    options = {"model": local_model(model), "pool": os.path.abspath(pool), "run": checked_digest(model)}
+    values = options | {"benchmark": benchmark} | settings(sets)
     ray = RayConfig.parse(values.pop("ray", {}), "ray")
     devices = find_devices(ray, gpus)
     values = place_evaluation(values, devices, devices.gpus)

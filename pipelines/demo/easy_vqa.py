@@ -82,11 +82,11 @@ def build(out: str, config: DemoDataConfig) -> DemoData:
             config.
     """
     root = Path(out).absolute()
-    given = config.model_dump(mode="json")
+    fields = config.model_dump(mode="json")
     if (root / DONE).is_file():
         kinds = {"config": dict[str, Any], "planted": list[tuple[int, str]], "rows": dict[str, int]}
         done = read_fields(root / DONE, "note of the demo's data", "Delete that folder and run again.", **kinds)
-        if done["config"] != given:
+        if done["config"] != fields:
             raise InputError(f"{out} holds demo data made with another config. Delete it, or use another folder.")
         planted = [(int(row), str(reason)) for row, reason in done["planted"]]
         return _data(root, planted, done["rows"])
@@ -109,7 +109,7 @@ def build(out: str, config: DemoDataConfig) -> DemoData:
     for name, rows in files.items():
         write_bytes(root / f"{name}.json", json.dumps(rows, ensure_ascii=False, indent=1).encode())
     data = _data(root, planted, {name: len(rows) for name, rows in files.items()})
-    write_json(root / DONE, {"config": given, "planted": data.planted, "rows": data.rows})
+    write_json(root / DONE, {"config": fields, "planted": data.planted, "rows": data.rows})
     return data
 
 
@@ -196,24 +196,24 @@ def _conversations(questions: list[_Question], turns_max: int) -> list[dict[str,
 def _take_target(test: list[_Question], config: DemoDataConfig, rng: random.Random) -> list[dict[str, Any]]:
     """One question a record, one record a picture; their pictures are kept out of the test set."""
     used: set[int] = set()
-    found = []
+    records = []
     for task in config.target_tasks:
         one_each = {q.picture: q for q in test if q.task == task and q.picture not in used}
         chosen = _sample(sorted(one_each), config.target_rows, f"target pictures for {task!r}", rng)
         used |= set(chosen)
-        found += [_record("test", [one_each[p]]) for p in chosen]
-    return found
+        records += [_record("test", [one_each[p]]) for p in chosen]
+    return records
 
 
 def _take_test(test: list[_Question], config: DemoDataConfig, rng: random.Random) -> list[dict[str, Any]]:
-    found = []
+    records = []
     for task in TASKS:
         asked = [q for q in test if q.task == task]
         chosen = _sample(range(len(asked)), config.test_per_task, f"test questions of {task!r}", rng)
         for number, i in enumerate(sorted(chosen)):
             record = _record("test", [asked[i]])
-            found.append(record | {"id": f"{record['id']}-{number}"})
-    return found
+            records.append(record | {"id": f"{record['id']}-{number}"})
+    return records
 
 
 def _sample(values: Any, n: int, what: str, rng: random.Random) -> list[int]:
@@ -232,12 +232,12 @@ def _captions(questions: list[_Question], images: Path) -> list[dict[str, Any]]:
             for facts, pattern in ((colors, _COLOR), (shapes, _SHAPE)):
                 if match := pattern.search(f"{q.text} {q.answer}"):
                     facts[q.picture] = match.group()
-    found = []
+    records = []
     for picture in sorted(colors.keys() & shapes.keys()):
         with Image.open(images / _path("train", picture)) as opened:
             size, place = look(opened)
         caption = f"A {size} {colors[picture]} {shapes[picture]} at the {place}."
-        found.append(
+        records.append(
             {
                 "id": f"caption-{picture}",
                 "image": _path("train", picture),
@@ -249,7 +249,7 @@ def _captions(questions: list[_Question], images: Path) -> list[dict[str, Any]]:
                 ],
             }
         )
-    return found
+    return records
 
 
 def _copy(paths: dict[int, str], folder: Path, pictures: set[int]) -> None:

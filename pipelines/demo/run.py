@@ -10,7 +10,7 @@ from ..progress import show
 from ..runs.begin import devices_of
 from ..runs.config import RunConfig, apply_set, read_yaml, resolve
 from ..runs.placing import place_run
-from ..runs.run import whole_run
+from ..runs.run import run_stages
 from .easy_vqa import DemoData, DemoDataConfig, build
 
 
@@ -36,7 +36,7 @@ def run_demo(out: str, sets: list[str], gpus: str = "auto") -> str:
     data_config = DemoDataConfig.parse(values.pop("data", {}), "data")
     with claim(out, "run", r"run\.json"):
         data = build(os.path.join(out, "data"), data_config)
-        path = whole_run(demo_config(out, values, data))
+        path = run_stages(demo_config(out, values, data))
     check_damage(out, data)
     show(f"report: {path}")
     return str(path)
@@ -81,6 +81,6 @@ def check_damage(out: str, data: DemoData) -> None:
         VinnowError: something else was refused, or let through.
     """
     table = read_rows(os.path.join(out, "pool", "refused.parquet"), REFUSED)
-    found = sorted(zip(table["row"].to_pylist(), table["reason"].to_pylist(), strict=True))
-    if found != sorted(tuple(p) for p in data.planted):
-        raise VinnowError(f"refused rows {found} are not the planted ones {sorted(data.planted)}.")
+    refused = sorted(zip(table["row"].to_pylist(), table["reason"].to_pylist(), strict=True))
+    if refused != sorted(tuple(p) for p in data.planted):
+        raise VinnowError(f"refused rows {refused} are not the planted ones {sorted(data.planted)}.")

@@ -10,19 +10,19 @@ SHAPES = ("circle", "rectangle", "triangle")
 
 def all_questions() -> list[tuple[str, str]]:
     """Return every (question, answer), each question once, in a fixed order."""
-    found = [(f"is {w} a color or a shape?", "color" if w in COLORS else "shape") for w in COLORS + SHAPES]
+    questions = [(f"is {w} a color or a shape?", "color" if w in COLORS else "shape") for w in COLORS + SHAPES]
     for color, shape in itertools.product(COLORS, SHAPES):
         for pair in ((color, shape), (shape, color)):
-            found.append((f"which of these is a shape: {pair[0]}, {pair[1]}?", shape))
-            found.append((f"which of these is a color: {pair[0]}, {pair[1]}?", color))
+            questions.append((f"which of these is a shape: {pair[0]}, {pair[1]}?", shape))
+            questions.append((f"which of these is a color: {pair[0]}, {pair[1]}?", color))
         scene = f"a picture shows one {color} {shape}."
-        found.append((f"{scene} what color is the {shape}?", color))
-        found.append((f"{scene} what shape is {color}?", shape))
+        questions.append((f"{scene} what color is the {shape}?", color))
+        questions.append((f"{scene} what shape is {color}?", shape))
         for other in COLORS:
-            found += _about(scene, f"{other} shape", other == color)
+            questions += _about(scene, f"{other} shape", other == color)
         for other in SHAPES:
-            found += _about(scene, other, other == shape)
-    return found
+            questions += _about(scene, other, other == shape)
+    return questions
 
 
 def _about(scene: str, thing: str, there: bool) -> list[tuple[str, str]]:

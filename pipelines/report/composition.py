@@ -30,8 +30,8 @@ def compose(pool: Pool, choices: dict[str, Array]) -> list[Composition]:
     `choices`: name → positions in `pool.ids()`.
     """
     texts = pool.column("extra")
-    at = np.unique(np.linspace(0, len(texts) - 1, min(LOOKED, len(texts))).astype(int))
-    seen = {name for text in texts[at] for name in json.loads(text)}
+    positions = np.unique(np.linspace(0, len(texts) - 1, min(LOOKED, len(texts))).astype(int))
+    seen = {name for text in texts[positions] for name in json.loads(text)}
     names = [n for n in FIELDS if n in seen]
     if not names:
         return []
@@ -43,10 +43,10 @@ def compose(pool: Pool, choices: dict[str, Array]) -> list[Composition]:
     ]
 
 
-def short_rows(found: list[Composition]) -> list[tuple[str, list[int]]]:
+def short_rows(compositions: list[Composition]) -> list[tuple[str, list[int]]]:
     """Return (what, [pool, each choice]): rows by value where a field has few, else how many of its values there are."""
     lines: list[tuple[str, list[int]]] = []
-    for one in found:
+    for one in compositions:
         sides = [one.pool, *one.choices.values()]
         if len(one.pool) <= FEW:
             lines += [(f"{one.field}: {value}", [s.get(value, 0) for s in sides]) for value in one.pool]
@@ -59,13 +59,13 @@ def composition_table(data: ReportData) -> Shown | None:
     """Return `short_rows` for the terminal; None where the records have no such field."""
     if not data.composition:
         return None
-    found = Shown(title="What was chosen (rows)", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    found.add_column("")
+    table = Shown(title="What was chosen (rows)", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("")
     for name in ("pool", *data.composition[0].choices):
-        found.add_column(escape(name), justify="right")
+        table.add_column(escape(name), justify="right")
     for what, counts in short_rows(data.composition):
-        found.add_row(escape(what), *(f"{n:,}" for n in counts))
-    return found
+        table.add_row(escape(what), *(f"{n:,}" for n in counts))
+    return table
 
 
 def composition_section(data: ReportData, rows: list[Row]) -> dict[str, Any] | None:

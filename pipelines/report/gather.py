@@ -173,8 +173,8 @@ def by_source(pool: Pool, ids: Array, group: Array, clusters: int) -> dict[str, 
 
 
 def _pictured(result: dict[str, Any]) -> float | None:
-    found = result.get("image_accuracy")
-    return None if found == result.get("accuracy") else found
+    share = result.get("image_accuracy")
+    return None if share == result.get("accuracy") else share
 
 
 def _picks(run_dir: str, config: RunConfig | None) -> dict[tuple[str, str], pa.Table]:
@@ -182,7 +182,7 @@ def _picks(run_dir: str, config: RunConfig | None) -> dict[tuple[str, str], pa.T
 
     Those that the config names; without one, all that are there.
     """
-    found: dict[tuple[str, str], pa.Table] = {}
+    picks: dict[tuple[str, str], pa.Table] = {}
     paths = list_files(join(run_dir, "picks"), ".parquet")
     if config is not None:
         named = {picks_file(c.selector, c.budget, c.seed) for c in picked(config)}
@@ -190,8 +190,8 @@ def _picks(run_dir: str, config: RunConfig | None) -> dict[tuple[str, str], pa.T
     tables, labels = [read_rows(p, PICKS) for p in paths], _labels(run_dir, config)
     for table in sorted((t for t in tables if t.num_rows), key=lambda t: (t.num_rows, t["seed"][0].as_py())):
         selector, rows = table["selector"][0].as_py(), table.num_rows
-        found.setdefault((selector, labels.get(rows, f"{rows:,} rows")), table)
-    return found
+        picks.setdefault((selector, labels.get(rows, f"{rows:,} rows")), table)
+    return picks
 
 
 def _labels(run_dir: str, config: RunConfig | None) -> dict[int, str]:
@@ -226,15 +226,15 @@ def _trials(run_dir: str, config: RunConfig | None) -> list[Trial]:
 
 
 def _refused(run_dir: str) -> dict[str, pa.Table]:
-    found = {}
+    refused = {}
     for name in POOLS:
         if exists(path := join(run_dir, name, "refused.parquet")):
-            found[name] = read_rows(path, REFUSED)
+            refused[name] = read_rows(path, REFUSED)
     for name in ("features", "targets"):
         paths = list_files(join(run_dir, name, "refused"), ".parquet", recursive=True)
         if paths:
-            found[name] = pa.concat_tables([read_rows(p, REFUSED) for p in paths])
-    return found
+            refused[name] = pa.concat_tables([read_rows(p, REFUSED) for p in paths])
+    return refused
 
 
 def _add_run(run_dir: str, data: ReportData, run: dict[str, Any] | None, config: RunConfig | None) -> None:

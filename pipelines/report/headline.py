@@ -127,10 +127,10 @@ def signed(row: Row) -> str:
     return _points(row.against_random)
 
 
-def _points(found: Comparison | None) -> str:
-    if found is None:
+def _points(comparison: Comparison | None) -> str:
+    if comparison is None:
         return ""
-    gap = found.difference
+    gap = comparison.difference
     text = f"{100 * gap.estimate:+.1f} [{100 * gap.low:+.1f},\u00a0{100 * gap.high:+.1f}]"
     return minus(text)
 

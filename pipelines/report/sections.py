@@ -179,28 +179,29 @@ def _diagnoses(data: ReportData) -> Table | None:
 
 def trajectories_section(data: ReportData, rows: list[Row]) -> Values | None:
     """Small multiples: the median trajectory of the largest clusters, with its quartiles."""
-    found = data.trajectories
-    if found is None or not len(found.sizes):
+    trajectories = data.trajectories
+    if trajectories is None or not len(trajectories.sizes):
         return None
-    order = np.argsort(-found.sizes, kind="stable")[:CLUSTERS]
-    span = (float(found.low_CT[order].min()), float(found.high_CT[order].max()))
+    order = np.argsort(-trajectories.sizes, kind="stable")[:CLUSTERS]
+    span = (float(trajectories.low_CT[order].min()), float(trajectories.high_CT[order].max()))
     axes = ("training of the proxy (steps)", "sum of singular values (no unit)")
     clusters: list[tuple[Chart, str]] = []
     for c in order:
-        title = f"cluster {c}: {int(found.sizes[c]):,} rows"
-        lines = [row.astype(float).tolist() for row in (found.median_CT[c], found.low_CT[c], found.high_CT[c])]
-        taken = ", ".join(f"{b}: {int(counts[c])}" for b, counts in found.picked.items())
+        title = f"cluster {c}: {int(trajectories.sizes[c]):,} rows"
+        curves = (trajectories.median_CT[c], trajectories.low_CT[c], trajectories.high_CT[c])
+        lines = [row.astype(float).tolist() for row in curves]
+        taken = ", ".join(f"{b}: {int(counts[c])}" for b, counts in trajectories.picked.items())
         caption = f"taken {taken}" if taken else ""
         words = "median by checkpoint: " + ", ".join(f"{v:.4g}" for v in lines[0])
         frame = Frame(f"chart-cluster-{c}", title, words, *axes, *span)
-        clusters.append((small_chart(frame, found.steps, lines[0], (lines[1], lines[2])), caption))
+        clusters.append((small_chart(frame, trajectories.steps, lines[0], (lines[1], lines[2])), caption))
     note = (
         "Sum of the largest singular values of a record's cross-modal attention by checkpoint of the proxy: "
-        f"median and quartiles of the {len(order)} largest of {len(found.sizes)} clusters, on one scale "
+        f"median and quartiles of the {len(order)} largest of {len(trajectories.sizes)} clusters, on one scale "
         f"({span[0]:.4g} to {span[1]:.4g})."
     )
-    sizes, caption = _sizes(found.sizes)
-    table = _clusters(found, order)
+    sizes, caption = _sizes(trajectories.sizes)
+    table = _clusters(trajectories, order)
     return {"clusters": clusters, "note": note, "sizes": sizes, "sizes_caption": caption, "table": table}
 
 
@@ -219,20 +220,20 @@ def _sizes(sizes: Array) -> tuple[Chart, str]:
     return chart, f"Cluster sizes: {words}."
 
 
-def _clusters(found: Trajectories, order: Array) -> Table:
+def _clusters(trajectories: Trajectories, order: Array) -> Table:
     """What the largest clusters hold by source, beside the whole pool, and how many of their rows were taken."""
-    names = list(found.sources)
+    names = list(trajectories.sources)
     shown, rest = names[:SOURCES], names[SOURCES:]
     lines: list[list[Any]] = []
     for title, chosen in [("all with an image", slice(None)), *((f"cluster {c}", slice(c, c + 1)) for c in order)]:
-        rows = int(found.sizes[chosen].sum())
-        counts = [int(found.sources[n][chosen].sum()) for n in shown]
+        rows = int(trajectories.sizes[chosen].sum())
+        counts = [int(trajectories.sources[n][chosen].sum()) for n in shown]
         if rest:
-            counts.append(sum(int(found.sources[n][chosen].sum()) for n in rest))
-        taken = [f"{int(picked[chosen].sum()):,}" for picked in found.picked.values()]
+            counts.append(sum(int(trajectories.sources[n][chosen].sum()) for n in rest))
+        taken = [f"{int(picked[chosen].sum()):,}" for picked in trajectories.picked.values()]
         lines.append([title, f"{rows:,}", *taken, *(f"{100 * n / max(rows, 1):.1f}" for n in counts)])
     sources = [f"{n} %" for n in shown] + ([f"{len(rest)} others %"] if rest else [])
-    head = ["cluster", "rows", *(f"taken at {b}" for b in found.picked), *sources]
+    head = ["cluster", "rows", *(f"taken at {b}" for b in trajectories.picked), *sources]
     return Table("What the largest clusters hold, by source", head, lines, set(range(1, len(head))))
 
 
@@ -286,7 +287,7 @@ def refused_section(data: ReportData, rows: list[Row]) -> Values | None:
 
 
 def stages_section(data: ReportData, rows: list[Row]) -> Values | None:
-    """Seconds, rows, rows a second, bytes and GPU- or CPU-hours of every stage."""
+    """Seconds, rows, rows per second, bytes and GPU- or CPU-hours of every stage."""
     if not data.stages:
         return None
     total = sum(s.seconds for s in data.stages) or 1.0

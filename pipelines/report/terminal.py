@@ -25,15 +25,15 @@ def headline_table(data: ReportData) -> Group:
 
 
 def _choices(rows: list[Row], data: ReportData) -> Table:
-    found = _table(f"Accuracy on {rows[0].questions:,} questions (%)")
+    table = _table(f"Accuracy on {rows[0].questions:,} questions (%)")
     for name in ("budget", "rows", "accuracy", "95 %", "against random"):
-        found.add_column(name, justify="right", no_wrap=True)
-    found.add_column("")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
     if data.majority:
-        found.add_row(COMMONEST, "–", "0", percent(data.majority.overall), "", "", "", style="dim")
+        table.add_row(COMMONEST, "–", "0", percent(data.majority.overall), "", "", "", style="dim")
     for r in rows:
         style = STYLES.get(r.against_random.verdict, "dim") if r.against_random else "dim"
-        found.add_row(
+        table.add_row(
             escape(r.name),
             escape(r.budget) + (f" ×{r.seeds}" if r.seeds > 1 else ""),
             f"{r.rows:,}",
@@ -42,25 +42,25 @@ def _choices(rows: list[Row], data: ReportData) -> Table:
             escape(signed(r)),
             f"[{style}]{r.word}[/]" if r.word else "",
         )
-    return found
+    return table
 
 
 def _by_task(rows: list[Row], data: ReportData) -> Table:
     tasks = sorted({t for r in rows for t in r.by_task})
-    found = _table("Seconds of training, and accuracy by task (%)")
+    table = _table("Seconds of training, and accuracy by task (%)")
     pictured = any(r.pictured is not None for r in rows)
     for name in ("budget", "train s", *tasks, *["with a picture"] * pictured):
-        found.add_column(escape(name), justify="right")
+        table.add_column(escape(name), justify="right")
     if data.majority:
-        found.add_row(COMMONEST, "–", "", *(percent(data.majority.by_task.get(t, 0.0)) for t in tasks), style="dim")
+        table.add_row(COMMONEST, "–", "", *(percent(data.majority.by_task.get(t, 0.0)) for t in tasks), style="dim")
     for r in rows:
         shares = (percent(r.by_task.get(t, 0.0)) for t in tasks)
         last = [] if r.pictured is None else [percent(r.pictured)]
-        found.add_row(escape(r.name), escape(r.budget), f"{r.seconds:,.1f}", *shares, *last)
-    return found
+        table.add_row(escape(r.name), escape(r.budget), f"{r.seconds:,.1f}", *shares, *last)
+    return table
 
 
 def _table(title: str) -> Table:
-    found = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="bold")
-    found.add_column("selector", overflow="fold", min_width=8)
-    return found
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("selector", overflow="fold", min_width=8)
+    return table

@@ -107,15 +107,15 @@ def _together(config: EvalConfig, trial: str) -> EvalReport:
     table, pool = answers(trial), Pool(config.pool)
     shown = [str(i) for i in pool.ids()[pool.has_image()].tolist()]
     pictured = table.filter(pc.is_in(table["sample"], pa.array(shown, pa.string())))
-    found = accuracy(table)
-    whole = EvalReport(join(trial, FIRST, TABLE), table.num_rows, sum(r["refused"] for r in reports))
+    scores = accuracy(table)
+    report = EvalReport(join(trial, FIRST, TABLE), table.num_rows, sum(r["refused"] for r in reports))
     return replace(
-        whole,
+        report,
         reasons=dict(sum((Counter(r["reasons"]) for r in reports), Counter[str]())),
         seconds=sum(r["seconds"] for r in reports),
-        rows_by_task=found.rows_by_task,
-        accuracy=found.overall,
+        rows_by_task=scores.rows_by_task,
+        accuracy=scores.overall,
         image_accuracy=accuracy(pictured).overall if pictured.num_rows else None,
         image_rows=pictured.num_rows,
-        by_task=found.by_task,
+        by_task=scores.by_task,
     )

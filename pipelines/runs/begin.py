@@ -40,9 +40,9 @@ def devices_of(values: dict[str, Any], gpus: str) -> Devices:
     return devices or find_devices(RayConfig.parse(values.get("ray") or {}, "ray"), gpus)
 
 
-def placed_training(values: dict[str, Any], given: set[str], devices: Devices) -> dict[str, Any]:
-    """Return a training's plain values with its open places filled; `given`: fields that are the user's, not a recipe's."""
-    own = {k: v for k, v in values.items() if k in given}
+def placed_training(values: dict[str, Any], own_names: set[str], devices: Devices) -> dict[str, Any]:
+    """Return a training's plain values with its open places filled; `own_names`: fields of the user, not of a recipe."""
+    own = {k: v for k, v in values.items() if k in own_names}
     return values | place_training(own, values, devices)
 
 

@@ -173,7 +173,7 @@ def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
     refuse_blanks(values)
     run = RunConfig.parse(resolved(values))
     _refuse_empty(run)
-    _refuse_twins(run)
+    _refuse_twice_named(run)
     for stage in run.warmup:
         if stage.data == "captions" and run.captions is None:
             raise InputError(f"warmup.{stage.name} trains on captions, but the run has no `captions` section.")
@@ -189,8 +189,8 @@ def saved_run(run_dir: str) -> dict[str, Any]:
     """
     kinds = {"digest": str, "config": dict[str, Any], "version": str | None}
     kinds |= {"history": list[dict[str, Any]] | None}
-    found = read_fields(join(run_dir, "run.json"), "run's config", "Put it back, or begin in another `out`.", **kinds)
-    return found | {"config": _of_their_kinds(found["config"])}
+    fields = read_fields(join(run_dir, "run.json"), "run's config", "Put it back, or begin in another `out`.", **kinds)
+    return fields | {"config": _of_their_kinds(fields["config"])}
 
 
 def parsed(saved: dict[str, Any], out: str) -> RunConfig:
@@ -227,7 +227,7 @@ def _of_its_kind(feature: dict[str, Any]) -> dict[str, Any]:
     return {"name": kind} | {k: v for k, v in feature.items() if k in own or k not in _ONCE_OF_ALL}
 
 
-def _refuse_twins(run: RunConfig) -> None:
+def _refuse_twice_named(run: RunConfig) -> None:
     for where, sections in (("warmup", run.warmup), ("features", run.features)):
         names = [s.name.lower() for s in sections]  # some file systems tell no case apart
         for name in names:
@@ -268,16 +268,16 @@ def _check_selectors(run: RunConfig) -> None:
 
 def _check_need(run: RunConfig, section: SelectorSection, need: str) -> None:
     """See that the run makes what a selector reads."""
-    made, name = {f.name: f for f in run.features}, section.reads.get(need, need)
-    if name not in made:
+    features, name = {f.name: f for f in run.features}, section.reads.get(need, need)
+    if name not in features:
         alike = [f.name for f in run.features if f.kind == need]
         hint = f" Say which with `reads: {{{need}: {alike[0]}}}`." if alike else ""
         wanted = f"{need!r} features" + (f" (by the name {name!r})" if name != need else "")
-        raise InputError(f"selector {section.label!r} needs {wanted}; `features` makes {sorted(made)}.{hint}")
-    if need in section.reads and made[name].kind != need:
-        raise InputError(f"selector {section.label!r} reads {need!r}; {name!r} is of kind {made[name].kind!r}.")
+        raise InputError(f"selector {section.label!r} needs {wanted}; `features` makes {sorted(features)}.{hint}")
+    if need in section.reads and features[name].kind != need:
+        raise InputError(f"selector {section.label!r} reads {need!r}; {name!r} is of kind {features[name].kind!r}.")
     # one model, whose learning rate nobody knows, is no path
-    if run.proxy is None and kind_of(made[name]).along:
+    if run.proxy is None and kind_of(features[name]).along:
         raise InputError(
             f"selector {section.label!r} goes by {name} features at a proxy's checkpoints and their learning rates, "
             "but the run has no `proxy` section."

@@ -70,13 +70,13 @@ def make_view(
 
 def _learning_rates(features: str, names: list[str]) -> dict[int, float] | None:
     """Return the learning rates that `features` found beside the checkpoints; None where some are not known."""
-    found: dict[int, float] = {}
+    rates_by_step: dict[int, float] = {}
     for name in names:
         rates = read_rates(features, name)
         if not exists_any(features, name) or not set(FeatureSet(features, name).steps()) <= set(rates):
             return None
-        found |= rates
-    return found if any(found.values()) else None
+        rates_by_step |= rates
+    return rates_by_step if any(rates_by_step.values()) else None
 
 
 def traps(out: str, label: str, seed: int, view: View) -> list[str]:
@@ -121,7 +121,7 @@ def select_all(
 
     `note` is told of those of a selector and seed as soon as they are there.
     """
-    made: Picks = {}
+    picks: Picks = {}
     choices = picked(config) if choices is None else choices
     pool = join(out, "pool")
     # each feature stage has held its rows to its own limit
@@ -153,8 +153,8 @@ def select_all(
             files = {(section.label, budget, seed): os.path.abspath(path) for budget, path in paths.items()}
             if note is not None:
                 note(files)
-            made |= files
-    return made
+            picks |= files
+    return picks
 
 
 def export_picks(pool: str, picks: str) -> str:

@@ -51,22 +51,22 @@ def find_devices(ray: RayConfig, gpus: str) -> Devices:
         gpus = str(ray.num_gpus)
     if gpus == "0":
         return Devices(cpus=_cpus(ray), asked=gpus)
-    found = _of_cluster(ray) if _address(ray) else _of_machine(ray)
+    devices = _of_cluster(ray) if _address(ray) else _of_machine(ray)
     more = [n for n in startable() or [] if n.gpus] if _address(ray) else []
     if gpus == "auto":
-        if more and not found.gpus:
+        if more and not devices.gpus:
             kinds = ", ".join(sorted({n.kind for n in more}))
             raise InputError(
                 f"no GPU is up now, and the autoscaler may start {kinds}: say how many with --gpus (0: CPUs)."
             )
-        return found
-    if int(gpus) > found.gpus + sum(int(n.gpus) for n in more):
+        return devices
+    if int(gpus) > devices.gpus + sum(int(n.gpus) for n in more):
         raise InputError(
-            f"--gpus {gpus}: there {'is' if found.gpus == 1 else 'are'} {found.gpus} here{_why_none(found)}."
+            f"--gpus {gpus}: there {'is' if devices.gpus == 1 else 'are'} {devices.gpus} here{_why_none(devices)}."
         )
-    if not found.gpus:  # they are still to be started
-        found = found.model_copy(update={"name": more[0].kind, "bfloat16": True})
-    return found.model_copy(update={"gpus": int(gpus), "asked": gpus})
+    if not devices.gpus:  # they are still to be started
+        devices = devices.model_copy(update={"name": more[0].kind, "bfloat16": True})
+    return devices.model_copy(update={"gpus": int(gpus), "asked": gpus})
 
 
 def place_training(own: Section, merged: Section, devices: Devices) -> Section:
@@ -113,27 +113,27 @@ def place_run(values: Section, devices: Devices, merge: Callable[[Section, str],
 
     `merge` puts a section over its recipe. Trials share the devices: as many run at a time as there are workers for.
     """
-    found = values | {"devices": devices.model_dump()}
-    if isinstance(found.get("proxy"), dict):
-        found["proxy"] = place_training(found["proxy"], merge(found["proxy"], "proxy"), devices)
-    if isinstance(found.get("warmup"), list):
-        found["warmup"] = [_stage(stage, devices, merge) for stage in found["warmup"]]
-    if isinstance(found.get("finetune"), dict):
-        found["finetune"] = _finetune(found["finetune"], devices, merge)
+    placed = values | {"devices": devices.model_dump()}
+    if isinstance(placed.get("proxy"), dict):
+        placed["proxy"] = place_training(placed["proxy"], merge(placed["proxy"], "proxy"), devices)
+    if isinstance(placed.get("warmup"), list):
+        placed["warmup"] = [_stage(stage, devices, merge) for stage in placed["warmup"]]
+    if isinstance(placed.get("finetune"), dict):
+        placed["finetune"] = _finetune(placed["finetune"], devices, merge)
     if not devices.gpus:
-        return found
-    if isinstance(found.get("actors", {}), dict):
-        found["actors"] = place_actors(found.get("actors", {}), devices)
-        if found["actors"].get("gpus_per_actor") and isinstance(found.get("features"), list):
-            found["features"] = [place_precision(f, devices) if isinstance(f, dict) else f for f in found["features"]]
-    share = _share(found.get("finetune"), devices)
-    if isinstance(found.get("sweep", {}), dict):
-        found["sweep"] = {"concurrent": max(1, devices.gpus // share)} | found.get("sweep", {})
-    if isinstance(found.get("evaluate", {}), dict):
-        found["evaluate"] = place_evaluation(found.get("evaluate", {}), devices, share)
-    if isinstance(found.get("plan", {}), dict) and devices.memory_gb is not None:
-        found["plan"] = {"gpu_memory_gb": devices.memory_gb} | found.get("plan", {})
-    return found
+        return placed
+    if isinstance(placed.get("actors", {}), dict):
+        placed["actors"] = place_actors(placed.get("actors", {}), devices)
+        if placed["actors"].get("gpus_per_actor") and isinstance(placed.get("features"), list):
+            placed["features"] = [place_precision(f, devices) if isinstance(f, dict) else f for f in placed["features"]]
+    share = _share(placed.get("finetune"), devices)
+    if isinstance(placed.get("sweep", {}), dict):
+        placed["sweep"] = {"concurrent": max(1, devices.gpus // share)} | placed.get("sweep", {})
+    if isinstance(placed.get("evaluate", {}), dict):
+        placed["evaluate"] = place_evaluation(placed.get("evaluate", {}), devices, share)
+    if isinstance(placed.get("plan", {}), dict) and devices.memory_gb is not None:
+        placed["plan"] = {"gpu_memory_gb": devices.memory_gb} | placed.get("plan", {})
+    return placed
 
 
 def _stage(stage: Any, devices: Devices, merge: Callable[[Section, str], Section]) -> Any:
@@ -144,12 +144,12 @@ def _stage(stage: Any, devices: Devices, merge: Callable[[Section, str], Section
 
 
 def _finetune(section: Section, devices: Devices, merge: Callable[[Section, str], Section]) -> Section:
-    given = section.get("variants")
-    if not isinstance(given, dict) or not all(isinstance(v, dict) for v in given.values()):
+    variants = section.get("variants")
+    if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
         return place_training(section, merge(section, "finetune"), devices)
     common = {k: v for k, v in section.items() if k != "variants"}
     placed = {}
-    for name, own in given.items():
+    for name, own in variants.items():
         whole = merge(common | own, f"finetune.variants.{name}")
         both = place_training(common | own, whole, devices)
         placed[name] = own | {k: v for k, v in both.items() if k not in common and k not in own}
@@ -201,11 +201,13 @@ def _of_cluster(config: RayConfig) -> Devices:
     import ray
 
     ensure_ray(config)
-    found = ray.cluster_resources()
-    kinds = sorted(name.removeprefix("accelerator_type:") for name in found if name.startswith("accelerator_type:"))
-    gpus = int(found.get("GPU", 0))
-    return Devices(gpus=gpus, cpus=int(found.get("CPU", 1)), name=" or ".join(kinds) if gpus else "", bfloat16=gpus > 0)
+    resources = ray.cluster_resources()
+    kinds = sorted(name.removeprefix("accelerator_type:") for name in resources if name.startswith("accelerator_type:"))
+    gpus = int(resources.get("GPU", 0))
+    return Devices(
+        gpus=gpus, cpus=int(resources.get("CPU", 1)), name=" or ".join(kinds) if gpus else "", bfloat16=gpus > 0
+    )
 
 
-def _why_none(found: Devices) -> str:
-    return "" if found.gpus else " (PyTorch sees no CUDA device, or the cluster has none)"
+def _why_none(devices: Devices) -> str:
+    return "" if devices.gpus else " (PyTorch sees no CUDA device, or the cluster has none)"

@@ -41,8 +41,8 @@ def parse_yaml(text: bytes | str, where: str) -> Any:
         value = _Loader(text).get_single_data()
         size = _size(value, {})
     except yaml.MarkedYAMLError as error:
-        at = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise InputError(f"{where} is not YAML: {at}{' '.join(str(error.problem).split())}.") from error
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise InputError(f"{where} is not YAML: {line}{' '.join(str(error.problem).split())}.") from error
     except (*FOREIGN, yaml.YAMLError) as error:  # of its own it lets dates, numbers and depth go wrong
         raise InputError(f"{where} is not YAML: {wrong(error)}.") from error
     if size > _MOST:

@@ -92,7 +92,7 @@ def print_plan(run: RunConfig, plan: list[Planned]) -> None:
             show(f"- {line.stage}: {line.note}")
     _print_prices([line for line in plan if line.price is not None])
     for line in plan:
-        price = {"TFLOP a row": line.price.row} if line.price else {}
+        price = {"TFLOP per row": line.price.row} if line.price else {}
         show(f"{line.stage}\n{yaml.safe_dump(line.config | price, sort_keys=False)}")
 
 
@@ -107,33 +107,33 @@ def hours_text(hours: float) -> str:
     return f"{hours:,.2f}" if hours >= 0.01 else "< 0.01"
 
 
-def _summary_lines(run: RunConfig, found: Summary) -> list[str]:
+def _summary_lines(run: RunConfig, summary: Summary) -> list[str]:
     lines = [] if run.devices is None else [f"computing on {run.devices}"]
-    begun = found.left != {n: getattr(found, n) for n in found.left}
-    rest = {n: hours_text(v) for n, v in found.left.items() if v is not None and begun}
-    in_all = f"{hours_text(found.total)} GPU-hours in all" + (f", {rest['total']} of them left" if begun else "")
-    lines += [f"{run.out}: {in_all}, {size_text(found.bytes)} on disk"]
-    if found.everything:
-        share = f"{found.selection / found.everything:.0%} of it"
-        against = f"training on everything once takes {hours_text(found.everything)}"
-        lines.append(f"selection (proxy, features) takes {hours_text(found.selection)} GPU-hours, {share}: {against}")
+    begun = summary.left != {n: getattr(summary, n) for n in summary.left}
+    rest = {n: hours_text(v) for n, v in summary.left.items() if v is not None and begun}
+    in_all = f"{hours_text(summary.total)} GPU-hours in all" + (f", {rest['total']} of them left" if begun else "")
+    lines += [f"{run.out}: {in_all}, {size_text(summary.bytes)} on disk"]
+    if summary.everything:
+        share = f"{summary.selection / summary.everything:.0%} of it"
+        against = f"training on everything once takes {hours_text(summary.everything)}"
+        lines.append(f"selection (proxy, features) takes {hours_text(summary.selection)} GPU-hours, {share}: {against}")
     lines.append(
         "wall time: not known where stages run on CPUs (GPU-hours are one GPU's)"
-        if found.wall_hours is None
-        else f"wall time: {hours_text(found.wall_hours)} hours{_left_text(rest.get('wall_hours'))} on the devices below, "
+        if summary.wall_hours is None
+        else f"wall time: {hours_text(summary.wall_hours)} hours{_left_text(rest.get('wall_hours'))} on the devices below, "
         "without evaluation and start-up"
     )
-    if found.money is None:
+    if summary.money is None:
         lines.append("money: give the price of a GPU-hour with --set plan.gpu_hour_price=2.5")
     else:
-        money = "" if not begun else f", {found.left['money']:,.2f} of it left,"
-        lines.append(f"money: {found.money:,.2f}{money} at {run.plan.gpu_hour_price:g} a GPU-hour")
+        money = "" if not begun else f", {summary.left['money']:,.2f} of it left,"
+        lines.append(f"money: {summary.money:,.2f}{money} at {run.plan.gpu_hour_price:g} per GPU-hour")
     if begun:
-        lines.append(f"questions: {found.questions:,} asked in all, {found.left['questions']:,} of them left")
+        lines.append(f"questions: {summary.questions:,} asked in all, {summary.left['questions']:,} of them left")
     if run.plan.gpu_memory_gb is None:
         lines.append("memory: not compared with a card; name its size with --set plan.gpu_memory_gb=80")
-    lines += [f"does not fit: {text}" for text in found.too_large]
-    return lines + found.unpriced
+    lines += [f"does not fit: {text}" for text in summary.too_large]
+    return lines + summary.unpriced
 
 
 def _left_text(hours: str | None) -> str:
@@ -179,7 +179,7 @@ def does_not_fit(stage: str, need: float, limit: float) -> str:
 def _print_prices(plan: list[Planned]) -> None:
     begun = any(line.left < 1 for line in plan)
     more = ["left"] * begun
-    table = Table("stage", "tokens a row", "TFLOP a row", "TFLOP", "GPU-hours", *more, "GPU memory", title="prices")
+    table = Table("stage", "tokens per row", "TFLOP per row", "TFLOP", "GPU-hours", *more, "GPU memory", title="prices")
     # what stages share is said once, under the table
     notes: dict[str, list[str]] = {}
     for line in plan:

@@ -24,7 +24,7 @@ from .samples import Measured, Sample, encode_sizes, estimate_sizes
 
 @dataclass
 class Price:
-    """A stage's cost: `tokens` a row, `row` TFLOP a row by item, `tflop` in all, `hours` of one GPU, `memory` bytes a GPU.
+    """A stage's cost: per row `tokens` and `row` (TFLOP by item); `tflop`, `hours` of one GPU, `memory` (bytes per GPU).
 
     `how`: where tokens and rate come from, or why there is no price (then `row` is empty).
     """
@@ -48,9 +48,9 @@ class Prices:
     @classmethod
     def of_model(cls, folder: str, samples: dict[str, Sample]) -> "Prices":
         """Return the same for a model's folder, outside a run."""
-        made = cls.__new__(cls)
-        made._begin(folder, None, PlanConfig(), samples)
-        return made
+        prices = cls.__new__(cls)
+        prices._begin(folder, None, PlanConfig(), samples)
+        return prices
 
     def _begin(
         self, folder: str | None, twin: TinyModelConfig | None, plan: PlanConfig, samples: dict[str, Sample]
@@ -60,7 +60,7 @@ class Prices:
         self.shape: Shape | None = None
         self._none = Price(0, {}, 0, 0, 0)
         try:
-            self.shape = read_shape(self.folder) if self.folder else twin_shape(twin)
+            self.shape = read_shape(self.folder) if self.folder else tiny_model_shape(twin)
         except UnknownShapeError as error:
             self._none.how.append(f"no price: {error}")
         self._seen: dict[tuple[Any, ...], Measured] = {}
@@ -70,21 +70,23 @@ class Prices:
         if self.shape is None:
             return self._none
         shape = self.after(config)
-        found = self.rows(config, pool)
-        cost = training_flop_per_row(shape, found.row, list(config.parts), config.gradient_checkpointing)
-        memory = _training_memory(shape, config, found)
+        measured = self.rows(config, pool)
+        cost = training_flop_per_row(shape, measured.row, list(config.parts), config.gradient_checkpointing)
+        memory = _training_memory(shape, config, measured)
         rate = rate_for(self.rates, "training", None, config.zero_stage)
-        return self._price(config.precision, rate, found, cost, rows, memory)
+        return self._price(config.precision, rate, measured, cost, rows, memory)
 
     def feature(self, config: FeatureConfig, pool: str, points: int, proxy: TrainRecipe | None) -> Price:
         """Price a feature of every row of a pool at `points` checkpoints of the proxy; without one, at the model itself."""
         if self.shape is None:
             return self._none
         shape = self.after(proxy) if proxy is not None else self.shape
-        kind, found, tasks = kind_of(config), self.rows(config, pool), self._tasks(config)
-        cost = kind.cost(shape, found.row, tasks)
+        kind, measured, tasks = kind_of(config), self.rows(config, pool), self._tasks(config)
+        cost = kind.cost(shape, measured.row, tasks)
         models = min(config.checkpoints_per_pass, points)
-        held = Held(min(config.max_rows, max(1, config.token_budget // found.longest)), found.longest, models, tasks)
+        held = Held(
+            min(config.max_rows, max(1, config.token_budget // measured.longest)), measured.longest, models, tasks
+        )
         memory = _weights(shape, config, models, list(proxy.parts) if proxy is not None else [])
         rows: float = self.samples[pool].rows
         if kind.aims:  # the targets' mean gradients take two passes over them
@@ -92,7 +94,7 @@ class Prices:
             rows += 2 * self.samples["target"].rows * aim.total / cost.total
         rate = rate_for(self.rates, kind.work, kind.projection)
         memory += kind.memory(shape, held)
-        return self._price(config.precision, rate, found, cost, rows * points, memory)
+        return self._price(config.precision, rate, measured, cost, rows * points, memory)
 
     def advance(self, config: TrainRecipe) -> None:
         """Go on with the model that a training makes."""
@@ -146,23 +148,23 @@ class Prices:
             sample = self.samples[pool]
             if self.folder is None:
                 assert self.shape is not None
-                found = estimate_sizes(sample, config.template, config.max_len, self.shape.image_tokens)
+                measured = estimate_sizes(sample, config.template, config.max_len, self.shape.image_tokens)
             else:
                 text = (config.template, config.max_len, config.image_mode, config.pictures)
                 encoder = make_encoder(load_processor(self.folder), *text)
-                found = encode_sizes(sample, encoder)
-            self._seen[key] = found
+                measured = encode_sizes(sample, encoder)
+            self._seen[key] = measured
         return self._seen[key]
 
     def _tasks(self, config: FeatureConfig) -> int:
         """Return how many tasks a feature is measured against; 0 for one that has no aim."""
         return len({r.task for r in self.samples["target"].records}) if kind_of(config).aims else 0
 
-    def _price(self, precision: str, rate: Rate, found: Measured, cost: Cost, rows: float, memory: float) -> Price:
+    def _price(self, precision: str, rate: Rate, measured: Measured, cost: Cost, rows: float, memory: float) -> Price:
         speed, how = self._speed(rate, precision)
         total, row = cost.total * rows, {k: float(f"{v:.4g}") for k, v in cost.items.items()}
-        lines = [f"tokens: {found.how}", f"GPU-hours: {how}"]
-        return Price(found.row.tokens, row, total, total / speed / 3600, int(memory), lines)
+        lines = [f"tokens: {measured.how}", f"GPU-hours: {how}"]
+        return Price(measured.row.tokens, row, total, total / speed / 3600, int(memory), lines)
 
     def _speed(self, rate: Rate, precision: str) -> tuple[float, str]:
         if self.plan.tflops is not None:
@@ -173,7 +175,7 @@ class Prices:
         return rate.tflops, how
 
 
-def twin_shape(config: TinyModelConfig | None) -> Shape:
+def tiny_model_shape(config: TinyModelConfig | None) -> Shape:
     """Return the shape that a twin will have, its vocabulary filled to what it may hold."""
     assert config is not None
     return shape_of(tiny_model_config(config, cast(Any, _Words(config.vocab))))
@@ -194,7 +196,7 @@ class _Words:
         return SPECIALS.index(token)
 
 
-def _training_memory(shape: Shape, config: TrainRecipe, found: Measured) -> float:
+def _training_memory(shape: Shape, config: TrainRecipe, measured: Measured) -> float:
     parameters, value = shape.parameters(), VALUE_BYTES[config.precision]
     trained = sum(parameters[p] for p in config.parts)
     share = [config.workers if config.zero_stage >= s else 1 for s in (1, 2, 3)]
@@ -203,10 +205,10 @@ def _training_memory(shape: Shape, config: TrainRecipe, found: Measured) -> floa
         + trained * value / share[1]
         + sum(parameters.values()) * value / share[2]
     )
-    tokens = config.micro_batch * found.longest
+    tokens = config.micro_batch * measured.longest
     if config.gradient_checkpointing:  # every layer's input, and one layer opened at a time
         return kept + tokens * (shape.width * value * shape.layers + activation_bytes_per_token(shape, value, 1))
-    logits = config.micro_batch * found.row.labels * shape.vocab * (value + 8)
+    logits = config.micro_batch * measured.row.labels * shape.vocab * (value + 8)
     return kept + tokens * activation_bytes_per_token(shape, value) + logits
 
 

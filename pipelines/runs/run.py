@@ -19,7 +19,7 @@ from .results import write_report
 from .stages import stages_of
 
 
-def whole_run(config: RunConfig, report: bool = True) -> str | None:
+def run_stages(config: RunConfig, report: bool = True) -> str | None:
     """Do every stage that is not done; returns the report's path.
 
     Raises:

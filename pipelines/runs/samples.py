@@ -82,8 +82,8 @@ def look_at_pool(folder: str) -> Sample:
     """Return a pool's rows and a sample of them. Raises: as `Pool`."""
     pool = Pool(folder)
     usage = Usage(pool.rows, pool.facts.get("reasons", {}), join(folder, "refused.parquet"))
-    at = np.unique(np.linspace(0, pool.rows - 1, min(pool.rows, ROWS)).round().astype(int))
-    return Sample(pool.rows, pool.take(pool.ids()[at]), "the pool", usage, pool.image_root)
+    positions = np.unique(np.linspace(0, pool.rows - 1, min(pool.rows, ROWS)).round().astype(int))
+    return Sample(pool.rows, pool.take(pool.ids()[positions]), "the pool", usage, pool.image_root)
 
 
 def encode_sizes(sample: Sample, encoder: Encoder) -> Measured:
@@ -97,15 +97,15 @@ def encode_sizes(sample: Sample, encoder: Encoder) -> Measured:
         # how many tokens a picture becomes may depend on its size
         pixels = None if encoder.reader.fixed is not None else [_pixels(sample, image) for image in record.images]
         try:
-            found = encoder.encode(record, pixels and [size or USUAL for size in pixels])
+            encoded = encoder.encode(record, pixels and [size or USUAL for size in pixels])
         except EncodeError as error:  # refused, when the time comes
             refused[error.reason] += 1
             continue
-        if (found.labels == -100).all():
+        if (encoded.labels == -100).all():
             refused["no_trained_token"] += 1
-        shown += int((found.input_ids == encoder.image_id).sum())
+        shown += int((encoded.input_ids == encoder.image_id).sum())
         unseen += (pixels or []).count(None)
-        sizes.append((len(found.input_ids), int((found.labels != -100).sum()), len(record.images)))
+        sizes.append((len(encoded.input_ids), int((encoded.labels != -100).sum()), len(record.images)))
     lost = f"; refused would be {', '.join(f'{r} {n}' for r, n in refused.most_common())}" if refused else ""
     lost += f"; {unseen} pictures that are not there taken as {USUAL[0]} × {USUAL[1]}" if unseen else ""
     measured = _measured(sizes, f"{len(sizes)} rows of {sample.origin}, encoded{lost}")
@@ -141,7 +141,7 @@ def estimate_sizes(sample: Sample, template: str, max_len: int, image_tokens: in
         text = sum(tokens for tokens, _ in spoken)
         tokens = min(max_len, round(marks + text + image_tokens * len(record.images)))
         sizes.append((tokens, min(tokens, round(trained)), len(record.images)))
-    how = f"estimated from the characters of {len(sizes)} rows of {sample.origin}, {CHARS_PER_TOKEN} a token"
+    how = f"estimated from the characters of {len(sizes)} rows of {sample.origin}, {CHARS_PER_TOKEN} per token"
     return _measured(sizes, how)
 
 
@@ -156,11 +156,11 @@ def _measured(sizes: list[tuple[int, int, int]], how: str) -> Measured:
 def _record(raw: Any, config: IngestConfig) -> Record | str:
     """Return a raw record as ingest would take it, or the reason why it would not."""
     try:
-        found = raw if isinstance(raw, Exception) else check_record(raw)
-        if isinstance(found, Exception):
-            raise found
-        for image in found.images if config.check_images != "none" else ():
+        record = raw if isinstance(raw, Exception) else check_record(raw)
+        if isinstance(record, Exception):
+            raise record
+        for image in record.images if config.check_images != "none" else ():
             resolve(config.image_root, image)
     except (RefusedError, ImageError) as error:
         return error.reason
-    return Record(0, found.source, found.task, found.images, found.conversations, found.extra)
+    return Record(0, record.source, record.task, record.images, record.conversations, record.extra)

@@ -125,14 +125,14 @@ def _training(section: dict[str, Any], where: str) -> dict[str, Any]:
 def _finetune(section: dict[str, Any]) -> dict[str, Any]:
     if section.get("variants") is None:
         return _training({k: v for k, v in section.items() if k != "variants"}, "finetune")
-    given, common = _mapping(section["variants"]), {k: v for k, v in section.items() if k != "variants"}
-    if not isinstance(given, dict) or not given or not all(isinstance(v, dict) for v in given.values()):
-        raise InputError(f"finetune.variants wants one or more of NAME: {{fields of a training}}, not {given!r}.")
-    for name in given:
+    variants, common = _mapping(section["variants"]), {k: v for k, v in section.items() if k != "variants"}
+    if not isinstance(variants, dict) or not variants or not all(isinstance(v, dict) for v in variants.values()):
+        raise InputError(f"finetune.variants wants one or more of NAME: {{fields of a training}}, not {variants!r}.")
+    for name in variants:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)):  # folders are called after it, and `--set` counts dots
             raise InputError(f"finetune.variants: {name!r} is no name; take letters, digits, _ and -")
         path_part(str(name), "finetune.variants")
-    return {"variants": {str(n): _training(_over(common, own), where_of(str(n))) for n, own in given.items()}}
+    return {"variants": {str(n): _training(_over(common, own), where_of(str(n))) for n, own in variants.items()}}
 
 
 def _over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

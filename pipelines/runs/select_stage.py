@@ -47,12 +47,12 @@ class Select(Stage):
     def states(self, run_dir: str) -> dict[str, State]:
         """Picks by their files, so that what a killed stage left counts too."""
         path = manifest_path(run_dir, self.name)
-        made = _made(read_stage(path), path) if exists(path) else {}
-        return {pick_key(c): "done" for c in picked(self.run_config) if c.key in made}
+        origins = _pick_origins(read_stage(path), path) if exists(path) else {}
+        return {pick_key(c): "done" for c in picked(self.run_config) if c.key in origins}
 
     def finished(self, record: StageRecord, path: str) -> bool:
         """Say whether every choice has its picks."""
-        return {c.key for c in picked(self.run_config)} <= set(_made(record, path))
+        return {c.key for c in picked(self.run_config)} <= set(_pick_origins(record, path))
 
     def estimate(self, planning: Planning) -> list[Planned]:
         """Tell each selector's rows by budget."""
@@ -77,8 +77,8 @@ class Select(Stage):
     def progress(self, run_dir: str) -> StageStatus:
         """Count the picks that are there: a run that grew has some."""
         path, choices = manifest_path(run_dir, self.name), picked(self.run_config)
-        made = set(_made(read_stage(path), path)) if exists(path) else set()
-        there = sum(c.key in made for c in choices)
+        origins = set(_pick_origins(read_stage(path), path)) if exists(path) else set()
+        there = sum(c.key in origins for c in choices)
         return self.begun(there > 0, f"{there:,} of {len(choices):,} picks are there and stay")
 
 
@@ -104,13 +104,13 @@ def pick(run: Run, weights: dict[int, float] | None) -> Picks:
     sections, digest = {s.label: s for s in run.config.selectors}, Pool(run.folder("pool")).digest
     wanted = {c.key: {"selector": _said(sections[c.selector]), "pool": digest} for c in picked(run.config)}
     done, path = run.manifest.read("select"), run.manifest.path("select")
-    made = _made(done, path) if done else {}
-    _refuse_other(run, made, wanted)
-    left = [c for c in picked(run.config) if c.key not in made]
+    origins = _pick_origins(done, path) if done else {}
+    _refuse_other(run, origins, wanted)
+    left = [c for c in picked(run.config) if c.key not in origins]
     if done is None or left:
         with run.manifest.growing("select", {"pool": digest}) as record:
             # of an older version, which went on only with the config that it began with
-            record.items = {k: v or wanted.get(k, {}) for k, v in made.items()}
+            record.items = {k: v or wanted.get(k, {}) for k, v in origins.items()}
             record.facts.setdefault("picks", {})
             _pick(run, weights, left, record, wanted)
             record.facts["rows"] = Pool(run.folder("pool")).rows
@@ -142,9 +142,9 @@ def adopt(run: Run) -> None:
     if done is None or done.items:
         return
     sections, digest = {s.label: s for s in run.config.selectors}, Pool(run.folder("pool")).digest
-    made = _made(done, path)
+    origins = _pick_origins(done, path)
     done.items = {
-        c.key: {"selector": _said(sections[c.selector]), "pool": digest} for c in picked(run.config) if c.key in made
+        c.key: {"selector": _said(sections[c.selector]), "pool": digest} for c in picked(run.config) if c.key in origins
     }
     run.manifest.keep(done)
 
@@ -158,16 +158,16 @@ def _meant(said: dict[str, Any]) -> dict[str, Any]:
     return said | {"config": registry.make(said["name"], said["config"]).config.model_dump(mode="json")}
 
 
-def _made(done: StageRecord, path: str) -> dict[str, dict[str, Any]]:
+def _pick_origins(done: StageRecord, path: str) -> dict[str, dict[str, Any]]:
     """Return the choices that have picks, by key, and what each was made of; nothing of it where an older version was."""
     facts = with_fields(done.facts, {"picks": dict[str, str] | None}, path, "manifest of picks", _WAY_OUT)
     return {k: done.items.get(k, {}) for k in facts["picks"] or {}}
 
 
-def _refuse_other(run: Run, made: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _refuse_other(run: Run, origins: dict[str, Any], wanted: dict[str, Any]) -> None:
     changed = []
-    for key in made.keys() & wanted.keys():
-        then, now = made[key], wanted[key]
+    for key in origins.keys() & wanted.keys():
+        then, now = origins[key], wanted[key]
         if then and (then["pool"] != now["pool"] or _meant(then["selector"]) != _meant(now["selector"])):
             changed.append(key)
     if changed:

@@ -159,8 +159,8 @@ def sweep_trials(run: Run, trials: "list[Trial]") -> None:
     digest = Pool(run.folder("test")).digest
     wanted = {t.name: {"run": t.evaluate.run, "test": digest} for t in trials}
     done, path = run.manifest.read("sweep"), run.manifest.path("sweep")
-    made, gathered = _made(done, path, digest) if done else ({}, set())
-    left = [t for t in trials if made.get(t.name) != wanted[t.name]]
+    origins, gathered = _trial_origins(done, path, digest) if done else ({}, set())
+    left = [t for t in trials if origins.get(t.name) != wanted[t.name]]
     work = done is None or bool(left) or not wanted.keys() <= gathered
     if work:
         again = [t.name for t in left if open_again(t, digest)]
@@ -171,7 +171,7 @@ def sweep_trials(run: Run, trials: "list[Trial]") -> None:
             collect(run.out, trials)
             record.facts.update(rows=sum(r["rows"] for r in results), trials=[t.name for t in trials])
             record.facts["told"] = refused_lines(results) + same_lines(trials)
-            record.items = made | wanted
+            record.items = origins | wanted
     facts = run.say("sweep", new=work).facts
     for line in with_fields(facts, _KINDS, path, "manifest", _WAY_OUT)["told"] or []:
         tell(line)
@@ -181,11 +181,11 @@ def adopt(run: Run) -> None:
     """Note in the manifest of an older version what its trials were asked, before that becomes more."""
     done, path = run.manifest.read("sweep"), run.manifest.path("sweep")
     if done is not None and not done.items:
-        done.items = _made(done, path, Pool(run.folder("test")).digest)[0]
+        done.items = _trial_origins(done, path, Pool(run.folder("test")).digest)[0]
         run.manifest.keep(done)
 
 
-def _made(done: StageRecord, path: str, digest: str) -> tuple[dict[str, Any], set[str]]:
+def _trial_origins(done: StageRecord, path: str, digest: str) -> tuple[dict[str, Any], set[str]]:
     """Return what each trial was made of, by name, and the trials whose answers are gathered.
 
     An older version says only the runs, in one text; it had one test pool, of this digest.

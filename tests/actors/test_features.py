@@ -44,8 +44,8 @@ def table(out, kind, step=10):
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "embedding"])
 @pytest.mark.parametrize("where", ["ray", "ray+loaders", pytest.param("gpu", marks=pytest.mark.gpu)])
 def test_the_same_class_gives_the_same_table_everywhere(tiny_pool, tiny_model, tmp_path, ray_cluster, kind, where):
-    if (where == "ray+loaders" and kind != "gradient") or (where == "ray" and kind == "loss"):
-        pytest.skip("loaders are the same for every kind, and a loss goes the way of a trajectory")
+    if (where == "ray+loaders" and kind != "gradient") or (where == "ray" and kind != "trajectory"):
+        pytest.skip("loaders are the same for every kind; every kind on Ray without them: test_kind_contract.py")
     run_inline(spec_for(tiny_pool, tiny_model, tmp_path / "inline", kind))
     resources = ActorResources(
         actors=2, loaders=int(where == "ray+loaders"), gpus_per_actor=0.5 * (where == "gpu"), cpus_per_actor=1
@@ -288,14 +288,14 @@ def test_a_checkpoint_that_cannot_be_loaded_is_named_and_the_others_stay(
     ) as caught:
         work(planned)
     assert (caught.value.report.parts, caught.value.report.rows) == (8, 120)
-    found = FeatureSet(tmp_path / "out", "trajectory")
-    assert found.steps() == [20, 30]
-    assert all(len(found.load(step).ids) == 60 for step in found.steps())
+    features = FeatureSet(tmp_path / "out", "trajectory")
+    assert features.steps() == [20, 30]
+    assert all(len(features.load(step).ids) == 60 for step in features.steps())
     # mended, only the missing one is computed
     (bad / "model.safetensors").write_bytes(weights)
     report = work(spec())
     assert (report.parts, report.skipped_parts * (where == "ray")) == (4, 8 * (where == "ray"))
-    assert np.array_equal(found.load(20).vec, FeatureSet(tmp_path / "out", "trajectory").load(10).vec)
+    assert np.array_equal(features.load(20).vec, FeatureSet(tmp_path / "out", "trajectory").load(10).vec)
 
 
 def test_a_row_whose_gradient_is_not_a_number_is_refused_alone(tiny_pool, tiny_model, tmp_path, monkeypatch):
@@ -305,9 +305,9 @@ def test_a_row_whose_gradient_is_not_a_number_is_refused_alone(tiny_pool, tiny_m
 
     def broken(self, part, rows):
         batch = collate_rows(self, part, rows)
-        for at, i in enumerate(rows):
+        for position, i in enumerate(rows):
             if part.encoded[i].sample_id == bad and batch["media"]:
-                batch["media"]["pixel_values"][batch["image_owner"].tolist().index(at)] = float("nan")
+                batch["media"]["pixel_values"][batch["image_owner"].tolist().index(position)] = float("nan")
         return batch
 
     run_inline(spec_for(tiny_pool, tiny_model, tmp_path / "clean"))

@@ -12,12 +12,12 @@ PAGE = Path(__file__).parents[2] / "docs" / "first-kind.md"
 @pytest.fixture
 def blocks(tmp_path, monkeypatch) -> list[str]:
     """The page's blocks of Python, the first one as a file of a folder that the environment lists."""
-    found = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S)
+    code_blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S)
     folder = tmp_path / "my_kinds"
     folder.mkdir()
-    (folder / "confidence.py").write_text(found[0])
+    (folder / "confidence.py").write_text(code_blocks[0])
     monkeypatch.setenv("VINNOW_KINDS", str(folder))
-    return found
+    return code_blocks
 
 
 def test_the_page_is_true(blocks, tiny_pool, tiny_model, tmp_path):

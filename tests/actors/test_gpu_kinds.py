@@ -30,8 +30,8 @@ CONFIGS = {
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_every_kind_runs_on_a_gpu_with_the_demos_head_width(tiny_pool, target_pool, tmp_path, name, precision):
     texts = [turn["value"] for record in make_records(60)[0] for turn in record["conversations"]]
-    twin = TinyModelConfig(vision_hidden=60, hidden=96, layers=3, heads=4, ffn=190, init_std=0.1)
-    path = build_tiny_model(str(tmp_path / "twin"), texts, twin)
+    sizes = TinyModelConfig(vision_hidden=60, hidden=96, layers=3, heads=4, ffn=190, init_std=0.1)
+    path = build_tiny_model(str(tmp_path / "twin"), texts, sizes)
     tables = {}
     for device, chosen in (("cpu", "float32"), ("cuda", precision)):
         config = FeatureConfig.parse(CONFIGS[name] | SMALL | {"precision": chosen})

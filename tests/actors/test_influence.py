@@ -22,12 +22,12 @@ def raw_gradients(pool, tiny_model):
     spec = make_spec(pool, [CheckpointRef(1, tiny_model)], READING, "unused")
     actor = FeatureActor(spec)
     tap = GradientTap(load(tiny_model).model, "projector", ProjectionConfig(kind="none"), fast=False)
-    found = {}
+    grads = {}
     for ref in Pool(pool).shards(16):
         part = actor.loader.load(ref.name)
         for i, row in enumerate(part.encoded):
-            found[row.sample_id] = (tap(actor._collate(part, [i]))[0].astype(np.float64), part.tasks[i])
-    return found
+            grads[row.sample_id] = (tap(actor._collate(part, [i]))[0].astype(np.float64), part.tasks[i])
+    return grads
 
 
 @pytest.mark.parametrize("where", ["inline", "ray"])

@@ -24,7 +24,7 @@ CONFIG = FeatureConfig(
 
 @pytest.fixture
 def checkpoint(tiny_model, tmp_path):
-    """The twin with moments of its projector beside it, as a training with save_moments leaves them."""
+    """The tiny model with moments of its projector beside it, as a training with save_moments leaves them."""
     folder = shutil.copytree(tiny_model, tmp_path / "checkpoint-7")
     tap = GradientTap(load(tiny_model).model, "projector", CONFIG.projection)
     generator = torch.Generator().manual_seed(0)
@@ -44,12 +44,12 @@ def test_adam_features_are_the_naive_formula(tiny_pool, checkpoint, tmp_path):
     actor = FeatureActor(spec)
     raw = GradientTap(load(folder).model, "projector", ProjectionConfig(kind="none"), fast=False)
     part = actor.loader.load(Pool(tiny_pool).shards(32)[0].name)
-    names, at = raw.sizes(), 0
+    names, begin = raw.sizes(), 0
     g = raw(actor._collate(part, list(range(len(part.encoded))))).astype(np.float64)
     expected = np.zeros((len(g), 64))
     for name, size in names.items():
         m, v = first[name].double().flatten().numpy(), second[name].double().flatten().numpy()
-        piece, at = g[:, at : at + size], at + size
+        piece, begin = g[:, begin : begin + size], begin + size
         up = (0.9 * m + 0.1 * piece) / (1 - 0.9**8)
         down = (0.999 * v + 0.001 * piece**2) / (1 - 0.999**8)
         signs = rademacher_signs(0, name, (0, size), 64, dtype=torch.float64).numpy() / 8

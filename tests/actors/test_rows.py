@@ -92,7 +92,7 @@ def test_pictures_that_come_back_are_computed_and_only_they(pool, tiny_model):
     report = run_inline(spec_of(pool, tiny_model, steps=(1, 2)))
     assert (report.parts, report.usage.used, report.usage.refused) == (2, 20, {})
     assert stored(pool) == stored(pool, step=2) == every_id(pool)
-    kept = {p for p, at in files(pool).items() if before.get(p) == at}
+    kept = {p for p, time in files(pool).items() if before.get(p) == time}
     assert len(kept) == 6
     assert not list((pool / "out/refused").rglob("*.parquet"))
     assert run_inline(spec_of(pool, tiny_model, steps=(1, 2))).parts == 0

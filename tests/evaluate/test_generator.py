@@ -179,6 +179,17 @@ def test_a_history_with_pictures_is_answered_by_every_family(name, tmp_path):
     assert all(r.finite for r in together)
 
 
+def test_an_answer_ends_where_positions_do(generator, prompts, monkeypatch):
+    longest = max(len(p.input_ids) for p in prompts)
+    monkeypatch.setattr(generator, "positions", longest + 2)
+    replies = generator.reply(prompts, [Sampling(max_new_tokens=5)] * 6)
+    room = [longest + 2 - len(p.input_ids) for p in prompts]
+    assert [(len(r.tokens), r.finish) for r in replies] == [(min(5, n), "length") for n in room]
+    monkeypatch.setattr(generator, "positions", longest)
+    with pytest.raises(EncodeError, match="positions"):
+        generator.reply(prompts, [Sampling(max_new_tokens=5)] * 6)
+
+
 def test_a_prompt_that_cannot_be_is_refused(generator, tiny_pool):
     pool = Pool(tiny_pool)
     record = next(r for r in pool.take(pool.ids()) if r.images)

@@ -32,7 +32,7 @@ LISTS = ("lmar", "image", "text")
 
 @pytest.fixture(scope="module")
 def sharp_path(tiny_model, tmp_path_factory):
-    """The twin with queries thirty times as long: attention that is far from even."""
+    """The tiny model with queries thirty times as long: attention that is far from even."""
     folder = tmp_path_factory.mktemp("sharp") / "model"
     shutil.copytree(tiny_model, folder)
     weights = load_file(folder / "model.safetensors")

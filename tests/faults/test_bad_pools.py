@@ -82,14 +82,14 @@ def damaged(tmp_path):
         "not_an_object": [None, [], "text"],
         "duplicate": [sound[0]],
     }
-    rows = [*((None, r) for r in sound), *((reason, r) for reason, found in bad.items() for r in found)]
+    rows = [*((None, r) for r in sound), *((reason, r) for reason, records in bad.items() for r in records)]
     # in any order, but a repeat comes behind what it repeats
     body = rows[:-1]
     rng.shuffle(body)
     rows = [*body, rows[-1]]
     (tmp_path / "r.json").write_text(json.dumps([r for _, r in rows], indent=1))
     config = IngestConfig(source=str(tmp_path / "r.json"), image_root=str(folder), duplicates="refuse", max_refused=1)
-    return config, {at: reason for at, (reason, _) in enumerate(rows) if reason}
+    return config, {position: reason for position, (reason, _) in enumerate(rows) if reason}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -103,9 +103,9 @@ def test_each_damage_is_refused_by_its_name_and_the_rest_goes_through(damaged, t
     pool = Pool(str(tmp_path / "pool"))
     # one `id` in all rows, an own one here
     assert len(set(pool.ids().tolist())) == 8
-    found = examine(config, max_len=4)
-    assert (found.rows, found.refused, found.reasons) == (report.rows, report.refused, report.reasons)
-    assert found.warnings == {
+    findings = examine(config, max_len=4)
+    assert (findings.rows, findings.refused, findings.reasons) == (report.rows, report.refused, report.reasons)
+    assert findings.warnings == {
         "mark_in_answer": 1,
         "mark_without_picture": 1,
         "empty_answer_among": 1,
@@ -113,8 +113,8 @@ def test_each_damage_is_refused_by_its_name_and_the_rest_goes_through(damaged, t
         "near_duplicate": 2,  # the smaller PNG, and the GIF
         "over_length": 2,
     }
-    assert "'coco/gif.jpg' is GIF" in found.examples["misnamed_image"][0]
-    assert found.composition is None
+    assert "'coco/gif.jpg' is GIF" in findings.examples["misnamed_image"][0]
+    assert findings.composition is None
     kept = ingest(config.model_copy(update={"duplicates": "keep"}), str(tmp_path / "kept"))
     assert (kept.rows, kept.duplicates) == (9, 1)
     repeat = Pool(str(tmp_path / "kept")).column("duplicate_of")

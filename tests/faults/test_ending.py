@@ -50,9 +50,9 @@ def below(process):
 def daemons(process, name):
     """Wait until Ray's daemon of this name runs below a command, and return all that does."""
     for _ in range(600):
-        found = below(process)
-        if any(name in named(p) for p in found):
-            return found
+        processes = below(process)
+        if any(name in named(p) for p in processes):
+            return processes
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
     raise AssertionError(f"no {name} in a minute")

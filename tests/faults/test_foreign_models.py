@@ -44,8 +44,8 @@ INDEXES = {
 def kinds(tiny_model, tmp_path_factory):
     """A sound folder of each kind."""
     place = tmp_path_factory.mktemp("kinds")
-    made = {name: getattr(folders, name)(tiny_model, str(place / name)) for name in ADAPTERS}
-    return made | {"twin": tiny_model}
+    adapters = {name: getattr(folders, name)(tiny_model, str(place / name)) for name in ADAPTERS}
+    return adapters | {"twin": tiny_model}
 
 
 @pytest.fixture(autouse=True)

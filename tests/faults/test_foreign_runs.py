@@ -89,7 +89,7 @@ FOOTERS = {"no footer": _table(_footers(b"")), "odd footer": _table(_footers(b"{
 def run(tmp_path_factory):
     """A finished run that no test changes for good; what would compute anew stops there."""
     patch = pytest.MonkeyPatch()
-    made = finished.finish(tmp_path_factory.mktemp("finished"), patch)
+    finished_run = finished.finish(tmp_path_factory.mktemp("finished"), patch)
     for where, name in finished.STAND_INS:
         if (where, name) != (finished.stream, "run_features"):
             patch.setattr(where, name, foreign.no_ray)
@@ -97,10 +97,10 @@ def run(tmp_path_factory):
     patch.setattr(
         "vinnow.actors.cluster.ensure_ray", lambda *_: None if sys.argv[1] == "evaluate" else foreign.no_ray()
     )
-    EVALUATED[str(made.out)] = json.loads((made.out / "sweep/random-20pct-s0/eval/evals.json").read_text())["key"][
-        "run"
-    ]
-    yield made
+    EVALUATED[str(finished_run.out)] = json.loads(
+        (finished_run.out / "sweep/random-20pct-s0/eval/evals.json").read_text()
+    )["key"]["run"]
+    yield finished_run
     patch.undo()
 
 

@@ -79,8 +79,8 @@ def finish(process):
     return said
 
 
-def same(found, expected):
-    for mine, other in zip(found, expected, strict=True):
+def same(features, expected):
+    for mine, other in zip(features, expected, strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(mine, other, strict=True))
 
 

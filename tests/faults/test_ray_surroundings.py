@@ -70,11 +70,11 @@ def test_ray_tells_nothing_among_the_results():
 
 
 def test_a_soft_limit_is_raised(monkeypatch):
-    real, given = resource.getrlimit, []
+    real, limits = resource.getrlimit, []
     monkeypatch.setattr(resource, "getrlimit", lambda n: (64, 4096) if n == resource.RLIMIT_NOFILE else real(n))
-    monkeypatch.setattr(resource, "setrlimit", lambda n, values: given.append((n, values)))
+    monkeypatch.setattr(resource, "setrlimit", lambda n, values: limits.append((n, values)))
     surroundings.check_surroundings()
-    assert given == [(resource.RLIMIT_NOFILE, (4096, 4096))]
+    assert limits == [(resource.RLIMIT_NOFILE, (4096, 4096))]
 
 
 def test_a_ray_that_does_not_start_is_one_line_and_no_bug(monkeypatch, tiny_pool, tiny_model, tmp_path):

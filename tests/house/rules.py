@@ -80,13 +80,13 @@ def parse(path: str, text: str) -> Source:
 
 def python_files(root: Path) -> list[str]:
     """List the Python files of the tree, without hidden folders and what runs and builds leave behind."""
-    found = []
+    paths = []
     for folder, below, names in os.walk(root):
         # pruned, not filtered: a virtual environment below the root has tens of thousands of files
         left = LEFTOVERS if Path(folder) == root else set()  # `pipelines/runs/` is code
         below[:] = [d for d in below if not d.startswith(".") and d != "__pycache__" and d not in left]
-        found += [(Path(folder) / n).relative_to(root).as_posix() for n in names if n.endswith(".py")]
-    return sorted(found)
+        paths += [(Path(folder) / n).relative_to(root).as_posix() for n in names if n.endswith(".py")]
+    return sorted(paths)
 
 
 def sources(root: Path) -> list[Source]:
@@ -135,15 +135,17 @@ def illegal_arrows(source: Source) -> list[str]:
         may = ROOMS[source.room].may | {source.room} if source.room in ROOMS else frozenset()
     else:
         may = ROOT_FILES.get(source.path, frozenset())
-    found = set()
+    problems = set()
     for line, name in imports(source):
         parts = name.split(".")
         if parts[0] == PACKAGE and len(parts) > 1 and parts[1] in ROOMS and parts[1] not in may:
-            found.add((line, parts[1]))
+            problems.add((line, parts[1]))
         alone = ALONE.get((source.room, parts[1] if len(parts) > 1 else ""))
         if alone and parts[0] == PACKAGE and parts[2:3] != [alone]:
-            found.add((line, f"{parts[1]}, but {alone}.py"))
-    return [f"{source.path}:{line}: {source.room or 'the root'} may not import {room}" for line, room in sorted(found)]
+            problems.add((line, f"{parts[1]}, but {alone}.py"))
+    return [
+        f"{source.path}:{line}: {source.room or 'the root'} may not import {room}" for line, room in sorted(problems)
+    ]
 
 
 def circles(package: list[Source]) -> list[str]:
@@ -166,15 +168,15 @@ def _reached(name: str, below: dict[str, set[str]]) -> set[str]:
 
 def absolute_imports(source: Source) -> list[str]:
     """Imports of our own by an absolute name: they break where it is not installed."""
-    found = []
+    problems = []
     for node in ast.walk(source.tree):
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and not node.level and node.module:
             names = [node.module]
         # `import select` is the standard library's
         ours = (ROOMS.keys() - {"select"}) | {PACKAGE}
-        found += [f"{source.path}:{node.lineno}: import {n} relatively" for n in names if n.split(".")[0] in ours]
-    return found
+        problems += [f"{source.path}:{node.lineno}: import {n} relatively" for n in names if n.split(".")[0] in ours]
+    return problems
 
 
 def hidden_imports(source: Source) -> list[str]:
@@ -236,7 +238,7 @@ def wide_functions(source: Source) -> list[str]:
 
     A Triton kernel takes pointers and numbers, nothing that could hold them together.
     """
-    found = []
+    problems = []
     for f in functions(source):
         calls = [d.func if isinstance(d, ast.Call) else d for d in f.decorator_list]
         if any(isinstance(c, ast.Attribute) and c.attr in {"command", "callback", "jit"} for c in calls):
@@ -245,8 +247,8 @@ def wide_functions(source: Source) -> list[str]:
         names = [x.arg for x in [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg] if x]
         n = len(names) - (bool(names) and names[0] in {"self", "cls"})
         if n > MAX_PARAMETERS:
-            found.append(f"{source.path}:{f.lineno}: {f.name} has {n} parameters, {MAX_PARAMETERS} at most")
-    return found
+            problems.append(f"{source.path}:{f.lineno}: {f.name} has {n} parameters, {MAX_PARAMETERS} at most")
+    return problems
 
 
 # ---- errors and untrusted bytes ------------------------------------------------------------------
@@ -256,7 +258,7 @@ def broad_excepts(source: Source) -> list[str]:
     """`except Exception` (or wider) that swallows, where nothing allows it."""
     if source.path in SWALLOWERS:
         return []
-    found = []
+    problems = []
     for node in ast.walk(source.tree):
         if not isinstance(node, ast.ExceptHandler):
             continue
@@ -264,8 +266,8 @@ def broad_excepts(source: Source) -> list[str]:
         names = {k.id if isinstance(k, ast.Name) else getattr(k, "attr", None) for k in kinds if k}
         broad = node.type is None or names & {"Exception", "BaseException"}
         if broad and not any(isinstance(n, ast.Raise) for s in node.body for n in _same_scope(s)):
-            found.append(f"{source.path}:{node.lineno}: swallows every error; name the ones that it means")
-    return found
+            problems.append(f"{source.path}:{node.lineno}: swallows every error; name the ones that it means")
+    return problems
 
 
 def _same_scope(node: ast.AST) -> Iterator[ast.AST]:
@@ -278,7 +280,7 @@ def _same_scope(node: ast.AST) -> Iterator[ast.AST]:
 
 def unsafe_loading(source: Source) -> list[str]:
     """Code that would run what a data file or a checkpoint says."""
-    found = [
+    problems = [
         f"{source.path}:{line}: {n} can run code that a file carries"
         for line, n in imports(source)
         if n.split(".")[0] in PICKLERS and n.count(".") == 0
@@ -286,26 +288,28 @@ def unsafe_loading(source: Source) -> list[str]:
     for node in ast.walk(source.tree):
         if not isinstance(node, ast.Call):
             continue
-        given = {k.arg: k.value for k in node.keywords if k.arg}
+        keywords = {k.arg: k.value for k in node.keywords if k.arg}
         owner = node.func.value if isinstance(node.func, ast.Attribute) else None
         is_torch_load = _called(node) == "load" and isinstance(owner, ast.Name) and owner.id == "torch"
-        if is_torch_load and not _is(given.get("weights_only"), True):
-            found.append(f"{source.path}:{node.lineno}: torch.load without weights_only=True")
+        if is_torch_load and not _is(keywords.get("weights_only"), True):
+            problems.append(f"{source.path}:{node.lineno}: torch.load without weights_only=True")
         for name in ("trust_remote_code", "allow_pickle"):
-            if name in given and not _is(given[name], False):
-                found.append(f"{source.path}:{node.lineno}: {name} must not be given")
-    return found
+            if name in keywords and not _is(keywords[name], False):
+                problems.append(f"{source.path}:{node.lineno}: {name} must not be given")
+    return problems
 
 
 def open_templates(source: Source) -> list[str]:
     """Jinja outside of its sandbox, and templates rendered where no one bounds them: a checkpoint brings its own."""
     names = [(line, n.split(".")) for line, n in imports(source)]
     lines = {line for line, n in names if n[0] == "jinja2" and not SANDBOX.issuperset(n[1:2] or [""])}
-    found = [f"{source.path}:{line}: renders what a checkpoint brings; take jinja2.sandbox" for line in sorted(lines)]
+    problems = [
+        f"{source.path}:{line}: renders what a checkpoint brings; take jinja2.sandbox" for line in sorted(lines)
+    ]
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Call) and _called(node) in RENDERERS and source.path not in RENDERING:
-            found.append(f"{source.path}:{node.lineno}: {_called(node)} renders a template that may never end")
-    return found
+            problems.append(f"{source.path}:{node.lineno}: {_called(node)} renders a template that may never end")
+    return problems
 
 
 def _is(node: ast.expr | None, value: bool) -> bool:

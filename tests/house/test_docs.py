@@ -42,40 +42,40 @@ def slug(heading: str) -> str:
 
 def broken_links(page: Path, text: str) -> list[str]:
     """Links to files or headings that are not there."""
-    found = []
+    broken = []
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if re.match(r"[a-z]+:", target):
             continue
         path, _, anchor = target.partition("#")
         file = (page.parent / path) if path else page
         if not file.exists():
-            found.append(target)
+            broken.append(target)
         elif anchor and file.suffix == ".md":
             body = text if file == page else file.read_text(encoding="utf-8")
             if anchor not in {slug(h) for h in re.findall(r"^#+ (.*)$", body, flags=re.M)}:
-                found.append(target)
-    return found
+                broken.append(target)
+    return broken
 
 
 def missing_paths(text: str) -> list[str]:
     """Paths in backticks that begin at a top folder and are not there; capitals make a placeholder."""
     tops = {*ROOMS, "tests", "benchmarks", "docs", "examples"}
-    found = []
+    missing = []
     for name in re.findall(r"`([\w./*-]+)`", text):
         if "/" in name and name.split("/")[0] in tops and name == name.lower():
             path = name.rstrip("/")
             if not any(ROOT.glob(path)):
-                found.append(name)
-    return found
+                missing.append(name)
+    return missing
 
 
 def contract_names(text: str) -> list[tuple[str, str, str]]:
     """Return (room, module, name) for each `module.name` that opens a bullet of a room's section."""
-    found = []
+    documented = []
     for room, section in re.findall(r"^## (\w+)/[^\n]*\n(.*?)(?=^## |\Z)", text, flags=re.M | re.S):
         for module, name in re.findall(r"^- `([a-z_]+(?:/[a-z_]+)*)\.(?!py\b)([A-Za-z_]+)", section, flags=re.M):
-            found.append((room, module, name))
-    return found
+            documented.append((room, module, name))
+    return documented
 
 
 def test_nothing_names_the_machine_it_was_written_on():

@@ -43,11 +43,11 @@ def problem(line: str) -> str | None:
     if words[:1] == ["make"]:
         asked = [w for w in words[1:] if "=" not in w and not w.startswith("-")]
         return next((f"no target {t!r} in the Makefile" for t in asked if t not in make_targets()), None)
-    at = next((i for i, w in enumerate(words) if w == "vinnow" or w.endswith("/vinnow")), None)
+    position = next((i for i, w in enumerate(words) if w == "vinnow" or w.endswith("/vinnow")), None)
     # `ray job submit … -- python -m vinnow …` shows one too; a path that ends in vinnow is not one
-    if at is None or (at > 0 and words[at - 1] != "-m") or not words[at + 1 :]:
+    if position is None or (position > 0 and words[position - 1] != "-m") or not words[position + 1 :]:
         return None
-    name, arguments = words[at + 1], words[at + 2 :]
+    name, arguments = words[position + 1], words[position + 2 :]
     if name.startswith("-"):
         return None if name in {"--help"} else f"vinnow has no option {name}"
     if name not in GROUP.commands:
@@ -71,8 +71,8 @@ def test_there_is_a_readme_and_it_shows_the_two_commands():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_every_command_of_a_page_would_start(page):
-    found = {line: problem(line) for line in shell_lines(page.read_text(encoding="utf-8"))}
-    assert {line: wrong for line, wrong in found.items() if wrong} == {}
+    problems = {line: problem(line) for line in shell_lines(page.read_text(encoding="utf-8"))}
+    assert {line: wrong for line, wrong in problems.items() if wrong} == {}
 
 
 @pytest.mark.parametrize("name", sorted(GROUP.commands))

@@ -163,9 +163,9 @@ BITES = [
 
 @pytest.mark.parametrize(("rule", "path", "text"), BITES, ids=[f"{r.__name__}-{i}" for i, (r, *_) in enumerate(BITES)])
 def test_a_rule_bites(rule, path, text):
-    found = rule(parse(path, text))
-    assert len(found) == 1, found
-    assert found[0].startswith(path)
+    problems = rule(parse(path, text))
+    assert len(problems) == 1, problems
+    assert problems[0].startswith(path)
 
 
 FINE = [
@@ -216,7 +216,7 @@ def test_a_sound_tree_passes(rule, tree):
 
 
 @pytest.mark.parametrize(
-    ("rule", "made"),
+    ("rule", "path"),
     [
         (tree_rules.unknown_rooms, "attic/x.py"),
         (tree_rules.unknown_rooms, "setup.py"),
@@ -229,12 +229,12 @@ def test_a_sound_tree_passes(rule, tree):
     ],
     ids=lambda x: x if isinstance(x, str) else x.__name__,
 )
-def test_a_tree_rule_bites(rule, made, tree):
-    (tree / made).parent.mkdir(parents=True, exist_ok=True)
-    (tree / made).write_text("")
-    found = rule(tree)
-    assert found
-    assert made.removesuffix(".py").split("/")[0] in found[0]
+def test_a_tree_rule_bites(rule, path, tree):
+    (tree / path).parent.mkdir(parents=True, exist_ok=True)
+    (tree / path).write_text("")
+    problems = rule(tree)
+    assert problems
+    assert path.removesuffix(".py").split("/")[0] in problems[0]
 
 
 def test_a_listed_package_must_be_there(tree):

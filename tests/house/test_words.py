@@ -9,7 +9,9 @@ from house.rules import Source, parse
 
 ROOT = Path(__file__).parents[2]
 # rooms (and their tests) without such names; add one when it is clean
-CLEAN = ("select", "store", "pool", "evaluate")
+CLEAN = ("actors", "evaluate", "models", "pipelines", "pool", "select", "store", "train")
+# the same for what stands beside the rooms: folders, and files by name
+CLEAN_BESIDE = ("benchmarks/", "examples/", "tests/house/", "tests/faults/", "tests/ops/", "tests/*.py")
 # rooms of which every array has the one alias, clean of empty names or not
 WITH_ARRAYS = ("actors/", "evaluate/", "models/", "pipelines/", "pool/", "select/", "store/", "train/")
 EMPTY = {"found", "made", "given", "at"}
@@ -51,10 +53,16 @@ def array_aliases(source: Source) -> list[str]:
 
 
 def clean_sources() -> list[Source]:
-    """The files of the clean rooms and of their tests."""
-    places = {*CLEAN, *(f"tests/{room}" for room in CLEAN)}
-    paths = [p for p in rules.python_files(ROOT) if any(p.startswith(f"{place}/") for place in places)]
+    """The files of the clean rooms, of their tests and of what stands beside them."""
+    places = (*CLEAN_BESIDE, *(f"{folder}{room}/" for folder in ("", "tests/") for room in CLEAN))
+    paths = [p for p in rules.python_files(ROOT) if any(_lies_in(p, place) for place in places)]
     return [parse(p, (ROOT / p).read_text()) for p in paths]
+
+
+def _lies_in(path: str, place: str) -> bool:
+    """Say whether a file lies under a folder `x/`, or right in the folder of `x/*.py`."""
+    folder = place.removesuffix("*.py")
+    return path.startswith(folder) and (folder == place or "/" not in path.removeprefix(folder))
 
 
 def test_an_array_has_one_alias_in_every_room():
@@ -66,7 +74,8 @@ def test_an_array_has_one_alias_in_every_room():
 @pytest.mark.parametrize("rule", [empty_words, array_aliases], ids=lambda r: r.__name__)
 def test_clean_rooms_stay_clean(rule):
     sources = clean_sources()
-    assert {s.path.split("/")[0] for s in sources} == {"tests", *CLEAN}
+    assert {s.path.split("/")[0] for s in sources} == {"tests", "benchmarks", "examples", *CLEAN}
+    assert [s.path for s in sources if s.path == "tests/conftest.py"]
     assert [problem for source in sources for problem in rule(source)] == []
 
 

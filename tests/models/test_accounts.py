@@ -24,7 +24,7 @@ HOW = ("extra", "missing", "half", "shape", "empty", "nothing", "pointer", "cut"
 
 
 @pytest.fixture(scope="module")
-def made(tiny_model, tmp_path_factory):
+def kinds(tiny_model, tmp_path_factory):
     """A folder of each kind."""
     root = tmp_path_factory.mktemp("made")
     tiny_model = str(tiny_model)
@@ -50,11 +50,11 @@ FILES = [
 
 
 @pytest.mark.parametrize(("kind", "file"), FILES, ids=["-".join(f) for f in FILES])
-def test_what_does_not_fit_is_refused_by_name(made, tmp_path, kind, file):
-    check_model(made[kind])
-    load(made[kind])
+def test_what_does_not_fit_is_refused_by_name(kinds, tmp_path, kind, file):
+    check_model(kinds[kind])
+    load(kinds[kind])
     for how in HOW:
-        folder = folders.copied(made[kind], tmp_path / how)
+        folder = folders.copied(kinds[kind], tmp_path / how)
         name = folders.spoil(os.path.join(folder, file), how)
         # the name by which the error says it may be today's
         said = re.escape(name.rsplit(".", 2)[-2] if name.count(".") > 2 else name)
@@ -66,8 +66,8 @@ def test_what_does_not_fit_is_refused_by_name(made, tmp_path, kind, file):
 @pytest.mark.parametrize(
     ("kind", "file"), [f for f in FILES if f[0] != "whole"], ids=["-".join(f) for f in FILES if f[0] != "whole"]
 )
-def test_a_folder_without_one_of_its_files_is_refused(made, tmp_path, kind, file):
-    folder = folders.copied(made[kind], tmp_path / "copy")
+def test_a_folder_without_one_of_its_files_is_refused(kinds, tmp_path, kind, file):
+    folder = folders.copied(kinds[kind], tmp_path / "copy")
     os.remove(os.path.join(folder, file))
     with pytest.raises(InputError, match=re.escape(file)):
         check_model(folder)
@@ -112,11 +112,11 @@ def test_its_targets_and_patterns_are_read_as_they_were_written(tiny_model, tmp_
         check_model(folder)
 
 
-def test_names_of_transformers_4_are_translated(tiny_model, made, tmp_path):
-    folder = folders.copied(made["adapter"], tmp_path / "old")
+def test_names_of_transformers_4_are_translated(tiny_model, kinds, tmp_path):
+    folder = folders.copied(kinds["adapter"], tmp_path / "old")
     folders.old_names(folder)
     check_model(folder)
-    assert torch.equal(logits(load(folder).model), logits(load(made["adapter"]).model))
+    assert torch.equal(logits(load(folder).model), logits(load(kinds["adapter"]).model))
     # half in one layout, half in another
     state = load_file(f"{folder}/adapter_model.safetensors")
     first = next(iter(state))
@@ -164,8 +164,8 @@ def test_what_peft_itself_saves_comes_back(tiny_model, tmp_path, more):
             look(str(tmp_path / "a"))
 
 
-def test_an_adapter_of_another_rank_or_model_is_refused(tiny_model, made, tmp_path):
-    folder = folders.copied(made["adapter"], tmp_path / "rank")
+def test_an_adapter_of_another_rank_or_model_is_refused(tiny_model, kinds, tmp_path):
+    folder = folders.copied(kinds["adapter"], tmp_path / "rank")
     config = json.loads((tmp_path / "rank" / "adapter_config.json").read_text())
     (tmp_path / "rank" / "adapter_config.json").write_text(json.dumps(config | {"r": 2}))
     with pytest.raises(
@@ -180,8 +180,8 @@ def test_an_adapter_of_another_rank_or_model_is_refused(tiny_model, made, tmp_pa
         load(folder)
 
 
-def test_two_files_of_one_adapter_must_be_one(made, tmp_path):
-    folder = folders.copied(made["adapter"], tmp_path / "both")
+def test_two_files_of_one_adapter_must_be_one(kinds, tmp_path):
+    folder = folders.copied(kinds["adapter"], tmp_path / "both")
     state = load_file(f"{folder}/adapter_model.safetensors")
     torch.save(state, f"{folder}/adapter_model.bin")
     load(folder)
@@ -194,13 +194,13 @@ def test_two_files_of_one_adapter_must_be_one(made, tmp_path):
         check_model(folder)
 
 
-def test_no_pickled_object_of_an_adapter_is_run(made, tmp_path):
+def test_no_pickled_object_of_an_adapter_is_run(kinds, tmp_path):
     class Trap:
         def __reduce__(self):
             return (os.mkdir, (str(tmp_path / "ran"),))
 
     for file in ("adapter_model.bin", "non_lora_trainables.bin"):
-        folder = folders.copied(made["llava"], tmp_path / file)
+        folder = folders.copied(kinds["llava"], tmp_path / file)
         torch.save(torch.load(f"{folder}/{file}", weights_only=True) | {"trap": Trap()}, f"{folder}/{file}")
         for look in (check_model, load):
             with pytest.raises(InputError, match="which loading would run"):
@@ -208,8 +208,8 @@ def test_no_pickled_object_of_an_adapter_is_run(made, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_two_checkpoints_in_one_folder_are_refused(tiny_model, made, tmp_path):
-    folder = folders.copied(made["adapter"], tmp_path / "two")
+def test_two_checkpoints_in_one_folder_are_refused(tiny_model, kinds, tmp_path):
+    folder = folders.copied(kinds["adapter"], tmp_path / "two")
     shutil.copy(f"{tiny_model}/model.safetensors", folder)
     with pytest.raises(InputError, match=r"two checkpoints at once: \['adapter_config\.json', 'model\.safetensors'\]"):
         load(folder)
@@ -232,12 +232,12 @@ def test_tied_weights_are_legal_absences(tmp_path):
     from vinnow.models.family.of_llava.tiny import build_tiny_model
     from vinnow.models.specs import TinyModelConfig
 
-    twin = build_tiny_model(
+    tied = build_tiny_model(
         str(tmp_path / "tied"), ["USER: what is this? ASSISTANT: red"] * 9, TinyModelConfig(llm="gemma")
     )
-    assert not any("lm_head" in n for n in load_file(f"{twin}/model.safetensors"))
-    check_model(twin)
-    check_model(folders.adapter(twin, tmp_path / "adapter"))
+    assert not any("lm_head" in n for n in load_file(f"{tied}/model.safetensors"))
+    check_model(tied)
+    check_model(folders.adapter(tied, tmp_path / "adapter"))
 
 
 @pytest.mark.parametrize("how", ["extra", "missing", "shape", "empty", "nothing", "cut", "pointer"])

@@ -1,4 +1,4 @@
-"""PEFT's methods on the twin: what trains, that it trains, and that it comes back from disk. 4 bits on a CPU."""
+"""PEFT's methods on the tiny model: what trains, that it trains, and that it comes back from disk. 4 bits on a CPU."""
 
 import pytest
 import torch

@@ -30,13 +30,13 @@ def edit(file, **changes):
         value = json.load(source)
     for name, new in changes.items():
         *way, last = name.split("__")
-        at = value
+        section = value
         for step in way:
-            at = at[step]
+            section = section[step]
         if new is None:
-            at.pop(last, None)
+            section.pop(last, None)
         else:
-            at[last] = new
+            section[last] = new
     with open(file, "w") as sink:
         json.dump(value, sink)
 
@@ -123,11 +123,11 @@ def test_words_behind_the_embedding_s_last_row_are_refused(tiny_model, tmp_path)
 )
 def test_every_family_s_own_folder_passes(tmp_path, parts):
     words = ["USER: what is this? ASSISTANT: red"] * 9
-    twin = build_tiny_model(str(tmp_path / "twin"), words, TinyModelConfig(layers=1, vision_layers=2, **parts))
-    check_model(twin)
-    edit(f"{twin}/processor_config.json", num_additional_image_tokens=-3)
+    model = build_tiny_model(str(tmp_path / "twin"), words, TinyModelConfig(layers=1, vision_layers=2, **parts))
+    check_model(model)
+    edit(f"{model}/processor_config.json", num_additional_image_tokens=-3)
     with pytest.raises(InputError, match=r"num_additional_image_tokens|too few"):
-        check_model(twin)
+        check_model(model)
 
 
 def broken(folder, file, text):
@@ -199,7 +199,7 @@ def test_quantised_weights_without_their_library_are_refused(tiny_model, tmp_pat
 
 
 def sharded(tiny_model, out):
-    """A copy of the twin in two shards; returns it and its shards' names."""
+    """A copy of the tiny model in two shards; returns it and its shards' names."""
     folder = folders.copied(tiny_model, out)
     state = load_file(f"{folder}/model.safetensors")
     os.remove(f"{folder}/model.safetensors")
@@ -262,7 +262,7 @@ def test_no_weights_are_read(tiny_model, tmp_path):
     edit(f"{folder}/config.json", text_config__vocab_size=words)
     with open(f"{folder}/model.safetensors", "rb") as source:
         size = int.from_bytes(source.read(8), "little")
-        head, at = json.loads(source.read(size)), 0
+        head, offset = json.loads(source.read(size)), 0
     for name, entry in head.items():
         if name == "__metadata__":
             continue
@@ -271,13 +271,13 @@ def test_no_weights_are_read(tiny_model, tmp_path):
         length = 4
         for n in entry["shape"]:
             length *= n
-        entry["data_offsets"] = [at, at + length]
-        at += length
+        entry["data_offsets"] = [offset, offset + length]
+        offset += length
     text = json.dumps(head).encode()
     with open(f"{folder}/model.safetensors", "wb") as sink:
         sink.write(len(text).to_bytes(8, "little") + text)
-        sink.truncate(8 + len(text) + at)
-    assert at > 4e9
+        sink.truncate(8 + len(text) + offset)
+    assert offset > 4e9
     check_model(folder)
 
 

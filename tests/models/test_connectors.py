@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from batches import inputs_of
-from families import CONNECTORS, SMALL, TEXTS, batch_for, in_memory, twin
+from families import CONNECTORS, SMALL, TEXTS, batch_for, in_memory, tiny_config
 from PIL import Image
 from torch import nn
 from transformers import AutoProcessor, LlavaForConditionalGeneration
@@ -42,14 +42,14 @@ QUERIES = ("resampler", "qformer")
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A saved twin for each connector, by kind."""
+    """A saved tiny model for each connector, by kind."""
     root = tmp_path_factory.mktemp("connectors")
-    return {kind: build_tiny_model(str(root / kind), TEXTS, twin(kind)) for kind in CONNECTORS}
+    return {kind: build_tiny_model(str(root / kind), TEXTS, tiny_config(kind)) for kind in CONNECTORS}
 
 
 def logits(model, rows=(0, 1, 2)):
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    batch = batch_for(base, twin(base.config.connector["kind"]), rows)
+    batch = batch_for(base, tiny_config(base.config.connector["kind"]), rows)
     with torch.no_grad():
         return model(**inputs_of(batch, "input_ids", "attention_mask")).logits
 
@@ -67,7 +67,7 @@ def moved(model):
 @pytest.mark.parametrize("kind", CONNECTORS)
 def test_a_step_moves_the_connector_alone_and_it_comes_back(folders, tmp_path, kind):
     loaded = load(folders[kind])
-    model, config = loaded.model, twin(kind)
+    model, config = loaded.model, tiny_config(kind)
     parts = ["projector"] if kind != "identity" else ["language_model"]
     names = set(set_trainable(model, parts))
     assert {part_of(n) for n in names} == set(parts)
@@ -93,9 +93,9 @@ def test_a_step_moves_the_connector_alone_and_it_comes_back(folders, tmp_path, k
 
 @pytest.mark.parametrize("kind", CONNECTORS)
 def test_a_batch_without_a_picture_has_the_same_graph(kind):
-    model = in_memory(twin(kind))
+    model = in_memory(tiny_config(kind))
     set_trainable(model, ["projector", "language_model"] if kind != "identity" else ["language_model"])
-    LossModule(model)(batch_for(model, twin(kind), [3])).backward()
+    LossModule(model)(batch_for(model, tiny_config(kind), [3])).backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad) or kind == "identity"
     shown = [p.grad for n, p in model.named_parameters() if part_of(n) == "projector"]
     assert not any(g.any() for g in shown)
@@ -106,7 +106,9 @@ def test_a_batch_without_a_picture_has_the_same_graph(kind):
 )
 def test_a_picture_s_tokens_are_counted_alike(folders, tmp_path, kind, tower):
     folder = (
-        folders[kind] if tower == "clip" else build_tiny_model(str(tmp_path / "twin"), TEXTS, twin(kind, tower=tower))
+        folders[kind]
+        if tower == "clip"
+        else build_tiny_model(str(tmp_path / "twin"), TEXTS, tiny_config(kind, tower=tower))
     )
     processor = load_processor(folder)
     expected = 4 if kind not in QUERIES else SMALL["queries"]
@@ -137,7 +139,7 @@ def exact_norms(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["linear", "mlp3x_gelu", *QUERIES])
 def test_taps_equal_batch_one_autograd(exact_norms, kind):
-    config = twin(kind)
+    config = tiny_config(kind)
     model = in_memory(config, torch.float64)
     for p in model.model.multi_modal_projector.parameters():  # biases of 0 would hide a wrong one
         nn.init.normal_(p, std=0.3)
@@ -160,17 +162,17 @@ def test_taps_equal_batch_one_autograd(exact_norms, kind):
 
 
 def test_what_has_no_linears_has_no_taps_and_still_embeds():
-    model = in_memory(twin("identity"))
+    model = in_memory(tiny_config("identity"))
     with pytest.raises(InputError, match="no Linear module matches"):
         GradientTap(model, "projector", ProjectionConfig(kind="none"))
     with pytest.raises(InputError, match=r"no parameters of \['projector'\]"):
         set_trainable(model, ["projector"])
     for kind in CONNECTORS:
-        model = in_memory(twin(kind))
-        found = EmbeddingTap(model, "both")(batch_for(model, twin(kind)))
-        assert np.isfinite(found).all()
-        assert found[0, 32:].any()
-        assert not found[3, 32:].any()
+        model = in_memory(tiny_config(kind))
+        embeddings = EmbeddingTap(model, "both")(batch_for(model, tiny_config(kind)))
+        assert np.isfinite(embeddings).all()
+        assert embeddings[0, 32:].any()
+        assert not embeddings[3, 32:].any()
 
 
 def test_adapters_mores_and_trained_weights_go_onto_it(folders, tmp_path):
@@ -256,21 +258,21 @@ def test_bad_specs_are_said(values, words):
 def test_queries_see_all_patches_and_only_their_own_picture():
     for kind in QUERIES:
         torch.manual_seed(0)
-        made = make_connector(ConnectorSpec.parse({"kind": kind} | SMALL), 24, 40, std=0.3)
+        connector = make_connector(ConnectorSpec.parse({"kind": kind} | SMALL), 24, 40, std=0.3)
         x = torch.randn(2, 9, 24)
-        out = made(x)
+        out = connector(x)
         assert out.shape == (2, 4, 40)
-        assert torch.allclose(made(x[1:])[0], out[1], atol=1e-5)
+        assert torch.allclose(connector(x[1:])[0], out[1], atol=1e-5)
         # tokens of a picture carry no order of their own: the tower has put it into them
-        assert torch.allclose(made(x[:, torch.randperm(9)]), out, atol=1e-5)
+        assert torch.allclose(connector(x[:, torch.randperm(9)]), out, atol=1e-5)
         for patch in range(9):
             changed = x.clone()
             changed[:, patch] += 1
-            assert not torch.allclose(made(changed), out, atol=1e-4)
+            assert not torch.allclose(connector(changed), out, atol=1e-4)
 
 
 def test_other_parts_answer_as_plain_generate_does(tiny_pool, tmp_path):
-    config = twin("resampler", llm="mistral", tower="siglip", init_std=0.3)
+    config = tiny_config("resampler", llm="mistral", tower="siglip", init_std=0.3)
     folder = build_tiny_model(str(tmp_path / "twin"), TEXTS, config)
     values = {"model": folder, "pool": tiny_pool, "run": "r", "max_new_tokens": 4, "template": "mistral_instruct"}
     actor = AnswerActor(make_spec(EvalConfig.parse(values | {"max_len": 250}), str(tmp_path / "out")))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from batches import make_batch
-from families import in_memory, llava, twin
+from families import in_memory, llava, tiny_config
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, LlavaConfig, MixtralConfig, Qwen2_5_VLConfig
 from vinnow.models import registry
@@ -92,7 +92,7 @@ def test_qwen_of_7b_is_what_a_hand_adds_up():
 @pytest.mark.parametrize("llm", ["llama", "phi3"])
 @pytest.mark.parametrize("parts", [["projector"], ["projector", "language_model"]])
 def test_training_costs_the_products_that_really_run(parts, llm):
-    config = twin(llm=llm)
+    config = tiny_config(llm=llm)
     model = in_memory(config)
     model.set_attn_implementation("eager")
     set_trainable(model, parts)

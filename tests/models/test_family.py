@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from batches import inputs_of
-from families import SIZES, Words, batch_for, in_memory, make_tokenizer, twin, write_llm, write_tower
+from families import SIZES, Words, batch_for, in_memory, make_tokenizer, tiny_config, write_llm, write_tower
 from transformers import (
     CONFIG_MAPPING,
     AutoModel,
@@ -39,7 +39,7 @@ from vinnow.models.taps.attention import AttentionTap
 from vinnow.models.taps.forward import sample_losses
 from vinnow.models.taps.gradients import GradientTap
 from vinnow.pipelines.cli import main as cli
-from vinnow.pipelines.runs.prices import twin_shape
+from vinnow.pipelines.runs.prices import tiny_model_shape
 from vinnow.store.errors import InputError
 from vinnow.train.loss import LossModule
 
@@ -47,7 +47,7 @@ from vinnow.train.loss import LossModule
 @pytest.mark.parametrize("tower", TOWERS)
 @pytest.mark.parametrize("llm", LLMS)
 def test_the_loss_is_that_of_hugging_face(llm, tower):
-    config = twin(llm=llm, tower=tower)
+    config = tiny_config(llm=llm, tower=tower)
     model = in_memory(config)
     batch = batch_for(model, config)
     inputs = inputs_of(batch, "input_ids", "attention_mask", "labels")
@@ -63,7 +63,7 @@ def test_the_loss_is_that_of_hugging_face(llm, tower):
 
 @pytest.mark.parametrize("llm", LLMS)
 def test_taps_of_any_decoder_equal_batch_one_autograd(llm):
-    config = twin(llm=llm)
+    config = tiny_config(llm=llm)
     model = in_memory(config, torch.float64)
     tap = GradientTap(model, r"re:language_model\.layers\.0\.|linear_1", ProjectionConfig(kind="none"))
     assert (tap.decoder is not None) == (llm in ("llama", "mistral"))
@@ -80,14 +80,14 @@ def test_taps_of_any_decoder_equal_batch_one_autograd(llm):
 
 def windowed(llm):
     """A model whose layers with a window see six tokens, and SmolLM3's second one no positions; and its batch."""
-    config = twin(llm=llm)
-    found = tiny_model_config(config, Words())
-    if getattr(found.text_config, "sliding_window", None) is not None:
-        found.text_config.sliding_window = 6
+    config = tiny_config(llm=llm)
+    model_config = tiny_model_config(config, Words())
+    if getattr(model_config.text_config, "sliding_window", None) is not None:
+        model_config.text_config.sliding_window = 6
     if llm == "smollm3":
-        found.text_config.no_rope_layers = [1, 0]
+        model_config.text_config.no_rope_layers = [1, 0]
     torch.manual_seed(0)
-    model = class_of(found)(found).eval()
+    model = class_of(model_config)(model_config).eval()
     return model, batch_for(model, config, [1])
 
 
@@ -107,10 +107,10 @@ def test_attention_by_heads_is_what_the_model_computes(llm):
 
 def test_attention_that_is_not_known_is_said():
     with pytest.raises(InputError, match="no q_proj/k_proj"):
-        AttentionTap(in_memory(twin(llm="phi3")), 4, "flat")
-    found = tiny_model_config(twin(llm="stablelm"), Words())
-    found.text_config.qk_layernorm = True
-    model = class_of(found)(found).eval()
+        AttentionTap(in_memory(tiny_config(llm="phi3")), 4, "flat")
+    model_config = tiny_model_config(tiny_config(llm="stablelm"), Words())
+    model_config.text_config.qk_layernorm = True
+    model = class_of(model_config)(model_config).eval()
     AttentionTap(model, 4, "flat")
     with pytest.raises(InputError, match="qk_layernorm: take 'flat'"):
         AttentionTap(model, 4, "heads")
@@ -118,7 +118,7 @@ def test_attention_that_is_not_known_is_said():
 
 def test_gemma_scales_words_and_not_pictures():
     """By √width, inside its embedding: connectors learn features of the size of scaled words."""
-    config = twin(llm="gemma")
+    config = tiny_config(llm="gemma")
     model = in_memory(config)
     ids, plain = torch.arange(10, 20), model.model.language_model.embed_tokens.weight
     words = model.get_input_embeddings()(ids)
@@ -138,8 +138,8 @@ def test_gemma_scales_words_and_not_pictures():
 def parts(tmp_path_factory):
     """Folders of small parts by name."""
     root = tmp_path_factory.mktemp("parts")
-    made = {name: write_llm(root / name, name) for name in ("llama", "phi", "gemma")}
-    return made | {name: write_tower(root / name, name) for name in ("clip", "siglip", "dinov2")}
+    llms = {name: write_llm(root / name, name) for name in ("llama", "phi", "gemma")}
+    return llms | {name: write_tower(root / name, name) for name in ("clip", "siglip", "dinov2")}
 
 
 def text_logits(model):
@@ -149,11 +149,11 @@ def text_logits(model):
 
 @pytest.mark.parametrize(("llm", "tower", "template"), [("llama", "clip", "v1"), ("gemma", "dinov2", "gemma")])
 def test_the_default_is_a_plain_folder_with_its_parts_unchanged(parts, tmp_path, llm, tower, template):
-    made = build(BuildConfig(llm=parts[llm], tower=parts[tower]), str(tmp_path / "made"))
-    assert (made.template, made.image_tokens, made.plain) == (template, 4, True)
-    assert set(made.added) == {"<pad>", "<image>"}
-    assert default_template(made.path) == template
-    model, info = LlavaForConditionalGeneration.from_pretrained(made.path, output_loading_info=True)
+    built = build(BuildConfig(llm=parts[llm], tower=parts[tower]), str(tmp_path / "made"))
+    assert (built.template, built.image_tokens, built.plain) == (template, 4, True)
+    assert set(built.added) == {"<pad>", "<image>"}
+    assert default_template(built.path) == template
+    model, info = LlavaForConditionalGeneration.from_pretrained(built.path, output_loading_info=True)
     assert not any(info[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     own = AutoModelForCausalLM.from_pretrained(parts[llm])
     words = own.get_input_embeddings().weight
@@ -164,12 +164,12 @@ def test_the_default_is_a_plain_folder_with_its_parts_unchanged(parts, tmp_path,
     for name, weight in eyes.state_dict().items():
         assert torch.equal(model.model.vision_tower.state_dict()[name], weight)
     # Hugging Face's processor, ours, and the model agree on a picture's tokens
-    processor = AutoProcessor.from_pretrained(made.path)
+    processor = AutoProcessor.from_pretrained(built.path)
     assert processor.image_processor.image_mean == pytest.approx(list(TOWERS[tower].colours[0]))
     ids = [processor.image_token_id] * count_image_tokens(processor)
     model(input_ids=torch.tensor([ids]), pixel_values=pixels)
     with pytest.raises(InputError, match="is there already"):
-        build(BuildConfig(llm=parts[llm], tower=parts[tower]), made.path)
+        build(BuildConfig(llm=parts[llm], tower=parts[tower]), built.path)
 
 
 def test_a_head_with_a_bias_keeps_it(parts, tmp_path):
@@ -178,11 +178,11 @@ def test_a_head_with_a_bias_keeps_it(parts, tmp_path):
         own.lm_head.bias.normal_()
     own.save_pretrained(tmp_path / "phi")
     make_tokenizer("phi").save_pretrained(tmp_path / "phi")
-    made = build(BuildConfig(llm=str(tmp_path / "phi"), tower=parts["siglip"]), str(tmp_path / "made"))
-    assert (made.template, made.plain) == ("phi", False)
-    loaded = load(made.path)
+    built = build(BuildConfig(llm=str(tmp_path / "phi"), tower=parts["siglip"]), str(tmp_path / "made"))
+    assert (built.template, built.plain) == ("phi", False)
+    loaded = load(built.path)
     assert torch.equal(text_logits(loaded.model)[..., : own.lm_head.out_features], text_logits(own))
-    assert make_encoder(loaded.processor, made.template).reader.fixed == 4
+    assert make_encoder(loaded.processor, built.template).reader.fixed == 4
 
 
 def test_a_tower_comes_out_of_a_model_of_pictures_and_texts(parts, tmp_path):
@@ -191,8 +191,8 @@ def test_a_tower_comes_out_of_a_model_of_pictures_and_texts(parts, tmp_path):
     both.save_pretrained(tmp_path / "clip")
     colours = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
     (tmp_path / "clip" / "preprocessor_config.json").write_text(json.dumps(colours))
-    made = build(BuildConfig(llm=parts["llama"], tower=str(tmp_path / "clip"), seed=3), str(tmp_path / "made"))
-    loaded = load(made.path)
+    built = build(BuildConfig(llm=parts["llama"], tower=str(tmp_path / "clip"), seed=3), str(tmp_path / "made"))
+    loaded = load(built.path)
     assert list(loaded.processor.image_processor.image_mean) == [0.1, 0.2, 0.3]
     mine = loaded.model.model.vision_tower.encoder.layers[1].mlp.fc2.weight
     assert torch.equal(mine, both.vision_model.encoder.layers[1].mlp.fc2.weight)
@@ -287,17 +287,19 @@ def test_lora_goes_where_the_language_model_has_its_linears(llm):
         return {n.removeprefix("base_model.model.") for n, m in model.named_modules() if hasattr(m, "lora_A")}
 
     expected = {
-        n for n, m in in_memory(twin(llm=llm)).named_modules() if isinstance(m, torch.nn.Linear) and ".layers." in n
-    } - {n for n, _ in in_memory(twin(llm=llm)).named_modules() if "vision_tower" in n}
+        n
+        for n, m in in_memory(tiny_config(llm=llm)).named_modules()
+        if isinstance(m, torch.nn.Linear) and ".layers." in n
+    } - {n for n, _ in in_memory(tiny_config(llm=llm)).named_modules() if "vision_tower" in n}
     assert {n.rsplit(".", 1)[-1] for n in expected} == set(LLMS[llm].linears)
-    assert reached(add_lora(in_memory(twin(llm=llm)), LoraSpec(r=2))) == expected
-    assert reached(add_adapter(in_memory(twin(llm=llm)), AdapterSpec(r=2))) == expected
+    assert reached(add_lora(in_memory(tiny_config(llm=llm)), LoraSpec(r=2))) == expected
+    assert reached(add_adapter(in_memory(tiny_config(llm=llm)), AdapterSpec(r=2))) == expected
     for method in ("ia3", "oft"):
         if llm != "phi3":
-            add_adapter(in_memory(twin(llm=llm)), AdapterSpec(method=method, r=4 if method == "oft" else None))
+            add_adapter(in_memory(tiny_config(llm=llm)), AdapterSpec(method=method, r=4 if method == "oft" else None))
             continue
         with pytest.raises(InputError, match=r"'qkv_proj'.*, not all of .*name your own"):
-            add_adapter(in_memory(twin(llm=llm)), AdapterSpec(method=method))
+            add_adapter(in_memory(tiny_config(llm=llm)), AdapterSpec(method=method))
 
 
 @pytest.mark.parametrize(
@@ -306,9 +308,9 @@ def test_lora_goes_where_the_language_model_has_its_linears(llm):
 )
 def test_lora_stays_in_the_decoder_s_layers(targets):
     with pytest.raises(InputError, match=r"layers alone, here \['q_proj', 'k_proj'"):
-        add_lora(in_memory(twin()), LoraSpec(r=2, targets=targets))
+        add_lora(in_memory(tiny_config()), LoraSpec(r=2, targets=targets))
     with pytest.raises(InputError, match="not a regular expression"):
-        add_lora(in_memory(twin()), LoraSpec(r=2, targets="("))
+        add_lora(in_memory(tiny_config()), LoraSpec(r=2, targets="("))
 
 
 def test_a_twin_of_unknown_parts_is_refused():
@@ -321,7 +323,7 @@ def test_a_twin_of_unknown_parts_is_refused():
 @pytest.mark.parametrize("connector", ["mlp2x_gelu", "linear", "mlp3x_gelu", "resampler", "qformer"])
 @pytest.mark.parametrize("llm", LLMS)
 def test_shapes_are_the_model_s(llm, connector):
-    model = in_memory(twin(connector, llm=llm))
+    model = in_memory(tiny_config(connector, llm=llm))
     shape, counts = shape_of(model.config), dict.fromkeys(("vision_tower", "projector", "language_model"), 0)
     for name, parameter in model.named_parameters():
         counts[part_of(name)] += parameter.numel()
@@ -334,6 +336,6 @@ def test_shapes_are_the_model_s(llm, connector):
 @pytest.mark.parametrize("tower", TOWERS)
 @pytest.mark.parametrize("llm", ["llama", "phi"])
 def test_every_twin_has_a_price(llm, tower):
-    shape = twin_shape(twin(llm=llm, tower=tower))
+    shape = tiny_model_shape(tiny_config(llm=llm, tower=tower))
     forward = forward_flop(shape, RowSize.fixed(60, labels=9)).items
     assert all(forward[f"{item} fwd"] > 0 for item in ("vision", "projector", "linears", "attention", "lm_head"))

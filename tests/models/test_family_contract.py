@@ -78,12 +78,12 @@ class Tiny:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory, root):
-    made = {}
+    models = {}
 
     def get(name):
-        if name not in made:
-            made[name] = Tiny(name, tmp_path_factory.mktemp(name), root)
-        return made[name]
+        if name not in models:
+            models[name] = Tiny(name, tmp_path_factory.mktemp(name), root)
+        return models[name]
 
     return get
 
@@ -202,8 +202,8 @@ def test_training_is_the_same_forward_and_blank_pictures_change_nothing(tiny, na
 @pytest.mark.parametrize("part", ["projector", "vision_tower", "language_model"])
 def test_gradients_are_those_of_one_row_at_a_time(tiny, name, part):
     t = tiny(name)
-    found = [n for n, m in t.model.named_modules() if isinstance(m, torch.nn.Linear) and part_of(f"{n}.x") == part]
-    which = "projector" if part == "projector" else "re:" + "|".join(f"^{n}$" for n in found[:3])
+    linears = [n for n, m in t.model.named_modules() if isinstance(m, torch.nn.Linear) and part_of(f"{n}.x") == part]
+    which = "projector" if part == "projector" else "re:" + "|".join(f"^{n}$" for n in linears[:3])
     model = load(t.path, "float64").model
     tap = GradientTap(model, which, ProjectionConfig(kind="none"))
     got = tap(t.batch())

@@ -71,12 +71,12 @@ def test_a_name_that_is_not_cached_is_told_how_to_fetch(cache, tiny_pool):
         lambda n: shards.make_spec(EvalConfig(model=n, pool=tiny_pool, run="x"), "out"),
         lambda n: build(BuildConfig(llm=n, tower=n), "built"),
     ):
-        with pytest.raises(InputError, match=words) as found:
+        with pytest.raises(InputError, match=words) as error:
             use(NAME)
-        assert "\n" not in str(found.value)
-    with pytest.raises(InputError) as found:
+        assert "\n" not in str(error.value)
+    with pytest.raises(InputError) as error:
         check_folder("/models/acme/llava")
-    assert "hf download" not in str(found.value)
+    assert "hf download" not in str(error.value)
 
 
 def test_an_adapters_base_may_be_a_name(cache, tiny_model, tmp_path):
@@ -127,8 +127,8 @@ def test_a_folder_of_another_layout(tiny_model, tmp_path, name):
     folder = shutil.copytree(tiny_model, tmp_path / "other")
     (folder / "config.json").write_text(json.dumps(settings))
     for use in (check_model, load):
-        with pytest.raises(InputError) as found:
+        with pytest.raises(InputError) as error:
             use(str(folder))
         for word in (*words, str(folder)):
-            assert word in str(found.value)
-        assert "\n" not in str(found.value)
+            assert word in str(error.value)
+        assert "\n" not in str(error.value)

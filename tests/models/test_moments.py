@@ -40,10 +40,10 @@ def worlds(tiny_model, tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     command = [sys.executable, trained.__file__, tiny_model, str(out), port]
-    given = os.environ | {"PYTHONPATH": str(Path(trained.__file__).parent)}
+    environment = os.environ | {"PYTHONPATH": str(Path(trained.__file__).parent)}
     # a session of its own: a rank that waits for a dead one would wait for half an hour
     process = subprocess.Popen(
-        command, env=given, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
     )
     try:
         errors = process.communicate(timeout=200)[1]

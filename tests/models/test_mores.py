@@ -36,13 +36,13 @@ def exact_norms(monkeypatch):
     monkeypatch.setattr(LlamaRMSNorm, "forward", forward)
 
 
-def twin(tiny_model, **spec):
-    """The twin in float64 with MoReS whose every weight is random."""
+def steered_model(tiny_model, **spec):
+    """The tiny model in float64 with MoReS whose every weight is random."""
     torch.manual_seed(0)
     model = load(tiny_model, "float64").model
-    made = add_mores(model, MoresSpec.parse({"rank": 3, "dropout": 0.0} | spec))
+    mores = add_mores(model, MoresSpec.parse({"rank": 3, "dropout": 0.0} | spec))
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in mores.parameters():
             parameter.copy_(torch.randn_like(parameter))
     return model
 
@@ -108,7 +108,7 @@ def naive(model, ids, pixels, picked):
 )
 @torch.no_grad()
 def test_a_batch_is_steered_as_a_loop_over_rows_does_it(tiny_model, spec):
-    model = twin(tiny_model, **spec)
+    model = steered_model(tiny_model, **spec)
     batch, image = batch_of(model), model.config.image_token_id
     got = logits(model, batch)
     for row in range(5):
@@ -132,14 +132,14 @@ def test_a_batch_is_steered_as_a_loop_over_rows_does_it(tiny_model, spec):
 def test_rows_without_a_picture_are_untouched_to_the_last_bit(tiny_model):
     plain, model = load(tiny_model).model, load(tiny_model).model
     add_mores(model, MoresSpec(dropout=0.5))
-    for rows, at in (((3,), 0), ((0, 3), 1)):
+    for rows, row in (((3,), 0), ((0, 3), 1)):
         batch = batch_of(plain, rows)
-        assert torch.equal(logits(model.train(), batch)[at], logits(plain, batch)[at])
+        assert torch.equal(logits(model.train(), batch)[row], logits(plain, batch)[row])
     assert not torch.equal(logits(model, batch)[0], logits(plain, batch)[0])
 
 
 def test_batch_mates_pads_and_sides_do_not_matter(tiny_model):
-    model = twin(tiny_model)
+    model = steered_model(tiny_model)
     batch = batch_of(model)
     together, alone = logits(model, batch), batch_of(model, (0,))
     n = alone["input_ids"].shape[1]
@@ -172,20 +172,20 @@ def gradients(model, batch, checkpointing=None):
 
 @pytest.mark.parametrize("rows", [(0, 1, 2, 3, 4), (3,)])
 def test_gradients_are_there_with_and_without_checkpointing(tiny_model, rows):
-    found = []
+    grads = []
     for checkpointing in (None, True, False):
-        model = twin(tiny_model)
+        model = steered_model(tiny_model)
         set_trainable(model, ["mores", "projector"])
-        found.append(gradients(model, batch_of(model, rows), checkpointing))
-    assert {part_of(n) for n in found[0]} == {"mores", "projector"}
-    for name, grad in found[0].items():
+        grads.append(gradients(model, batch_of(model, rows), checkpointing))
+    assert {part_of(n) for n in grads[0]} == {"mores", "projector"}
+    for name, grad in grads[0].items():
         # a batch without a picture has the same graph, with zeros (ZeRO counts on it); the last layer's is never read
         assert bool(grad.any()) == (len(rows) > 1 and "mores.layers.1" not in name), name
-        assert all(torch.equal(other[name], grad) for other in found[1:]), name
+        assert all(torch.equal(other[name], grad) for other in grads[1:]), name
 
 
 def test_gradients_are_those_of_finite_differences(tiny_model):
-    model = twin(tiny_model)
+    model = steered_model(tiny_model)
     batch = batch_of(model, (0, 1, 3))
 
     def loss():
@@ -195,15 +195,15 @@ def test_gradients_are_those_of_finite_differences(tiny_model):
     for name in ("rotate", "source.weight", "source.bias"):
         parameter = model.get_parameter(f"mores.layers.0.{name}").requires_grad_(True)
         (grad,) = torch.autograd.grad(loss(), [parameter])
-        way, at = torch.randn_like(parameter), parameter.detach().clone()
+        way, start = torch.randn_like(parameter), parameter.detach().clone()
         with torch.no_grad():
-            ends = [loss() for sign in (1, -1) if parameter.copy_(at + sign * 1e-5 * way) is parameter]
-            parameter.copy_(at)
+            ends = [loss() for sign in (1, -1) if parameter.copy_(start + sign * 1e-5 * way) is parameter]
+            parameter.copy_(start)
         assert ((ends[0] - ends[1]) / 2e-5).item() == pytest.approx((grad * way).sum().item(), rel=1e-5)
 
 
 def test_generation_with_a_cache_is_the_full_forward_step_by_step(tiny_model):
-    model = twin(tiny_model, positions="f3+l2")
+    model = steered_model(tiny_model, positions="f3+l2")
     batch = batch_of(model, (0, 1))
     n = [int(m.sum()) for m in batch["attention_mask"]]
     # generation pads on the left
@@ -236,7 +236,7 @@ class Whole:
 
 
 def test_taps_see_the_steered_model(tiny_model):
-    model, plain = twin(tiny_model), load(tiny_model, "float64").model
+    model, plain = steered_model(tiny_model), load(tiny_model, "float64").model
     batch = batch_of(model)
     tap = GradientTap(model, "projector", Whole())
     tap.tensors(batch)
@@ -261,7 +261,7 @@ def test_taps_see_the_steered_model(tiny_model):
 
 
 def test_a_language_model_called_past_the_ids_is_refused(tiny_model):
-    model = twin(tiny_model)
+    model = steered_model(tiny_model)
     embeds = torch.zeros(1, 5, model.config.text_config.hidden_size, dtype=torch.float64)
     with pytest.raises(InputError, match=r"call mores\.steer"):
         model.model.language_model(inputs_embeds=embeds)
@@ -313,8 +313,8 @@ def test_parameters_are_those_of_the_published_table(layers, width, counts):
         model = AutoModelForImageTextToText.from_config(LlavaConfig(text_config=text))
     for rank, count in zip((1, 2, 4), counts):
         spec = MoresSpec(rank=rank)
-        made = add_mores(model, spec)
-        assert sum(p.numel() for p in made.parameters()) == count == spec.parameters(layers, width)
+        mores = add_mores(model, spec)
+        assert sum(p.numel() for p in mores.parameters()) == count == spec.parameters(layers, width)
         del model.mores
 
 
@@ -340,8 +340,8 @@ def test_it_goes_onto_an_adapter_and_comes_back_with_it(tiny_model, tmp_path):
     model.save_pretrained(lora)
     load(tiny_model).processor.save_pretrained(lora)
     model = load(lora).model
-    made = add_mores(model, MoresSpec(dropout=0.0))
-    made.base = lora
+    mores = add_mores(model, MoresSpec(dropout=0.0))
+    mores.base = lora
     set_trainable(model, ["mores"])
     save_mores(model, steered, model_digest(lora), NON_LORA)
     load(tiny_model).processor.save_pretrained(steered)

@@ -111,11 +111,11 @@ def test_kron_projects_both_sides_without_forming_the_gradient(tiny_model):
     config = ProjectionConfig(kind="kron", dim=96, seed=2)
     got = GradientTap(model, "projector", config)(make_batch(model))
     tap = GradientTap(model, "projector", ProjectionConfig(kind="none"))
-    raw, expected, at = tap(make_batch(model)), np.zeros((5, 96)), 0
+    raw, expected, begin = tap(make_batch(model)), np.zeros((5, 96)), 0
     a, b = sides(96)
     assert (a, b) == (8, 12)
     for name, p in tap.parameters().items():
-        part, at = raw[:, at : at + p.numel()], at + p.numel()
+        part, begin = raw[:, begin : begin + p.numel()], begin + p.numel()
         if name.endswith("bias"):
             signs = rademacher_signs(2, name, (0, p.numel()), 96, dtype=torch.float64).numpy()
             expected += part @ signs / 96**0.5
@@ -180,12 +180,12 @@ def test_rows_beyond_32_bit_offsets_are_read_from_their_own_place(kind):
     size, count = 319_815_680, 15
     assert size * count > 1 << 32
     g = torch.zeros(count, size, dtype=torch.bfloat16, device="cuda")
-    at = torch.tensor([7, 123_456_789, size - 1])
-    g[count - 1, at.cuda()] = torch.tensor([1.0, -2.0, 3.0], dtype=torch.bfloat16, device="cuda")
+    places = torch.tensor([7, 123_456_789, size - 1])
+    g[count - 1, places.cuda()] = torch.tensor([1.0, -2.0, 3.0], dtype=torch.bfloat16, device="cuda")
     g[0, :1000] = 5
     last = project(KINDS[kind], {"x": g})[count - 1].cpu()
     expected = torch.zeros(4096)
-    for place, value in zip(at.tolist(), (1.0, -2.0, 3.0), strict=True):
+    for place, value in zip(places.tolist(), (1.0, -2.0, 3.0), strict=True):
         expected += value * _row_of(KINDS[kind], place)
     assert torch.allclose(last, expected, atol=1e-5)
 

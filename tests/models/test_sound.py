@@ -20,21 +20,21 @@ from vinnow.store.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def made(tiny_model, tmp_path_factory):
+def kinds(tiny_model, tmp_path_factory):
     """A folder of each kind."""
-    root, twin = tmp_path_factory.mktemp("made"), str(tiny_model)
+    root, path = tmp_path_factory.mktemp("made"), str(tiny_model)
     return {
-        "whole": (twin, "model.safetensors"),
-        "adapter": (folders.adapter(twin, root / "adapter"), "adapter_model.safetensors"),
-        "trained": (folders.trained(twin, root / "trained"), "trained.safetensors"),
-        "mores": (folders.mores(twin, root / "mores"), "mores.safetensors"),
-        "llava": (folders.llava_lora(twin, root / "llava")[0], "adapter_model.bin"),
+        "whole": (path, "model.safetensors"),
+        "adapter": (folders.adapter(path, root / "adapter"), "adapter_model.safetensors"),
+        "trained": (folders.trained(path, root / "trained"), "trained.safetensors"),
+        "mores": (folders.mores(path, root / "mores"), "mores.safetensors"),
+        "llava": (folders.llava_lora(path, root / "llava")[0], "adapter_model.bin"),
     }
 
 
-def changed(made, kind, out, change):
+def changed(kinds, kind, out, change):
     """Copy a folder with its largest tensor changed; returns it, and a part of the tensor's name that an error has."""
-    folder, file = made[kind]
+    folder, file = kinds[kind]
     copy = folders.copied(folder, out)
     path = os.path.join(copy, file)
     torch_made = file.endswith(".bin")
@@ -51,19 +51,19 @@ def one_nan(tensor):
 
 
 @pytest.mark.parametrize("kind", ["whole", "adapter", "trained", "mores", "llava"])
-def test_values_that_are_not_finite_and_whole_numbers_are_refused_by_name(made, tmp_path, kind):
-    folder, name = changed(made, kind, tmp_path / "nan", one_nan)
+def test_values_that_are_not_finite_and_whole_numbers_are_refused_by_name(kinds, tmp_path, kind):
+    folder, name = changed(kinds, kind, tmp_path / "nan", one_nan)
     check_model(folder)  # headers alone
     with pytest.raises(InputError, match=rf"holds NaN or infinite values in .*{name}"):
         load(folder)
-    folder, name = changed(made, kind, tmp_path / "int", lambda t: (t * 127).to(torch.int8))
+    folder, name = changed(kinds, kind, tmp_path / "int", lambda t: (t * 127).to(torch.int8))
     for work in (check_model, load):
         with pytest.raises(InputError, match=rf"holds whole numbers where weights belong.*: .*{name}"):
             work(folder)
 
 
-def test_no_broken_model_is_merged(made, tiny_model, tmp_path):
-    folder, _ = changed(made, "adapter", tmp_path / "a", one_nan)
+def test_no_broken_model_is_merged(kinds, tiny_model, tmp_path):
+    folder, _ = changed(kinds, "adapter", tmp_path / "a", one_nan)
     with pytest.raises(InputError, match="NaN or infinite"):
         merge(folder, str(tmp_path / "out"))
     loaded, file = load(tiny_model), tmp_path / "mm_projector.bin"
@@ -87,8 +87,8 @@ def test_no_broken_model_is_merged(made, tiny_model, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_config_that_is_not_the_base_s_is_refused(made, tmp_path):
-    folder = folders.copied(made["trained"][0], tmp_path / "t")
+def test_a_config_that_is_not_the_base_s_is_refused(kinds, tmp_path):
+    folder = folders.copied(kinds["trained"][0], tmp_path / "t")
     file = Path(folder) / "config.json"
     config = json.loads(file.read_text())
     config["text_config"]["rms_norm_eps"] = 0.01

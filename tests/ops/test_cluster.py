@@ -113,8 +113,8 @@ def test_packages_are_those_of_one_day_and_of_the_pins():
     installs = [c for c in shown_commands() if "apt-get" in c]
     assert len(installs) == 4
     days = [re.findall(r"APT::Snapshot=(\d{8}T\d{6}Z)", c) for c in installs]
-    assert len({day for found in days for day in found}) == 1
-    assert all(len(found) == c.count("apt-get ") for found, c in zip(days, installs, strict=True))
+    assert len({day for stamps in days for day in stamps}) == 1
+    assert all(len(stamps) == c.count("apt-get ") for stamps, c in zip(days, installs, strict=True))
     clones = [c for c in shown_commands() if "git clone" in c]
     assert all(re.search(r"--branch v\d+\.\d+\.\d+ ", c) for c in clones)
     pins = (ROOT / "constraints.txt").read_text().split()

@@ -47,8 +47,10 @@ def test_a_stage_s_hours_are_its_seconds_times_its_devices():
         {"variant": "small", "train_seconds": 1800, "eval_seconds": 360},
         {"variant": "large", "train_seconds": 3600},
     ]
-    found = {n: held(CONFIG, of(n), trials) for n in ("warmup-stage1", "warmup-cpu", "proxy", "features-loss", "sweep")}
-    assert found == {
+    held_by_stage = {
+        n: held(CONFIG, of(n), trials) for n in ("warmup-stage1", "warmup-cpu", "proxy", "features-loss", "sweep")
+    }
+    assert held_by_stage == {
         "warmup-stage1": Held(8, 8),
         "warmup-cpu": Held(0, 3),
         "proxy": Held(1, 1),  # one worker where the config does not say

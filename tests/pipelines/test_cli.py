@@ -103,13 +103,13 @@ def test_bad_features_are_explained(tiny_pool, target_pool, tiny_model, features
         *select, "--pool", target_pool
     )
     here = ["features", "--pool", tiny_pool, "--kind", "trajectory", "--out", features]
-    other = twin_of_another_seed(tmp_path)
+    other = model_of_another_seed(tmp_path)
     said = refused(*here, "--checkpoint", f"1={other}")
     assert "another key" in said
     assert "model:" in said
 
 
-def twin_of_another_seed(tmp_path):
+def model_of_another_seed(tmp_path):
     from vinnow.models.family.of_llava.tiny import build_tiny_model
     from vinnow.models.specs import TinyModelConfig
 

@@ -21,16 +21,16 @@ def test_a_pool_s_fields_are_counted_in_it_and_in_each_choice(tmp_path, tiny_poo
         record |= {"subject": f"{'ab'[i % 2]} [/] {HOSTILE}", "skill": f"k{i}"} if i else {"skill": ["odd"]}
     source = write_records(tmp_path, records, pictures)
     ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
-    found = compose(Pool(str(tmp_path / "pool")), {"mine": np.arange(6)})
-    assert [one.field for one in found] == ["subject", "skill", "image"]
-    assert found[0].pool == {f"b [/] {HOSTILE}": 6, f"a [/] {HOSTILE}": 5, "–": 1}
-    assert found[0].choices == {"mine": {f"b [/] {HOSTILE}": 3, f"a [/] {HOSTILE}": 2, "–": 1}}
-    assert short_rows(found)[-3:] == [
+    compositions = compose(Pool(str(tmp_path / "pool")), {"mine": np.arange(6)})
+    assert [one.field for one in compositions] == ["subject", "skill", "image"]
+    assert compositions[0].pool == {f"b [/] {HOSTILE}": 6, f"a [/] {HOSTILE}": 5, "–": 1}
+    assert compositions[0].choices == {"mine": {f"b [/] {HOSTILE}": 3, f"a [/] {HOSTILE}": 2, "–": 1}}
+    assert short_rows(compositions)[-3:] == [
         ("values of skill", [12, 6]),
         ("image: with a picture", [10, 5]),
         ("image: text only", [2, 1]),
     ]
-    data, out = ReportData(composition=found), io.StringIO()
+    data, out = ReportData(composition=compositions), io.StringIO()
     Console(file=out, width=200).print(composition_table(data))
     assert "image: with a picture" in out.getvalue()
     markup = page(data)

@@ -45,8 +45,8 @@ def test_ingest_refuses_exactly_the_planted_rows(data, tmp_path):
         IngestConfig(source=data.train, image_root=data.images, duplicates="refuse"), str(tmp_path / "pool")
     )
     refused = read_rows(tmp_path / "pool/refused.parquet", REFUSED)
-    found = sorted(zip(refused["row"].to_pylist(), refused["reason"].to_pylist(), strict=True))
-    assert found == sorted(data.planted)
+    reasons = sorted(zip(refused["row"].to_pylist(), refused["reason"].to_pylist(), strict=True))
+    assert reasons == sorted(data.planted)
     assert report.rows == data.rows["train"] - len(data.planted)
     assert set(report.by_task) == {"color", "shape", "is_color", "is_shape", "text"}
     assert report.by_source["text"] == SMALL.text_rows

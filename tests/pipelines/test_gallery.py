@@ -45,13 +45,13 @@ def test_rows_of_a_gallery_are_listed_as_its_title_says(tiny_pool, means):
     scores = scores_table(ids, "", 0 * ids, score)
     picked = np.argsort(score, kind="stable")[10:]  # worst first, equal ones by id: no best-first order
     picks = picks_table(ids[picked], 0 * picked, score[picked], "any", 10, 0)
-    found = gallery_of(pool, ("any", "10"), picks, scores, means)
-    assert found.text_left_out
+    gallery = gallery_of(pool, ("any", "10"), picks, scores, means)
+    assert gallery.text_left_out
     order = sorted(picked, key=lambda i: (-score[i], ids[i])) if means == "worth" else picked
     wanted = [(r.conversations, s) for r, s in zip(pool.take(ids[order]), score[order], strict=True)][:8]
-    assert [(s.turns, s.score) for s in found.picked] == wanted
+    assert [(s.turns, s.score) for s in gallery.picked] == wanted
     passed = sorted(set(range(20)) - set(picked), key=lambda i: (score[i], ids[i]))[:8]
-    assert [s.score for s in found.passed] == score[passed].tolist()
+    assert [s.score for s in gallery.passed] == score[passed].tolist()
 
 
 def shown_sizes(folder, *sizes):

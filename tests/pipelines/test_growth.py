@@ -12,7 +12,7 @@ from vinnow.actors import cluster, stream
 from vinnow.pipelines.report.gather import gather
 from vinnow.pipelines.runs import answered, begin, sweep
 from vinnow.pipelines.runs.config import resolve
-from vinnow.pipelines.runs.run import whole_run
+from vinnow.pipelines.runs.run import run_stages
 from vinnow.pipelines.runs.status import status
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError
@@ -77,20 +77,20 @@ def values(tmp_path):
 def grow(values, *sets):
     """Run it, with `--set`s; returns the run's folder."""
     config = resolve(json.loads(json.dumps(values)), list(sets))
-    whole_run(config)
+    run_stages(config)
     return config.out
 
 
 def files(out):
     """Every file but those that tell of the whole run: its time and its content."""
-    found = {}
+    stamps = {}
     for root, _, names in os.walk(out):
         for name in names:
             path = os.path.relpath(os.path.join(root, name), out)
             if path not in TOLD and not name.startswith(".vinnow"):
                 data = Path(out, path).read_bytes()
-                found[path] = (os.stat(os.path.join(out, path)).st_mtime_ns, hashlib.sha256(data).hexdigest())
-    return found
+                stamps[path] = (os.stat(os.path.join(out, path)).st_mtime_ns, hashlib.sha256(data).hexdigest())
+    return stamps
 
 
 def added(before, out):

@@ -157,13 +157,13 @@ def test_names_of_checkpoints_and_tasks_in_an_imbalance_page_are_text():
         n: [0.5, 0.6] for n in ("lmar", "lmar_low", "lmar_high", "mass", "mass_low", "mass_high", "ratio_of_means")
     }
 
-    def made(say):
+    def page_of(say):
         key = {"template": say("template"), "max_new_tokens": 2, "precision": say("precision")}
         facts = {"key": key, "rows": 3, "refused": 0, "curve": curve, "by_task": {say("task"): curve}}
         measured = Measured(say("name"), facts | {"rows_by_task": {say("task"): 3}})
         return document("Modality imbalance", imbalance_page([measured]))
 
-    bad, good = made(hostile), made(tame)
+    bad, good = page_of(hostile), page_of(tame)
     assert read(bad).tags == read(good).tags
     assert "<script" not in unbundled(bad)
     text = " ".join(read(bad).text)

@@ -38,8 +38,8 @@ def parts(tiny_pool, target_pool, tiny_model, tmp_path_factory):
 def test_a_checkpoint_is_measured_and_drawn_beside_others(parts, tiny_pool, target_pool, tiny_model, ray_cluster):
     done = evaluate(tiny_model, tiny_pool, parts / "one" / "eval", "--benchmark", "imbalance")
     assert done.exit_code == 0, done.output
-    found = json.loads((parts / "one" / "eval" / "imbalance.json").read_text())
-    assert f"mean LMAR {found['lmar']:.4f}" in done.output
+    report = json.loads((parts / "one" / "eval" / "imbalance.json").read_text())
+    assert f"mean LMAR {report['lmar']:.4f}" in done.output
     assert "(48 rows, 12 left out {'no_image': 12})" in done.output
     assert str(parts / "one" / "eval" / "imbalance.html") in done.output
     here = (parts / "two" / "eval", "--set", "benchmark=imbalance", "--beside", parts / "one" / "eval")
@@ -58,12 +58,12 @@ def test_a_checkpoint_is_measured_and_drawn_beside_others(parts, tiny_pool, targ
         assert [c["name"] for c in curves] == ["two/eval", "one/eval"]
     # the line at 1 stands where 1 is on the axis of the curves, and inside of the plot
     curve, line = drawn["chart-lmar"]["data"][1], drawn["chart-lmar"]["data"][-1]
-    assert curve["y"] == pytest.approx(found["curve"]["lmar"], rel=1e-6)
+    assert curve["y"] == pytest.approx(report["curve"]["lmar"], rel=1e-6)
     assert (line["name"], line["y"]) == ("balanced", [1.0, 1.0])
     assert drawn["chart-lmar"]["layout"]["yaxis"]["range"][1] > max(1.0, *curve["y"])
     for name in ("one/eval", "two/eval"):
         assert f">{name}<" in page
-    for task, rows in found["rows_by_task"].items():
+    for task, rows in report["rows_by_task"].items():
         assert f'>one/eval: {task}</th><td class="n">{rows}</td>' in page
     # and another pool's rows are other rows
     elsewhere = evaluate(

@@ -112,11 +112,11 @@ def test_a_sweep_holds_one_method_several_times(values, tiny_model):
         "less_again-20pct-s0 is less-20pct-s0 again"
     ]
     assert pick(run, None) == picks
-    found = gather(config.out)
-    assert {p.selector for p in found.picked} == set(labels)
-    assert {s.selector for s in found.similarity} == {"less", "less_l1", "less_mean"}
-    assert found.trajectories is not None
-    assert "Its clusters are not drawn" in "".join(found.notes.values())
+    gathered = gather(config.out)
+    assert {p.selector for p in gathered.picked} == set(labels)
+    assert {s.selector for s in gathered.similarity} == {"less", "less_l1", "less_mean"}
+    assert gathered.trajectories is not None
+    assert "Its clusters are not drawn" in "".join(gathered.notes.values())
 
 
 def test_commands_take_names_too(values, tiny_model, tmp_path):

@@ -68,18 +68,18 @@ def test_init_leaves_places_that_plan_names(tmp_path):
 
 
 def test_selectors_lists_every_method():
-    found = {row["name"]: row for row in json.loads(told("selectors", "--json"))}
-    assert sorted(found) == registry.names()
-    assert found["less"]["needs"] == ["gradient", "targets"]
-    assert "aggregate" in found["less"]["fields"]
+    facts = {row["name"]: row for row in json.loads(told("selectors", "--json"))}
+    assert sorted(facts) == registry.names()
+    assert facts["less"]["needs"] == ["gradient", "targets"]
+    assert "aggregate" in facts["less"]["fields"]
     shown = told("selectors")
-    assert all(name in shown for name in found)
-    assert all(row["about"] for row in found.values())
+    assert all(name in shown for name in facts)
+    assert all(row["about"] for row in facts.values())
 
 
 def test_twin_builds_a_model_from_a_pools_words(tmp_path, tiny_pool):
     said = told("twin", "--pool", tiny_pool, "--out", tmp_path / "twin", "--set", "image=32", "--set", "layers=1")
-    assert "4 tokens a picture" in said
+    assert "4 tokens per picture" in said
     assert load(str(tmp_path / "twin")).model.config.text_config.num_hidden_layers == 1
     assert "hiden" in refused("twin", "--pool", tiny_pool, "--out", tmp_path / "x", "--set", "hiden=3")
 

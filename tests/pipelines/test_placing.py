@@ -61,13 +61,13 @@ def test_one_gpu_takes_a_recipe_of_eight(monkeypatch):
 
 
 def test_what_is_given_stays(monkeypatch):
-    given = {
+    sections = {
         "finetune": RUN["finetune"] | {"use_gpu": False, "workers": 2},
         "actors": {"gpus_per_actor": 0, "actors": 2},
         "evaluate": {"gpus_per_actor": 0},
         "sweep": {"concurrent": 5},
     }
-    run = run_on(monkeypatch, FOUR, **given)
+    run = run_on(monkeypatch, FOUR, **sections)
     assert {k: run.finetune.model_dump().get(k) for k in ("use_gpu", "workers", "precision")} == {
         "use_gpu": False,
         "workers": 2,
@@ -93,8 +93,8 @@ def test_a_machine_without_gpus_changes_nothing(monkeypatch):
     assert (without_gpus(run) or "").startswith("proxy asks for 8 × 1 GPU, and there is none here: --gpus 0 ")
     assert without_gpus(run.model_copy(update={"ray": RayConfig(address="head:1")})) is None
     cpu = NONE.model_copy(update={"asked": "0"})
-    found = place_run(json.loads(json.dumps(RUN)), cpu, with_recipe)
-    assert (found["proxy"]["use_gpu"], found["proxy"]["workers"]) == (False, 1)  # said so, with --gpus 0
+    placed = place_run(json.loads(json.dumps(RUN)), cpu, with_recipe)
+    assert (placed["proxy"]["use_gpu"], placed["proxy"]["workers"]) == (False, 1)  # said so, with --gpus 0
 
 
 def test_a_run_goes_on_where_it_began(tmp_path, monkeypatch):
@@ -139,7 +139,7 @@ def test_an_autoscaler_without_a_gpu_up_is_asked_for_a_number(monkeypatch):
     ray = RayConfig(address="auto")
     with pytest.raises(InputError, match="may start gpu_l40s: say how many"):
         find_devices(ray, "auto")
-    found = find_devices(ray, "2")
-    assert (found.gpus, found.name, found.bfloat16) == (2, "gpu_l40s", True)
+    devices = find_devices(ray, "2")
+    assert (devices.gpus, devices.name, devices.bfloat16) == (2, "gpu_l40s", True)
     with pytest.raises(InputError, match="--gpus 3"):
         find_devices(ray, "3")

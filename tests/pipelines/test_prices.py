@@ -135,9 +135,9 @@ def test_a_source_is_sampled_evenly_whatever_its_length(tmp_path):
     ]
     records[8] = {"conversations": "broken"}
     (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, records)))
-    found = look(IngestConfig(source=str(tmp_path / "r.jsonl")), str(tmp_path / "pool"))
-    kept = [int(r.conversations[1]["value"]) for r in found.records]
-    assert (found.rows, found.origin) == (5000, "its source")
+    sample = look(IngestConfig(source=str(tmp_path / "r.jsonl")), str(tmp_path / "pool"))
+    kept = [int(r.conversations[1]["value"]) for r in sample.records]
+    assert (sample.rows, sample.origin) == (5000, "its source")
     assert ROWS <= len(kept) <= 2 * ROWS
     assert {b - a for a, b in pairwise(kept)} == {8, 16}  # 16 where the broken row would be
     ingest(IngestConfig(source=str(tmp_path / "r.jsonl")), str(tmp_path / "pool"))
@@ -242,8 +242,8 @@ def test_the_printed_plan_says_where_its_figures_come_from(values, capsys):
     print_plan(run, make_plan(run))
     shown = " ".join(capsys.readouterr().out.split())
     assert "one GPU at the 100 TFLOP/s of plan.tflops: proxy, features-gradient" in shown
-    assert "estimated from the characters of 60 rows of its source, 3.6 a token" in shown
-    assert "TFLOP a row: vision fwd:" in shown
+    assert "estimated from the characters of 60 rows of its source, 3.6 per token" in shown
+    assert "TFLOP per row: vision fwd:" in shown
     assert "not priced" in shown
 
 
@@ -251,23 +251,23 @@ def test_a_plan_says_first_what_it_comes_to(values, capsys):
     money = {"tflops": 1e-6, "gpu_hour_price": 2.0, "gpu_memory_gb": 0.001}
     run = run_of(values, plan=money, actors={"actors": 2, "gpus_per_actor": 1}, seeds=[0, 1])
     plan = make_plan(run)
-    found = summarise(run, plan)
+    summary = summarise(run, plan)
     by_stage = {line.stage: line.price.hours for line in plan if line.price}
-    assert found.total == pytest.approx(sum(by_stage.values()))
+    assert summary.total == pytest.approx(sum(by_stage.values()))
     chosen = ("proxy", "features-gradient", "targets-gradient")
-    assert found.selection == pytest.approx(sum(by_stage[n] for n in chosen))
-    assert found.everything == pytest.approx(by_stage["sweep-full-100%"] / 2)  # one of two seeds
-    assert found.money == pytest.approx(2 * found.total)
-    assert found.bytes == sum(line.bytes for line in plan)
-    assert found.wall_hours is None  # trainings run on CPUs here
-    assert [text.split()[0] for text in found.too_large] == list(by_stage)
+    assert summary.selection == pytest.approx(sum(by_stage[n] for n in chosen))
+    assert summary.everything == pytest.approx(by_stage["sweep-full-100%"] / 2)  # one of two seeds
+    assert summary.money == pytest.approx(2 * summary.total)
+    assert summary.bytes == sum(line.bytes for line in plan)
+    assert summary.wall_hours is None  # trainings run on CPUs here
+    assert [text.split()[0] for text in summary.too_large] == list(by_stage)
     print_plan(run, plan)
     first = capsys.readouterr().out.splitlines()[:5]
     assert [line.split(":")[0].split()[0] for line in first[1:4]] == ["selection", "wall", "money"]
-    assert f"{found.money:,.2f} at 2 a GPU-hour" in first[3]
+    assert f"{summary.money:,.2f} at 2 per GPU-hour" in first[3]
     assert first[4].startswith("does not fit: proxy needs")
     told = json.loads(json.dumps(plan_json(run, plan), allow_nan=False))
-    assert told["summary"]["total"] == found.total
+    assert told["summary"]["total"] == summary.total
     assert [s["stage"] for s in told["stages"]] == [line.stage for line in plan]
 
 

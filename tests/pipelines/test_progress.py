@@ -24,7 +24,7 @@ def test_pace_and_time_left_come_from_what_was_seen(monkeypatch):
     assert pace.text() == "10/210 steps, loss 2.5000"
     clock.now += 5
     pace.saw(60, 210, "loss 1.2500")
-    assert pace.text() == "60/210 steps, loss 1.2500, 10.0 a second, 15 s left"
+    assert pace.text() == "60/210 steps, loss 1.2500, 10.0 per second, 15 s left"
     clock.now += 155
     pace.saw(70, 210)
     assert pace.text() == "70/210 steps, 2.7 s each, 6 min left"
@@ -68,8 +68,8 @@ def test_status_knows_a_sweep_that_runs(tmp_path):
     (folder / "a" / "result.json").write_text("{}")
     (folder / "b" / "train" / "log.jsonl").write_text(json.dumps({"step": 7, "total_steps": 50, "loss": 0.5}) + "\n")
     (folder / "c" / "train" / "train.json").write_text("{}")
-    found = stage.progress(str(tmp_path))
-    assert found.state == "under way"
-    assert found.detail == "1 trials finished; b at step 7/50, loss 0.5000; c answers questions; d starts"
+    stage_status = stage.progress(str(tmp_path))
+    assert stage_status.state == "under way"
+    assert stage_status.detail == "1 trials finished; b at step 7/50, loss 0.5000; c answers questions; d starts"
     assert under_way(str(folder / "nothing")) == ""
     assert last_step(str(folder / "b" / "train")) == (7, 50, "loss 0.5000")

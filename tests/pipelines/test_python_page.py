@@ -44,9 +44,11 @@ print(json.dumps([report.steps, report.rows, before.rows, after.rows, len(rows)]
 
 def test_the_page_runs_from_its_first_block_to_its_last(place):
     """In a process of its own: a training leaves a process group behind."""
-    found = blocks("docs/python.md")
-    assert len(found) == 4
-    done = subprocess.run([sys.executable, "-c", "\n".join([*found, AFTER])], capture_output=True, text=True, cwd=place)
+    page_blocks = blocks("docs/python.md")
+    assert len(page_blocks) == 4
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join([*page_blocks, AFTER])], capture_output=True, text=True, cwd=place
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.splitlines()
     assert any(line.startswith("4 rows in chosen/picks/less-20pct.parquet") for line in lines)

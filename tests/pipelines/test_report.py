@@ -105,7 +105,7 @@ def test_it_holds_the_numbers(markup):
     assert "+15.0 [" in text
     assert "cluster 1: 4,567 rows" in text
     assert "10%: taken from 1.282" in text
-    assert "7,025.5" in text  # rows a second of the ingest
+    assert "7,025.5" in text  # rows per second of the ingest
     assert "98.0" in text
     assert "pool: 2 refused rows" in text
     assert "6,123" in text
@@ -304,17 +304,17 @@ def test_a_run_folder_is_gathered(tmp_path, tiny_pool, tiny_model, target_pool):
     assert {(p.selector, p.budget): sum(p.by_task.values()) for p in data.picked} == {
         (s, b): n for s in ("random", "less", "xmas") for b, n in (("10%", 6), ("20 rows", 20))
     }
-    found = data.trajectories
-    assert found.median_CT.shape == (3, 2)
-    assert found.sizes.sum() == 48
-    assert (found.low_CT <= found.median_CT).all()
-    assert (found.median_CT <= found.high_CT).all()
-    assert 0 < found.picked["20 rows"].sum() <= 20
+    trajectories = data.trajectories
+    assert trajectories.median_CT.shape == (3, 2)
+    assert trajectories.sizes.sum() == 48
+    assert (trajectories.low_CT <= trajectories.median_CT).all()
+    assert (trajectories.median_CT <= trajectories.high_CT).all()
+    assert 0 < trajectories.picked["20 rows"].sum() <= 20
     # by hand: the source of each row, its cluster from the scores
     pool, scores = Pool(tiny_pool), read_rows(tmp_path / "scores" / "xmas.parquet", SCORES).to_pylist()
     source_of = dict(zip(pool.ids().tolist(), pool.column("source"), strict=True))
     counted = Counter((source_of[r["sample_id"]], r["group"]) for r in scores if r["group"] >= 0)
-    assert {(s, c): int(n) for s, by in found.sources.items() for c, n in enumerate(by) if n} == counted
+    assert {(s, c): int(n) for s, by in trajectories.sources.items() for c, n in enumerate(by) if n} == counted
     (less,) = data.similarity
     assert len(less.scores_N) == 60
     assert (less.scores_N >= less.thresholds["10%"]).sum() == 6

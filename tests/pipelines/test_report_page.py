@@ -59,11 +59,11 @@ def test_nothing_is_wider_than_a_phone_but_what_scrolls_by_itself(tree):
     (viewport,) = [e["attrs"]["content"] for e in tree.all("meta") if e["attrs"].get("name") == "viewport"]
     assert "width=device-width" in viewport
     style = {}
-    for head, found in rules():
-        style.setdefault(head, {}).update(found)
+    for head, declarations in rules():
+        style.setdefault(head, {}).update(declarations)
         for name in ("width", "min-width", "grid-template-columns"):
             # what min() holds down to the whole of its box is never wider than that
-            value = re.sub(r"min\(100%,[^)]*\)", "", found.get(name, ""))
+            value = re.sub(r"min\(100%,[^)]*\)", "", declarations.get(name, ""))
             wide = [float(n) / (16 if unit == "px" else 1) for n, unit in re.findall(r"([\d.]+)(rem|em|px)", value)]
             assert head in SCROLLED or not wide or ("minmax" not in value and max(wide) <= ROOM), (head, value)
     assert style[".scroll"]["overflow-x"] == "auto"

@@ -71,17 +71,17 @@ def test_a_run_tells_what_each_stage_refused(folder, capfd):
     ingest_pools(run)
     shown = " ".join(capfd.readouterr().err.split())
     assert f"19 rows used, 1 refused (bad_role 1; listed in {folder}/run/pool/refused.parquet)" in shown
-    found = {s.name: s for s in status(run.out)}
-    assert (found["ingest-pool"].rows, found["ingest-pool"].refused) == (19, 1)
-    assert found["ingest-pool"].detail.startswith("19 rows used, 1 refused (bad_role 1; listed in")
+    stages = {s.name: s for s in status(run.out)}
+    assert (stages["ingest-pool"].rows, stages["ingest-pool"].refused) == (19, 1)
+    assert stages["ingest-pool"].detail.startswith("19 rows used, 1 refused (bad_role 1; listed in")
     assert run.manifest.read("ingest-pool").facts["reasons"] == {"bad_role": 1}
 
 
 def test_a_stage_that_lost_too_many_is_not_done_and_goes_on_under_a_larger_limit(folder):
     with pytest.raises(InputError, match=r"ingest of .*over max_refused \(1.0%\): bad_role 1"):
         ingest_pools(start(run_of(folder, max_refused=0.01)))
-    found = {s.name: s for s in status(str(folder / "run"))}
-    assert (found["ingest-pool"].state, "refused too many rows" in found["ingest-pool"].detail) == ("under way", True)
+    stages = {s.name: s for s in status(str(folder / "run"))}
+    assert (stages["ingest-pool"].state, "refused too many rows" in stages["ingest-pool"].detail) == ("under way", True)
     ingest_pools(start(run_of(folder, max_refused=0.2)))
     assert status(str(folder / "run"))[0].state == "done"
 

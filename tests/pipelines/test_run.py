@@ -19,7 +19,7 @@ from vinnow.pipelines.runs.opening import start
 from vinnow.pipelines.runs.picking import select_all
 from vinnow.pipelines.runs.plan import make_plan
 from vinnow.pipelines.runs.rates import PlanConfig, load_rates, rate_for
-from vinnow.pipelines.runs.run import whole_run
+from vinnow.pipelines.runs.run import run_stages
 from vinnow.pipelines.runs.status import status
 from vinnow.pipelines.runs.training_stage import learning_rates
 from vinnow.pool.reader import Pool
@@ -102,7 +102,7 @@ def test_a_whole_run_and_a_second_one(values, ray_cluster):
     finetune = {"variants": VARIANTS, "template": "mistral_instruct"} | CPU | STEP
     written = json.dumps(values | {"selectors": trained, "finetune": finetune})
     config = resolve(json.loads(written))
-    path = whole_run(config)
+    path = run_stages(config)
     out = config.out
     check_report(path)
     evals = read_rows(f"{out}/evals.parquet", EVALS)
@@ -118,12 +118,12 @@ def test_a_whole_run_and_a_second_one(values, ray_cluster):
     check_status(config, stages)
     before = {f: os.stat(f).st_mtime_ns for f in every_file(out) if "report.html" not in f}
     begin = time.perf_counter()
-    whole_run(config)
+    run_stages(config)
     assert time.perf_counter() - begin < 15
     assert {f: os.stat(f).st_mtime_ns for f in every_file(out) if "report.html" not in f} == before
     changed = resolve(json.loads(written), ["finetune.lr=0.5"])
     with pytest.raises(InputError, match=r"finetune\.variants\.mores\.lr: was 0\.001, is 0\.5"):
-        whole_run(changed)
+        run_stages(changed)
     plan = {line.stage: line for line in make_plan(config)}
     assert all(line.done for line in plan.values() if not line.stage.startswith("sweep-"))
     check_prices(plan, out)
@@ -138,9 +138,13 @@ def test_a_whole_run_and_a_second_one(values, ray_cluster):
 
 def check_models(out):
     """Hold both stages to the recipe: which weights of a Mistral each changed, in which template."""
-    at = {"start": "twin", "stage1": "train/warmup-stage1/model", "stage2": "sweep/diverse-20pct-s0-stage2/train/model"}
-    assert read_json(f"{out}/{at['stage2']}/config.json")["text_config"]["model_type"] == "mistral"
-    weights = {name: load_file(f"{out}/{path}/model.safetensors") for name, path in at.items()}
+    folders = {
+        "start": "twin",
+        "stage1": "train/warmup-stage1/model",
+        "stage2": "sweep/diverse-20pct-s0-stage2/train/model",
+    }
+    assert read_json(f"{out}/{folders['stage2']}/config.json")["text_config"]["model_type"] == "mistral"
+    weights = {name: load_file(f"{out}/{path}/model.safetensors") for name, path in folders.items()}
 
     def changed(before, after):
         return {k.split(".")[0] for k, v in weights[before].items() if not v.equal(weights[after][k])}
@@ -154,9 +158,9 @@ def check_models(out):
         0,
     )
     assert changed("stage1", "stage2") == {"multi_modal_projector", "language_model"}
-    found = {one.field: one for one in gather(out).composition}
-    assert sum(found["subject"].pool.values()) == sum(found["image"].pool.values()) == 60
-    assert {sum(c.values()) for one in found.values() for c in one.choices.values()} == {12}
+    compositions = {one.field: one for one in gather(out).composition}
+    assert sum(compositions["subject"].pool.values()) == sum(compositions["image"].pool.values()) == 60
+    assert {sum(c.values()) for one in compositions.values() for c in one.choices.values()} == {12}
 
 
 def check_report(path):
@@ -177,9 +181,9 @@ def check_report(path):
 
 def test_mores_and_connector_only_are_planned_on_the_same_rows_without_a_proxy(values, tiny_model, tmp_path):
     cpu = {"template": "v1"} | CPU | STEP
-    given = {n: values[n] for n in ("pool", "test")} | {"out": str(tmp_path), "budgets": [8], "model.path": tiny_model}
-    given |= {f"finetune.{k}": v for k, v in cpu.items()}
-    config = load_run("mores-vs-connector", [f"{k}={json.dumps(v)}" for k, v in given.items()])
+    fields = {n: values[n] for n in ("pool", "test")} | {"out": str(tmp_path), "budgets": [8], "model.path": tiny_model}
+    fields |= {f"finetune.{k}": v for k, v in cpu.items()}
+    config = load_run("mores-vs-connector", [f"{k}={json.dumps(v)}" for k, v in fields.items()])
     lines = {line.stage: line for line in make_plan(config)}
     sweep = ["sweep-full-100%-connector-only", "sweep-full-100%-mores"]
     assert {*sweep, "sweep-random-8-connector-only", "sweep-random-8-mores"} <= set(lines)
@@ -189,11 +193,11 @@ def test_mores_and_connector_only_are_planned_on_the_same_rows_without_a_proxy(v
 def test_a_section_takes_a_recipe_under_its_own_fields(values):
     written = json.loads(json.dumps(values))
     stage2 = {"finetune": {"recipe": "llava15-lora", "lora": {"r": 4}, "lr": 1e-3}}
-    found = resolve(written | stage2).finetune.model_dump()
-    assert found["lora"] == {"r": 4, "alpha": 256, "dropout": 0.05}
-    assert (found["lr"], found["projector_lr"], found["global_batch"], "recipe" in found) == (1e-3, 2e-5, 128, False)
+    tuned = resolve(written | stage2).finetune.model_dump()
+    assert tuned["lora"] == {"r": 4, "alpha": 256, "dropout": 0.05}
+    assert (tuned["lr"], tuned["projector_lr"], tuned["global_batch"], "recipe" in tuned) == (1e-3, 2e-5, 128, False)
     # the run is what its numbers say, whoever wrote them down
-    assert resolve(written | {"finetune": found}).digest() == resolve(written | stage2).digest()
+    assert resolve(written | {"finetune": tuned}).digest() == resolve(written | stage2).digest()
     both = {"lr": 3e-3, "recipe": "connector-only", "variants": {"a": {}, "b": {"recipe": "mores-2nd-stage", "lr": 1}}}
     variants = resolve(written | {"finetune": both}).finetune.model_dump()["variants"]
     assert {n: (v["lr"], v["parts"]) for n, v in variants.items()} == {
@@ -205,11 +209,11 @@ def test_a_section_takes_a_recipe_under_its_own_fields(values):
 
 def test_the_scienceqa_recipe_has_the_published_numbers(values, tmp_path):
     assert load_run("scienceqa-mistral").budgets == [1000]
-    given = {n: values[n] for n in ("pool", "test", "captions", "model")} | {
+    fields = {n: values[n] for n in ("pool", "test", "captions", "model")} | {
         "out": str(tmp_path / "new"),
         "budgets": [40],
     }
-    config = load_run("scienceqa-mistral", [f"{k}={json.dumps(v)}" for k, v in given.items()])
+    config = load_run("scienceqa-mistral", [f"{k}={json.dumps(v)}" for k, v in fields.items()])
     lines = {line.stage: line for line in make_plan(config)}
     assert "proxy" not in lines
     assert (lines["features-embedding"].rows, lines["features-embedding"].price.row == {}) == (60, False)
@@ -222,10 +226,10 @@ def test_the_scienceqa_recipe_has_the_published_numbers(values, tmp_path):
 
 def check_status(config, stages):
     """Every stage is known and done; one that lost its manifest is under way, as after a kill."""
-    found = status(config.out)
-    assert sorted(s.name for s in found) == stages
-    assert {s.state for s in found} == {"done"}
-    by_name = {s.name: s for s in found}
+    rows = status(config.out)
+    assert sorted(s.name for s in rows) == stages
+    assert {s.state for s in rows} == {"done"}
+    by_name = {s.name: s for s in rows}
     assert (by_name["ingest-pool"].rows, by_name["features-trajectory"].rows, by_name["proxy"].rows) == (60, 120, 60)
     assert all(
         by_name[n].seconds > 0 and by_name[n].bytes > 1000 for n in ("ingest-pool", "features-gradient", "proxy")
@@ -328,11 +332,11 @@ def whole(config):
 @pytest.mark.parametrize("proxy", [True, False])
 def test_every_knob_changes_the_plan(values, tmp_path, proxy):
     """A knob that the plan does not show reaches no room; also without a proxy, and with two fine-tunes."""
-    given = values | {"out": str(tmp_path / "new"), "plan": {"tflops": 100}}
+    run_values = values | {"out": str(tmp_path / "new"), "plan": {"tflops": 100}}
     if not proxy:
-        given |= {"proxy": None, "features": values["features"][2:], "selectors": [{"name": "diverse"}]}
-        given |= {"finetune": {"variants": {"a": {}, "b": {"lr": 1e-4}}} | values["finetune"]}
-    config = resolve(json.loads(json.dumps(given)))
+        run_values |= {"proxy": None, "features": values["features"][2:], "selectors": [{"name": "diverse"}]}
+        run_values |= {"finetune": {"variants": {"a": {}, "b": {"lr": 1e-4}}} | values["finetune"]}
+    config = resolve(json.loads(json.dumps(run_values)))
     shown = repr(make_plan(config))
     tried, refused = 0, []
     for path, other in flips(whole(config)):

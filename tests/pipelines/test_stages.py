@@ -7,7 +7,7 @@ from pictures import make_records, write_records
 from vinnow.pipelines.report.gather import gather
 from vinnow.pipelines.runs.config import resolve
 from vinnow.pipelines.runs.plan import make_plan
-from vinnow.pipelines.runs.run import whole_run
+from vinnow.pipelines.runs.run import run_stages
 from vinnow.pipelines.runs.stages import stages_of
 from vinnow.pipelines.runs.status import status
 
@@ -46,8 +46,8 @@ def values(tmp_path):
     base = {"out": str(tmp_path / "out"), "pool": pool, "test": pool, "budgets": ["50%"], "finetune": STEP}
 
     def of(kind, tiny_model):
-        given = {"captions": pool, "target": pool, "model": {"path": tiny_model}}
-        return base | {k: given[k] if v is None else v for k, v in KINDS[kind].items()}
+        sections = {"captions": pool, "target": pool, "model": {"path": tiny_model}}
+        return base | {k: sections[k] if v is None else v for k, v in KINDS[kind].items()}
 
     return of
 
@@ -69,7 +69,7 @@ def test_run_plan_status_and_report_name_the_same_stages(kind, values, tiny_mode
             run.stage(self.name, {}, lambda record: None)
 
         monkeypatch.setattr(type(stage), "run", run)
-    whole_run(config, report=False)
+    run_stages(config, report=False)
     assert done == names
     assert sorted(os.listdir(f"{config.out}/stages")) == sorted(f"{n}.json" for n in names)
     assert [s.name for s in status(config.out)] == names

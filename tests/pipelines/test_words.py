@@ -55,9 +55,9 @@ def test_a_plan_in_a_file_is_whole(place):
     assert second.startswith(f"{place['folder']}/run: ")
     assert f"{place['source']}" in done.stdout.replace("\n", " ")
     assert "…" not in done.stdout
-    found = json.loads(vinnow("plan", place["run"], "--json").stdout)
-    assert found["summary"]["total"] > 0
-    assert [s["stage"] for s in found["stages"]][:2] == ["ingest-pool", "ingest-test"]
+    plan = json.loads(vinnow("plan", place["run"], "--json").stdout)
+    assert plan["summary"]["total"] > 0
+    assert [s["stage"] for s in plan["stages"]][:2] == ["ingest-pool", "ingest-test"]
 
 
 def test_status_of_a_folder_in_a_file(place, tmp_path):
@@ -91,8 +91,8 @@ def test_select_names_its_files_on_stdout(place, tmp_path):
     done = vinnow(*asked)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"random 50%: 6 rows, {tmp_path}/picks/random-50pct.parquet" in done.stdout
-    (found,) = json.loads(vinnow(*asked, "--json").stdout)
-    assert (found["rows"], found["picks"]) == (6, f"{tmp_path}/picks/random-50pct.parquet")
+    (picks,) = json.loads(vinnow(*asked, "--json").stdout)
+    assert (picks["rows"], picks["picks"]) == (6, f"{tmp_path}/picks/random-50pct.parquet")
 
 
 def test_a_fault_is_on_stderr_alone(place):
@@ -114,4 +114,4 @@ def test_libraries_tell_nothing_among_the_results(place, tmp_path, monkeypatch):
     monkeypatch.delenv("DS_ACCELERATOR", raising=False)  # without it DeepSpeed says on stdout that it found no GPU
     done = vinnow("twin", "--pool", place["pool"], "--out", tmp_path / "twin", "--set", "image=32", "--set", "layers=1")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{tmp_path / 'twin'}: 4 tokens a picture\n"
+    assert done.stdout == f"{tmp_path / 'twin'}: 4 tokens per picture\n"

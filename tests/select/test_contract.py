@@ -143,6 +143,29 @@ def test_only_declared_features_are_read(world, tmp_path, name, config):
             selector.score(world.view(root, fewer), 0)
 
 
+class Watched:
+    """A config that notes which of its fields are read."""
+
+    def __init__(self, config, read):
+        self.__dict__.update(config=config, read=read)
+
+    def __getattr__(self, name):
+        self.read.add(name)
+        return getattr(self.config, name)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_every_field_is_read(world, written, name):
+    """What nobody reads changes nothing; a field may be read under one of the settings of CASES alone."""
+    read, fields = set(), set()
+    for config in (c for n, c in CASES if n == name):
+        selector = registry.make(name, config)
+        fields |= set(type(selector.config).model_fields)
+        selector.config = Watched(selector.config, read)
+        selector.pick(selector.score(world.view(written, selector.needs), 0), 45, 0)
+    assert fields - read == set()
+
+
 @case
 def test_refused_rows_are_never_picked(world, written, name, config):
     selector = registry.make(name, config)

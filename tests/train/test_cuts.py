@@ -30,15 +30,15 @@ def config(tiny_pool, tiny_model, **changes):
 def parts(tiny_pool, tiny_model):
     cfg = config(tiny_pool, tiny_model)
     loaded = load(tiny_model, dtype="float64")
-    made = Batches(cfg, Rows(cfg), loaded.processor, "/dev/null")
-    return LossModule(loaded.model).train(), made
+    batches = Batches(cfg, Rows(cfg), loaded.processor, "/dev/null")
+    return LossModule(loaded.model).train(), batches
 
 
 def step(parts, chunks, workers):
     """Add up one step as workers and engines do: accumulated and averaged over workers. Returns loss and gradients."""
-    module, made = parts
+    module, source = parts
     module.zero_grad()
-    batches = [made.make(np.array(chunk)) for chunk in chunks]
+    batches = [source.make(np.array(chunk)) for chunk in chunks]
     for batch in batches:
         if batch["media"]:
             batch["media"] = {n: v.double() for n, v in batch["media"].items()}
@@ -55,8 +55,8 @@ def test_no_cut_changes_loss_or_gradient(parts):
     image = parts[1].rows.has_image
     # text-only rows make micro-batches of their own in some cuts, and share one with pictures in others
     rows = np.concatenate([np.flatnonzero(image)[:10], np.flatnonzero(~image)[:6]])
-    module, made = parts
-    whole = made.make(rows)
+    module, batches = parts
+    whole = batches.make(rows)
     whole["media"] = {n: v.double() for n, v in whole["media"].items()}
     module.zero_grad()
     loss = module(whole)  # the plain mean over all trained tokens of one batch
@@ -78,10 +78,10 @@ def test_no_cut_changes_loss_or_gradient(parts):
 
 def test_a_mean_of_micro_batch_means_is_another_loss(parts):
     """What is held above can fail: the published mean over the same rows differs."""
-    module, made = parts
-    whole = made.make(np.arange(SIZE))
-    by_length = np.argsort(-made.rows.n_chars[:SIZE]).reshape(-1, 4)
-    means = [float(module(_double(made.make(chunk)))) for chunk in by_length]
+    module, batches = parts
+    whole = batches.make(np.arange(SIZE))
+    by_length = np.argsort(-batches.rows.n_chars[:SIZE]).reshape(-1, 4)
+    means = [float(module(_double(batches.make(chunk)))) for chunk in by_length]
     assert abs(np.mean(means) / float(module(_double(whole))) - 1) > 1e-4
 
 
@@ -102,7 +102,7 @@ def token_weights(chunks, tokens):
 def test_published_micro_batches_hold_equal_lengths_so_that_tokens_weigh_alike(tiny_pool, tiny_model):
     rng = np.random.default_rng(0)
     tokens = np.exp(rng.normal(4.5, 1.0, 1280)).astype(np.int64) + 1
-    found = {}
+    weights_by_mean = {}
     for mean in ("step", "micro_batch"):
         cfg = config(tiny_pool, tiny_model, global_batch=128, micro_batch=16, loss_mean=mean)
         order = Order(cfg, np.ones(len(tokens), bool), tokens)
@@ -113,22 +113,22 @@ def test_published_micro_batches_hold_equal_lengths_so_that_tokens_weigh_alike(t
             weights[rows] = token_weights(np.arange(128).reshape(-1, 16), tokens[rows])
         assert sorted(seen) == list(range(len(tokens)))
         longest_first = np.argsort(-tokens)
-        found[mean] = weights[longest_first[:128]].mean(), weights[longest_first[-128:]].mean()
-    assert 0.9 < found["micro_batch"][0] < 1.1
-    assert 0.9 < found["micro_batch"][1] < 1.1
+        weights_by_mean[mean] = weights[longest_first[:128]].mean(), weights[longest_first[-128:]].mean()
+    assert 0.9 < weights_by_mean["micro_batch"][0] < 1.1
+    assert 0.9 < weights_by_mean["micro_batch"][1] < 1.1
     # rows of like length together, as they lie where the mean is the step's, would weigh so
-    assert found["step"][0] < 0.6
-    assert found["step"][1] > 3
+    assert weights_by_mean["step"][0] < 0.6
+    assert weights_by_mean["step"][1] > 3
 
 
 def test_the_published_mean_takes_the_same_rows_a_step(tiny_pool, tiny_model):
-    rows, found = Rows(config(tiny_pool, tiny_model)), []
+    rows, steps_by_mean = Rows(config(tiny_pool, tiny_model)), []
     for mean in ("step", "micro_batch"):
         order = Order(config(tiny_pool, tiny_model, loss_mean=mean), rows.has_image, rows.n_chars)
         # the last one is filled up with the first rows of the epoch, whichever those are
-        found.append([sorted(order.batch(s).tolist()) for s in range(order.per_epoch - 1)])
-    assert found[0] == found[1]
-    assert len(found[0]) == 3
+        steps_by_mean.append([sorted(order.batch(s).tolist()) for s in range(order.per_epoch - 1)])
+    assert steps_by_mean[0] == steps_by_mean[1]
+    assert len(steps_by_mean[0]) == 3
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 33, 100])
@@ -187,8 +187,8 @@ def test_a_step_without_a_usable_row_and_too_many_losses_end_a_training(tiny_poo
 def test_rows_whose_answers_are_cut_off_are_refused_and_listed(tiny_pool, tiny_model, tmp_path):
     processor = load(tiny_model).processor
     cfg = config(tiny_pool, tiny_model, max_len=30)
-    made = Batches(cfg, Rows(cfg), processor, str(tmp_path / "refused"))
-    batch = made.make(np.arange(20))
+    batches = Batches(cfg, Rows(cfg), processor, str(tmp_path / "refused"))
+    batch = batches.make(np.arange(20))
     assert batch["used"] < batch["asked"] == 20
     text = (tmp_path / "refused").read_text()
     assert "no_trained_token" in text
@@ -201,8 +201,8 @@ def test_rows_that_lose_a_part_of_their_answer_are_used_and_counted(tiny_pool, t
     row = whole.make(np.array([0]))
     first = np.flatnonzero(row["labels"][0] != -100)[0]
     cfg = config(tiny_pool, tiny_model, max_len=int(first) + 1)
-    made = Batches(cfg, Rows(cfg), processor, str(tmp_path / "refused-rank0.jsonl"))
-    batch = made.make(np.array([0, 0]))
+    batches = Batches(cfg, Rows(cfg), processor, str(tmp_path / "refused-rank0.jsonl"))
+    batch = batches.make(np.array([0, 0]))
     assert (batch["asked"], batch["used"]) == (2, 2)
     assert count_cut(str(tmp_path)) == 1
     trained = int((row["labels"] != -100).sum())

@@ -63,16 +63,16 @@ def test_fewer_rows_than_a_batch_still_fill_one():
 
 
 def test_deepspeed_gets_every_number_from_the_config():
-    made = deepspeed_json(config(zero_stage=3, precision="bfloat16", grad_clip=0.7))
-    assert made["train_batch_size"] == 16
-    assert made["gradient_accumulation_steps"] == 2
-    assert made["train_micro_batch_size_per_gpu"] == 4
-    assert made["zero_optimization"]["stage"] == 3
-    assert made["bf16"]["enabled"]
-    assert made["gradient_clipping"] == 0.7
-    assert "offload_optimizer" not in made["zero_optimization"]
-    made = deepspeed_json(config(zero_stage=3, offload="parameters"))["zero_optimization"]
-    assert made["offload_optimizer"]["device"] == made["offload_param"]["device"] == "cpu"
+    deepspeed = deepspeed_json(config(zero_stage=3, precision="bfloat16", grad_clip=0.7))
+    assert deepspeed["train_batch_size"] == 16
+    assert deepspeed["gradient_accumulation_steps"] == 2
+    assert deepspeed["train_micro_batch_size_per_gpu"] == 4
+    assert deepspeed["zero_optimization"]["stage"] == 3
+    assert deepspeed["bf16"]["enabled"]
+    assert deepspeed["gradient_clipping"] == 0.7
+    assert "offload_optimizer" not in deepspeed["zero_optimization"]
+    deepspeed = deepspeed_json(config(zero_stage=3, offload="parameters"))["zero_optimization"]
+    assert deepspeed["offload_optimizer"]["device"] == deepspeed["offload_param"]["device"] == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -122,14 +122,14 @@ def test_learning_rate_warms_up_and_falls():
 def test_parameter_groups_follow_llava(tiny_model):
     model = load(tiny_model).model
     optimizer = make_optimizer(list(model.named_parameters()), config(lr=1e-3, projector_lr=1e-4, weight_decay=0.1))
-    found = {(g["lr"], g["weight_decay"]) for g in optimizer.param_groups}
-    assert found == {(1e-3, 0.1), (1e-3, 0.0), (1e-4, 0.1), (1e-4, 0.0)}
+    groups = {(g["lr"], g["weight_decay"]) for g in optimizer.param_groups}
+    assert groups == {(1e-3, 0.1), (1e-3, 0.0), (1e-4, 0.1), (1e-4, 0.0)}
     assert sum(p.numel() for g in optimizer.param_groups for p in g["params"]) == sum(
         p.numel() for p in model.parameters()
     )
 
 
-def batches(tmp_path, tiny_model):
+def batches_of(tmp_path, tiny_model):
     source = write_records(tmp_path, *make_records(10))
     ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
     cfg = config(pool=str(tmp_path / "pool"), model=tiny_model)
@@ -137,9 +137,9 @@ def batches(tmp_path, tiny_model):
 
 
 def test_the_loss_is_that_of_hugging_face(tmp_path, tiny_model):
-    made = batches(tmp_path, tiny_model)
+    batches = batches_of(tmp_path, tiny_model)
     model = load(tiny_model).model
-    batch = made.make(np.arange(10))
+    batch = batches.make(np.arange(10))
     expected = model(**inputs_of(batch, "input_ids", "attention_mask", "labels")).loss
     assert LossModule(model)(batch).item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -152,8 +152,8 @@ def test_a_step_on_a_row_of_two_pictures(tmp_path, tiny_model):
     source = write_records(tmp_path, [two, *records[1:]], pictures)
     ingest(IngestConfig(source=source, image_root=str(tmp_path / "images")), str(tmp_path / "pool"))
     cfg = config(pool=str(tmp_path / "pool"), model=tiny_model)
-    made = Batches(cfg, Rows(cfg), load(tiny_model).processor, str(tmp_path / "refused.jsonl"))
-    batch = made.make(np.arange(4))
+    batches = Batches(cfg, Rows(cfg), load(tiny_model).processor, str(tmp_path / "refused.jsonl"))
+    batch = batches.make(np.arange(4))
     owners = batch["image_owner"].tolist()
     assert sorted(map(owners.count, range(4))) == [1, 1, 1, 2]
     assert owners == sorted(owners)
@@ -169,9 +169,9 @@ def test_a_step_on_a_row_of_two_pictures(tmp_path, tiny_model):
 
 
 def test_text_only_and_unlabelled_batches_have_gradients_everywhere(tmp_path, tiny_model):
-    made = batches(tmp_path, tiny_model)
-    text = np.flatnonzero(~made.rows.has_image)
-    batch = made.make(text)
+    batches = batches_of(tmp_path, tiny_model)
+    text = np.flatnonzero(~batches.rows.has_image)
+    batch = batches.make(text)
     assert not batch["media"]
     module = LossModule(load(tiny_model).model)
     loss = module(batch)
@@ -185,9 +185,9 @@ def test_text_only_and_unlabelled_batches_have_gradients_everywhere(tmp_path, ti
 
 def test_text_only_batches_meet_their_gradients_in_the_same_order(tmp_path, tiny_model):
     """ZeRO-2 reduces buckets in the order in which gradients become ready; another order adds up different parameters."""
-    made = batches(tmp_path, tiny_model)
+    batches = batches_of(tmp_path, tiny_model)
     orders = []
-    for positions in (np.flatnonzero(made.rows.has_image)[:3], np.flatnonzero(~made.rows.has_image)):
+    for positions in (np.flatnonzero(batches.rows.has_image)[:3], np.flatnonzero(~batches.rows.has_image)):
         module = LossModule(load(tiny_model).model)
         ready: list[str] = []
         for name, parameter in module.named_parameters():
@@ -195,18 +195,18 @@ def test_text_only_batches_meet_their_gradients_in_the_same_order(tmp_path, tiny
                 parameter.requires_grad_(False)
             else:
                 parameter.register_post_accumulate_grad_hook(lambda p, name=name, ready=ready: ready.append(name))
-        module(made.make(positions)).backward()
+        module(batches.make(positions)).backward()
         orders.append(ready)
     assert orders[0] == orders[1]
     assert any("multi_modal_projector" in n for n in orders[0])
 
 
 def test_rows_that_cannot_be_used_are_dropped_and_listed(tmp_path, tiny_model):
-    made = batches(tmp_path, tiny_model)
+    batches = batches_of(tmp_path, tiny_model)
     for picture in (tmp_path / "images/pics").iterdir():
         picture.unlink()
-    image_rows = np.flatnonzero(made.rows.has_image)
-    batch = made.make(image_rows)
+    image_rows = np.flatnonzero(batches.rows.has_image)
+    batch = batches.make(image_rows)
     assert batch["input_ids"].shape == (1, 2)
     assert (batch["labels"] == -100).all()
     assert LossModule(load(tiny_model).model)(batch).item() == 0
@@ -217,13 +217,13 @@ def test_rows_that_cannot_be_used_are_dropped_and_listed(tmp_path, tiny_model):
 
 def test_rows_from_memory_are_the_rows_from_disk(tiny_pool, tiny_model, tmp_path):
     processor = load(tiny_model).processor
-    made = []
+    runs = []
     for cache in (0, 1, 50):
         cfg = config(pool=tiny_pool, model=tiny_model, cache_mb=cache)
         batches = Batches(cfg, Rows(cfg), processor, str(tmp_path / "refused"))
-        made.append([batches.make(np.array(p)) for p in ([1, 2, 3, 3], [3, 2, 40], [1, 2, 3, 3])])
+        runs.append([batches.make(np.array(p)) for p in ([1, 2, 3, 3], [3, 2, 40], [1, 2, 3, 3])])
     assert len(batches._kept) == 4
-    for plain, kept in ((made[0], made[1]), (made[0], made[2])):
+    for plain, kept in ((runs[0], runs[1]), (runs[0], runs[2])):
         for a, b in zip(plain, kept, strict=True):
             assert all(torch.equal(a[n], b[n]) for n in ("input_ids", "labels"))
             assert a["media"].keys() == b["media"].keys()
@@ -239,17 +239,17 @@ def test_rows_are_the_picks_whatever_the_files_order(tiny_pool):
 
 def test_processes_hand_over_what_a_thread_does(tiny_pool, tiny_model, tmp_path):
     cfg = config(pool=tiny_pool, model=tiny_model)
-    found = [
+    batches_by_way = [
         list(stream(MicroBatches(c, str(tmp_path), 0), range(6, 11)))
         for c in (cfg, cfg.model_copy(update={"loader_workers": 2, "loader_threads": 1}))
     ]
-    for mine, other in zip(*found, strict=True):
+    for mine, other in zip(*batches_by_way, strict=True):
         assert mine.keys() == other.keys()
         assert torch.equal(mine["input_ids"], other["input_ids"])
         assert torch.equal(mine["labels"], other["labels"])
         assert mine["media"].keys() == other["media"].keys()
         assert all(torch.equal(mine["media"][n], other["media"][n]) for n in mine["media"])
-    assert {b["media"]["pixel_values"].dtype for b in found[0] if b["media"]} == {torch.uint8}
+    assert {b["media"]["pixel_values"].dtype for b in batches_by_way[0] if b["media"]} == {torch.uint8}
     # what is left out is listed by whoever met it, and counted once
     gone = cfg.model_copy(update={"image_root": str(tmp_path), "loader_workers": 2})
     list(stream(MicroBatches(gone, str(tmp_path), 0), range(8)))

@@ -38,15 +38,22 @@ PHI = ("xmas-proxy", "mores-2nd-stage", "connector-only")
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_numbers_are_the_published_ones(name):
-    found = recipe(name)
-    got = (found.lr, found.global_batch, found.micro_batch, found.epochs, found.zero_stage, found.image_mode)
-    assert (found.parts, *got, found.group_by_modality) == NUMBERS[name]
-    rest = (found.weight_decay, found.warmup_ratio, found.schedule, found.max_len, found.grad_clip)
+    numbers = recipe(name)
+    got = (
+        numbers.lr,
+        numbers.global_batch,
+        numbers.micro_batch,
+        numbers.epochs,
+        numbers.zero_stage,
+        numbers.image_mode,
+    )
+    assert (numbers.parts, *got, numbers.group_by_modality) == NUMBERS[name]
+    rest = (numbers.weight_decay, numbers.warmup_ratio, numbers.schedule, numbers.max_len, numbers.grad_clip)
     assert rest == (0, 0.03, "cosine", 2048, 0)
-    assert found.loss_mean == "micro_batch"
-    assert (found.precision, found.gradient_checkpointing, found.use_gpu) == ("bfloat16", True, True)
+    assert numbers.loss_mean == "micro_batch"
+    assert (numbers.precision, numbers.gradient_checkpointing, numbers.use_gpu) == ("bfloat16", True, True)
     own = {"llava-mistral-scienceqa": "mistral_instruct"} | dict.fromkeys(PHI, "phi")
-    assert found.template == ("plain" if found.lr == 1e-3 else own.get(name, "v1"))
+    assert numbers.template == ("plain" if numbers.lr == 1e-3 else own.get(name, "v1"))
 
 
 def test_every_file_is_tested():

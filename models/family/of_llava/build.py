@@ -47,7 +47,7 @@ class BuildConfig(Config):
 
 @dataclass(frozen=True)
 class Built:
-    """What was made: its folder, the template that goes with it, tokens a picture, and the tokenizer's new tokens.
+    """What was made: its folder, the template that goes with it, tokens per picture, and the tokenizer's new tokens.
 
     `plain`: Hugging Face loads it alone.
     """
@@ -76,12 +76,12 @@ def build(config: BuildConfig, out: str) -> Built:
     llm = _language_model(config, tokenizer)
     eyes = _loaded(MODEL_MAPPING[type(vision)], config.tower, config.dtype, towers=True)
     processor = make_processor(images, tokenizer, tower, vision.patch_size, config.connector)
-    found = _config(config, llm, eyes, processor)
-    model = _put_together(found, llm, eyes, config)
+    llava_config = _config(config, llm, eyes, processor)
+    model = _put_together(llava_config, llm, eyes, config)
     with whole_folder(out) as temporary:
         model.save_pretrained(temporary)
         processor.save_pretrained(temporary)
-    plain = class_of(found).__name__ == "LlavaForConditionalGeneration"
+    plain = class_of(llava_config).__name__ == "LlavaForConditionalGeneration"
     return Built(out, fitting_template(llm.config, tokenizer), count_image_tokens(processor), added, plain)
 
 
@@ -109,20 +109,20 @@ def _config(config: BuildConfig, llm: Any, eyes: Any, processor: Any) -> LlavaCo
     )
 
 
-def _put_together(found: LlavaConfig, llm: Any, eyes: Any, config: BuildConfig) -> Any:
+def _put_together(llava_config: LlavaConfig, llm: Any, eyes: Any, config: BuildConfig) -> Any:
     """Return the model; it takes over the parts' own modules, so nothing is held twice."""
-    inputs, outputs = feature_width(found), llm.config.hidden_size
+    inputs, outputs = feature_width(llava_config), llm.config.hidden_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         std = getattr(llm.config, "initializer_range", 0.02)
         connector = make_connector(config.connector, inputs, outputs, std)
     if config.connector.plain:  # the same numbers in Hugging Face's own module
-        drawn, connector = connector.state_dict(), LlavaMultiModalProjector(found)
+        drawn, connector = connector.state_dict(), LlavaMultiModalProjector(llava_config)
         connector.load_state_dict(drawn)
     ids_1T = torch.arange(1, 9)[None]
     expected = llm(input_ids=ids_1T, use_cache=False).logits
     with torch.device("meta"):
-        model = class_of(found)(found)
+        model = class_of(llava_config)(llava_config)
     mine, theirs = type(model.model.language_model).__name__, type(llm.base_model).__name__
     if mine != theirs:
         raise InputError(f"{config.llm!r}: its decoder is a {theirs}; a LLaVA would run it as {mine}.")
@@ -187,8 +187,8 @@ def _tokenizer(folder: str) -> tuple[Any, list[str]]:
 
 
 def _tower_config(folder: str) -> tuple[Any, Tower]:
-    found = _read_config(folder)
-    vision = getattr(found, "vision_config", found)  # of a model of pictures and texts, its vision side
+    whole_config = _read_config(folder)
+    vision = getattr(whole_config, "vision_config", whole_config)  # of a model of pictures and texts, its vision side
     return vision, tower_of(vision)
 
 

@@ -115,11 +115,11 @@ class Queries(nn.Module):
 
     def forward(self, x_ISV: torch.Tensor) -> torch.Tensor:
         """Return [I, Q, H]."""
-        seen, found = self.inputs(x_ISV), self.queries.to(x_ISV.dtype).expand(len(x_ISV), -1, -1)
-        found = self.norm(found) if self.behind else found
+        seen, queries = self.inputs(x_ISV), self.queries.to(x_ISV.dtype).expand(len(x_ISV), -1, -1)
+        queries = self.norm(queries) if self.behind else queries
         for block in self.blocks:
-            found = block(found, seen)
-        return self.outputs(found if self.behind else self.norm(found))
+            queries = block(queries, seen)
+        return self.outputs(queries if self.behind else self.norm(queries))
 
 
 def _identity(spec: ConnectorSpec, inputs: int, outputs: int) -> nn.Module:
@@ -147,13 +147,13 @@ def make_connector(spec: ConnectorSpec, inputs: int, outputs: int, std: float = 
         InputError: identity between widths that differ.
     """
     count = MLP.fullmatch(spec.kind)
-    made = Stack(int(count[1]), inputs, outputs) if count else CONNECTORS[spec.kind](spec, inputs, outputs)
-    for name, parameter in made.named_parameters():
+    connector = Stack(int(count[1]), inputs, outputs) if count else CONNECTORS[spec.kind](spec, inputs, outputs)
+    for name, parameter in connector.named_parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=std)
         elif name.endswith("bias"):
             nn.init.zeros_(parameter)
-    return made
+    return connector
 
 
 def connector_of(config: Any) -> ConnectorSpec:

@@ -34,7 +34,7 @@ def read_projector(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     if not Path(path).is_file():
         raise InputError(f"no file {str(path)!r}: give LLaVA's {PROJECTOR} or {NON_LORA_BIN}.")
     state = torch_file(Path(path))
-    found: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
     others = []
     for key, value in state.items():
         hit = _KEY.fullmatch(key)
@@ -43,13 +43,13 @@ def read_projector(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         if hit is None or place % 2 or not isinstance(value, torch.Tensor):
             others.append(key)
         else:
-            found[f"linear_{place // 2 + 1}.{hit[2]}"] = value
-    if others or not found:
+            tensors[f"linear_{place // 2 + 1}.{hit[2]}"] = value
+    if others or not tensors:
         raise InputError(
             f"{str(path)!r} holds {others[:4] or 'nothing'}, which is no part of a projector of Linears "
             "(mm_projector.0, mm_projector.2, …): a checkpoint of other parts."
         )
-    return found
+    return tensors
 
 
 def put_projector(model: Any, path: str | os.PathLike[str]) -> None:

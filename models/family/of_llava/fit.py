@@ -21,7 +21,7 @@ def check_fit(config: Any, processor: Any, path: str) -> None:
 
     Raises:
         InputError: names both files and their fields: image token, patch size, picture size, select strategy, number of
-            tokens a picture, vocabulary, pad token.
+            tokens per picture, vocabulary, pad token.
     """
     root, home = chain(path)[-1], processor_folder(path)
     faults = [
@@ -124,13 +124,13 @@ def _count_faults(config: Any, processor: Any, home: Path) -> list[str]:
     crop = processor.image_processor.crop_size
     patches = (crop["height"] // vision.patch_size) * (crop["width"] // vision.patch_size)
     kept = patches + tower.extra - (config.vision_feature_select_strategy == "default")
-    made = connector_of(config).tokens(kept)
-    if made == counted:
+    tokens = connector_of(config).tokens(kept)
+    if tokens == counted:
         return []
     extra = processor.num_additional_image_tokens or 0
     return [
         f"processor_config.json has num_additional_image_tokens {extra}, by which a picture is {counted} tokens; the model "
-        f"makes {made} of it, so it must be {extra + made - counted}"
+        f"makes {tokens} of it, so it must be {extra + tokens - counted}"
     ]
 
 

@@ -20,7 +20,7 @@ class Llm:
 
     `templates`: conversation templates (`pool/templates.py`); the first whose special tokens the tokenizer knows is the
     default, the last one is that of the plain base model. `linears`: leaf names of the Linears in a block, where LoRA goes.
-    `options`: what a small config of this kind must say besides the common sizes (the twin). `head_bias`: its LM head has
+    `options`: what a tiny config of this kind must say besides the common sizes. `head_bias`: its LM head has
     a bias, which Hugging Face's LLaVA has not.
     """
 

@@ -1,4 +1,4 @@
-"""The tiny twin: a LLaVA of a few hundred thousand random parameters, by Hugging Face's own classes.
+"""The tiny model: a LLaVA of a few hundred thousand random parameters, by Hugging Face's own classes.
 
 It stands in for CLIP-L + Vicuna, or other parts (`family/`), where no weights can be fetched (tests, the demo): same
 classes, same names, same processor, same files, only small. Its tokenizer is LLaMA-like (Metaspace, byte fallback), trained
@@ -29,16 +29,16 @@ SPECIALS = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 
 
 def build_tiny_model(out: str, texts: Iterable[str], config: TinyModelConfig) -> str:
-    """Make the twin's tokenizer, processor and random weights, save them as a Hugging Face folder, return its path."""
+    """Make a tokenizer, a processor and random weights, save them as a Hugging Face folder, return its path."""
     tokenizer = train_tokenizer(texts, config)
     tower = TOWERS[config.tower]
     images = image_processor(config.image, tower.colours)
     processor = make_processor(images, tokenizer, tower, config.patch, config.connector)
-    # a fork, so that building a twin leaves the caller's random state alone
+    # a fork, so that building a tiny model leaves the caller's random state alone
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        found = tiny_model_config(config, tokenizer)
-        model = class_of(found)(found)
+        model_config = tiny_model_config(config, tokenizer)
+        model = class_of(model_config)(model_config)
     model.generation_config.update(pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
     with writing(out, "What is there is half a model."):
         os.makedirs(out, exist_ok=True)
@@ -48,7 +48,7 @@ def build_tiny_model(out: str, texts: Iterable[str], config: TinyModelConfig) ->
 
 
 def words_of(pools: Iterable[Pool]) -> list[str]:
-    """Return what the twin's tokenizer learns from: the templates' own words, and every turn of these pools."""
+    """Return what the tiny model's tokenizer learns from: the templates' own words, and every turn of these pools."""
     texts = [str(t.system) for t in TEMPLATES.values()]
     for pool in pools:
         for records in pool.iter_batches(4096):
@@ -57,7 +57,7 @@ def words_of(pools: Iterable[Pool]) -> list[str]:
 
 
 def tiny_model_config(config: TinyModelConfig, tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
-    """Return the Hugging Face config of the twin."""
+    """Return the Hugging Face config of the tiny model."""
     tower = TOWERS[config.tower]
     more: dict[str, Any] = (
         {} if config.connector.plain else {"connector": config.connector.model_dump(exclude_none=True)}
@@ -76,7 +76,7 @@ def tiny_model_config(config: TinyModelConfig, tokenizer: PreTrainedTokenizerFas
 
 
 def vision_config(config: TinyModelConfig) -> Any:
-    """Return the Hugging Face config of the twin's vision tower."""
+    """Return the Hugging Face config of the tiny model's vision tower."""
     values: dict[str, Any] = {
         "hidden_size": config.vision_hidden,
         "intermediate_size": 2 * config.vision_hidden,
@@ -93,7 +93,7 @@ def vision_config(config: TinyModelConfig) -> Any:
 
 
 def text_config(config: TinyModelConfig, tokenizer: PreTrainedTokenizerFast) -> Any:
-    """Return the Hugging Face config of the twin's language model."""
+    """Return the Hugging Face config of the tiny model's language model."""
     values: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": config.hidden,

@@ -51,10 +51,10 @@ def tower_of(vision_config: Any) -> Tower:
     Raises:
         InputError: there is none.
     """
-    found = [tower for tower in _ALL if tower.kind == vision_config.model_type]
-    if not found:
+    towers = [tower for tower in _ALL if tower.kind == vision_config.model_type]
+    if not towers:
         raise InputError(
             f"no vision tower of type {vision_config.model_type!r}: there are {[t.kind for t in _ALL]}; a new one is one "
             "entry in models/family/of_llava/towers.py."
         )
-    return found[0]
+    return towers[0]
