@@ -21,6 +21,8 @@ class StageRecord:
 
     `items`: of a stage that makes several things and may be given more of them, what each was made of, by its key.
     `version`, `code`: which vinnow did it; other code does not make a stage undone. `finished`: when, as `utc_now` has it.
+    `seconds`: of all `starts` that ended well, together; `last_seconds`: of the last of them. One that was killed or failed
+    is in none of the three. Older versions counted no starts: what they left counts as one, and has no `last_seconds`.
     """
 
     name: str
@@ -30,6 +32,8 @@ class StageRecord:
     code: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    starts: int = 1
+    last_seconds: float | None = None
     finished: str = ""
     items: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -52,6 +56,8 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
+# behind the name of a manifest whose stage is to be looked at again
+_UNDONE = ".undone"
 # what a stage has left besides may be whole
 _ANEW = "Delete it and run again: the stage then looks at what it has left, and goes on."
 
@@ -96,20 +102,17 @@ class Manifest:
         ]
 
     def undo(self, name: str) -> None:
-        """Forget that a stage is done: it is to be looked at again."""
+        """Forget that a stage is done: it is to be looked at again. What it took stays known."""
         if exists(self.path(name)):
             fs, inner = open_fs(self.path(name))
-            fs.delete_file(inner)
+            fs.move(inner, f"{inner}{_UNDONE}")
 
     @contextmanager
     def stage(self, name: str, inputs: dict[str, Any]) -> Iterator[StageRecord]:
         """Time a stage; write its manifest only if the body ends without an error."""
-        plain = _plain(inputs)
-        record = StageRecord(name, digest(repr(sorted(plain.items()))), plain, self.version, code_revision())
-        start = time.perf_counter()
-        yield record
-        record.seconds = round(time.perf_counter() - start, 3)
-        self.keep(record)
+        record = self._begin(name, inputs)
+        with self._timed(record):
+            yield record
 
     @contextmanager
     def growing(self, name: str, inputs: dict[str, Any]) -> Iterator[StageRecord]:
@@ -117,14 +120,28 @@ class Manifest:
 
         What it then says is written when the body ends without an error.
         """
-        plain, before = _plain(inputs), self.read(name)
-        record = StageRecord(name, digest(repr(sorted(plain.items()))), plain)
+        before, record = self.read(name), self._begin(name, inputs)
         if before is not None:
-            record.facts, record.items, record.seconds = before.facts, before.items, before.seconds
-        record.version, record.code = self.version, code_revision()
-        earlier, start = record.seconds, time.perf_counter()
-        yield record
-        record.seconds = round(earlier + time.perf_counter() - start, 3)
+            record.facts, record.items = before.facts, before.items
+        with self._timed(record):
+            yield record
+
+    def _begin(self, name: str, inputs: dict[str, Any]) -> StageRecord:
+        """Return the record of a stage that starts, with what its earlier starts took."""
+        plain = _plain(inputs)
+        record = StageRecord(name, digest(repr(sorted(plain.items()))), plain, self.version, code_revision(), starts=0)
+        paths = (self.path(name), self.path(name) + _UNDONE)
+        before = next((read_stage(path) for path in paths if exists(path)), None)
+        if before is not None:
+            record.seconds, record.starts, record.last_seconds = before.seconds, before.starts, before.last_seconds
+        return record
+
+    @contextmanager
+    def _timed(self, record: StageRecord) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        record.last_seconds = round(time.perf_counter() - start, 3)
+        record.seconds, record.starts = round(record.seconds + record.last_seconds, 3), record.starts + 1
         self.keep(record)
 
     def keep(self, record: StageRecord) -> None:

@@ -107,13 +107,18 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage's wall-clock seconds, and rows, bytes and what it held of devices where it has them."""
+    """A stage's wall-clock seconds, and rows, bytes and what it held of devices where it has them.
+
+    `seconds`: of all its `starts` that ended well, together; `last`: of the last one, None where that is not known.
+    """
 
     name: str
     seconds: float
     rows: int | None = None
     size: int | None = None
     held: Held | None = None
+    starts: int = 1
+    last: float | None = None
 
 
 @dataclass(frozen=True)

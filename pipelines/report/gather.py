@@ -255,7 +255,8 @@ def _add_run(run_dir: str, data: ReportData, run: dict[str, Any] | None, config:
     results = _results(run_dir, config)
     for r in records:
         spent = held(stages, r, results)
-        data.stages.append(Stage(r.name, r.seconds, r.facts.get("rows"), r.facts.get("bytes"), spent))
+        took = {"starts": r.starts, "last": r.last_seconds}
+        data.stages.append(Stage(r.name, r.seconds, r.facts.get("rows"), r.facts.get("bytes"), spent, **took))
     if run:
         data.about, data.facts = about(run_dir, run), run_facts(run, records, data.stages)
 

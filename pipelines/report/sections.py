@@ -302,19 +302,24 @@ def stages_section(data: ReportData, rows: list[Row]) -> Values | None:
     total = sum(s.seconds for s in data.stages) or 1.0
     spent = Held.total(s.held for s in data.stages if s.held is not None)
     kinds = [name for name in ("gpu", "cpu") if getattr(spent, name)]
+    several = any(s.starts > 1 for s in data.stages)
     lines = []
     for s in data.stages:
         share = Cell(kind="bar", share=100 * s.seconds / total)
-        speed = f"{s.rows / s.seconds:,.1f}" if s.rows and s.seconds else "–"
+        # its rows are what there is now, and not what each start did
+        speed = f"{s.rows / s.seconds:,.1f}" if s.rows and s.seconds and s.starts == 1 else "–"
+        starts = [str(s.starts), "–" if s.last is None else f"{s.last:,.1f}"] if several else []
         size = "–" if s.size is None else f"{s.size / 1e6:,.1f}"
         used = [hours(getattr(s.held, kind, None)) for kind in kinds]
         rows_done = "–" if s.rows is None else f"{s.rows:,}"
-        lines.append([s.name, f"{s.seconds:,.1f}", rows_done, speed, size, *used, share])
+        lines.append([s.name, f"{s.seconds:,.1f}", *starts, rows_done, speed, size, *used, share])
     whole = (Cell(hours(getattr(spent, kind))) for kind in kinds)
-    lines.append([Cell("all"), Cell(f"{total:,.1f}"), "", "", "", *whole, ""])
+    lines.append([Cell("all"), Cell(f"{total:,.1f}"), *[""] * (5 if several else 3), *whole, ""])
     names = [f"{kind.upper()}-hours" for kind in kinds]
-    head = ["stage", "seconds", "rows", "rows/s", "MB written", *names, "share of the time"]
-    table = Table("What each stage took, by the wall clock", head, lines, set(range(1, 5 + len(kinds))))
+    starts = ["starts", "seconds of the last"] if several else []
+    head = ["stage", "seconds of all starts" if several else "seconds", *starts]
+    head += ["rows", "rows/s", "MB written", *names, "share of the time"]
+    table = Table("What each stage took, by the wall clock", head, lines, set(range(1, len(head) - 1)))
     return {"table": table, "note": HOURS if kinds else ""}
 
 

@@ -24,7 +24,10 @@ State = Literal["done", "under way", "waiting"]
 
 @dataclass(frozen=True)
 class StageStatus:
-    """One stage. `rows`, `refused`, `seconds`, `bytes` are None where it has none yet; `detail` says how far it is."""
+    """One stage. `rows`, `refused`, `seconds`, `bytes` are None where it has none yet; `detail` says how far it is.
+
+    `seconds`: of all its `starts` that ended well, together; `last_seconds`: of the last, None where older versions did it.
+    """
 
     name: str
     state: State
@@ -33,6 +36,8 @@ class StageStatus:
     seconds: float | None = None
     bytes: int | None = None
     detail: str = ""
+    starts: int | None = None
+    last_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +175,9 @@ class Run:
         """Say that a stage is done, now or before; returns its record."""
         done = self.manifest.read(name)
         assert done is not None
-        console.print(f"[dim]{'done   ' if new else 'already'}[/] {name:<22} {done.seconds:8.1f} s")
+        several = f", {in_all(done)}" if done.starts > 1 else ""
+        last = done.seconds if done.last_seconds is None else done.last_seconds
+        console.print(f"[dim]{'done   ' if new else 'already'}[/] {name:<22} {last:8.1f} s{several}")
         usage = done.usage()
         if usage is not None and (usage.refused or new):
             tell(usage.line())
@@ -259,6 +266,11 @@ class Stage(ABC):
 def manifest_path(run_dir: str, name: str) -> str:
     """Return where a stage's manifest lies."""
     return join(run_dir, "stages", f"{name}.json")
+
+
+def in_all(done: StageRecord) -> str:
+    """Return what all starts of a stage took together, in words."""
+    return f"{done.seconds:,.1f} s in {done.starts} starts"
 
 
 def tell(what: str) -> None:

@@ -3,6 +3,8 @@
 Read from disk alone, without Ray: it may be asked while the run is under way, or after it was killed.
 """
 
+from typing import Any
+
 from rich.markup import escape
 from rich.table import Table
 
@@ -11,7 +13,7 @@ from ...store.files import exists, join
 from ...store.manifest import read_stage
 from ...store.reading import with_fields
 from .config import parsed, saved_run
-from .stage import Stage, StageStatus, manifest_path
+from .stage import Stage, StageStatus, in_all, manifest_path
 from .stages import stages_of
 
 _FACTS = dict.fromkeys(("rows", "refused", "bytes"), int | None)
@@ -52,5 +54,9 @@ def _one(run_dir: str, stage: Stage) -> StageStatus:
     facts = with_fields(done.facts, _FACTS, path, "stage's manifest", "Delete it and run again.")
     facts = {k: facts[k] for k in _FACTS}
     usage = done.usage()
-    detail = usage.line() if usage is not None and usage.refused else ""
-    return StageStatus(stage.name, "done", seconds=done.seconds, detail=detail, **facts)
+    said = [usage.line()] if usage is not None and usage.refused else []
+    if done.starts > 1:
+        last = "" if done.last_seconds is None else f", the last one {done.last_seconds:,.1f} s"
+        said.append(f"{in_all(done)}{last}")
+    starts: dict[str, Any] = {"starts": done.starts, "last_seconds": done.last_seconds}
+    return StageStatus(stage.name, "done", seconds=done.seconds, detail="; ".join(said), **facts, **starts)
