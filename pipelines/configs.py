@@ -27,6 +27,7 @@ from ..train.recipe import TrainRecipe, ValidationSpec
 from .blanks import BLANK
 from .generate.config import GenerateConfig
 from .runs.config import ModelSection, RunConfig, SelectorSection, SweepSection
+from .runs.placing import Devices
 from .runs.plain_yaml import read_yaml
 from .runs.rates import PlanConfig
 from .runs.sections import StageSection
@@ -40,11 +41,12 @@ _SECTIONS: dict[str, type[Config]] = {
     **{"evaluate-endpoint": RemoteEvalConfig},
     "generate": GenerateConfig,
 }
-# sections of a run that hold what has a page under another name
+# sections of a run that hold what has a page under another name; those of `_LISTS` hold several of it
 _ALSO: dict[str, type[Config]] = {
     **dict.fromkeys(("pool", "captions", "target", "test"), IngestConfig),
-    **{"proxy": TrainRecipe, "finetune": TrainRecipe, "selectors": SelectorSection},
+    **{"proxy": TrainRecipe, "finetune": TrainRecipe, "selectors": SelectorSection, "devices": Devices},
 }
+_LISTS = ("warmup", "features", "selectors")
 _RECIPES = Path(recipe.__file__).with_name("recipes")
 
 
@@ -56,7 +58,7 @@ def classes() -> dict[str, type[Config]]:
 
 def names() -> list[str]:
     """Return what `vinnow config` knows: configs, a run's sections, and the recipes of trainings."""
-    return sorted([*classes(), *_ALSO, *(p.stem for p in _RECIPES.glob("*.yaml"))])
+    return sorted([*classes(), *_ALSO, "features", *(p.stem for p in _RECIPES.glob("*.yaml"))])
 
 
 def config_of(name: str) -> Config:
@@ -68,11 +70,26 @@ def config_of(name: str) -> Config:
     known = classes() | _ALSO
     if name in known:
         return known[name].parse(_examples(known[name]), name)
-    if name == "features":
-        raise InputError(f"`features` lists configs of kinds; ask for one of them: {', '.join(kinds.names())}.")
     if name not in names():
         raise InputError(f"there is no config {name!r}{suggest(name, names())}")
     return TrainRecipe.parse(read_yaml(name, "train"), name)
+
+
+def printed(name: str) -> str:
+    """Return what `vinnow config NAME` prints: commented YAML; of a run's section that is a list, its items.
+
+    Raises:
+        InputError: as `config_of`.
+    """
+    if name not in _LISTS:
+        return commented(config_of(name))
+    items = [config_of(kind) for kind in kinds.names()] if name == "features" else [config_of(name)]
+    return "".join(_item(commented(item)) for item in items)
+
+
+def _item(text: str) -> str:
+    """Return YAML of a mapping as an item of a list."""
+    return "-\n" + textwrap.indent(text, "  ")
 
 
 def commented(config: Config) -> str:
@@ -97,7 +114,8 @@ recipe of `train/recipes/`, as YAML with the same words; `vinnow config run` a w
 `target` and `test` are an [ingest](#ingest); `proxy`, `finetune` and `warmup[].train` are a [train](#train) without
 `model`, `pool`, `picks` and `seed`, which the run fills in, and may name a `recipe`; `evaluate` is an
 [evaluate](#evaluate) without `model`, `pool` and `run`; `features` lists the kinds' configs, `selectors[].config` is a
-selector's. `--gpus auto` fills `use_gpu`, `workers`, `precision` and the like only where they are left out."""
+selector's. `vinnow config` prints `features`, `selectors` and `warmup` as the lists that they are in a run.
+`--gpus auto` fills `use_gpu`, `workers`, `precision` and the like only where they are left out."""
 
 
 def _examples(config: type[Config]) -> dict[str, Any]:

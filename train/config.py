@@ -72,7 +72,7 @@ class TrainConfig(TrainRecipe):
     model: str = Field(description="The model to train: a folder, or a Hugging Face name.")
     pool: str = Field(description="The POOL folder.")
     picks: str | None = Field(None, description="A PICKS file, whose rows alone are trained on; null: the whole pool.")
-    seed: int = Field(0, description="Decides the order of rows and all that is drawn.")
+    seed: int = Field(42, description="Decides the order of rows and all that is drawn.")
 
     def absolute(self) -> "TrainConfig":
         """Return the config with paths that workers understand, whose folder is another one."""

@@ -36,7 +36,7 @@ def train(
     named = set(settings(sets)) | (set(values) if os.path.isfile(config) else set())
     devices = find_devices(ray, gpus)
     parsed = TrainConfig.parse(placed_training(values, named, devices))
-    console.print(f"computing on {devices}", markup=False, soft_wrap=True)
+    console.print(f"computing on {devices}, seed {parsed.seed}", markup=False, soft_wrap=True)
     refuse_early(parsed, out)
     for text in too_large(parsed, devices):
         console.print(f"warning: {text}", markup=False, soft_wrap=True)

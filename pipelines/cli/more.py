@@ -58,9 +58,9 @@ def config(
 
     Example: `vinnow config run`, `vinnow config gradient`, `vinnow config llava15-lora`
     """
-    from ..configs import commented, config_of
+    from ..configs import printed
 
-    show(commented(config_of(name)).rstrip())
+    show(printed(name).rstrip())
 
 
 @app.command()
