@@ -9,6 +9,7 @@ from ...store.files import exists, folder_bytes, join, list_files, reading_parqu
 from ...store.manifest import Manifest, StageRecord
 from ..progress import bar
 from .identity import POOL_FREE, kept, without
+from .longer_test import end_longer, take_longer
 from .stage import Planned, Planning, Run, Stage, StageStatus, tell
 
 ANEW = "Picks and trainings were made without them: begin again in another `out` to use them."
@@ -83,6 +84,8 @@ class Ingest(Stage):
             self._note(record, report, out)
 
         inputs = self.inputs(run.manifest.read(self.name))
+        if self.pool == "test" and run.manifest.changed(self.name, inputs) == []:
+            end_longer(run.out)
         if run.manifest.changed(self.name, inputs) == [] and (back := pictures_back(config, out)):
             # what follows was made of the pool as it is
             tell(f"{self.name}: {len(back)} pictures that could not be read can be by now. {ANEW}")
@@ -92,8 +95,6 @@ class Ingest(Stage):
 
     def _lengthen(self, run: Run, inputs: dict[str, Any]) -> None:
         """Put a longer test set into the place of the one that trials were asked."""
-        from .longer_test import end_longer, take_longer
-
         report = take_longer(run.out, self.config)
         with run.manifest.stage(self.name, inputs) as record:
             self._note(record, report, run.folder(self.pool))

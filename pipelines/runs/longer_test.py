@@ -1,6 +1,6 @@
 """A test set that becomes longer: its pool is made beside the one that is there, and takes its place if it holds all of it.
 
-Killed at any point, the next try finds the old pool or the new one, and ends in the new one.
+Killed at any point, the next try finds the old pool or the new one, and ends in the one that its config names.
 """
 
 import os
@@ -50,8 +50,15 @@ def take_longer(out: str, config: IngestConfig) -> IngestReport:
 
 
 def end_longer(out: str) -> None:
-    """Drop the pool that was there."""
-    shutil.rmtree(join(out, _BEFORE), ignore_errors=True)
+    """Drop what a swap that is noted, or was given up, left beside the pool that is there.
+
+    The pool that was there comes back where a swap was cut off between its renames, and the config is the old one again.
+    """
+    before, now, after = (join(out, n) for n in (_BEFORE, "test", _NEXT))
+    if exists(before) and not exists(now):
+        os.replace(before, now)
+    for place in (before, after):
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _check(out: str, after: str) -> None:
