@@ -249,3 +249,10 @@ def _refuse_other(path: str, footer: Footer, wanted: Footer) -> None:
 def exists_any(root: str | os.PathLike[str], name: str) -> bool:
     """Say whether any features of this name lie under a root."""
     return look_at(join(root, name)).type == pafs.FileType.Directory
+
+
+def is_store(root: str | os.PathLike[str]) -> bool:
+    """Say whether a root is a folder that holds a part of any feature."""
+    if look_at(root).type != pafs.FileType.Directory:
+        return False
+    return any(_STEP.search(path) for path in list_files(root, ".parquet", recursive=True))

@@ -14,7 +14,7 @@ from ...select.run import scores_notes, select_by
 from ...select.view import EXTRA, View
 from ...store.arrays import Array
 from ...store.errors import InputError
-from ...store.features import FeatureSet, exists_any
+from ...store.features import FeatureSet, exists_any, is_store
 from ...store.files import exists, join
 from ...store.learning_rates import read_rates
 from ...store.refusals import refused_ids, usage_of
@@ -44,8 +44,8 @@ def make_view(
         InputError: a feature store is not there; those are all rows, or more than the share `max_refused`.
     """
     for option, root in (("features", features), ("targets", targets)):
-        # a selector that reads none would not miss it
-        if root and not exists(root):
+        # a selector that reads none would not miss it, and one that does says better what it misses
+        if root is not None and not (root and (exists(root) if needs.names else is_store(root))):
             raise InputError(f"--{option} {root!r}: no such feature store. `vinnow features --out` makes one.")
     reader = Pool(pool)
     ids = reader.ids()
@@ -136,7 +136,7 @@ def select_all(
         view = make_view(
             pool,
             features if any(exists_any(features, n) for n in needs.names) else None,
-            targets if exists(targets) else None,
+            targets if needs.targets and exists(targets) else None,
             needs,
             weights,
             min(1.0, sum(limits.get(n, 0.0) for n in needs.names)),

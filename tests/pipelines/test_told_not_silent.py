@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from foreign import no_ray, vinnow
 from typer.testing import CliRunner
 from vinnow.pipelines.cli.main import app
 from vinnow.store.errors import InputError
@@ -17,6 +18,31 @@ def test_a_feature_store_that_is_not_there_is_refused_though_the_selector_reads_
     assert isinstance(result.exception, InputError)
     assert f"--{option} 'nosuch': no such feature store" in str(result.exception)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["features", "targets"])
+@pytest.mark.parametrize("what", ["no path", "an empty folder", "a pool", "a file"])
+def test_what_is_no_feature_store_is_refused_though_the_selector_reads_none(tiny_pool, tmp_path, option, what):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("x")
+    path = {"no path": "", "an empty folder": tmp_path / "empty", "a pool": tiny_pool, "a file": tmp_path / "file"}[
+        what
+    ]
+    words = ["--pool", tiny_pool, "--selector", "random", "--budget", "5", "--out", tmp_path / "out"]
+    said = vinnow("select", *words, f"--{option}", path)
+    assert (said.code, said.trace) == (2, "")
+    assert f"--{option} {str(path)!r}: no such feature store" in said.errors[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_without_a_seed_takes_the_published_one_and_says_it(tiny_pool, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("vinnow.actors.cluster.ensure_ray", no_ray)
+    words = ["train", "xmas-proxy", "--gpus", "0", "--out", tmp_path / "out", "--set", f"model={tiny_model}"]
+    words += ["--set", f"pool={tiny_pool}", "--set", "precision=float32", "--set", "template=v1"]
+    for sets, seed in (([], 42), (["--set", "seed=7"], 7)):
+        said = vinnow(*words, *sets)
+        assert (said.code, said.errors) == (0, []), said.text
+        assert f", seed {seed}\n" in said.text
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
