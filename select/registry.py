@@ -26,8 +26,8 @@ def names() -> list[str]:
     return sorted(_selectors(os.environ.get(VARIABLE, "")))
 
 
-def make(name: str, config: dict[str, Any] | None = None) -> Selector:
-    """Build a selector from plain config values.
+def make(name: str, config: dict[str, Any] | None = None, where: str = "") -> Selector:
+    """Build a selector from plain config values; `where`: where they stand, for messages.
 
     Raises:
         InputError: unknown selector or config field (names the nearest one); a selector file does not fit.
@@ -36,7 +36,7 @@ def make(name: str, config: dict[str, Any] | None = None) -> Selector:
     if name not in selectors:
         raise InputError(f"unknown selector {name!r}{suggest(name, selectors)}")
     kind = selectors[name]
-    return kind(kind.Config.parse(config or {}, f"selector {name}"))
+    return kind(kind.Config.parse(config or {}, where or f"selector {name}"))
 
 
 @dataclass(frozen=True)

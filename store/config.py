@@ -77,7 +77,8 @@ def _explain(model: type[Config], error: Any, where: str, values: Any) -> str:
         owner = _owner(model, error["loc"][:-1], values)
         return f"unknown field {field_path!r}{suggest(path[-1], owner.model_fields if owner else [])}"
     if error["type"] == "missing":
-        return f"{field_path!r} is required: {model.__name__} cannot do without it."
+        owner = _owner(model, error["loc"][:-1], values) or model
+        return f"{field_path!r} is required: {owner.__name__} cannot do without it."
     received = f" (given: {shown(error['input'])})" if not isinstance(error["input"], dict) else ""
     return f"{field_path}: {error['msg']}{received}."
 

@@ -255,12 +255,13 @@ def _check_selectors(run: RunConfig) -> None:
             raise InputError(
                 f"{feature.name} features are measured against targets, but the run has no `target` section."
             )
-    for section in run.selectors:
+    for number, section in enumerate(run.selectors):
         if labels.count(section.label.lower()) > 1:  # files and trials are called after it
             raise InputError(f"selector {section.label!r} is listed twice; give each a label of its own.")
         if section.label != section.name and section.label in registry.names():
             raise InputError(f"selector {section.name!r}: the label {section.label!r} is another method's name.")
-        needs = registry.make(section.name, section.config).needs.called(section.reads)
+        method = registry.make(section.name, section.config, f"selectors.{number}.config")
+        needs = method.needs.called(section.reads)
         if needs.targets and run.target is None:
             raise InputError(f"selector {section.label!r} reads targets, but the run has no `target` section.")
         for need in needs.features:

@@ -8,7 +8,7 @@ from pydantic import Field
 from ...evaluate.config import JOB as EVALUATION
 from ...evaluate.config import EvalConfig, EvalRecipe
 from ...store.config import Config, Section
-from ...store.errors import InputError
+from ...store.errors import InputError, suggest
 from ...store.names import Name, path_part
 from ...train.config import JOB as TRAINING
 from ...train.config import TrainConfig
@@ -72,7 +72,7 @@ def resolved(values: dict[str, Any]) -> dict[str, Any]:
     """
     run = {name: _plain(value) for name, value in values.items()}
     if isinstance(run.get("warmup"), list):
-        run["warmup"] = [_stage(stage) for stage in run["warmup"]]
+        run["warmup"] = [_stage(stage, f"warmup.{number}.train") for number, stage in enumerate(run["warmup"])]
     if isinstance(run.get("proxy"), dict):
         run["proxy"] = _training(run["proxy"], "proxy")
     if isinstance(run.get("finetune"), dict):
@@ -110,10 +110,10 @@ def _plain(value: Any) -> Any:
     return value.model_dump() if isinstance(value, Section) else value
 
 
-def _stage(stage: Any) -> Any:
+def _stage(stage: Any, where: str) -> Any:
     if not isinstance(stage, dict) or not isinstance(train := _plain(stage.get("train")), dict):
         return stage
-    return stage | {"train": _training(train, f"warmup.{stage.get('name')}")}
+    return stage | {"train": _training(train, where)}
 
 
 def _training(section: dict[str, Any], where: str) -> dict[str, Any]:
@@ -128,6 +128,9 @@ def _finetune(section: dict[str, Any]) -> dict[str, Any]:
     variants, common = _mapping(section["variants"]), {k: v for k, v in section.items() if k != "variants"}
     if not isinstance(variants, dict) or not variants or not all(isinstance(v, dict) for v in variants.values()):
         raise InputError(f"finetune.variants wants one or more of NAME: {{fields of a training}}, not {variants!r}.")
+    for name in common:  # else it would be named once in each variant, where it does not stand
+        if name not in (*TrainSection.model_fields, "recipe", *TRAINING):
+            raise InputError(f"unknown field {f'finetune.{name}'!r}{suggest(name, TrainSection.model_fields)}")
     for name in variants:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)):  # folders are called after it, and `--set` counts dots
             raise InputError(f"finetune.variants: {name!r} is no name; take letters, digits, _ and -")
