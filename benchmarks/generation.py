@@ -1,8 +1,8 @@
 """How much of an endpoint's allowed rate `vinnow generate` holds, against a local server that answers after 50 ms.
 
-Bar: 95 % of the allowed requests per minute, and no minute with more than those, wherever it begins, but
-for those late on their way; a second run asks nothing. Beside it, in the same run, what the same client does without a limit. The server is a process of its own, and
-its own clock counts: `python benchmarks/generation.py --pictures 5000`.
+Bar: 95 % of the allowed requests per minute, and no minute with more than those, wherever it begins, but for those late on
+their way; a second run asks nothing. Beside it, in the same run, what the same client does without a limit. The server is a
+process of its own, and its own clock counts: `python benchmarks/generation.py --pictures 5000`.
 """
 
 import argparse
