@@ -1,4 +1,4 @@
-"""Makes the mean gradients of target tasks (`means.py`): a worker of the flow, one checkpoint a part.
+"""Makes the mean gradients of target tasks (`means.py`): a worker of the flow, one checkpoint per part.
 
 Each target row counts with its unit gradient (LESS), so a first pass finds the exact norms and a second one adds up.
 Axes: N rows of a part, M rows of all parts, T tasks.

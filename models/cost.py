@@ -53,13 +53,13 @@ class Sketch:
 
 @dataclass(frozen=True)
 class Cost:
-    """TFLOP a row by item."""
+    """TFLOP per row by item."""
 
     items: dict[str, float]
 
     @property
     def total(self) -> float:
-        """TFLOP a row."""
+        """TFLOP per row."""
         return sum(self.items.values())
 
 
@@ -114,7 +114,7 @@ def elements(tapped: list[Dense]) -> int:
 
 
 def activation_bytes_per_token(shape: Shape, value_bytes: int = 2, layers: int | None = None) -> int:
-    """Return the bytes a token of the decoder keeps for the backward pass, ≈ (8d + 4f) values a layer."""
+    """Return the bytes a token of the decoder keeps for the backward pass, ≈ (8d + 4f) values per layer."""
     return (8 * shape.width + 4 * shape.ffn) * value_bytes * (shape.layers if layers is None else layers)
 
 

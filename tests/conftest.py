@@ -5,6 +5,8 @@ import os
 os.environ.update(
     RAY_AUTH_MODE="disabled",
     RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.2",
+    # a process more for each training, which looks whether a cloud takes a node back: none does here
+    RAY_TRAIN_ENABLE_PREEMPTION_WATCHER="0",
     RAY_DATA_DISABLE_PROGRESS_BARS="1",
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
     RAY_USAGE_STATS_ENABLED="0",
@@ -22,7 +24,13 @@ from pictures import make_records, write_records
 def ray_cluster():
     """One small local cluster for the whole session: 4 logical CPUs, 500 MB of object store."""
     import ray
+    from ray.train.v2._internal.execution.callback import ControllerCallback
+    from ray.train.v2.api import data_parallel_trainer
 
+    # two more: one gives back what a controller that died had held (and a training's end waits for its last look), the
+    # other hands Ray's datasets out, of which no training here has any
+    for name in ("PlacementGroupCleanerCallback", "DatasetsCallback"):
+        setattr(data_parallel_trainer, name, lambda **_: ControllerCallback())
     ray.init(
         address="local",  # never the other worker's
         num_cpus=4,

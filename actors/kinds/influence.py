@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Influence(Differentiated):
-    """One number a task, nothing projected; the norm beside them is the gradient's own."""
+    """One number per task, nothing projected; the norm beside them is the gradient's own."""
 
     name = "influence"
     aims = True

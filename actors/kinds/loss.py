@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Loss(Kind):
-    """One number a row."""
+    """One number per row."""
 
     name = "loss"
 

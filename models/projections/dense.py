@@ -14,7 +14,7 @@ class Rademacher:
     """On a GPU a Triton kernel makes the signs inside the tile that it multiplies; elsewhere PyTorch makes the same."""
 
     factors = False
-    # 2^22 signs a block: what the CPU's caches like; a tiny model's are kept for the next batch
+    # 2^22 signs per block: what the CPU's caches like; a tiny model's are kept for the next batch
     BLOCK, KEPT = 1 << 22, 1 << 26
 
     def __init__(self, config: ProjectionConfig) -> None:

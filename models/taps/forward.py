@@ -119,7 +119,7 @@ class LossTap(Tap):
 
 
 class EmbeddingTap(Tap):
-    """What a model makes of a sample, as one vector a row.
+    """What a model makes of a sample, as one vector per row.
 
     `text`: the last hidden states' mean over all text positions (system prompt and answers included); `image`: the mean of
     the projected image tokens, 0 in a row without a picture, and no decoder runs; `both`: the first beside the second.

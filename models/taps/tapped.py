@@ -111,7 +111,7 @@ def tap_linear(module: nn.Linear, name: str, take: Take) -> Callable[[torch.Tens
     group = Group([Branch(module.weight.detach(), detached(module.bias), name)], take)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        # [rows, i] without a token axis: one token a row
+        # [rows, i] without a token axis: one token per row
         wide = x if x.ndim > 2 else x[:, None]
         (out,) = group(wide)
         return out if x.ndim > 2 else out[:, 0]

@@ -1,14 +1,20 @@
 """The laws of a kind of feature, for all registered ones: a new file in `kinds/` is adopted unnamed."""
 
 import pickle
+import sys
+from functools import cache
 from typing import Literal, get_args, get_origin
 
 import numpy as np
 import pytest
 from vinnow.actors import registry
+from vinnow.actors.account import open_work
 from vinnow.actors.config import ActorResources, CheckpointRef, FeatureConfig
+from vinnow.actors.features import FeatureActor
 from vinnow.actors.kind import Held, kind_of
+from vinnow.actors.pool import Flow, Workers, run_parts
 from vinnow.actors.stream import make_spec, run_features, run_inline
+from vinnow.actors.target_means import TargetMeans, means_parts
 from vinnow.models.cost import RowSize
 from vinnow.models.encoding import make_encoder
 from vinnow.models.load import load_processor
@@ -35,14 +41,68 @@ def config_of(name, **changes):
     return FeatureConfig.parse({"kind": name} | SMALL | OWN.get(name, {}) | changes)
 
 
-@pytest.fixture
-def spec_of(tiny_pool, target_pool, tiny_model, tmp_path):
+class AnyKind:
+    """A worker of every kind's parts: the feature actor of a part's kind is made when its first part comes."""
+
+    def __init__(self, specs):
+        self.specs, self.actors = specs, {}
+
+    def __call__(self, part):
+        kind, spec = part["kind"], self.specs[part["kind"]]
+        if kind not in self.actors:
+            for aim in means_parts(spec) if spec.target_pool else []:
+                TargetMeans(spec)(aim)
+            self.actors[kind] = FeatureActor(spec)
+        return self.actors[kind](part | {"part": part["own"]}) | {"kind": kind}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("kinds")
+
+
+@pytest.fixture(scope="module")
+def spec_of(tiny_pool, target_pool, tiny_model, folder):
     def spec(name, out, **changes):
         aim = target_pool if registry.find(name).aims else None
         checkpoints = [CheckpointRef(1, tiny_model), CheckpointRef(2, tiny_model)]
-        return make_spec(tiny_pool, checkpoints, config_of(name, **changes), str(tmp_path / out), target_pool=aim)
+        out = str(folder / out / name)
+        return make_spec(tiny_pool, checkpoints, config_of(name, **changes), out, target_pool=aim)
 
     return spec
+
+
+@pytest.fixture(scope="module")
+def inline_of(spec_of):
+    """By kind: the spec and the report of its first run in this process."""
+
+    @cache
+    def inline(name):
+        spec = spec_of(name, "inline")
+        return spec, run_inline(spec)
+
+    return inline
+
+
+@pytest.fixture(scope="module")
+def on_ray(spec_of, ray_cluster, folder):
+    """By kind: the spec of what one flow computed of all kinds on two actors, each part by its kind's feature actor."""
+    from ray import cloudpickle
+
+    specs = {name: spec_of(name, "ray") for name in NAMES}
+    items = [
+        {"kind": name, "own": item["part"]} | item
+        for name in NAMES
+        for item in open_work(specs[name]).items(specs[name])
+    ]
+    parts = [item | {"part": f"{item['kind']}-{item['own']}"} for item in items]
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    rows = list(run_parts(parts, [Workers(AnyKind, {"specs": specs}, count=2)], Flow("kinds", str(folder), "kinds")))
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    assert sorted((row["kind"], row["part"], row["refused"]) for row in rows) == sorted(
+        (item["kind"], item["own"], 0) for item in items
+    )
+    return specs
 
 
 def table(spec, step=1):
@@ -82,9 +142,8 @@ def test_the_suite_sees_every_kind():
 
 
 @each
-def test_vectors_are_finite_as_wide_as_said_and_do_not_depend_on_batches(spec_of, tiny_pool, name):
-    one, other = spec_of(name, "one"), spec_of(name, "other", token_budget=1, rows_per_part=8)
-    report = run_inline(one)
+def test_vectors_are_finite_as_wide_as_said_and_do_not_depend_on_batches(spec_of, inline_of, tiny_pool, name):
+    (one, report), other = inline_of(name), spec_of(name, "other", token_budget=1, rows_per_part=8)
     run_inline(other)
     ids, vec, norm = table(one)
     assert np.array_equal(ids, np.sort(Pool(tiny_pool).ids()))
@@ -101,13 +160,12 @@ def test_vectors_are_finite_as_wide_as_said_and_do_not_depend_on_batches(spec_of
 
 
 @each
-def test_ray_gives_what_one_process_gives(spec_of, ray_cluster, name):
-    inline, ray = spec_of(name, "inline"), spec_of(name, "ray")
-    run_inline(inline)
-    report = run_features(ray, ActorResources(actors=2))
-    assert report.refused == 0
+def test_ray_gives_what_one_process_gives(inline_of, on_ray, name):
+    inline, ray = inline_of(name)[0], on_ray[name]
     for mine, theirs in zip(table(inline), table(ray), strict=True):
         np.testing.assert_allclose(theirs, mine, rtol=1e-6, atol=1e-6)
+    report = run_features(ray, ActorResources(actors=2))
+    assert (report.parts, report.skipped_parts, report.refused) == (0, 8, 0)
 
 
 @each

@@ -22,7 +22,9 @@ def test_a_feature_store_that_is_not_there_is_refused_though_the_selector_reads_
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_completion_script_of_the_module_is_the_command_s(shell):
     words = [sys.executable, "-m", "vinnow", "--show-completion", shell]
-    script = subprocess.run(words, capture_output=True, text=True, check=True, cwd="/").stdout
+    # the shell that is named; Typer would else look for one among the parents, and there may be none
+    named = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    script = subprocess.run(words, capture_output=True, text=True, check=True, cwd="/", env=named).stdout
     assert "python" not in script
     assert "_VINNOW_COMPLETE" in script
     if shell == "bash":

@@ -20,8 +20,9 @@ from vinnow.train.run import TrainReport, read_log, train
 
 LORA = {"parts": ["projector", "lora"], "lora": {"r": 4, "alpha": 8}}
 MORES = {"parts": ["projector", "mores"], "mores": {"rank": 2}}
+LONG = {"max_steps": 30}
 # name, what its training differs in: the first and the last are one and the same, with others between them
-KINDS = (("full", {}), ("lora", LORA), ("mores", MORES), ("again", {}))
+KINDS = (("full", {}), ("lora", LORA), ("mores", MORES), ("undisturbed", LONG), ("again", {}))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_one_process_did_all_and_kept_nothing_of_the_trials_between(swept):
 
 
 def test_a_killed_process_is_replaced_and_its_trial_goes_on(run, swept, training, target_pool):
-    long = trial_of(run, "long", training, target_pool, max_steps=30)
+    long = trial_of(run, "long", training, target_pool, **LONG)
     killed = []
 
     def kill():
@@ -95,9 +96,7 @@ def test_a_killed_process_is_replaced_and_its_trial_goes_on(run, swept, training
     thread.start()
     run_sweep(run, [long])
     thread.join()
-    undisturbed = trial_of(run, "undisturbed", training, target_pool, max_steps=30)
-    run_sweep(run, [undisturbed])
-    went_on, whole = (TrainReport.read(f"{t.folder}/train") for t in (long, undisturbed))
+    went_on, whole = (TrainReport.read(f"{t.folder}/train") for t in (long, swept["undisturbed"][0]))
     assert went_on.engine["pid"] != killed[0]
     assert went_on.curve == whole.curve
     assert weights(went_on.model) == weights(whole.model)

@@ -47,7 +47,7 @@ class BuildConfig(Config):
 
 @dataclass(frozen=True)
 class Built:
-    """What was made: its folder, the template that goes with it, tokens a picture, and the tokenizer's new tokens.
+    """What was made: its folder, the template that goes with it, tokens per picture, and the tokenizer's new tokens.
 
     `plain`: Hugging Face loads it alone.
     """

@@ -21,7 +21,7 @@ def check_fit(config: Any, processor: Any, path: str) -> None:
 
     Raises:
         InputError: names both files and their fields: image token, patch size, picture size, select strategy, number of
-            tokens a picture, vocabulary, pad token.
+            tokens per picture, vocabulary, pad token.
     """
     root, home = chain(path)[-1], processor_folder(path)
     faults = [
