@@ -84,11 +84,11 @@ class Stepper:
 
     def _cache_of(self, rows: int, length: int) -> KeptCache:
         """Return a cache of this size at least; a larger one than before makes recordings void."""
-        if self.cache is None or self.cache.rows < rows or self.cache.length < length:
-            rows, length = max(rows, self.cache.rows if self.cache else 0), max(length, self.cache.length if self.cache else 0)
+        held = (self.cache.rows, self.cache.length) if self.cache else (0, 0)
+        if self.cache is None or rows > held[0] or length > held[1]:
             self._steps.clear()
             self.cache = None  # its memory first
-            self.cache = KeptCache(rows, length, self.device)
+            self.cache = KeptCache(max(rows, held[0]), max(length, held[1]), self.device)
         return self.cache
 
     def _prefill(self, inputs: dict[str, Any], cache: KeptCache) -> torch.Tensor:
