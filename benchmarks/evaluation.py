@@ -2,7 +2,7 @@
 
     python benchmarks/evaluation.py --out row.json
 
-All sides in one run, weights at random in bfloat16, and no end mark, so that all answers have their full length. The official
+All sides in one run, weights at random in bfloat16, no end mark, so that all answers have their full length. The official
 loop (LLaVA's `model_vqa.py`) asks one question at a time. A forward pass alone is what no way of answering can beat.
 """
 
