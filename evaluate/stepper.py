@@ -95,7 +95,8 @@ class Stepper:
         """Put all prompts into the cache, some rows at a time; return the logits of their last tokens, [B, V]."""
         mask_BT, pictures = inputs["attention_mask"], inputs["pictures"]
         rows, length = mask_BT.shape
-        each, logits, seen = max(1, PREFILL // length), [], 0
+        passes = -(-rows // max(1, PREFILL // length))
+        each, logits, seen = -(-rows // passes), [], 0
         for first in range(0, rows, each):
             some = slice(first, min(first + each, rows))
             shown = sum(pictures[some])
