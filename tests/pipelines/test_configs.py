@@ -8,6 +8,7 @@ import pytest
 import yaml
 from finished import values_of
 from typer.testing import CliRunner
+from vinnow.actors import registry as kinds
 from vinnow.pipelines.cli.main import app
 from vinnow.pipelines.configs import classes, commented, config_of, names, printed
 from vinnow.pipelines.runs.config import RunConfig, resolve
@@ -71,9 +72,7 @@ def test_every_section_of_a_run_is_shown():
 
 def test_lists_of_a_run_are_printed_as_they_are_written_in_it(tmp_path):
     lists = {n: yaml.safe_load(printed(n)) for n in ("features", "selectors", "warmup")}
-    assert [f["kind"] for f in lists["features"]] == sorted(
-        {"embedding", "gradient", "influence", "loss", "trajectory"}
-    )
+    assert [f["kind"] for f in lists["features"]] == kinds.names()
     plain = values_of(tmp_path)
     run = resolve(plain | lists | {"captions": plain["target"]})
     assert [f.name for f in run.features] == [f["kind"] for f in lists["features"]]
