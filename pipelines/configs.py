@@ -28,6 +28,7 @@ from .runs.config import ModelSection, RunConfig, SelectorSection, SweepSection
 from .runs.plain_yaml import read_yaml
 from .runs.rates import PlanConfig
 from .runs.sections import StageSection
+from .serve.config import ServeConfig
 
 _SECTIONS: dict[str, type[Config]] = {
     **{"run": RunConfig, "ray": RayConfig, "ingest": IngestConfig, "model": ModelSection, "twin": TinyModelConfig},
@@ -35,6 +36,7 @@ _SECTIONS: dict[str, type[Config]] = {
     **{"peft": AdapterSpec, "mores": MoresSpec, "actors": ActorResources, "projection": ProjectionConfig},
     **{"selector": SelectorSection, "evaluate": EvalConfig, "sweep": SweepSection, "plan": PlanConfig},
     **{"build": BuildConfig, "connector": ConnectorSpec, "endpoint": EndpointConfig, "sampling": Sampling},
+    "serve": ServeConfig,
 }
 # sections of a run that hold what has a page under another name
 _ALSO: dict[str, type[Config]] = {
