@@ -13,6 +13,7 @@ from ..actors.cluster import RayConfig
 from ..actors.config import ActorResources
 from ..evaluate.config import EvalConfig
 from ..evaluate.remote.config import EndpointConfig, Sampling
+from ..evaluate.remote.evaluation import RemoteEvalConfig
 from ..models.family.of_llava.build import BuildConfig
 from ..models.projections.config import ProjectionConfig
 from ..models.specs import AdapterSpec, ConnectorSpec, LoraSpec, MoresSpec, TinyModelConfig
@@ -24,6 +25,7 @@ from ..train import recipe
 from ..train.config import TrainConfig
 from ..train.recipe import TrainRecipe, ValidationSpec
 from .blanks import BLANK
+from .generate.config import GenerateConfig
 from .runs.config import ModelSection, RunConfig, SelectorSection, SweepSection
 from .runs.plain_yaml import read_yaml
 from .runs.rates import PlanConfig
@@ -37,6 +39,8 @@ _SECTIONS: dict[str, type[Config]] = {
     **{"selector": SelectorSection, "evaluate": EvalConfig, "sweep": SweepSection, "plan": PlanConfig},
     **{"build": BuildConfig, "connector": ConnectorSpec, "endpoint": EndpointConfig, "sampling": Sampling},
     "serve": ServeConfig,
+    **{"evaluate-endpoint": RemoteEvalConfig},
+    "generate": GenerateConfig,
 }
 # sections of a run that hold what has a page under another name
 _ALSO: dict[str, type[Config]] = {

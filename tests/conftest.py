@@ -17,6 +17,7 @@ os.environ.update(
 )
 
 import pytest
+from order import Recorder, longest_first, read_table
 from pictures import make_records, write_records
 
 
@@ -24,13 +25,7 @@ from pictures import make_records, write_records
 def ray_cluster():
     """One small local cluster for the whole session: 4 logical CPUs, 500 MB of object store."""
     import ray
-    from ray.train.v2._internal.execution.callback import ControllerCallback
-    from ray.train.v2.api import data_parallel_trainer
 
-    # two more: one gives back what a controller that died had held (and a training's end waits for its last look), the
-    # other hands Ray's datasets out, of which no training here has any
-    for name in ("PlacementGroupCleanerCallback", "DatasetsCallback"):
-        setattr(data_parallel_trainer, name, lambda **_: ControllerCallback())
     ray.init(
         address="local",  # never the other worker's
         num_cpus=4,
@@ -84,13 +79,20 @@ def twin_path(tiny_model) -> str:
     return tiny_model
 
 
+def pytest_addoption(parser):
+    parser.addoption("--record-seconds", action="store_true", help="write what each file takes to tests/seconds.json")
+
+
+def pytest_configure(config):
+    if config.getoption("record_seconds") and not hasattr(config, "workerinput"):  # one process writes, not its workers
+        config.pluginmanager.register(Recorder())
+
+
 def pytest_collection_modifyitems(items):
     """Put the longest files first; skip GPU tests where there is no GPU (`tests/gpu_tests.txt` lists them)."""
     import torch
 
-    # xdist hands out whole files in this order: a long one that came last would run alone
-    longest = {item.path for item in items if "ray_cluster" in item.fixturenames}
-    items.sort(key=lambda item: item.path not in longest)
+    longest_first(items, read_table())
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:

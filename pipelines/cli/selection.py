@@ -15,6 +15,7 @@ from .app import AsJson, Gpus, Out, PoolDir, Sets, app
 
 if TYPE_CHECKING:
     from ...actors.config import CheckpointRef, FeatureConfig, FeatureReport
+    from ...evaluate.config import EvalReport
 
 
 @app.command()
@@ -153,9 +154,12 @@ def select(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Option(help="A checkpoint folder.")],
     pool: PoolDir,
     out: Out,
+    model: Annotated[str | None, typer.Option(help="A checkpoint folder.")] = None,
+    engine: Annotated[str, typer.Option(help="vinnow loads the model; openai asks an endpoint.")] = "vinnow",
+    base_url: Annotated[str | None, typer.Option(help="The endpoint, with /v1 if it has one.")] = None,
+    api_model: Annotated[str | None, typer.Option(help="The model's name, as the endpoint knows it.")] = None,
     benchmark: Annotated[str, typer.Option(help="exact_match, yes_no, option_letter, … or imbalance.")] = "exact_match",
     beside: Annotated[list[str] | None, typer.Option(help="An earlier imbalance OUT, drawn too (repeatable).")] = None,
     gpus: Gpus = "auto",
@@ -165,6 +169,9 @@ def evaluate(
     """Answer a test pool greedily through an actor pool and score it: `OUT/evals.parquet`, one row a question.
 
     `--benchmark imbalance` scores nothing: attention on the picture against the question, by layer, `OUT/imbalance.html`.
+
+    `--engine openai --base-url URL --api-model NAME` asks a server (vLLM, SGLang, OpenAI's own) instead of loading a model;
+    `--set endpoint.concurrency=32` and the like reach the endpoint's config.
     """
     from ...actors.cluster import RayConfig, ensure_ray
     from ...evaluate.config import IMBALANCE, EvalConfig
@@ -172,9 +179,14 @@ def evaluate(
     from ...models.check import checked_digest
     from ...models.folders import local_model
     from ..imbalance import run_imbalance
+    from ..remote import Asked, chosen, run_remote
     from ..runs.placing import find_devices, place_evaluation
     from ..runs.plain_yaml import settings
 
+    asked = Asked(engine, model, base_url, api_model, gpus)
+    if chosen(asked):
+        report = run_remote(asked, {"pool": pool, "benchmark": benchmark} | settings(sets), out, beside or [])
+        return _tell_scores(report, out, as_json)
     options = {"model": local_model(model), "pool": os.path.abspath(pool), "run": checked_digest(model)}
     values = options | {"benchmark": benchmark} | settings(sets)
     ray = RayConfig.parse(values.pop("ray", {}), "ray")
@@ -191,6 +203,10 @@ def evaluate(
     ensure_ray(ray)
     with bar("evaluate", "parts") as tell:
         report = work(config, out, progress=tell)
+    _tell_scores(report, out, as_json)
+
+
+def _tell_scores(report: "EvalReport", out: str, as_json: bool) -> None:
     if as_json:
         show_json(asdict(report))
         return

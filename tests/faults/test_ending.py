@@ -48,14 +48,14 @@ def below(process):
 
 
 def daemons(process, name):
-    """Wait until Ray's daemon of this name runs below a command, and return all that does."""
-    for _ in range(600):
+    """Wait until a process of this name runs below a command, and return all that do."""
+    for _ in range(1500):
         processes = below(process)
         if any(name in named(p) for p in processes):
             return processes
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
-    raise AssertionError(f"no {name} in a minute")
+    raise AssertionError(f"no {name} in some minutes")
 
 
 def named(process):
@@ -79,10 +79,10 @@ def gone(processes):
     return [p.pid for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
-@pytest.mark.parametrize("wait", [0, 12])
-def test_ctrl_c_ends_a_training_within_seconds(training, wait):
-    started = daemons(training, "raylet")
-    time.sleep(wait)  # while Ray starts, and when workers do
+@pytest.mark.parametrize("runs", ["raylet", "ray::RayTrainWorker"])
+def test_ctrl_c_ends_a_training_within_seconds(training, runs):
+    """While Ray starts, and when workers do."""
+    started = daemons(training, runs)
     started += below(training)
     os.killpg(training.pid, signal.SIGINT)
     out, err = ended(training, 5)
