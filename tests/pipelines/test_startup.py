@@ -49,7 +49,6 @@ def place(tmp_path_factory, tiny_pool):
         "--help",
         "train --help",
         "serve --help",
-        "config serve",
         "--version",
         "status {run}",
         "doctor {source} --images {images}",
