@@ -12,6 +12,7 @@ from ..actors import registry as kinds
 from ..actors.cluster import RayConfig
 from ..actors.config import ActorResources
 from ..evaluate.config import EvalConfig
+from ..evaluate.judging.config import JudgeConfig
 from ..evaluate.remote.config import EndpointConfig, Sampling
 from ..evaluate.remote.evaluation import RemoteEvalConfig
 from ..models.family.of_llava.build import BuildConfig
@@ -38,9 +39,9 @@ _SECTIONS: dict[str, type[Config]] = {
     **{"peft": AdapterSpec, "mores": MoresSpec, "actors": ActorResources, "projection": ProjectionConfig},
     **{"selector": SelectorSection, "evaluate": EvalConfig, "sweep": SweepSection, "plan": PlanConfig},
     **{"build": BuildConfig, "connector": ConnectorSpec, "endpoint": EndpointConfig, "sampling": Sampling},
-    "serve": ServeConfig,
-    **{"evaluate-endpoint": RemoteEvalConfig},
+    **{"evaluate-endpoint": RemoteEvalConfig, "judge": JudgeConfig},
     "generate": GenerateConfig,
+    "serve": ServeConfig,
 }
 # sections of a run that hold what has a page under another name
 _ALSO: dict[str, type[Config]] = {
