@@ -12,6 +12,7 @@ from ..actors import registry as kinds
 from ..actors.cluster import RayConfig
 from ..actors.config import ActorResources
 from ..evaluate.config import EvalConfig
+from ..evaluate.judging.config import JudgeConfig
 from ..evaluate.remote.config import EndpointConfig, Sampling
 from ..evaluate.remote.evaluation import RemoteEvalConfig
 from ..models.family.of_llava.build import BuildConfig
@@ -31,6 +32,7 @@ from .runs.placing import Devices
 from .runs.plain_yaml import read_yaml
 from .runs.rates import PlanConfig
 from .runs.sections import StageSection
+from .serve.config import ServeConfig
 
 _SECTIONS: dict[str, type[Config]] = {
     **{"run": RunConfig, "ray": RayConfig, "ingest": IngestConfig, "model": ModelSection, "twin": TinyModelConfig},
@@ -38,8 +40,9 @@ _SECTIONS: dict[str, type[Config]] = {
     **{"peft": AdapterSpec, "mores": MoresSpec, "actors": ActorResources, "projection": ProjectionConfig},
     **{"selector": SelectorSection, "evaluate": EvalConfig, "sweep": SweepSection, "plan": PlanConfig},
     **{"build": BuildConfig, "connector": ConnectorSpec, "endpoint": EndpointConfig, "sampling": Sampling},
-    **{"evaluate-endpoint": RemoteEvalConfig},
+    **{"evaluate-endpoint": RemoteEvalConfig, "judge": JudgeConfig},
     "generate": GenerateConfig,
+    "serve": ServeConfig,
 }
 # sections of a run that hold what has a page under another name; those of `_LISTS` hold several of it
 _ALSO: dict[str, type[Config]] = {
