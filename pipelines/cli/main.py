@@ -9,7 +9,7 @@ from ...actors import cluster
 from ...store.errors import InputError, VinnowError, one_line, plain_cause
 from ...store.machine import refusal
 from ..progress import console, plain
-from . import data, ending, models, more, ray_words, runs, selection, talk  # noqa: F401  # each puts its commands on the app
+from . import data, ending, evaluation, models, more, ray_words, runs, selection, talk  # noqa: F401  # each puts its commands on the app
 from .app import app
 from .results import keep_deepspeed_off, naming_stdout
 
