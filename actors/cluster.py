@@ -68,6 +68,8 @@ def ensure_ray(config: RayConfig) -> None:
     if os.environ.get("RAY_AUTH_MODE", "token").lower() == "token":
         keep_token(Path.home() / ".ray" / "auth_token")
     check_surroundings()
+    # a process of each training that would look whether nodes are taken away: there is this one alone
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     try:
         ray.init(
             # without it Ray would join whatever cluster a file in /tmp names
@@ -75,7 +77,7 @@ def ensure_ray(config: RayConfig) -> None:
             num_cpus=config.num_cpus,
             num_gpus=config.num_gpus,
             object_store_memory=config.object_store_mb * 1_000_000,
-            # Tune needs it: without a dashboard a stopped trial keeps its placement group (spec: Ray §3)
+            # without it nobody frees the CPUs of a training inside a trial whose process is killed (spec: Ray §3)
             include_dashboard=config.dashboard,
             dashboard_host="127.0.0.1",
             **options,

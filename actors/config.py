@@ -108,6 +108,20 @@ class ActorResources(Config):
         0, ge=0, description="Processes that decode and tokenise off the GPU's path; 0: each actor does it itself."
     )
     threads: int = Field(1, ge=1, description="Torch threads of each.")
+    inline_parts: int = Field(
+        0,
+        ge=0,
+        description="A pass of at most so many parts is computed by the process that asks for it: an actor takes longer "
+        "to start. A part that kills its process then ends the run.",
+    )
+
+    @model_validator(mode="after")
+    def _inline_is_on_the_cpu(self) -> Self:
+        if self.inline_parts and self.gpus_per_actor:
+            raise ValueError(
+                "inline_parts computes on a CPU, where gpus_per_actor asks for a GPU: remove one of the two"
+            )
+        return self
 
 
 @dataclass(frozen=True)

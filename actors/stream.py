@@ -13,6 +13,8 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+import torch
+
 from ..models.check import check_model
 from ..models.encoding import make_encoder
 from ..models.folders import local_model
@@ -31,7 +33,7 @@ from .features import FeatureActor
 from .kind import kind_of
 from .loader import PartLoader
 from .means import means_folder, means_path, target_tasks
-from .pool import Flow, Workers, run_parts
+from .pool import Flow, Workers, in_our_words, run_parts
 from .target_means import TargetMeans, means_parts
 
 
@@ -152,7 +154,7 @@ def _run(
     progress: Progress | None = None,
     connect: Callable[[], None] | None = None,
 ) -> FeatureReport:
-    """Do what is missing; inline, without resources."""
+    """Do what is missing; inline, without resources. Passes of few parts too, if these say so."""
     start, work = time.perf_counter(), open_work(spec)
     report = FeatureReport(spec.config.name, [k.checkpoint for k in spec.keys])
     write_rates(spec.out, spec.config.name, {c.step: of_checkpoint(c.path) for c in spec.checkpoints})
@@ -160,16 +162,30 @@ def _run(
     report.skipped_parts = work.skipped
     total, tell = len(work.places) * len(spec.keys), progress or (lambda done, total: None)
     tell(report.skipped_parts, total)
-    if connect is not None and work.items(spec):
-        connect()
     for one_pass in _passes(spec):
-        for row in _compute(one_pass, work.items(one_pass), resources):
+        items = work.items(one_pass)
+        here = resources is not None and len(items) <= resources.inline_parts
+        if items and connect is not None and not here:
+            connect()
+        rows = _compute(one_pass, items, None if here else resources)
+        for row in _here(rows, spec.out) if here else rows:
             _add(report, row)
             tell(report.skipped_parts + report.parts, total)
     report.seconds = round(time.perf_counter() - start, 3)
     settle(report, spec)
     _refuse_failed(report, spec)
     return report
+
+
+def _here(rows: Iterator[dict[str, Any]], out: str) -> Iterator[dict[str, Any]]:
+    """Pass on what this process computes as if actors did: errors in our words, and its threads are left as they were."""
+    threads = torch.get_num_threads()
+    try:
+        yield from rows
+    except Exception as error:
+        raise in_our_words(error, out) from error
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _passes(spec: FeatureSpec) -> Iterator[FeatureSpec]:

@@ -75,6 +75,7 @@ def write_answers(folder: Path, rows: int, rng: np.random.Generator) -> None:
             columns |= {"run": [name] * ANSWERS, "benchmark": ["exact_match"] * ANSWERS, "correct": right}
             columns |= {"task": [f"task {i % 9}" for i in range(ANSWERS)], "score": right.astype(float)}
             columns["sample"] = [str(i) for i in range(ANSWERS)]
+            columns["cluster"] = [f"path:{i // 3}.jpg" for i in range(ANSWERS)]
             tables.append(pa.table(columns).select(EVALS.names).cast(EVALS))
     write_rows(folder / "evals.parquet", pa.concat_tables(tables), EVALS)
 

@@ -24,6 +24,7 @@ from ..store.refusals import write_refused
 from ..store.tables import EVALS, write_rows
 from . import registry
 from .benchmark import fair_score, reference
+from .clusters import cluster_of
 from .config import EvalSpec
 from .generator import Generator
 from .sampling import Sampling
@@ -139,5 +140,6 @@ def _evals(run: str, benchmark: str, records: list[Record], answers: list[str], 
         scores,
         answers,
         [reference(r) for r in records],
+        [cluster_of(r) for r in records],
     ]
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, EVALS, strict=True)], schema=EVALS)

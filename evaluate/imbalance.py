@@ -27,7 +27,7 @@ from ..store.tables import IMBALANCE
 from .answers import AnswerActor
 from .config import EvalSpec, ImbalanceConfig, ShardsReport
 from .shards import Measurement, Progress, carry_out, make_spec
-from .statistics import mean_intervals
+from .statistics.bootstrap import mean_intervals
 
 TABLE, REPORT = "imbalance.parquet", "imbalance.json"
 # of the bootstrap; the intervals are part of the report, not of what is compared

@@ -24,6 +24,7 @@ from ..train import recipe
 from ..train.config import TrainConfig
 from ..train.recipe import TrainRecipe, ValidationSpec
 from .blanks import BLANK
+from .generate.config import GenerateConfig
 from .runs.config import ModelSection, RunConfig, SelectorSection, SweepSection
 from .runs.plain_yaml import read_yaml
 from .runs.rates import PlanConfig
@@ -35,6 +36,7 @@ _SECTIONS: dict[str, type[Config]] = {
     **{"peft": AdapterSpec, "mores": MoresSpec, "actors": ActorResources, "projection": ProjectionConfig},
     **{"selector": SelectorSection, "evaluate": EvalConfig, "sweep": SweepSection, "plan": PlanConfig},
     **{"build": BuildConfig, "connector": ConnectorSpec, "endpoint": EndpointConfig, "sampling": Sampling},
+    "generate": GenerateConfig,
 }
 # sections of a run that hold what has a page under another name
 _ALSO: dict[str, type[Config]] = {

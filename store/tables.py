@@ -3,7 +3,8 @@
 Legend: `sample_id` is the content id of a POOL row (`ids.py`); row numbers never cross a wall. Scores: higher is
 better. `extra` holds what the source record carried beyond LLaVA's keys, as a JSON object. `n_tokens`: of the turns'
 texts alone, without template and pictures; null where ingest had no tokenizer. `duplicate_of`: the first row with the
-same content. `image_hash`: difference hash of the (first) picture, 64 bits; null where it was not decoded.
+same content. `image_hash`: difference hash of the (first) picture, 64 bits; null where it was not decoded. `cluster`: what
+a question shares with others that are right and wrong together with it, its picture; null where that is not known.
 """
 
 import os
@@ -64,7 +65,10 @@ EVALS = _schema(
     score=pa.float64(),
     answer=pa.string(),
     reference=pa.string(),
+    cluster=_nullable(pa.string()),
 )
+# columns that tables of older versions lack: read as null
+_LATER = {"cluster"}
 # per layer [L]: `lmar` = (image / n_image) / (text / n_text); `image` and `text` are sums of attention over tokens, means
 # over heads and the `n_generated` queries
 IMBALANCE = _schema(
@@ -101,9 +105,13 @@ def targets_schema(dim: int, stored: str) -> pa.Schema:
 def conform(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:
     """Return the table with exactly the schema's columns, order and types; footer metadata stays.
 
+    A column that came later (`_LATER`) is null in a table that was written before.
+
     Raises:
         InputError: a column is missing, unknown, of another type, or holds a null where none may be.
     """
+    for name in _LATER.intersection(schema.names).difference(table.column_names):
+        table = table.append_column(schema.field(name), pa.nulls(table.num_rows, schema.field(name).type))
     missing = [n for n in schema.names if n not in table.column_names]
     unknown = [n for n in table.column_names if n not in schema.names]
     if missing or unknown:

@@ -25,13 +25,7 @@ from pictures import make_records, write_records
 def ray_cluster():
     """One small local cluster for the whole session: 4 logical CPUs, 500 MB of object store."""
     import ray
-    from ray.train.v2._internal.execution.callback import ControllerCallback
-    from ray.train.v2.api import data_parallel_trainer
 
-    # two more: one gives back what a controller that died had held (and a training's end waits for its last look), the
-    # other hands Ray's datasets out, of which no training here has any
-    for name in ("PlacementGroupCleanerCallback", "DatasetsCallback"):
-        setattr(data_parallel_trainer, name, lambda **_: ControllerCallback())
     ray.init(
         address="local",  # never the other worker's
         num_cpus=4,

@@ -168,25 +168,15 @@ def refuse_early(config: TrainConfig, out: str) -> None:
         _check_inputs(config)
 
 
-def _trainer_class() -> Any:
-    from ray.train.torch import TorchTrainer
-
-    class Trainer(TorchTrainer):
-        """Ray Train's, which leaves Ctrl-C to whoever runs it: its own handler waits for workers, and ends with 0."""
-
-        def _register_sigint_handler(self, controller: Any) -> None:
-            pass
-
-    return Trainer
-
-
 def _fit(config: TrainConfig, out: str, callbacks: Sequence[Any]) -> None:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig
 
+    from .trainer import Trainer
+
     # threads are only a hint to torch: a worker asks Ray for one CPU, so that trials can share a small machine
     resources = {"CPU": 1.0, "GPU": 1.0} if config.use_gpu else {"CPU": 1.0}
-    trainer = _trainer_class()(
+    trainer = Trainer(
         worker_loop,
         train_loop_config={"config": config.model_dump(mode="json"), "out": out},
         scaling_config=ScalingConfig(

@@ -9,7 +9,9 @@ from ...actors import cluster
 from ...store.errors import InputError, VinnowError, one_line, plain_cause
 from ...store.machine import refusal
 from ..progress import console, plain
-from . import data, ending, evaluation, models, more, ray_words, runs, selection, talk  # noqa: F401  # each puts its commands on the app
+
+# each puts its commands on the app
+from . import data, ending, evaluation, generate, models, more, numbers, ray_words, runs, selection, talk  # noqa: F401
 from .app import app
 from .results import keep_deepspeed_off, naming_stdout
 

@@ -1,4 +1,4 @@
-"""What helps before and beside a run: `init`, `selectors`, `twin`, `compare`."""
+"""What helps before and beside a run: `init`, `selectors`, `config`, `twin`."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -84,22 +84,3 @@ def twin(
     with claim(out, "twin", inputs=[pool]):
         path = build_tiny_model(out, words_of([Pool(pool)]), config)
         show(f"{path}: {(config.image // config.patch) ** 2} tokens per picture")
-
-
-@app.command()
-def compare(
-    evaluations: Annotated[list[str], typer.Argument(help="Folders that `vinnow evaluate` made, or their tables.")],
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Hold evaluations of one test pool against the first of them, question by question: difference, interval, p.
-
-    Example: `vinnow compare evals/random evals/less`
-    """
-    from ..comparing import compared, render
-
-    rows = compared(evaluations, seed)
-    if as_json:
-        show_json(rows)
-    else:
-        show(render(rows))

@@ -6,7 +6,7 @@ from typing import Any
 from ...store.claim import claim
 from ...store.errors import VinnowError
 from ...store.tables import REFUSED, read_rows
-from ..progress import show
+from ..progress import console, show
 from ..runs.begin import devices_of
 from ..runs.config import RunConfig, apply_set, read_yaml, resolve
 from ..runs.placing import place_run
@@ -36,7 +36,11 @@ def run_demo(out: str, sets: list[str], gpus: str = "auto") -> str:
     data_config = DemoDataConfig.parse(values.pop("data", {}), "data")
     with claim(out, "run", r"run\.json"):
         data = build(os.path.join(out, "data"), data_config)
-        path = run_stages(demo_config(out, values, data))
+        config = demo_config(out, values, data)
+        if not (config.ray.dashboard or config.ray.address or os.environ.get("RAY_ADDRESS")):
+            said = "without Ray's dashboard, whose start takes long on few cores (--set ray.dashboard=true)"
+            console.print(said, markup=False, soft_wrap=True)
+        path = run_stages(config)
     check_damage(out, data)
     show(f"report: {path}")
     return str(path)
@@ -54,6 +58,7 @@ def left_open(values: dict[str, Any]) -> dict[str, Any]:
         return {k: v for k, v in section.items() if k != "workers"} | own
 
     return {k: v for k, v in values.items() if k not in ("actors", "sweep")} | {
+        "ray": {k: v for k, v in values["ray"].items() if k != "dashboard"},
         "warmup": [stage | {"train": free(stage["train"])} for stage in values["warmup"]],
         "proxy": free(values["proxy"]),
         "features": [f | exact for f in values["features"]],

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
+from ...evaluate.clusters import with_clusters
 from ...evaluate.metrics import majority_baseline
 from ...pool.reader import Pool
 from ...select import registry
@@ -215,7 +216,9 @@ def _trials(run_dir: str, config: RunConfig | None) -> list[Trial]:
     path = join(run_dir, "evals.parquet")
     if not exists(path):
         return []
-    evals = read_rows(path, EVALS)
+    evals, test = read_rows(path, EVALS), join(run_dir, "test")
+    if exists(join(test, "pool.json")):
+        evals = with_clusters(evals, Pool(test))
     told = []
     for r in _results(run_dir, config):
         answers = evals.filter(pc.equal(evals["run"], r["run"]))

@@ -11,7 +11,7 @@ from .about import about_section, hours
 from .charts import COLORS, Chart, Frame, Point, Series, bar_chart, fit, histogram, line_chart, small_chart
 from .composition import composition_section
 from .data import FULL, RANDOM, Gallery, ReportData, Trajectories
-from .headline import Row, findings, percent, signed
+from .headline import Row, adjusted_p, caveats, findings, of_whole, percent, signed
 from .hours import Held
 from .markup import Cell, Table
 from .pictures import Card, card
@@ -22,6 +22,10 @@ GREY = COLORS - 1
 HOURS = (
     "Hours: seconds × the GPUs (or the cores) that Ray kept for trainings, features and evaluations; at most, since actors "
     "may be fewer. What an attempt that was cut off had used may be missing."
+)
+RELATIVE = (
+    "Of the whole pool: the score in per cent of the model's that was trained on all of it, averaged over benchmarks where "
+    "there are several."
 )
 # letters of a reference line's name, before its number
 NAMES = 30
@@ -44,6 +48,7 @@ def headline_section(data: ReportData, rows: list[Row]) -> Values | None:
     if not rows:
         return None
     tasks, pictured = sorted({t for r in rows for t in r.by_task}), any(r.pictured is not None for r in rows)
+    relative = any(r.relative is not None for r in rows)
     head = [
         "selector",
         "budget",
@@ -52,19 +57,20 @@ def headline_section(data: ReportData, rows: list[Row]) -> Values | None:
         "95 %",
         *tasks,
         *(["with a picture %"] if pictured else []),
+        *(["of the whole pool %"] if relative else []),
         "against random",
+        "p (Holm)",
         "verdict",
         "train s",
     ]
     lines: list[list[Any]] = []
     if data.majority:
         shares = [percent(data.majority.by_task.get(t, 0.0)) for t in tasks]
-        lines.append(
-            ["commonest answer", "–", "0", percent(data.majority.overall), "", *shares, *[""] * pictured, "", "", ""]
-        )
+        blank = [""] * (pictured + relative + 4)
+        lines.append(["commonest answer", "–", "0", percent(data.majority.overall), "", *shares, *blank])
     for r in rows:
         span = f"{percent(r.accuracy.low)} – {percent(r.accuracy.high)}"
-        kind = r.against_random.verdict.split()[0] if r.against_random else ""
+        kind = r.against_random.verdict.replace(" ", "-") if r.against_random else ""
         lines.append(
             [
                 r.name,
@@ -74,7 +80,9 @@ def headline_section(data: ReportData, rows: list[Row]) -> Values | None:
                 span,
                 *(percent(r.by_task.get(t, 0.0)) for t in tasks),
                 *(["" if r.pictured is None else percent(r.pictured)] if pictured else []),
+                *([of_whole(r)] if relative else []),
                 signed(r),
+                adjusted_p(r),
                 Cell(r.word, "verdict", kind) if r.word else "",
                 f"{r.seconds:,.1f}",
             ]
@@ -83,12 +91,13 @@ def headline_section(data: ReportData, rows: list[Row]) -> Values | None:
     numeric = set(range(2, len(head))) - {len(head) - 2}
     compared = sum(r.against_random is not None for r in rows)
     note = (
-        f"Accuracy on {questions:,} test questions; those that could not be asked count as wrong. Against random: "
-        "difference in points at the same budget, on the same questions, with its 95 % interval (paired bootstrap); “not "
-        "told apart” means that 0 is inside it, or that chance does as much once in twenty (McNemar's exact test or random "
-        f"signs). {compared} comparisons, each at 95 %: by chance alone one in twenty would stand out. The intervals "
-        "speak of other questions of this kind; what another training seed changes takes several seeds to see."
+        f"Accuracy on {questions:,} test questions about {rows[0].clusters:,} pictures (one without counts as one); those "
+        "that could not be asked count as wrong. Intervals are of 95 % and draw whole pictures (and seeds, where there are "
+        "several). Against random: difference in points at the same budget, on the same questions. p: McNemar's exact "
+        f"test, or random signs of pictures, adjusted by Holm for the {compared} comparisons of this table. “Not told "
+        "apart” means that 0 is inside of the interval, or that p is 0.05 or more."
     )
+    note = " ".join([note, *([RELATIVE] if relative else []), *caveats(rows)])
     table = Table("Every choice, and what it reached", head, lines, numeric)
     return {"findings": findings(rows, data), "table": table, "note": note}
 

@@ -118,7 +118,8 @@ class RunConfig(Config):
 
         Where it runs, what that was priced at, how much may be refused and where a pool's pictures lie now is no matter.
         """
-        tree = self.model_dump(exclude={"out", "ray", "plan", "devices"})
+        free: dict[str, Any] = dict.fromkeys(("out", "ray", "plan", "devices"), True)
+        tree = self.model_dump(exclude=free | {"actors": {"inline_parts"}})
         pools = {"pool", "captions", "target", "test"}
         tree["features"] = [_ONCE_OF_ALL | _unless(f, name=f["kind"]) for f in tree["features"]]
         tree["selectors"] = [_unless(s, label=s["name"], reads={}) for s in tree["selectors"]]

@@ -24,7 +24,8 @@ def test_all_that_computes_goes_to_one_gpu_and_the_recipe_stays():
     changed = {line.split(":")[0] for line in differences(was.model_dump(), run.model_dump())}
     for name in changed:
         section, field = name.split(".")[0], name.split(".")[-1]
-        assert section in ("devices", "actors", "sweep", "plan", "evaluate") or field in PLACES, name
+        assert section in ("devices", "actors", "sweep", "plan", "evaluate", "ray") or field in PLACES, name
+    assert (was.ray.dashboard, run.ray.dashboard, run.actors.inline_parts) == (False, True, 0)
     assert {f.precision for f in run.features} == {"float32"}
     for old, new in zip(was.warmup, run.warmup, strict=True):
         before, after = old.train.model_dump(), new.train.model_dump()
