@@ -18,6 +18,15 @@ IMBALANCE = "imbalance"
 TABLE = "evals.parquet"
 
 
+def known_benchmark(name: str) -> str:
+    """Return the name of a benchmark that scores. Raises: ValueError: it is none; names the nearest one."""
+    if name == IMBALANCE:
+        raise ValueError(f"{name} gives no scores to compare; measure it with `vinnow evaluate --benchmark {name}`")
+    if name not in (known := registry.names()):
+        raise ValueError(f"unknown benchmark {name!r}{suggest(name, [*known, IMBALANCE])}")
+    return name
+
+
 class EvalRecipe(InputConfig):
     """How a model is asked and its answers are scored, whatever model on whatever questions; answers are greedy.
 
@@ -50,11 +59,7 @@ class EvalRecipe(InputConfig):
     @field_validator("benchmark")
     @classmethod
     def _known_benchmark(cls, name: str) -> str:
-        if name == IMBALANCE:
-            raise ValueError(f"{name} gives no scores to compare; measure it with `vinnow evaluate --benchmark {name}`")
-        if name not in (known := registry.names()):
-            raise ValueError(f"unknown benchmark {name!r}{suggest(name, [*known, IMBALANCE])}")
-        return name
+        return known_benchmark(name)
 
 
 # what makes a job of a recipe
@@ -76,7 +81,7 @@ class ImbalanceConfig(EvalConfig):
 
     @field_validator("benchmark")
     @classmethod
-    def _known_benchmark(cls, name: str) -> str:
+    def known_benchmark(cls, name: str) -> str:
         if name != IMBALANCE:
             raise ValueError(f"the benchmark is {IMBALANCE!r} here, not {name!r}; scores are an EvalConfig's")
         return name
@@ -98,6 +103,11 @@ class EvalSpec:
     key: dict[str, str]
     device: str = "cpu"
     here: bool = False
+
+    @property
+    def inputs(self) -> list[str]:
+        """What is read: no output may lie around it."""
+        return [self.config.model, self.config.pool]
 
 
 @dataclass

@@ -22,6 +22,7 @@ from ..pool.encode import Encoded, EncodeError
 from ..pool.inputs import InputConfig
 from ..pool.records import Record
 from .sampling import Chooser, Sampling
+from .stepper import Stepper, can_step
 
 # told of each row's new token, by its place in the batch; False gives the row up
 Watch = Callable[[int, int], bool]
@@ -68,6 +69,9 @@ class Generator:
         text_config = base_of(self.model).config.get_text_config()
         self.positions = int(getattr(text_config, "max_position_embeddings", None) or sys.maxsize)
         self.ends = self._own_settings()
+        # of graphs alone a step is faster than Hugging Face's
+        steps = self.device.type == "cuda" and can_step(self.model, self.family)
+        self.stepper = Stepper(self.model, self.family, self.pad_id, self.ends) if steps else None
 
     def encode(self, turns: Sequence[Turn], images: Sequence[Image.Image] = (), system: str = "") -> Encoded:
         """Return the prompt of a history that ends with a human's turn, its RGB pictures in the order of their marks.
@@ -93,8 +97,10 @@ class Generator:
         """
         samplings = [self._within(s, p) for s, p in zip(samplings, prompts, strict=True)]
         inputs, chooser = self.inputs(prompts), Chooser(samplings)
-        ends = _Ends(samplings, self, inputs["input_ids"].shape[1], watch)
-        new_BS = self.generate(inputs, max(s.max_new_tokens for s in samplings), chooser, ends if ends.needed else None)
+        most, stepper = max(s.max_new_tokens for s in samplings), self.stepper
+        ends = _Ends(samplings, self, 0 if stepper else inputs["input_ids"].shape[1], watch)
+        search = stepper.search if stepper else self.generate
+        new_BS = search(inputs, most, chooser, ends if ends.needed else None)
         rows = zip(new_BS.tolist(), prompts, samplings, chooser.bad(), strict=True)
         return [
             self._reply(tokens, len(prompt.input_ids), sampling, ends.of(i, tokens), not bad)
@@ -102,12 +108,18 @@ class Generator:
         ]
 
     def inputs(self, prompts: Sequence[Encoded]) -> dict[str, Any]:
-        """Return a batch on the device, padded on the left: `input_ids`, `attention_mask`, `labels`, `media`."""
+        """Return a batch on the device, padded on the left: `input_ids`, `attention_mask`, `labels`, `media`.
+
+        `pictures`: how many each row has.
+        """
         batch = collate(prompts, self.pad_id, side="left")
         # bytes travel to the device, floats are made there
         batch = self.encoder.finish(batch, self.device)
         media = {n: v.to(self.model.dtype) if v.is_floating_point() else v for n, v in batch["media"].items()}
-        return {k: batch[k].to(self.device) for k in ("input_ids", "attention_mask", "labels")} | {"media": media}
+        return {k: batch[k].to(self.device) for k in ("input_ids", "attention_mask", "labels")} | {
+            "media": media,
+            "pictures": [len(p.media) for p in prompts],
+        }
 
     def generate(
         self,

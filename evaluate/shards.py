@@ -28,7 +28,7 @@ from ..store.reading import as_kind, parse_json
 from ..store.refusals import read_refused, refused_shards
 from ..store.tables import read_rows, write_rows
 from ..store.usage import TRY_AGAIN, Usage
-from .answers import FOOTER, AnswerActor
+from .answering import FOOTER, Answerer
 from .config import MATTERS, EvalConfig, EvalSpec
 
 _SAVED = {
@@ -43,7 +43,7 @@ Progress = Callable[[int, int], None]
 class Measurement:
     """What an evaluation is: who answers, the files of its table and report, and the report's own fields of the table."""
 
-    actor: type[AnswerActor]
+    actor: type[Answerer]
     table: str
     report: str
     summary: Callable[[pa.Table, EvalSpec], dict[str, Any]]
@@ -61,8 +61,7 @@ def carry_out(spec: EvalSpec, measurement: Measurement, progress: Progress | Non
         InputError: every row is refused, or more than `max_refused` allows.
     """
     start, actor = time.perf_counter(), measurement.actor
-    pool = None if spec.config.pool == own_pool(spec.out) else spec.config.pool
-    check_out(spec.out, [spec.config.model, pool])
+    check_out(spec.out, [path for path in spec.inputs if path != own_pool(spec.out)])
     saved = finished(spec, measurement.report)
     if saved is not None and not TRY_AGAIN & saved.get("reasons", {}).keys():
         return saved | {"path": join(spec.out, measurement.table)}
@@ -139,7 +138,7 @@ def finished(spec: EvalSpec, report: str) -> dict[str, Any] | None:
     return saved | {"skipped_parts": saved["skipped_parts"] + saved["parts"], "parts": 0}
 
 
-def compute_shards(spec: EvalSpec, actor: type[AnswerActor], progress: Progress | None) -> tuple[list[str], int]:
+def compute_shards(spec: EvalSpec, actor: type[Answerer], progress: Progress | None) -> tuple[list[str], int]:
     """Compute the shards that are not there; return all shards' names in the pool's order, and how many were there.
 
     Raises:
@@ -159,7 +158,7 @@ def compute_shards(spec: EvalSpec, actor: type[AnswerActor], progress: Progress 
     return list(places), there
 
 
-def join_shards(spec: EvalSpec, actor: type[AnswerActor], names: list[str], table: str) -> tuple[pa.Table, pa.Table]:
+def join_shards(spec: EvalSpec, actor: type[Answerer], names: list[str], table: str) -> tuple[pa.Table, pa.Table]:
     """Write the shards as one table, `OUT/TABLE`, in the pool's order; return it, and the refused rows (REFUSED).
 
     Where they count, refused rows are in the table too: unanswered, at its end.
@@ -196,7 +195,7 @@ def join_shards(spec: EvalSpec, actor: type[AnswerActor], names: list[str], tabl
     return rows, refused
 
 
-def _sound_shards(spec: EvalSpec, actor: type[AnswerActor]) -> set[str]:
+def _sound_shards(spec: EvalSpec, actor: type[Answerer]) -> set[str]:
     """Return the names of the sound shards that are there."""
     done = set()
     for path in list_files(join(spec.out, actor.FOLDER), ".parquet"):

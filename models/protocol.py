@@ -47,6 +47,7 @@ class Family(ABC):
     `name`: as its file; `kinds`: values of `model_type` in config.json; `label`: what people call it, with its class;
     `processors`: classes of its processors. `layouts`: other programs' names of tensors (`Layout`). `old`: regexes and
     replacements that make other versions' names of parameters into those in memory, from the component on.
+    `counted`: a token's position is how many stand before it, and a picture is one row of each of its media.
     """
 
     name: ClassVar[str]
@@ -56,6 +57,7 @@ class Family(ABC):
     components: ClassVar[Components]
     layouts: ClassVar[tuple["Layout", ...]] = ()
     old: ClassVar[dict[str, str]] = {}
+    counted: ClassVar[bool] = False
 
     # ---- on disk
 

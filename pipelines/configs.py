@@ -13,6 +13,7 @@ from ..actors.cluster import RayConfig
 from ..actors.config import ActorResources
 from ..evaluate.config import EvalConfig
 from ..evaluate.remote.config import EndpointConfig, Sampling
+from ..evaluate.remote.evaluation import RemoteEvalConfig
 from ..models.family.of_llava.build import BuildConfig
 from ..models.projections.config import ProjectionConfig
 from ..models.specs import AdapterSpec, ConnectorSpec, LoraSpec, MoresSpec, TinyModelConfig
@@ -36,6 +37,7 @@ _SECTIONS: dict[str, type[Config]] = {
     **{"peft": AdapterSpec, "mores": MoresSpec, "actors": ActorResources, "projection": ProjectionConfig},
     **{"selector": SelectorSection, "evaluate": EvalConfig, "sweep": SweepSection, "plan": PlanConfig},
     **{"build": BuildConfig, "connector": ConnectorSpec, "endpoint": EndpointConfig, "sampling": Sampling},
+    **{"evaluate-endpoint": RemoteEvalConfig},
     "generate": GenerateConfig,
 }
 # sections of a run that hold what has a page under another name

@@ -33,6 +33,12 @@ REASONS = {
     "not_encodable": "the record does not fit the model's length or the template",
     "no_image": "the row has no picture, so there is no attention to one",
     "no_question": "the question has no text of its own beside its pictures",
+    "cut_by_length": "an endpoint's answer reached its length before it held anything that can be used",
+    "content_filter": "an endpoint's filter held the answer back",
+    "declined": "an endpoint's model declined to answer",
+    "bad_request": "an endpoint refused the request itself",
+    "no_answer": "no try brought an endpoint's answer",
+    "oversize_answer": "an endpoint's answer has more bytes than it may have",
     "not_finite": "a feature, or what the model says, became NaN or infinite",
 }
 

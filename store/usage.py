@@ -11,7 +11,7 @@ from .errors import InputError
 MAX_REFUSED = 0.05
 # what the stage cannot use by its nature, or was asked to leave out: told, and no loss
 EXPECTED = frozenset({"no_image", "no_question", "duplicate"})
-# what may be otherwise at the next try although pool, model and config are the same: the picture's file
+# what may be otherwise at the next try although pool, model and config are the same: the picture's file, an endpoint
 TRY_AGAIN = frozenset(
     {
         "image_missing",
@@ -22,6 +22,7 @@ TRY_AGAIN = frozenset(
         "image_changed",
         "image_too_large",
         "image_outside_root",
+        "no_answer",
     }
 )
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, Literal
 
+from ...pool.refusals import IMAGE
 from ...store.errors import InputError
 from ...store.reading import FOREIGN, shown, wrong
 from .config import EndpointConfig, Sampling
@@ -50,6 +51,28 @@ class Message:
             return {"role": self.role, "content": self.text}
         parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": uri}} for uri in self.images]
         return {"role": self.role, "content": [*parts, {"type": "text", "text": self.text}]}
+
+
+@dataclass(frozen=True)
+class Question(Message):
+    """A turn whose text holds `<image>` where each picture stands; its parts keep that order."""
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as the endpoint reads it: without the marks, and without white space around them.
+
+        Raises:
+            InputError: another number of marks than of pictures.
+        """
+        texts = self.text.split(IMAGE)
+        if len(texts) != len(self.images) + 1:
+            raise InputError(f"the text has {len(texts) - 1} marks {IMAGE} for {len(self.images)} pictures.")
+        if not self.images:
+            return {"role": self.role, "content": self.text}
+        parts: list[dict[str, Any]] = []
+        for text, uri in zip(texts, (*self.images, ""), strict=True):
+            parts += [{"type": "text", "text": text.strip()}] if text.strip() else []
+            parts += [{"type": "image_url", "image_url": {"url": uri}}] if uri else []
+        return {"role": self.role, "content": parts}
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class Llava(Family):
     )
     layouts = names.LAYOUTS
     old = names.OLD
+    counted = True
 
     def class_of(self, config: Any) -> Any:
         """Return Hugging Face's class, or the one that holds another connector or head."""

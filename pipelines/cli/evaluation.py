@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Option(help="A checkpoint folder.")],
     out: Out,
+    model: Annotated[str | None, typer.Option(help="A checkpoint folder.")] = None,
+    engine: Annotated[str, typer.Option(help="vinnow loads the model; openai asks an endpoint.")] = "vinnow",
+    base_url: Annotated[str | None, typer.Option(help="The endpoint, with /v1 if it has one.")] = None,
+    api_model: Annotated[str | None, typer.Option(help="The model's name, as the endpoint knows it.")] = None,
     pool: Annotated[str | None, typer.Option(help="A POOL folder of questions, made by `vinnow ingest`.")] = None,
     benchmark: Annotated[
         str, typer.Option(help="exact_match, yes_no, option_letter, pope, … or imbalance.")
@@ -38,6 +41,9 @@ def evaluate(
     Example: `vinnow evaluate --benchmark pope --files pope --images coco/val2014 --model proxy/model --out pope-proxy`
 
     `--benchmark imbalance` scores nothing: attention on the picture against the question, by layer, `OUT/imbalance.html`.
+
+    `--engine openai --base-url URL --api-model NAME` asks a server (vLLM, SGLang, OpenAI's own) instead of loading a model;
+    `--set endpoint.concurrency=32` and the like reach the endpoint's config.
     """
     from ...actors.cluster import RayConfig, ensure_ray
     from ...evaluate.config import IMBALANCE, EvalConfig
@@ -45,23 +51,31 @@ def evaluate(
     from ...models.check import checked_digest
     from ...models.folders import local_model
     from ..imbalance import run_imbalance
+    from ..remote import Asked, chosen, run_remote
     from ..runs.placing import find_devices, place_evaluation
     from ..runs.plain_yaml import settings
 
     _check_sources(pool, files, images)
-    options = {"model": local_model(model), "run": checked_digest(model), "benchmark": benchmark}
-    values = options | ({"pool": os.path.abspath(pool)} if pool else {}) | settings(sets)
+    asked = Asked(engine, model, base_url, api_model, gpus)
+    values = {"benchmark": benchmark} | ({"pool": os.path.abspath(pool)} if pool else {}) | settings(sets)
+    prepared = None
+    if chosen(asked):
+        if files is not None:
+            values, prepared = _prepared(values, files, images, out)
+        report = run_remote(asked, values, out, beside or [])
+        return _tell(report, prepared, out, as_json)
+    values = {"model": local_model(str(model)), "run": checked_digest(str(model))} | values
     ray = RayConfig.parse(values.pop("ray", {}), "ray")
     devices = find_devices(ray, gpus)
     values = place_evaluation(values, devices, devices.gpus)
     console.print(f"computing on {devices}", markup=False, soft_wrap=True)
     if values["benchmark"] == IMBALANCE:
         page = run_imbalance(values, out, beside or [], ray)
-        show_json({"page": page}) if as_json else show(page)
-        return
+        return show_json({"page": page}) if as_json else show(page)
     if beside:
         raise InputError("--beside is for --benchmark imbalance: scores are compared by a run's report.")
-    values, prepared = (values, None) if files is None else _prepared(values, files, images, out)
+    if files is not None:
+        values, prepared = _prepared(values, files, images, out)
     config = EvalConfig.parse(values)
     ensure_ray(ray)
     with bar("evaluate", "parts") as tell:

@@ -11,8 +11,8 @@ from vinnow.models.taps.forward import on_device
 
 
 @pytest.fixture(scope="module")
-def model(twin_path):
-    twin = load(twin_path, "float64").model
+def model(tiny_model):
+    twin = load(tiny_model, "float64").model
     with torch.no_grad():  # random weights are as good as undecided
         twin.lm_head.weight.mul_(40)
     return twin

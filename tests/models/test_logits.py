@@ -38,8 +38,8 @@ def test_one_position_always_has_its_logits():
     assert specs.logit_rows(32_000) == 2_097
 
 
-def test_kinds_that_read_logits_count_them(twin_path):
-    shape = read_shape(twin_path)
+def test_kinds_that_read_logits_count_them(tiny_model):
+    shape = read_shape(tiny_model)
     held, fewer = Held(4, 60, 1, 3), logit_bytes(shape, 240, 4)
     assert fewer == 240 * shape.vocab * 12
     assert logit_bytes(shape, 10**9, 2) <= specs.LOGIT_BYTES / 4 * 10

@@ -15,8 +15,8 @@ from vinnow.store.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def generator(twin_path):
-    return open_generator(TalkConfig.fitting(twin_path, {}))
+def generator(tiny_model):
+    return open_generator(TalkConfig.fitting(tiny_model, {}))
 
 
 @pytest.fixture
@@ -25,13 +25,13 @@ def picture(tmp_path):
     return str(tmp_path / "a.png")
 
 
-def piped(twin_path, lines, *options):
-    return CliRunner().invoke(app, ["chat", twin_path, "--max-tokens", "6", *options], input=lines)
+def piped(tiny_model, lines, *options):
+    return CliRunner().invoke(app, ["chat", tiny_model, "--max-tokens", "6", *options], input=lines)
 
 
-def test_each_line_is_a_turn_and_pictures_stay_with_theirs(generator, twin_path, picture):
+def test_each_line_is_a_turn_and_pictures_stay_with_theirs(generator, tiny_model, picture):
     done = piped(
-        twin_path, f"what is it?\n\nand what color?\n/image {picture}\nand this?\n/reset\nwhat?\n", "--image", picture
+        tiny_model, f"what is it?\n\nand what color?\n/image {picture}\nand this?\n/reset\nwhat?\n", "--image", picture
     )
     assert done.exit_code == 0, done.output
     talk = Conversation(generator, Sampling(max_new_tokens=6))
@@ -66,9 +66,9 @@ def test_pieces_together_are_the_answer(generator):
     assert whole
 
 
-def test_draws_follow_the_seed(twin_path):
+def test_draws_follow_the_seed(tiny_model):
     warm = ["--temperature", "2", "--seed"]
-    first, again, other = (piped(twin_path, "what?\n", *warm, seed).stdout for seed in ("1", "1", "2"))
+    first, again, other = (piped(tiny_model, "what?\n", *warm, seed).stdout for seed in ("1", "1", "2"))
     assert first == again != other
 
 
@@ -81,8 +81,8 @@ def test_draws_follow_the_seed(twin_path):
         ("word " * 3000 + "\n", "max_len"),
     ],
 )
-def test_piped_lines_that_cannot_be_done_end_the_chat(twin_path, lines, message):
-    done = piped(twin_path, lines + "what?\n")
+def test_piped_lines_that_cannot_be_done_end_the_chat(tiny_model, lines, message):
+    done = piped(tiny_model, lines + "what?\n")
     assert isinstance(done.exception, InputError)
     assert message in str(done.exception)
     assert done.stdout == ""
@@ -97,8 +97,8 @@ def test_piped_lines_that_cannot_be_done_end_the_chat(twin_path, lines, message)
         (("--image", "nosuch.png"), "nosuch.png"),
     ],
 )
-def test_options_that_cannot_be_are_refused(twin_path, options, message):
-    done = piped(twin_path, "what?\n", *options)
+def test_options_that_cannot_be_are_refused(tiny_model, options, message):
+    done = piped(tiny_model, "what?\n", *options)
     assert message in str(done.exception)
 
 
@@ -110,9 +110,9 @@ def test_a_turn_that_fails_is_not_kept(generator):
     assert len(talk.turns) == 2
 
 
-def test_on_a_terminal_a_mistake_is_told_and_the_chat_goes_on(twin_path, picture):
+def test_on_a_terminal_a_mistake_is_told_and_the_chat_goes_on(tiny_model, picture):
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "vinnow", "chat", twin_path, "--max-tokens", "4"]
+    command = [sys.executable, "-m", "vinnow", "chat", tiny_model, "--max-tokens", "4"]
     chat = subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     os.close(theirs)
     os.write(ours, f"/nonsense\n/image {picture}\nwhat is it?\n/exit\n".encode())

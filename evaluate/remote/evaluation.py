@@ -1,0 +1,159 @@
+"""An endpoint and a test pool → EVALS: the questions of `run.evaluate`, asked over HTTP instead of a loaded checkpoint.
+
+Questions go without a chat template, which is the endpoint's own to put around them. A part is written when all of it is
+answered, and each answer is in `OUT/asked.sqlite` before that: what was paid for is not asked again, whatever is killed.
+"""
+
+import json
+import os
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pyarrow as pa
+from pydantic import Field, field_validator
+
+from ...pool.decode import ROW_ERRORS, Refusal, refusal
+from ...pool.reader import Pool
+from ...pool.records import Record
+from ...pool.shown import Pictures
+from ...store.config import Config
+from ...store.files import exists, join
+from ...store.reading import as_kind
+from ...store.usage import MAX_REFUSED
+from ..answering import Answerer
+from ..config import TABLE, EvalReport, EvalSpec, known_benchmark
+from ..run import REPORT, summary
+from ..shards import Measurement, Progress, carry_out
+from .asking import ask, in_threads, text_of
+from .cache import Cache
+from .client import Client
+from .config import EndpointConfig, Sampling
+from .pictures import data_uri
+from .reply import Message, Question
+
+CACHE = "asked.sqlite"
+# what answers and scores depend on, beside the endpoint's model and the pool's digest
+_MATTERS = ("benchmark", "max_new_tokens", "pictures")
+
+
+class RemoteEvalConfig(Config):
+    """One endpoint on one test pool: one evaluation, greedy (temperature 0)."""
+
+    endpoint: EndpointConfig = Field(description="Who is asked.")
+    pool: str = Field(description="The POOL folder of the questions.")
+    image_root: str | None = Field(
+        None, description="Where the test pool's pictures lie now, if not where ingest found them."
+    )
+    benchmark: str = Field(
+        "exact_match", description="How answers are read and scored: a name of `evaluate/benchmarks/`."
+    )
+    max_new_tokens: int = Field(8, ge=1, description="The longest answer, in tokens; a longer one is scored as cut.")
+    pictures: Pictures = Field(
+        "white",
+        description="How a file other than JPEG, PNG and WebP becomes RGB; those three are sent as they are.",
+    )
+    rows_per_part: int = Field(256, ge=1, description="Rows of a part, which is written when all of it is answered.")
+    max_refused: float = Field(
+        MAX_REFUSED, ge=0, le=1, description="The share of rows that may turn out unusable before the evaluation fails."
+    )
+
+    # threads of this process ask
+    actors: ClassVar[int] = 1
+    cpus_per_actor: ClassVar[float] = 0
+    gpus_per_actor: ClassVar[float] = 0
+
+    @field_validator("benchmark")
+    @classmethod
+    def _known_benchmark(cls, name: str) -> str:
+        return known_benchmark(name)
+
+    @property
+    def run(self) -> str:
+        """What EVALS rows say of who answered."""
+        return f"openai:{self.endpoint.model}"
+
+
+@dataclass(frozen=True)
+class RemoteSpec(EvalSpec):
+    """An evaluation by an endpoint, in this process: threads ask, no actors."""
+
+    config: RemoteEvalConfig  # type: ignore[assignment]
+    here: bool = field(default=True, init=False)
+
+    @property
+    def inputs(self) -> list[str]:
+        """What is read: no output may lie around it."""
+        return [self.config.pool]
+
+
+@dataclass
+class RemoteReport(EvalReport):
+    """An `EvalReport`, and what all answers of the folder have cost, in the endpoint's money."""
+
+    cost: float = 0.0
+
+
+class RemoteAnswerer(Answerer):
+    """Asks one endpoint, as many rows at a time as its config allows."""
+
+    def __init__(self, spec: RemoteSpec) -> None:
+        super().__init__(spec)
+        self.config = spec.config
+        self.root = self.config.image_root or self.pool.image_root
+        self.client = Client(self.config.endpoint, Cache(join(spec.out, CACHE)))
+        self.sampling = Sampling(max_tokens=self.config.max_new_tokens, temperature=0)
+
+    def answers(self, records: list[Record]) -> tuple[dict[int, Any], list[Refusal]]:
+        """Return the answers by row, and the refusals; see `Answerer.answers`."""
+        rows = in_threads(self._answer, records, self.config.endpoint.concurrency)
+        texts = {i: row for i, row in enumerate(rows) if not isinstance(row, Refusal)}
+        return texts, [row for row in rows if isinstance(row, Refusal)]
+
+    def prompt(self, record: Record) -> list[Message]:
+        """Return what is sent of a record: its own system prompt if it has one, and its question with its pictures.
+
+        Raises:
+            RefusedError, ImageError: it cannot be asked or scored, or a picture of it cannot be shown.
+        """
+        asked = self.question(record)
+        images = [data_uri(self.root, i, record.seen(i), self.config.pictures) for i in asked.images]
+        question = Question("user", asked.conversations[0]["value"], tuple(images))
+        return [*([Message("system", asked.system)] if asked.system else []), question]
+
+    def _answer(self, record: Record) -> str | Refusal:
+        try:
+            return text_of(ask(self.client, self.prompt(record), self.sampling))
+        except ROW_ERRORS as error:
+            return refusal(record, error)
+
+
+def evaluate_remote(config: RemoteEvalConfig, out: str, progress: Progress | None = None) -> RemoteReport:
+    """Ask what is not answered yet, write `OUT/evals.parquet` and return what was reached.
+
+    Rows without an answer (refused by the endpoint, or no try brought one) are listed as any other refused row and count as
+    wrong; a rerun asks those again that no try brought.
+
+    Raises:
+        KeyMismatchError: `out` holds answers of another model, pool or setting; lists what differs.
+        EndpointError, DownError, BudgetError: the endpoint cannot be used, is down, or the cap of money is reached.
+        InputError: no pool, an unknown benchmark, not one row could be asked, or more than `max_refused` were refused.
+    """
+    out = out if "://" in out else os.path.abspath(out)
+    config = config.model_copy(update={"pool": config.pool if "://" in config.pool else os.path.abspath(config.pool)})
+    key = {name: str(getattr(config, name)) for name in _MATTERS}
+    # a model by the endpoint's name for it, not by where it is: it may move and answer as before
+    key |= {"engine": "openai", "model": config.endpoint.model, "pool": Pool(config.pool).digest}
+    key |= {"extra": json.dumps(config.endpoint.extra, sort_keys=True)}
+    measurement = Measurement(RemoteAnswerer, TABLE, REPORT, _summary)
+    fields = carry_out(RemoteSpec(config, out, key), measurement, progress)
+    return as_kind(fields, RemoteReport, join(out, REPORT), "report of an evaluation", "Delete it and run again.")
+
+
+def _summary(evals: pa.Table, spec: RemoteSpec) -> dict[str, Any]:
+    path = join(spec.out, CACHE)
+    if not exists(path):
+        return summary(evals, spec) | {"cost": 0.0}
+    cache = Cache(path)
+    cost = cache.spent()
+    cache.close()
+    return summary(evals, spec) | {"cost": cost}
