@@ -20,7 +20,7 @@ from ..store.files import exists, join, read_bytes, write_bytes
 from ..store.tables import EVALS, read_rows
 from ..store.usage import MAX_REFUSED, Usage, by_reason
 from . import registry
-from .answers import AnswerActor
+from .answering import Answerer
 from .benchmark import Benchmark, Files
 from .config import TABLE
 from .run import answered
@@ -64,7 +64,7 @@ def prepare(name: str, folder: str, images: str | None, out: str, max_refused: f
         raise InputError(f"benchmark {name!r} has no official files: ingest a test pool, and name it (--pool).")
     out, folder = (p if "://" in p else os.path.abspath(p) for p in (out, folder))
     files = Files(folder, images or _beside(benchmark, folder), join(out, PICTURES))
-    with claim(out, stage_of(AnswerActor), inputs=[folder, images]):
+    with claim(out, stage_of(Answerer), inputs=[folder, images]):
         rows, lost = _split(benchmark, files)
         reasons = Counter(error.reason for error in lost)
         write_bytes(join(out, LEFT_OUT), _lines([{"reason": e.reason, "detail": str(e)} for e in lost]))

@@ -76,7 +76,7 @@ def own_pool(out: str) -> str:
     return join(out if "://" in out else os.path.abspath(out), "pool")
 
 
-def stage_of(actor: type[AnswerActor]) -> str:
+def stage_of(actor: type[Answerer]) -> str:
     """Return the name by which an output folder is known as this measurement's."""
     return f"evaluate {actor.FOLDER}"
 

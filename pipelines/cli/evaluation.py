@@ -12,6 +12,7 @@ from ..progress import bar, console, show, show_json
 from .app import AsJson, Gpus, Out, Sets, app
 
 if TYPE_CHECKING:
+    from ...actors.cluster import RayConfig
     from ...evaluate.config import EvalReport
     from ...evaluate.official import Prepared
 
@@ -45,42 +46,51 @@ def evaluate(
     `--engine openai --base-url URL --api-model NAME` asks a server (vLLM, SGLang, OpenAI's own) instead of loading a model;
     `--set endpoint.concurrency=32` and the like reach the endpoint's config.
     """
-    from ...actors.cluster import RayConfig, ensure_ray
-    from ...evaluate.config import IMBALANCE, EvalConfig
-    from ...evaluate.run import evaluate as work
+    from ...evaluate.config import IMBALANCE
     from ...models.check import checked_digest
     from ...models.folders import local_model
     from ..imbalance import run_imbalance
     from ..remote import Asked, chosen, run_remote
-    from ..runs.placing import find_devices, place_evaluation
     from ..runs.plain_yaml import settings
 
     _check_sources(pool, files, images)
-    asked = Asked(engine, model, base_url, api_model, gpus)
+    asked, prepared = Asked(engine, model, base_url, api_model, gpus), None
     values = {"benchmark": benchmark} | ({"pool": os.path.abspath(pool)} if pool else {}) | settings(sets)
-    prepared = None
-    if chosen(asked):
-        if files is not None:
-            values, prepared = _prepared(values, files, images, out)
-        report = run_remote(asked, values, out, beside or [])
-        return _tell(report, prepared, out, as_json)
-    values = {"model": local_model(str(model)), "run": checked_digest(str(model))} | values
-    ray = RayConfig.parse(values.pop("ray", {}), "ray")
-    devices = find_devices(ray, gpus)
-    values = place_evaluation(values, devices, devices.gpus)
-    console.print(f"computing on {devices}", markup=False, soft_wrap=True)
-    if values["benchmark"] == IMBALANCE:
-        page = run_imbalance(values, out, beside or [], ray)
-        return show_json({"page": page}) if as_json else show(page)
-    if beside:
-        raise InputError("--beside is for --benchmark imbalance: scores are compared by a run's report.")
+    ray, is_remote = None, chosen(asked)
+    if not is_remote:
+        values = {"model": local_model(str(model)), "run": checked_digest(str(model))} | values
+        values, ray = _placed(values, gpus)
+        if values["benchmark"] == IMBALANCE:
+            page = run_imbalance(values, out, beside or [], ray)
+            return show_json({"page": page}) if as_json else show(page)
+        if beside:
+            raise InputError("--beside is for --benchmark imbalance: scores are compared by a run's report.")
     if files is not None:
         values, prepared = _prepared(values, files, images, out)
-    config = EvalConfig.parse(values)
-    ensure_ray(ray)
-    with bar("evaluate", "parts") as tell:
-        report = work(config, out, progress=tell)
+    report = run_remote(asked, values, out, beside or []) if is_remote else _run_here(values, ray, out)
     _tell(report, prepared, out, as_json)
+
+
+def _placed(values: dict[str, Any], gpus: str) -> tuple[dict[str, Any], "RayConfig"]:
+    """Return the fields of an evaluation on this machine's devices, and the cluster's."""
+    from ...actors.cluster import RayConfig
+    from ..runs.placing import find_devices, place_evaluation
+
+    ray = RayConfig.parse(values.pop("ray", {}), "ray")
+    devices = find_devices(ray, gpus)
+    console.print(f"computing on {devices}", markup=False, soft_wrap=True)
+    return place_evaluation(values, devices, devices.gpus), ray
+
+
+def _run_here(values: dict[str, Any], ray: "RayConfig | None", out: str) -> "EvalReport":
+    from ...actors.cluster import RayConfig, ensure_ray
+    from ...evaluate.config import EvalConfig
+    from ...evaluate.run import evaluate as work
+
+    config = EvalConfig.parse(values)
+    ensure_ray(ray or RayConfig())
+    with bar("evaluate", "parts") as tell:
+        return work(config, out, progress=tell)
 
 
 def _check_sources(pool: str | None, files: str | None, images: str | None) -> None:
