@@ -213,7 +213,22 @@ def sweep() -> str:
     return "\n".join(lines) + "\n"
 
 
+def generation() -> str:
+    """Requests per minute of instruction-data generation, with a limit and without."""
+    row = result("generation")
+    allowed, limited, free = row["allowed_per_minute"], row["limited"], row["without_limit"]
+    lines = [
+        "| prompts | allowed per minute | held per minute | share | bar | most in any minute | asked by a second run |"
+    ]
+    lines += ["|---|---|---|---|---|---|---|"]
+    shared = f"{limited['pictures']:,} | {allowed:,.0f} | {limited['per_minute']:,.0f} | {row['ratio']:.3f} | 0.95"
+    lines += [f"| {shared} | {limited['most_in_a_minute']:,} | {limited['again']['requests']} |"]
+    lines += [f"| {free['pictures']:,} | no limit | {free['per_minute']:,.0f} | | | | {free['again']['requests']} |"]
+    return "\n".join(lines) + "\n"
+
+
 TABLES = {
+    "generation": generation,
     "pool": pool,
     "workers": workers,
     "select": selecting,

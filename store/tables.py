@@ -84,6 +84,21 @@ IMBALANCE = _schema(
     text=pa.list_(pa.float64()),
 )
 
+# one row a question and order of its two answers; scores are null where `reason` says why there are none
+JUDGED = _schema(
+    run=pa.string(),
+    task=pa.string(),
+    sample=pa.string(),
+    cluster=pa.string(),
+    order=pa.string(),
+    score=_nullable(pa.float64()),
+    reference_score=_nullable(pa.float64()),
+    reason=_nullable(pa.string()),
+    answer=pa.string(),
+    reference=pa.string(),
+    text=pa.string(),
+)
+
 
 def features_schema(dim: int, stored: str) -> pa.Schema:
     """FEATURES(kind, dim): a vector of `dim` numbers per sample and step, and its norm before scaling or quantising.

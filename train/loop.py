@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from ..models.adapters import add_adapter
+from ..models.components import add_lora, set_trainable
 from ..models.mores import add_mores
-from ..models.parts import add_lora, set_trainable
 from ..models.registry import family_of
 from ..store.errors import InputError, NotFiniteError, WriteError
 from ..store.facts import read_lines

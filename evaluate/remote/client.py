@@ -194,8 +194,7 @@ class Client:
         most = min(self.config.backoff_max_s, self.config.backoff_s * 2**number)
         seconds = random.uniform(0, most)
         if after is not None:
-            self.limits.hold(min(after, self.config.retry_after_max_s))
-            seconds += min(after, self.config.retry_after_max_s)
+            self.limits.hold(min(after, self.config.retry_after_max_s))  # this thread as well, before its next try
         self.limits.sleep(seconds)
 
     def _try(self, key: str, data: bytes, one: _Try) -> Reply:

@@ -16,14 +16,15 @@ class BudgetError(VinnowError):
 
 
 class Bucket:
-    """A token bucket: `per_minute` units a minute, no more than a second's worth (or one unit) at once.
+    """A token bucket: no minute, wherever it begins, has more than `per_minute` units, a second's worth (or one) at once.
 
-    What takes more than fits waits for a full bucket and leaves a debt, which those after it wait for.
+    The bucket fills a little slower than that (by 1/60 at most), since what it saved comes on top in one minute. What
+    takes more than fits waits for a full bucket and leaves a debt, which those after it wait for.
     """
 
     def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.per_second = per_minute / 60
-        self.room = max(1.0, self.per_second)
+        self.room = max(1.0, per_minute / 60)
+        self.per_second = (per_minute - (self.room - 1)) / 60
         self._clock, self._level, self._seen = clock, self.room, clock()
 
     def wait(self, units: float) -> float:

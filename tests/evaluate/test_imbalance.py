@@ -14,9 +14,9 @@ from vinnow.evaluate.config import EvalConfig, ImbalanceConfig
 from vinnow.evaluate.imbalance import ImbalanceActor, curve_of, generated, measure
 from vinnow.evaluate.shards import join_shards, make_spec
 from vinnow.evaluate.statistics import mean_intervals, paired_bootstrap
+from vinnow.models.components import add_lora, base_of
 from vinnow.models.load import load
 from vinnow.models.mores import add_mores
-from vinnow.models.parts import add_lora, base_of
 from vinnow.models.specs import LoraSpec, MoresSpec
 from vinnow.models.taps.modality import ModalityTap
 from vinnow.pool.encode import IGNORE

@@ -170,6 +170,29 @@ def test_an_answer_of_no_use_is_refused_and_kept(answer, reason, tmp_path):
         assert len(server.requests) == 1
 
 
+def test_pauses_grow_at_random_up_to_a_bound(tmp_path, monkeypatch):
+    with serving(default=status(500)) as server:
+        client = client_of(server, tmp_path, max_tries=60, backoff_s=1, backoff_max_s=40)
+        slept = []
+        monkeypatch.setattr(client.limits, "sleep", slept.append)
+        with pytest.raises(RowError):
+            ask(client)
+    assert len(slept) == 59
+    assert all(0 <= seconds <= min(40, 2**k) for k, seconds in enumerate(slept))
+    assert max(slept[6:]) > 25
+    assert min(slept[6:]) < 15
+
+
+def test_rows_without_an_answer_between_others_do_not_end_the_job(tmp_path):
+    with serving() as server:
+        client = client_of(server, tmp_path, concurrency=1, max_tries=1)
+        for i in range(8):
+            server.script = [status(500)]
+            with pytest.raises(RowError):
+                ask(client, f"lost {i}")
+            assert ask(client, f"good {i}").text == "Hello."
+
+
 @pytest.mark.parametrize("header", ["seconds", "date"])
 def test_retry_after_is_honoured_by_all_threads(header, tmp_path):
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
