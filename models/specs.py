@@ -219,9 +219,9 @@ class ConnectorSpec(Config):
     kind: str = Field(
         PLAIN,
         description="linear, mlp1x_gelu to mlp9x_gelu, identity, resampler or qformer; all but the last two give "
-        "one token a patch.",
+        "one token per patch.",
     )
-    queries: int | None = Field(None, ge=1, description="Tokens a picture of resampler and qformer; null: 128.")
+    queries: int | None = Field(None, ge=1, description="Tokens per picture of resampler and qformer; null: 128.")
     width: int | None = Field(None, ge=1, description="Their width; null: 768.")
     layers: int | None = Field(None, ge=1, description="Their layers; null: 3 (resampler) or 12 (qformer).")
     heads: int | None = Field(None, ge=1, description="Their heads; null: 8 (resampler) or 12 (qformer).")
