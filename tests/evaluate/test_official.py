@@ -1,12 +1,14 @@
 """Official files to a pool, answers and official figures, on the tiny model; killed, rerun, damaged, mixed up."""
 
 import json
+from pathlib import Path
 
 import official_files
 import pytest
 from vinnow.evaluate import official, registry
 from vinnow.evaluate.config import EvalConfig
 from vinnow.evaluate.run import evaluate
+from vinnow.evaluate.vqa import evalai
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError
 from vinnow.store.tables import EVALS, read_rows
@@ -124,3 +126,50 @@ def test_textvqa_is_matched_by_picture_and_question(tiny_model, tmp_path):
     assert benchmark.ask(first).conversations[0]["value"].count("single word or phrase") == 1
     assert benchmark.score("Red", second) == pytest.approx(0.9)
     assert report.metrics["headline"] == "accuracy"
+
+
+def test_gqa_vqav2_and_vizwiz_with_their_answers(tiny_model, tmp_path):
+    prepared, report = run("gqa", official_files.gqa(tmp_path / "gqa"), tiny_model, tmp_path / "a")
+    assert [r.images for r in records_of(prepared)] == [("n1.jpg",)] * 2
+    assert report.metrics["parts"].keys() == {"open", "binary"}
+    prepared, report = run("vqav2", official_files.vqav2_val(tmp_path / "val"), tiny_model, tmp_path / "b")
+    # annotations are matched by id, not by their order
+    assert [r.conversations[1]["value"] for r in records_of(prepared)] == ["thing 1", "thing 2"]
+    assert (report.refused, official.submit(prepared)) == (0, None)
+    prepared, report = run("vizwiz", official_files.vizwiz(tmp_path / "viz", False), tiny_model, tmp_path / "c")
+    asked = registry.find("vizwiz").ask(records_of(prepared)[0]).conversations[0]["value"]
+    assert asked == (
+        "<image>\nWhat?\nWhen the provided information is insufficient, respond with 'Unanswerable'."
+        "\nAnswer the question using a single word or phrase."
+    )
+    assert (report.refused, registry.find("vizwiz").score("Unanswerable.", records_of(prepared)[0])) == (0, 1)
+
+
+def test_submissions_answer_the_whole_list_of_ids(tiny_model, tmp_path):
+    prepared, report = run("vqav2", official_files.vqav2_test(tmp_path / "vqa"), tiny_model, tmp_path / "a")
+    assert report.metrics["value"] is None
+    assert official.submit(prepared) == f"{prepared.out}/submission.json"
+    rows = json.loads((Path(prepared.out) / "submission.json").read_text())
+    (answer,) = (r["answer"] for r in read_rows(report.path, EVALS).to_pylist())
+    assert rows == [{"question_id": 11, "answer": ""}, {"question_id": 12, "answer": evalai(answer)}]
+    folder = official_files.vizwiz(tmp_path / "viz", True)
+    prepared, report = run("vizwiz", folder, tiny_model, tmp_path / "b")
+    assert official.submit(prepared) == f"{prepared.out}/submission.json"
+    rows = json.loads((Path(prepared.out) / "submission.json").read_text())
+    assert [r["image"] for r in rows] == ["VizWiz_0.jpg", "VizWiz_1.jpg"]
+    (folder / "test.json").write_text("[]")
+    with pytest.raises(InputError, match="it holds 2 of them"):
+        official.prepare("vizwiz", str(folder), None, str(tmp_path / "c"))
+
+
+def test_mme_in_its_three_layouts(tiny_model, tmp_path):
+    folder = official_files.mme(tmp_path / "mme")
+    prepared, report = run("mme", folder, tiny_model, tmp_path / "out")
+    assert (report.rows, report.refused, len(report.rows_by_task)) == (28, 0, 14)
+    images = {r.task: r.images[0] for r in records_of(prepared)}
+    assert [images[c] for c in ("artwork", "OCR", "count")] == ["artwork/images/0.jpg", "OCR/0.jpg", "count/0.png"]
+    assert records_of(prepared)[0].conversations[0]["value"] == "<image>\nIs it yes?"
+    assert report.metrics["notes"] == []
+    (folder / "count/0.txt").unlink()
+    with pytest.raises(InputError, match="lacks MME's categories count"):
+        official.prepare("mme", str(folder), None, str(tmp_path / "b"))

@@ -72,3 +72,34 @@ def test_textvqa_is_the_mean_of_soft_scores():
 def test_a_benchmark_without_figures_of_its_own_gives_its_accuracy():
     metrics = answered("exact_match", [("a", "A.", {}), ("b", "c", {})])
     assert (metrics.headline, metrics.value, metrics.parts) == ("accuracy", 0.5, {})
+
+
+def test_gqa_by_kind():
+    query, verify = {"structural": "query"}, {"structural": "verify"}
+    # full stops at the end and case are no matter, spaces and other words are
+    rows = [("red", "Red.", query), ("red", "a red", query), ("yes", "yes..", verify), ("no", None, verify)]
+    metrics = answered("gqa", rows)
+    assert (metrics.headline, metrics.value) == ("accuracy", 0.5)
+    assert metrics.parts == {"open": 0.5, "binary": 0.5}
+
+
+def test_mme_sums_accuracy_and_both_of_a_picture():
+    # count: of picture a both are right, of b one: acc 3/4, acc+ 1/2: 100 x (0.75 + 0.5) = 125
+    # ("Not yes" begins with "not ", which holds "no"; "It is yes" shows neither in its first four letters)
+    count, code = {"category": "count"}, {"category": "code_reasoning"}
+    rows = [("yes", "Yes, so", count, "a"), ("no", "Not yes", count, "a"), ("yes", "yes", count, "b")]
+    rows += [("yes", "It is yes", count, "b"), ("no", "no", code, "c"), ("yes", None, code, "c")]
+    metrics = answered("mme", rows)
+    assert (metrics.headline, metrics.value) == ("perception", 125)
+    assert (metrics.parts["count acc"], metrics.parts["count acc+"], metrics.parts["cognition"]) == (0.75, 0.5, 50)
+    assert metrics.notes == [n for n in metrics.notes if n.startswith("no questions of existence")]
+
+
+def test_hidden_answers_claim_no_score():
+    rows = [("(hidden)", "(hidden)", {"hidden": True}), ("(hidden)", "cat", {"hidden": True})]
+    for name in ("vqav2", "vizwiz"):
+        metrics = answered(name, rows)
+        assert (metrics.value, metrics.notes) == (
+            None,
+            ["the answers to 2 questions are hidden: no score is claimed"],
+        )
