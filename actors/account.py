@@ -63,13 +63,13 @@ def open_work(spec: FeatureSpec) -> Work:
         InputError: it holds parts of another size; or pictures are to be read, and their root is not there.
     """
     damaged = {key.checkpoint: drop_damaged(spec.out, spec.config.name, key.checkpoint) for key in spec.keys}
-    pool, parts, done = _open(spec)
+    pool, shards, done = _open(spec)
     back = _Back(spec, pool)
     left = {}
     for step, have in done.items():
-        again = back.parts(step, {n: parts[n] for n in have if n in parts})
-        left[step] = remaining(f"{spec.out}: step {step}", list(parts), have, again)
-    places = {name: pool.place(part) for name, part in parts.items()}
+        again = back.shards(step, {n: shards[n] for n in have if n in shards})
+        left[step] = remaining(f"{spec.out}: step {step}", list(shards), have, again)
+    places = {name: pool.place(part) for name, part in shards.items()}
     work = Work(places, left, {step: names for step, names in damaged.items() if names})
     if work.items(spec):
         pool.check_images(spec.config.image_root)
@@ -78,22 +78,22 @@ def open_work(spec: FeatureSpec) -> Work:
     return work
 
 
-def parts_back(spec: FeatureSpec) -> set[str]:
+def shards_back(spec: FeatureSpec) -> set[str]:
     """Return the finished parts, at any checkpoint, that have rows whose pictures can be read by now.
 
     Raises:
         KeyMismatchError: the output folder holds features of another pool, model or recipe.
     """
-    pool, parts, done = _open(spec)
+    pool, shards, done = _open(spec)
     back = _Back(spec, pool)
-    return {p for step, have in done.items() for p in back.parts(step, {n: parts[n] for n in have if n in parts})}
+    return {p for step, have in done.items() for p in back.shards(step, {n: shards[n] for n in have if n in shards})}
 
 
 def _open(spec: FeatureSpec) -> tuple[Pool, dict[str, ShardRef], dict[int, set[str]]]:
     pool = Pool(spec.pool)
-    parts = {p.name: p for p in pool.shards(spec.config.rows_per_part)}
+    shards = {p.name: p for p in pool.shards(spec.config.rows_per_part)}
     stored, name = spec.config.dtype, spec.config.name
-    return pool, parts, {key.checkpoint: shards_done(spec.out, key, stored, name) for key in spec.keys}
+    return pool, shards, {key.checkpoint: shards_done(spec.out, key, stored, name) for key in spec.keys}
 
 
 class _Back:
@@ -104,7 +104,7 @@ class _Back:
         self.root = spec.config.image_root or pool.image_root
         self._seen: dict[int, bool] = {}
 
-    def parts(self, step: int, done: dict[str, ShardRef]) -> set[str]:
+    def shards(self, step: int, done: dict[str, ShardRef]) -> set[str]:
         """Return the done parts of a step that have rows to try again."""
         listed = to_try_again(self.spec.out, self.spec.config.name, step)
         wanted = {name: ids for name, ids in listed.items() if name in done}

@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
+from ..models.components import canonical, component_of, parameters_of, pick_linears
 from ..models.moments import load_moments, state_digest
-from ..models.parts import canonical, parameters_of, part_of, pick_linears
-from ..models.specs import NEED_MOMENTS, PARTS, Mode
+from ..models.specs import COMPONENTS, NEED_MOMENTS, Mode
 from ..models.taps.modes import Transform, make_transform
 from ..store.errors import InputError
 from .config import CheckpointRef
@@ -39,10 +39,10 @@ def optimizer_digest(mode: Mode, checkpoint: CheckpointRef) -> str:
 
 def _trained(model: Any) -> list[dict[str, torch.Size]]:
     """Guess which parameters a file keyed by index counts: name → shape, the likeliest set first."""
-    parts = ("lora",), ("lora", "projector"), ("projector",), ("projector", "language_model"), PARTS
-    if any(part_of(n) == "mores" for n, _ in model.named_parameters()):
+    parts = ("lora",), ("lora", "projector"), ("projector",), ("projector", "language_model"), COMPONENTS
+    if any(component_of(n) == "mores" for n, _ in model.named_parameters()):
         parts = ("projector", "mores"), ("mores",)
-    shapes = {canonical(n): (part_of(n), p.shape) for n, p in model.named_parameters()}
+    shapes = {canonical(n): (component_of(n), p.shape) for n, p in model.named_parameters()}
     guesses = ({n: shape for n, (part, shape) in shapes.items() if part in chosen} for chosen in parts)
     has_lora = any(part == "lora" for part, _ in shapes.values())
     return [g for chosen, g in zip(parts, guesses, strict=True) if g and ("lora" in chosen) == has_lora]

@@ -71,7 +71,7 @@ def remaining(where: str, names: Sequence[str], done: Collection[str], again: Co
     return [name for name in names if name in left]
 
 
-def run_parts(parts: Sequence[dict[str, Any]], pools: Sequence[Workers], flow: Flow) -> Iterator[dict[str, Any]]:
+def run_shards(shards: Sequence[dict[str, Any]], pools: Sequence[Workers], flow: Flow) -> Iterator[dict[str, Any]]:
     """Pass each part through one worker of each pool; yield what the last returns, as it comes. No parts start nothing.
 
     A part's dict holds `part`, its name, `place`, which rows of what it is (for messages), and what its worker needs.
@@ -82,35 +82,35 @@ def run_parts(parts: Sequence[dict[str, Any]], pools: Sequence[Workers], flow: F
         PoisonError: a part ended its worker's process again and again; names it.
         VinnowError: a worker failed: its own error if it is one of ours, else one line; `OUT/failure.txt` has the trace.
     """
-    if not parts:
+    if not shards:
         return
     forget(flow.out, flow.product)
     if flow.inline:
         workers = [pool.kind(**pool.arguments) for pool in pools]
-        for part in parts:
-            row = part
+        for shard in shards:
+            row = shard
             for worker in workers:
                 row = worker(row)
             yield row
         return
-    rows = _on_ray(parts, pools, flow)
+    rows = _on_ray(shards, pools, flow)
     try:
         yield from rows.iter_rows()
     except Exception as error:
         raise in_our_words(error, flow.out) from error
 
 
-def _on_ray(parts: Sequence[dict[str, Any]], pools: Sequence[Workers], flow: Flow) -> Any:
+def _on_ray(shards: Sequence[dict[str, Any]], pools: Sequence[Workers], flow: Flow) -> Any:
     import ray.data
     from ray.data import ActorPoolStrategy
 
     from .cluster import quiet
 
     quiet()
-    counts = [min(pool.count, len(parts)) for pool in pools]
+    counts = [min(pool.count, len(shards)) for pool in pools]
     shares = [Share(count, pool.cpus, pool.gpus) for count, pool in zip(counts, pools, strict=True)]
     require(flow.name, shares, _FEWER)
-    data = ray.data.from_items(list(parts), override_num_blocks=len(parts))
+    data = ray.data.from_items(list(shards), override_num_blocks=len(shards))
     for count, pool in zip(counts, pools, strict=True):
         sizes = {"min_size": 1, "max_size": count} if pool.growing else {"size": count}
         data = data.map_batches(

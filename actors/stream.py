@@ -33,8 +33,8 @@ from .features import FeatureActor
 from .kind import kind_of
 from .loader import PartLoader
 from .means import means_folder, means_path, target_tasks
-from .pool import Flow, Workers, in_our_words, run_parts
-from .target_means import TargetMeans, means_parts
+from .pool import Flow, Workers, in_our_words, run_shards
+from .target_means import TargetMeans, means_steps
 
 
 class CheckpointError(InputError):
@@ -209,9 +209,9 @@ def _compute(
     try:
         if items and spec.target_pool is not None:
             aims = replace(flow, product=means_folder(config.name))
-            for _ in run_parts(means_parts(spec), [Workers(TargetMeans, arguments, **places)], aims):
+            for _ in run_shards(means_steps(spec), [Workers(TargetMeans, arguments, **places)], aims):
                 pass
-        yield from run_parts(items, actors, flow)
+        yield from run_shards(items, actors, flow)
     except VinnowError as error:
         if flow.inline or "out of memory" not in str(error).lower():
             raise

@@ -46,8 +46,8 @@ class TargetMeans:
         return {"part": part["part"], "path": write_means(self.spec, part["number"])}
 
 
-def means_parts(spec: FeatureSpec) -> list[dict[str, Any]]:
-    """Return the flow's parts: the spec's checkpoints."""
+def means_steps(spec: FeatureSpec) -> list[dict[str, Any]]:
+    """Return the flow's items: one per checkpoint of the spec."""
     steps = [(number, c.step) for number, c in enumerate(spec.checkpoints)]
     return [{"part": f"step-{s:08d}", "place": f"targets at step {s}", "number": n} for n, s in steps]
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from vinnow.models.components import pick_linears
 from vinnow.models.family.of_llava.tiny import build_tiny_model
 from vinnow.models.load import load
-from vinnow.models.parts import pick_linears
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.models.specs import TinyModelConfig
 from vinnow.models.taps.gradients import GradientTap

@@ -16,9 +16,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from _llava7b import batch_of, build, realistic, row
 from _measure import RESULTS, seconds, versions, write
+from vinnow.models.components import parameters_of, pick_linears
 from vinnow.models.forward import on_device
 from vinnow.models.moments import Moments
-from vinnow.models.parts import parameters_of, pick_linears
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.models.projections.targets import Norms, Targets
 from vinnow.models.taps.gradients import GradientTap

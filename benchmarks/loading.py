@@ -56,7 +56,7 @@ class Prepare:
 
     def __init__(self, config: TrainConfig, out: str) -> None:
         source = MicroBatches(config, out, 0)
-        self.batches: Batches = source.parts()[0]
+        self.batches: Batches = source.opened()[0]
         self.positions = {int(i): n for n, i in enumerate(self.batches.rows.ids)}
 
     def __call__(self, block: dict[str, Any]) -> dict[str, Any]:

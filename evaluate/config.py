@@ -85,7 +85,7 @@ class ImbalanceConfig(EvalConfig):
 
     @field_validator("benchmark")
     @classmethod
-    def known_benchmark(cls, name: str) -> str:
+    def _known_benchmark(cls, name: str) -> str:
         if name != IMBALANCE:
             raise ValueError(f"the benchmark is {IMBALANCE!r} here, not {name!r}; scores are an EvalConfig's")
         return name

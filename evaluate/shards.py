@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..actors.pool import Flow, Workers, remaining, run_parts
+from ..actors.pool import Flow, Workers, remaining, run_shards
 from ..models.check import checked_digest
 from ..models.folders import local_model
 from ..pool.reader import Pool
@@ -143,7 +143,7 @@ def compute_shards(spec: EvalSpec, actor: type[Answerer], progress: Progress | N
     workers = Workers(actor, {"spec": spec}, config.actors, config.cpus_per_actor, config.gpus_per_actor, growing=True)
     flow = Flow(f"evaluate {actor.FOLDER}", spec.out, actor.FOLDER, inline=spec.here)
     items = [{"part": name, "place": places[name]} for name in left]
-    for count, _ in enumerate(run_parts(items, [workers], flow), there + 1):
+    for count, _ in enumerate(run_shards(items, [workers], flow), there + 1):
         tell(count, len(places))
     return list(places), there
 

@@ -16,8 +16,8 @@ from torch import nn
 
 from ..store.errors import InputError
 from ..store.facts import read_as
+from .components import canonical
 from .folders import ADAPTER, ADAPTER_BIN, ADAPTER_WEIGHTS, NON_LORA, NON_LORA_BIN, NON_LORA_NAMES, read_object
-from .parts import canonical
 from .protocol import Layout
 from .registry import family_of
 from .tensors import put_tensors, read_tensors, refuse_misfits, shapes_of

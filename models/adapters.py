@@ -1,6 +1,6 @@
 """The PEFT zoo: which adapter goes onto which Linears of the language model, by one spec.
 
-`lora:` (`parts.LoraSpec`) stays the short way to LoRA; `peft:` names the method. Whatever it adds is the part `lora`.
+`lora:` (`specs.LoraSpec`) stays the short way to LoRA; `peft:` names the method. Whatever it adds is the component `lora`.
 PEFT has no bottleneck adapters (serial, tanh), so there are none here. Targets are leaf names inside the decoder's layers:
 they cannot reach the vision tower, the projector or the LM head. Constants: spec MoReS §2.
 """

@@ -5,11 +5,11 @@ It is loading itself on the meta device: headers and settings are read, weights 
 
 from pathlib import Path
 
+from .components import base_of
 from .fit import check_fit, check_library
 from .folders import chain, read_object
 from .intact import check_files
 from .load import load_processor, model_digest, read_config, read_model
-from .parts import base_of
 
 
 def check_model(path: str | Path) -> None:

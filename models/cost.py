@@ -14,7 +14,7 @@ from .shape import HEAD, Dense, Shape
 from .specs import logit_rows
 
 PROJECTIONS = ("rademacher", "sjlt", "kron", "targets", "none")
-# parts that see pictures, and how their items are called
+# components that see pictures, and how their items are called
 _PICTURES = {"vision_tower": "vision", "projector": "projector"}
 VALUE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
 
@@ -94,14 +94,14 @@ def gradient_flop(shape: Shape, row: RowSize, which: str = "projector", sketch: 
     return _cost(_forward(shape, row) | _backward(shape, row, tapped) | ends)
 
 
-def training_flop_per_row(shape: Shape, row: RowSize, parts: list[str], checkpointing: bool = False) -> Cost:
-    """Return what one row costs in training `parts`; gradient checkpointing runs the decoder's forward pass twice."""
+def training_flop_per_row(shape: Shape, row: RowSize, components: list[str], checkpointing: bool = False) -> Cost:
+    """Return what one row costs in training `components`; gradient checkpointing runs the decoder's forward pass twice."""
     forward = _forward(shape, row)
-    trained = [d for d in shape.linears if d.part in parts]
+    trained = [d for d in shape.linears if d.component in components]
     # MoReS and IA3 have no Linear of the shape; their gradients come back through the decoder
     items = forward | _backward(shape, row, trained or [d for d in shape.linears if d.place == "language_model"])
     # weights that are no Linear's: patches of pictures, experts
-    others = sum(_beside(shape, row, part)[1] for part in parts if part in shape.counted.beside)
+    others = sum(_beside(shape, row, component)[1] for component in components if component in shape.counted.beside)
     items["weight gradients"] = others + sum(_product(d, shape, row) for d in trained)
     if checkpointing:
         items["recomputed fwd"] = sum(forward.get(k, 0) for k in ("linears fwd", "attention fwd", "lora fwd"))
@@ -127,7 +127,9 @@ def logit_bytes(shape: Shape, positions: int, value_bytes: int = 2) -> int:
 
 
 def _forward(shape: Shape, row: RowSize) -> dict[str, float]:
-    flop: dict[str, float] = {f"{item} fwd": sum(_beside(shape, row, part)) for part, item in _PICTURES.items()}
+    flop: dict[str, float] = {
+        f"{item} fwd": sum(_beside(shape, row, component)) for component, item in _PICTURES.items()
+    }
     for dense in shape.linears:
         name = _item(dense) + " fwd"
         flop[name] = flop.get(name, 0.0) + _product(dense, shape, row)
@@ -154,16 +156,16 @@ def _backward(shape: Shape, row: RowSize, wanted: list[Dense]) -> dict[str, floa
     flop["attention bwd"] = 2.5 * attention
     if other:
         flop["linears dX"] = flop.get("linears dX", 0.0) + other
-    for part, item in _PICTURES.items():
-        passed = _passed(shape, first, part)
+    for component, item in _PICTURES.items():
+        passed = _passed(shape, first, component)
         if passed and f"{item} dX" in flop:
             # what is no attention there makes patches of pictures, before all layers
-            flop[f"{item} dX"] += 2.5 * _beside(shape, row, part)[0] * passed
+            flop[f"{item} dX"] += 2.5 * _beside(shape, row, component)[0] * passed
     return flop
 
 
 def _passed(shape: Shape, first: int, place: str) -> float:
-    """Return the share of a part's layers that a gradient passes on its way to depth `first`."""
+    """Return the share of a component's layers that a gradient passes on its way to depth `first`."""
     depths = {d.depth for d in shape.linears if d.place == place and d.rows}
     return len([d for d in depths if d >= first]) / max(1, len(depths))
 
@@ -188,17 +190,17 @@ def _rows(dense: Dense, shape: Shape, row: RowSize) -> float:
     return dense.rows * (row.labels if dense.place == HEAD else row.tokens)
 
 
-def _beside(shape: Shape, row: RowSize, part: str) -> tuple[float, float]:
-    """Return what a part computes beside its Linears: attention, and all else."""
-    counted = shape.counted.beside[part]
-    if part in _PICTURES:
+def _beside(shape: Shape, row: RowSize, component: str) -> tuple[float, float]:
+    """Return what a component computes beside its Linears: attention, and all else."""
+    counted = shape.counted.beside[component]
+    if component in _PICTURES:
         pictures = row.pictures(shape.image_tokens)
         return counted.attention * pictures, counted.other * pictures
     return counted.attention * row.squares, counted.other * row.tokens
 
 
 def _item(dense: Dense) -> str:
-    if dense.part == "lora":
+    if dense.component == "lora":
         return "lora"
     return {"language_model": "linears"}.get(dense.place, _PICTURES.get(dense.place, dense.place))
 

@@ -46,7 +46,7 @@ class Beside:
 class Counted:
     """`rows`: of each Linear a picture, or of the decoder a token. `order`: of blocks, and Linears outside, as they ran.
 
-    `blocks`: names of the blocks that Linears may lie in. `beside` by part. `image_tokens`: those of the usual picture.
+    `blocks`: names of the blocks that Linears may lie in. `beside` by component. `image_tokens`: of the usual picture.
     """
 
     rows: dict[str, float]
@@ -62,7 +62,7 @@ def on_meta(config: Any) -> Any:
     config._attn_implementation, config._experts_implementation = "eager", "batched_mm"
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # in one type, as it would be loaded: configs of parts may name others
+        # in one type, as it would be loaded: configs of components may name others
         return family_of(config).class_of(config)(config).eval().float()
 
 
@@ -99,7 +99,7 @@ def _count(config: Any, model: Any) -> Counted:
         rows=dict(pictures) | {name: rows / lengths[1] for name, rows in watch.rows.items()},
         order=watch.order,
         blocks=tuple(watch.blocks),
-        beside={part: Beside(*counts.beside) for part, counts in beside.items()}
+        beside={component: Beside(*counts.beside) for component, counts in beside.items()}
         | {"language_model": Beside(max(0.0, squares) / 2, max(0.0, linear))},
         image_tokens=tokens,
     )

@@ -21,6 +21,7 @@ from transformers.utils import logging
 from ..store.errors import InputError, suggest
 from ..store.reading import wrong
 from .adapter_files import put_adapter, put_others
+from .components import base_of
 from .digest import model_digest as model_digest
 from .fit import check_fit, check_library
 from .folders import ADAPTER as ADAPTER
@@ -31,7 +32,6 @@ from .folders import adapter_base as adapter_base
 from .hub import refuse_foreign
 from .intact import check_files
 from .mores_files import put_mores
-from .parts import base_of
 from .processor import load_processor as load_processor
 from .registry import family_of, find
 from .tensors import LEGAL_EXTRAS, refuse_unsound
@@ -112,13 +112,13 @@ def _placed(path: str, quantise: str | None, dtype: str, device: str) -> dict[st
         raise InputError("quantise: nf4 needs bitsandbytes; install the extra `vinnow[gpu]`.")
     from transformers import BitsAndBytesConfig
 
-    parts = find(read_object(chain(path)[-1] / "config.json")["model_type"]).components
+    components = find(read_object(chain(path)[-1] / "config.json")["model_type"]).components
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=DTYPES[dtype],
-        llm_int8_skip_modules=[*parts.vision, *parts.connector, *parts.head],
+        llm_int8_skip_modules=[*components.vision, *components.connector, *components.head],
     )
     return {"quantization_config": config, "device_map": {"": device}}
 

@@ -16,8 +16,8 @@ import torch
 
 from ..store.errors import InputError
 from ..store.reading import wrong
+from .components import component_of
 from .folders import check_head
-from .parts import part_of
 
 KINDS = ("exp_avg", "exp_avg_sq")
 # all that DeepSpeed's own files hold beyond tensors and plain values
@@ -118,7 +118,7 @@ def _layouts(order: Sequence[str]) -> dict[str, list[list[str]]]:
         return [
             n
             for n in order
-            if decays in (None, not without.search(n)) and projector in (None, part_of(n) == "projector")
+            if decays in (None, not without.search(n)) and projector in (None, component_of(n) == "projector")
         ]
 
     flat = re.compile(r"bias|norm|class_embedding")  # ours goes by the number of axes

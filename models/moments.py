@@ -21,10 +21,10 @@ from safetensors.torch import save_file
 from ..store.errors import InputError
 from ..store.reading import check_path, reading
 from . import registry
+from .components import canonical
 from .folders import MOMENTS
 from .moment_files import KINDS, StoredState, read_state, torch_file
 from .moment_zero import MODELS, SHARDS, model_file, read_zero, zero_files
-from .parts import canonical
 from .tensors import header, refuse_misfits
 
 _FILES = (MOMENTS, "optimizer.pt", "optimizer.bin")

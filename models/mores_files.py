@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 
 from ..store.errors import InputError
 from ..store.files import write_json
+from .components import base_of, component_of
 from .folders import MORES, facts_of
 from .mores import add_mores, mores_of
-from .parts import base_of, part_of
 from .specs import MoresSpec
 from .tensors import read_tensors, refuse_misfits, shapes_of
 from .trained import name_base, plain_weights
@@ -29,7 +29,7 @@ def save_mores(model: Any, folder: str, base_digest: str, others: str, dtype: to
     assert mores is not None
     base_of(model).config.save_pretrained(folder)
     save_file(plain_weights(mores.named_parameters(), dtype), os.path.join(folder, WEIGHTS), metadata={"format": "pt"})
-    rest = [(n, p) for n, p in model.named_parameters() if p.requires_grad and part_of(n) != "mores"]
+    rest = [(n, p) for n, p in model.named_parameters() if p.requires_grad and component_of(n) != "mores"]
     if rest:
         save_file(plain_weights(rest, dtype), os.path.join(folder, others), metadata={"format": "pt"})
     facts = name_base(mores.base, base_digest, folder) | {"spec": mores.spec.model_dump(mode="json")}

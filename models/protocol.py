@@ -34,11 +34,11 @@ class Components:
     decoder: tuple[str, ...]
     head: tuple[str, ...]
 
-    def parts(self) -> dict[str, str]:
-        """Return the part of each module (`specs.PARTS`, without what is added to a model)."""
+    def by_module(self) -> dict[str, str]:
+        """Return the component of each module (`specs.COMPONENTS`, without what is added to a model)."""
         both = (*self.decoder, *self.head)
         named = (("vision_tower", self.vision), ("projector", self.connector), ("language_model", both))
-        return {module: part for part, modules in named for module in modules}
+        return {module: component for component, modules in named for module in modules}
 
 
 class Family(ABC):

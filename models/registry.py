@@ -16,8 +16,8 @@ from .protocol import Family, base_of
 
 HERE = Path(__file__).parent / "family"
 VARIABLE = "VINNOW_FAMILIES"
-_PARTS = ("name", "kinds", "label", "processors", "components", "class_of", "load_processor", "check_fit", "tiny")
-_PARTS += ("template", "reader", "image_id", "see", "connect", "blank")
+_OFFERED = ("name", "kinds", "label", "processors", "components", "class_of", "load_processor", "check_fit", "tiny")
+_OFFERED += ("template", "reader", "image_id", "see", "connect", "blank")
 
 
 class UnknownFamilyError(InputError):
@@ -67,14 +67,14 @@ def family_of_processor(processor: Any) -> Family:
     raise UnknownFamilyError(f"no family of models has a {name}.")
 
 
-def component_of(name: str) -> str | None:
-    """Name the part that a parameter's or module's component is, by its name alone; None where no component has it.
+def base_component(name: str) -> str | None:
+    """Name the model's own component that a parameter or module belongs to, by its name alone; None where none has it.
 
-    Modules of one name are one part in every family, or the families are refused.
+    Modules of one name are one component in every family, or the families are refused.
     """
-    pattern, parts = _components(os.environ.get(VARIABLE, ""))
+    pattern, components = _components(os.environ.get(VARIABLE, ""))
     hit = pattern.search(name)
-    return parts[hit[1]] if hit else None
+    return components[hit[1]] if hit else None
 
 
 def plain_name(name: str) -> str:
@@ -102,16 +102,16 @@ def _families(extra: str) -> dict[str, Family]:
 
 @cache
 def _components(extra: str) -> tuple[re.Pattern[str], dict[str, str]]:
-    parts: dict[str, str] = {}
+    components: dict[str, str] = {}
     for family in _families(extra).values():
-        for module, part in family.components.parts().items():
+        for module, component in family.components.by_module().items():
             short = module.removeprefix("model.")
-            if parts.setdefault(short, part) != part:
-                raise InputError(f"{family.name}: {module} is its {part}, another family's {parts[short]}.")
+            if components.setdefault(short, component) != component:
+                raise InputError(f"{family.name}: {module} is its {component}, another family's {components[short]}.")
     # at one place the longest name: a connector may lie inside the vision tower
-    names = "|".join(map(re.escape, sorted(parts, key=len, reverse=True)))
-    return re.compile(rf"(?:^|(?<=\.))({names})(?=\.)"), parts
+    names = "|".join(map(re.escape, sorted(components, key=len, reverse=True)))
+    return re.compile(rf"(?:^|(?<=\.))({names})(?=\.)"), components
 
 
 def _check(family: type[Any], file: Path) -> None:
-    refuse_lacking(family, _PARTS, file, "models/protocol.py")
+    refuse_lacking(family, _OFFERED, file, "models/protocol.py")

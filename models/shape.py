@@ -1,4 +1,4 @@
-"""A model's sizes, from its config alone: every Linear of it with the rows that it sees, and parameters by part.
+"""A model's sizes, from its config alone: every Linear of it with the rows that it sees, and parameters by component.
 
 The model is built without weights and its own code is counted (`counting.py`), so any family of `registry.py` has a shape;
 LoRA is what PEFT makes of it.
@@ -19,10 +19,10 @@ from transformers import AutoConfig
 
 from ..store.errors import InputError
 from ..store.reading import reading, with_fields, wrong
+from .components import asked, canonical, component_of, lora_targets
 from .counting import Counted, count, on_meta
 from .folders import LOCAL, read_object
 from .load import ADAPTER, adapter_base, check_folder
-from .parts import asked, canonical, lora_targets, part_of
 from .registry import UnknownFamilyError, family_of
 
 Place = Literal["vision_tower", "projector", "language_model", "lm_head"]
@@ -53,9 +53,9 @@ class Dense:
     in_block: bool = False
 
     @property
-    def part(self) -> str:
-        """The part it belongs to (`parts.PARTS`)."""
-        return part_of(self.name + ".weight")
+    def component(self) -> str:
+        """The component it belongs to (`specs.COMPONENTS`)."""
+        return component_of(self.name + ".weight")
 
     @property
     def elements(self) -> int:
@@ -82,7 +82,7 @@ class Shape:
     vocab: int
     lora_r: int = 0
     lora_targets: str | tuple[str, ...] = ""
-    # a part without Linears and its parameters (MoReS, PEFT's other methods); its arithmetic is too small to count
+    # a component without Linears and its parameters (MoReS, PEFT's other methods); its arithmetic is too small to count
     added: tuple[str, int] | None = None
 
     def with_lora(self, r: int, targets: str | Sequence[str] | None = None) -> "Shape":
@@ -120,7 +120,7 @@ class Shape:
         return _adapted(self.architecture, self.lora_r, self.lora_targets)
 
     def chosen(self, which: str) -> list[Dense]:
-        """Return the Linears that `parts.pick_linears` would pick.
+        """Return the Linears that `components.pick_linears` would pick.
 
         Raises:
             InputError: unknown choice, broken regex, or nothing matches.
@@ -132,8 +132,8 @@ class Shape:
         return chosen
 
     def parameters(self) -> dict[str, int]:
-        """Return the parameters of each part, norms and embeddings included."""
-        lora = {"lora": sum(d.elements for d in self.linears if d.part == "lora")} if self.lora_r else {}
+        """Return the parameters of each component, norms and embeddings included."""
+        lora = {"lora": sum(d.elements for d in self.linears if d.component == "lora")} if self.lora_r else {}
         return _base(self.architecture).parameters | lora | dict([self.added] if self.added else [])
 
 
@@ -198,7 +198,7 @@ def shape_of(config: Any) -> Shape:
 
 @dataclass(frozen=True)
 class _Base:
-    """A model without adapters: its Linears, parameters by part, what it computes, and where LoRA goes by default."""
+    """A model without adapters: its Linears, parameters by component, what it computes, and where LoRA goes by default."""
 
     linears: tuple[Dense, ...]
     parameters: dict[str, int]
@@ -214,7 +214,7 @@ def _base(architecture: Architecture) -> _Base:
         linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
         parameters: Counter[str] = Counter()
         for name, parameter in model.named_parameters():
-            parameters[part_of(name)] += parameter.numel()
+            parameters[component_of(name)] += parameter.numel()
         targets = lora_targets(model, None)
         counted = count(config, model)
     except Exception as error:  # any model's own code is run here
@@ -228,7 +228,7 @@ def _dense(config: Any, counted: Counted, name: str, module: nn.Linear) -> Dense
     sizes = (module.out_features, module.in_features, module.bias is not None)
     if name in family_of(config).components.head:
         return Dense(name, *sizes, HEAD, _NEVER - 1)
-    place: Any = part_of(name + ".weight")
+    place: Any = component_of(name + ".weight")
     block = next((b for b in counted.blocks if name.startswith(f"{b}.")), None)
     depth = counted.order.get(name if block is None else block, _NEVER)
     return Dense(name, *sizes, place, depth, counted.rows.get(name, 0.0), block is not None)

@@ -1,7 +1,7 @@
 """What may be asked of a model, as configs and names alone: importing this loads neither torch nor transformers.
 
 Commands that only read a run's config (`vinnow status`, `select`, `plan`) start in a fraction of a second because of it.
-The modules that carry a spec out stand beside: `parts.py`, `adapters.py`, `mores.py`, `family/of_llava/`.
+The modules that carry a spec out stand beside: `components.py`, `adapters.py`, `mores.py`, `family/of_llava/`.
 """
 
 import re
@@ -38,7 +38,7 @@ def logit_rows(vocab: int) -> int:
     return max(1, LOGIT_BYTES // (4 * vocab))
 
 
-PARTS = ("vision_tower", "projector", "language_model", "lora", "mores")
+COMPONENTS = ("vision_tower", "projector", "language_model", "lora", "mores")
 
 METHODS = ("lora", "dora", "ia3", "oft", "vera", "loha", "lokr")
 # (r, alpha, dropout) where a method has them
@@ -219,9 +219,9 @@ class ConnectorSpec(Config):
     kind: str = Field(
         PLAIN,
         description="linear, mlp1x_gelu to mlp9x_gelu, identity, resampler or qformer; all but the last two give "
-        "one token a patch.",
+        "one token per patch.",
     )
-    queries: int | None = Field(None, ge=1, description="Tokens a picture of resampler and qformer; null: 128.")
+    queries: int | None = Field(None, ge=1, description="Tokens per picture of resampler and qformer; null: 128.")
     width: int | None = Field(None, ge=1, description="Their width; null: 768.")
     layers: int | None = Field(None, ge=1, description="Their layers; null: 3 (resampler) or 12 (qformer).")
     heads: int | None = Field(None, ge=1, description="Their heads; null: 8 (resampler) or 12 (qformer).")

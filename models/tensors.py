@@ -11,9 +11,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..store.errors import InputError
+from .components import canonical, component_of
 from .folders import check_head
 from .moment_files import torch_file
-from .parts import canonical, part_of
 
 Shapes = Mapping[str, Iterable[int]]
 # buffers that older versions saved and newer ones compute: their absence from the model is no fault
@@ -121,25 +121,25 @@ def _listed(names: list[str]) -> str:
     return f"{', '.join(names[:5])}{more}"
 
 
-def whole_parts(model: Any, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of all parameters of those parts of a model that some of `names` belong to.
+def whole_components(model: Any, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all parameters of those components of a model that some of `names` belong to.
 
-    A training trains whole parts: a file that holds half of one was cut, or is another model's.
+    A training trains whole components: a file that holds half of one was cut, or is another model's.
     """
     mine = shapes_of((canonical(n), p) for n, p in model.named_parameters())
-    touched = {part_of(n) for n in names if n in mine}
-    return {n: s for n, s in mine.items() if part_of(n) in touched}
+    touched = {component_of(n) for n in names if n in mine}
+    return {n: s for n, s in mine.items() if component_of(n) in touched}
 
 
 def put_tensors(model: Any, tensors: Mapping[str, torch.Tensor], where: str) -> None:
     """Copy tensors into a model's parameters of the same canonical names, cast to their type.
 
     Raises:
-        InputError: as `refuse_misfits`: every tensor fits, and none of the parts that they belong to is missing.
+        InputError: as `refuse_misfits`: every tensor fits, and none of the components that they belong to is missing.
     """
     if not tensors:
         raise InputError(f"{where} is empty: it holds no tensor.")
-    refuse_misfits(where, shapes_of(tensors.items()), whole_parts(model, tensors))
+    refuse_misfits(where, shapes_of(tensors.items()), whole_components(model, tensors))
     mine = {canonical(n): p for n, p in model.named_parameters()}
     with torch.no_grad():
         for name, tensor in tensors.items():

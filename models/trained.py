@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from ..store.errors import InputError
 from ..store.files import write_json
+from .components import canonical
 from .folders import TRAINED, facts_of
-from .parts import canonical
 from .tensors import put_tensors, read_tensors
 
 WEIGHTS = "trained.safetensors"

@@ -125,16 +125,16 @@ class FeatureSet:
 
     def __init__(self, root: str | os.PathLike[str], name: str) -> None:
         self.root, self.name = os.fspath(root), name
-        self._parts: dict[int, list[str]] = {}
+        self._shards: dict[int, list[str]] = {}
         for path in list_files(join(root, name), ".parquet", recursive=True):
             if match := _STEP.search(path):
-                self._parts.setdefault(int(match.group(1)), []).append(path)
-        if not self._parts:
+                self._shards.setdefault(int(match.group(1)), []).append(path)
+        if not self._shards:
             raise InputError(f"no {name!r} features under {self.root!r}. Make them with `vinnow features`.")
 
     def steps(self) -> list[int]:
         """List the checkpoints, ascending."""
-        return sorted(self._parts)
+        return sorted(self._shards)
 
     def key(self, step: int) -> FeatureKey:
         """Return the key of one checkpoint, from its first shard."""
@@ -179,17 +179,17 @@ class FeatureSet:
 
     def ids(self, step: int) -> Array:
         """Return the ids of one checkpoint, in shard order, without reading vectors."""
-        ids_of_parts = []
+        ids_of_shards = []
         for path in self._of(step):
             with reading_parquet(path, _ANEW) as file:
                 read_footer(file.schema_arrow, path)
-                ids_of_parts.append(file.read(columns=["sample_id"])["sample_id"].to_numpy())
-        return np.concatenate(ids_of_parts)
+                ids_of_shards.append(file.read(columns=["sample_id"])["sample_id"].to_numpy())
+        return np.concatenate(ids_of_shards)
 
     def _of(self, step: int) -> Sequence[str]:
-        if step not in self._parts:
+        if step not in self._shards:
             raise InputError(f"no {self.name!r} features at step {step}; there are {self.steps()} in {self.root!r}.")
-        return self._parts[step]
+        return self._shards[step]
 
 
 def match_rows(have: Array, want: Array, what: str) -> Array:

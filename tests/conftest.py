@@ -73,12 +73,6 @@ def tiny_model(tmp_path_factory) -> str:
     return build_tiny_model(str(tmp_path_factory.mktemp("twin") / "model"), texts, TinyModelConfig())
 
 
-@pytest.fixture(scope="session")
-def twin_path(tiny_model) -> str:
-    """Its former name, for the tests that are being written under it."""
-    return tiny_model
-
-
 def pytest_addoption(parser):
     parser.addoption("--record-seconds", action="store_true", help="write what each file takes to tests/seconds.json")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pictures import make_records, write_records
 from vinnow.actors import cluster, stream
-from vinnow.actors.pool import run_parts
+from vinnow.actors.pool import run_shards
 from vinnow.evaluate import shards as eval_shards
 from vinnow.pipelines.runs import begin, sweep
 from vinnow.store.files import whole_folder, write_json, write_lines
@@ -22,7 +22,7 @@ STAND_INS = {
     (sweep, "require_workers"): lambda config, what: None,
     (stream, "run_features"): lambda spec, *_: stream.run_inline(spec),
     (training, "_fit"): lambda config, out, callbacks: _leave(config, out),
-    (eval_shards, "run_parts"): lambda items, pools, flow: run_parts(items, pools, replace(flow, inline=True)),
+    (eval_shards, "run_shards"): lambda items, pools, flow: run_shards(items, pools, replace(flow, inline=True)),
     (sweep, "_tune"): lambda config, trials: [sweep.run_trial(t.as_dict()) for t in trials] and [],
 }
 

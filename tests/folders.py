@@ -7,10 +7,10 @@ import shutil
 import torch
 from safetensors.torch import load_file, save_file
 from vinnow.models.adapters import add_adapter
+from vinnow.models.components import add_lora, set_trainable
 from vinnow.models.load import NON_LORA, load, load_processor, model_digest
 from vinnow.models.mores import add_mores
 from vinnow.models.mores_files import save_mores
-from vinnow.models.parts import add_lora, set_trainable
 from vinnow.models.specs import AdapterSpec, LoraSpec, MoresSpec
 from vinnow.models.trained import save_trained
 from vinnow.train.checkpoint import _write_adapter

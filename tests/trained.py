@@ -5,8 +5,8 @@ import sys
 
 import torch
 from batches import make_batch
+from vinnow.models.components import add_lora, canonical, component_of, set_trainable
 from vinnow.models.load import load
-from vinnow.models.parts import add_lora, canonical, part_of, set_trainable
 from vinnow.models.specs import LoraSpec
 from vinnow.train.config import TrainConfig
 from vinnow.train.loss import LossModule
@@ -33,7 +33,7 @@ def layout(trained, kind):
     split = lambda d, p=None: [  # noqa: E731
         q
         for n, q in trained.items()
-        if d == (not n.endswith("bias") and "norm" not in n) and p in (None, part_of(n) == "projector")
+        if d == (not n.endswith("bias") and "norm" not in n) and p in (None, component_of(n) == "projector")
     ]
     return {
         "one": [{"params": list(trained.values())}],

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
+from ..models.components import canonical, component_of
 from ..models.folders import NON_LORA, NON_LORA_NAMES
 from ..models.load import model_digest
 from ..models.moment_files import KINDS, refuse_classes
 from ..models.moments import MOMENTS, save_moments
 from ..models.mores import mores_of
 from ..models.mores_files import save_mores
-from ..models.parts import canonical, part_of
 from ..models.trained import plain_weights, save_trained
 from ..store.facts import read_fields
 from ..store.files import whole_folder, write_json
@@ -139,9 +139,9 @@ def _write(model: Any, processor: Any, out: str, extra: Extra) -> None:
 def _write_adapter(model: Any, folder: str, dtype: torch.dtype | None) -> None:
     from safetensors.torch import save_file
 
-    adapters = {k: v.detach() for k, v in model.state_dict().items() if part_of(k) == "lora"}
+    adapters = {k: v.detach() for k, v in model.state_dict().items() if component_of(k) == "lora"}
     model.save_pretrained(folder, state_dict={k: v.to(dtype or v.dtype) for k, v in adapters.items()})
-    rest = ((n, p) for n, p in model.named_parameters() if p.requires_grad and part_of(n) != "lora")
+    rest = ((n, p) for n, p in model.named_parameters() if p.requires_grad and component_of(n) != "lora")
     others = plain_weights(rest, dtype)
     if others:
         save_file(others, os.path.join(folder, NON_LORA))

@@ -161,28 +161,28 @@ class MicroBatches(Dataset[Any]):
 
     def __init__(self, config: TrainConfig, out: str, rank: int) -> None:
         self.config, self.out, self.rank = config, out, rank
-        self._parts: tuple[Batches, Order] | None = None
+        self._opened: tuple[Batches, Order] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Another process makes its own parts."""
-        return vars(self) | {"_parts": None}
+        """Another process opens them anew."""
+        return vars(self) | {"_opened": None}
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         """Return the number-th micro-batch of the training."""
-        batches, order = self.parts()
+        batches, order = self.opened()
         step, accumulated = divmod(number, self.config.accumulation)
         batches.step = step + 1
         return batches.make(order.micro_batch(step, accumulated, self.rank), normalised=False)
 
-    def parts(self) -> tuple[Batches, Order]:
+    def opened(self) -> tuple[Batches, Order]:
         """Return what makes them in this process."""
-        if self._parts is None:
+        if self._opened is None:
             info, rows = get_worker_info(), Rows(self.config)
             name = f"{REFUSED}-rank{self.rank}" + ("" if info is None else f"-loader{info.id}")
             refused = os.path.join(self.out, f"{name}.jsonl")
             batches = Batches(self.config, rows, load_processor(self.config.model), refused)
-            self._parts = (batches, Order(self.config, rows.has_image, rows.n_chars))
-        return self._parts
+            self._opened = (batches, Order(self.config, rows.has_image, rows.n_chars))
+        return self._opened
 
 
 def refusals(out: str, prefix: str = REFUSED) -> dict[int, str]:

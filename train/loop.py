@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from ..models.adapters import add_adapter
+from ..models.components import add_lora, set_trainable
 from ..models.mores import add_mores
-from ..models.parts import add_lora, set_trainable
 from ..models.registry import family_of
 from ..store.errors import InputError, NotFiniteError, WriteError
 from ..store.facts import read_lines
@@ -142,7 +142,7 @@ def _build(config: TrainConfig, out: str, session: Session) -> Worker:
         model=module, optimizer=optimizer, config=deepspeed_json(config), dist_init_required=False
     )
     batches = MicroBatches(config, out, rank)
-    rows = batches.parts()[0].rows
+    rows = batches.opened()[0].rows
     if rank == 0:
         facts = {
             "engine": type(engine).__name__,
@@ -175,7 +175,7 @@ def _stepwise(worker: Worker, first: int) -> Any:
 
 def _one_step(worker: Worker, step: int, batches: Any, where: dict[str, Any]) -> tuple[float, int]:
     seed_step(worker.config.seed, step, worker.rank)
-    encoder = worker.batches.parts()[0].encoder
+    encoder = worker.batches.opened()[0].encoder
     factor = lr_factor(step, worker.steps, worker.config)
     for group in worker.engine.optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor

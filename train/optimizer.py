@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ..models.parts import part_of
+from ..models.components import component_of
 from .config import TrainConfig
 
 
@@ -18,10 +18,10 @@ def make_optimizer(named: list[tuple[str, torch.nn.Parameter]], config: TrainCon
     groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
     steered = []
     for name, parameter in named:
-        if parameter.requires_grad and part_of(name) == "mores":
+        if parameter.requires_grad and component_of(name) == "mores":
             steered.append(parameter)
         elif parameter.requires_grad:
-            key = (parameter.ndim > 1, part_of(name) == "projector")
+            key = (parameter.ndim > 1, component_of(name) == "projector")
             groups.setdefault(key, []).append(parameter)
     built: list[dict[str, Any]] = []
     for (decays, projector), parameters in sorted(groups.items(), reverse=True):

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from ..models.specs import PARTS, AdapterSpec, LoraSpec, MoresSpec
+from ..models.specs import COMPONENTS, AdapterSpec, LoraSpec, MoresSpec
 from ..pool.inputs import InputConfig
 from ..store.config import Config
 from ..store.usage import MAX_REFUSED
@@ -139,7 +139,7 @@ class TrainRecipe(InputConfig):
                 f"whole number of accumulation steps; {self.micro_batch * self.workers} would be"
             )
         if not self.parts or len(set(self.parts)) != len(self.parts):
-            raise ValueError(f"parts must name some of {PARTS}, each once")
+            raise ValueError(f"parts must name some of {COMPONENTS}, each once")
         self._fits_adapters()
         self._fits_mores()
         self._fits_engine()

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from ...store.errors import InputError
+from ..components import parameters_of, pick_linears
 from ..forward import decode, embed, on_device
-from ..parts import parameters_of, pick_linears
 from ..projections.build import make_sink
 from ..projections.config import ProjectionConfig
 from ..projections.sink import Sink
-from ..registry import component_of, family_of
+from ..registry import base_component, family_of
 from .base import Tap
 from .fast import FastDecoder, find_decoder
 from .forward import sample_losses
@@ -105,7 +105,7 @@ class GradientTap(Tap):
                 del module.forward
 
     def _take(self, name: str, delta_NTo: torch.Tensor, inputs_NTi: torch.Tensor) -> None:
-        pictures = component_of(f"{name}.") in ("projector", "vision_tower")
+        pictures = base_component(f"{name}.") in ("projector", "vision_tower")
         owner_I = self.family.owner(self._batch, len(delta_NTo)) if pictures else None
         if owner_I is not None and len(owner_I) > len(self._batch["image_owner"]):
             # patches or tiles: a gradient of each would be as large as a whole sample's

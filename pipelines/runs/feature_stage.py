@@ -74,7 +74,7 @@ class Features(Stage):
 
     def make(self, run: Run, checkpoints: list[CheckpointRef]) -> None:
         """Write it at these checkpoints. Raises: as `make_spec` and `run_features`."""
-        from ...actors.account import parts_back
+        from ...actors.account import shards_back
         from ...actors.cluster import ensure_ray
         from ...actors.stream import make_spec, run_features
 
@@ -97,7 +97,7 @@ class Features(Stage):
             record.facts["bytes"] = folder_bytes(join(out, config.name))
 
         inputs = {"keys": " ".join(k.digest() for k in spec.keys)}
-        if run.manifest.changed(self.name, inputs) == [] and (back := parts_back(spec)):
+        if run.manifest.changed(self.name, inputs) == [] and (back := shards_back(spec)):
             if run.manifest.read("select") is None:
                 run.manifest.undo(self.name)
             else:

@@ -30,10 +30,10 @@ def run_stages(config: RunConfig, report: bool = True) -> str | None:
     if missing is not None:  # before a pool is read, and before the folder is this config's
         raise InputError(missing)
     with claim(config.out, "run", r"run\.json"):
-        return _whole_run(config, report)
+        return _run_claimed(config, report)
 
 
-def _whole_run(config: RunConfig, report: bool) -> str | None:
+def _run_claimed(config: RunConfig, report: bool) -> str | None:
     begin = time.perf_counter()
     run = start(config)
     if config.devices is not None:

@@ -5,7 +5,7 @@ import logging
 import pytest
 from vinnow.actors import capacity
 from vinnow.actors.capacity import Node, Share, fits, require, startable
-from vinnow.actors.pool import Flow, Workers, run_parts
+from vinnow.actors.pool import Flow, Workers, run_shards
 from vinnow.store.errors import InputError
 
 
@@ -37,7 +37,7 @@ def test_a_cluster_that_never_can_says_so(ray_cluster):
 
 def test_a_stage_asks_before_it_waits(ray_cluster, tmp_path):
     flow = Flow("features loss", str(tmp_path), "loss")
-    rows = run_parts([{"part": "a", "place": "row 0"}], [Workers(Never, gpus=1)], flow)
+    rows = run_shards([{"part": "a", "place": "row 0"}], [Workers(Never, gpus=1)], flow)
     with pytest.raises(InputError, match=r"features loss asks for 1 × \(1 GPU, 1 CPU\)"):
         next(rows)
 

@@ -27,35 +27,35 @@ def files(out):
     return {p.rsplit("/loss/", 1)[1]: open(p, "rb").read() for p in list_files(str(out / "loss"), ".parquet", True)}
 
 
-def test_few_parts_need_no_ray_and_are_the_same(tiny_pool, twin_path, tmp_path):
+def test_few_parts_need_no_ray_and_are_the_same(tiny_pool, tiny_model, tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
         report = run_features(
-            spec_in(tmp_path / "a", tiny_pool, twin_path), ActorResources(actors=2, inline_parts=4), connect=connect
+            spec_in(tmp_path / "a", tiny_pool, tiny_model), ActorResources(actors=2, inline_parts=4), connect=connect
         )
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
-    run_inline(spec_in(tmp_path / "b", tiny_pool, twin_path))
+    run_inline(spec_in(tmp_path / "b", tiny_pool, tiny_model))
     assert (report.parts, report.rows) == (8, 120)
     assert len(files(tmp_path / "a")) == 8
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
 
 @pytest.mark.parametrize("most", [0, 3])
-def test_more_parts_go_to_actors(tiny_pool, twin_path, tmp_path, most):
+def test_more_parts_go_to_actors(tiny_pool, tiny_model, tmp_path, most):
     with pytest.raises(StartedError):
-        run_features(spec_in(tmp_path, tiny_pool, twin_path), ActorResources(inline_parts=most), connect=connect)
+        run_features(spec_in(tmp_path, tiny_pool, tiny_model), ActorResources(inline_parts=most), connect=connect)
 
 
-def test_what_goes_wrong_is_said_as_by_an_actor(tiny_pool, twin_path, tmp_path, monkeypatch):
+def test_what_goes_wrong_is_said_as_by_an_actor(tiny_pool, tiny_model, tmp_path, monkeypatch):
     def compute(*_):
         raise ZeroDivisionError("of a part")
 
     monkeypatch.setattr(FeatureActor, "compute", compute)
     with pytest.raises(VinnowError, match=r"of a part.*failure\.txt"):
-        run_features(spec_in(tmp_path, tiny_pool, twin_path), ActorResources(inline_parts=4), connect=connect)
+        run_features(spec_in(tmp_path, tiny_pool, tiny_model), ActorResources(inline_parts=4), connect=connect)
     assert "ZeroDivisionError" in (tmp_path / "failure.txt").read_text()
 
 

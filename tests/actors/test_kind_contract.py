@@ -12,9 +12,9 @@ from vinnow.actors.account import open_work
 from vinnow.actors.config import ActorResources, CheckpointRef, FeatureConfig
 from vinnow.actors.features import FeatureActor
 from vinnow.actors.kind import Held, kind_of
-from vinnow.actors.pool import Flow, Workers, run_parts
+from vinnow.actors.pool import Flow, Workers, run_shards
 from vinnow.actors.stream import make_spec, run_features, run_inline
-from vinnow.actors.target_means import TargetMeans, means_parts
+from vinnow.actors.target_means import TargetMeans, means_steps
 from vinnow.models.cost import RowSize
 from vinnow.models.encoding import make_encoder
 from vinnow.models.load import load_processor
@@ -50,7 +50,7 @@ class AnyKind:
     def __call__(self, part):
         kind, spec = part["kind"], self.specs[part["kind"]]
         if kind not in self.actors:
-            for aim in means_parts(spec) if spec.target_pool else []:
+            for aim in means_steps(spec) if spec.target_pool else []:
                 TargetMeans(spec)(aim)
             self.actors[kind] = FeatureActor(spec)
         return self.actors[kind](part | {"part": part["own"]}) | {"kind": kind}
@@ -97,7 +97,7 @@ def on_ray(spec_of, ray_cluster, folder):
     ]
     parts = [item | {"part": f"{item['kind']}-{item['own']}"} for item in items]
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    rows = list(run_parts(parts, [Workers(AnyKind, {"specs": specs}, count=2)], Flow("kinds", str(folder), "kinds")))
+    rows = list(run_shards(parts, [Workers(AnyKind, {"specs": specs}, count=2)], Flow("kinds", str(folder), "kinds")))
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     assert sorted((row["kind"], row["part"], row["refused"]) for row in rows) == sorted(
         (item["kind"], item["own"], 0) for item in items

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from vinnow.actors.pool import Flow, Workers, remaining, run_parts
+from vinnow.actors.pool import Flow, Workers, remaining, run_shards
 from vinnow.store.errors import InputError, VinnowError
 from vinnow.store.tries import FOLDER, PoisonError
 
@@ -55,7 +55,7 @@ def flow_of(out, where, **changes):
 
 
 def rows_of(*arguments):
-    return sorted(run_parts(*arguments), key=lambda row: row["part"])
+    return sorted(run_shards(*arguments), key=lambda row: row["part"])
 
 
 @pytest.fixture(scope="module")
@@ -78,21 +78,21 @@ def test_parts_pass_through_every_pool(tmp_path, where):
     rows = rows_of(PARTS, pools, flow_of(tmp_path, where))
     assert rows == [{"part": p["part"], "number": 2 * p["number"], "bytes": 3} for p in PARTS]
     assert [(tmp_path / p["part"]).read_text() for p in PARTS] == ["0", "2", "4", "6", "8"]
-    assert list(run_parts([], pools, flow_of(tmp_path, where))) == []
+    assert list(run_shards([], pools, flow_of(tmp_path, where))) == []
 
 
 def test_an_error_of_ours_arrives_as_it_is(tmp_path, where):
     pool = Workers(Writer, {"out": str(tmp_path), "raises": InputError("a row of part-3 is mad. Mend it.")})
     with pytest.raises(InputError, match=r"^a row of part-3 is mad\. Mend it\.$"):
-        list(run_parts(PARTS, [pool], flow_of(tmp_path, where)))
+        list(run_shards(PARTS, [pool], flow_of(tmp_path, where)))
     with pytest.raises(InputError, match=r"^no weights here\.$"):
-        list(run_parts(PARTS, [Workers(Broken, {"error": InputError("no weights here.")})], flow_of(tmp_path, where)))
+        list(run_shards(PARTS, [Workers(Broken, {"error": InputError("no weights here.")})], flow_of(tmp_path, where)))
 
 
 def test_anothers_error_is_one_line_and_a_trace(tmp_path, ray):
     pool = Workers(Writer, {"out": str(tmp_path), "raises": ZeroDivisionError("by zero")})
     with pytest.raises(VinnowError, match=r"by zero.*failure\.txt has the trace") as caught:
-        list(run_parts(PARTS, [pool], flow_of(tmp_path, ray)))
+        list(run_shards(PARTS, [pool], flow_of(tmp_path, ray)))
     assert "\n" not in str(caught.value)
     assert "ZeroDivisionError" in (tmp_path / "failure.txt").read_text()
 
@@ -109,7 +109,7 @@ def test_a_part_that_kills_worker_after_worker_is_named(tmp_path, ray):
     pool = Workers(Writer, {"out": str(tmp_path), "dies": "part-2", "once": False})
     began = time.perf_counter()
     with pytest.raises(PoisonError, match=r"computed test of part-2 \(rows 2 to 2\) died 2 times"):
-        list(run_parts(PARTS, [pool], flow_of(tmp_path, ray, most=2)))
+        list(run_shards(PARTS, [pool], flow_of(tmp_path, ray, most=2)))
     assert time.perf_counter() - began < 60
     # a new flow counts anew
     rows = rows_of(PARTS, [Workers(Writer, {"out": str(tmp_path)})], flow_of(tmp_path, "inline"))

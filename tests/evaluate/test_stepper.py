@@ -6,9 +6,9 @@ from vinnow.evaluate.generator import Generator, Turn
 from vinnow.evaluate.sampling import Sampling
 from vinnow.evaluate.stepper import Stepper, can_step
 from vinnow.models import registry
+from vinnow.models.components import add_lora
 from vinnow.models.load import load
 from vinnow.models.mores import add_mores
-from vinnow.models.parts import add_lora
 from vinnow.models.specs import LoraSpec, MoresSpec
 from vinnow.pool.images import load_image
 from vinnow.pool.inputs import InputConfig

@@ -183,7 +183,7 @@ FINE = [
     (rules.fat_files, "pool/x.py", "x = 1\n" * 400),
     (rules.fat_functions, "pool/x.py", "def f():\n" + "    x = 1\n" * 59),
     (rules.wide_functions, "pool/x.py", "class A:\n    def f(self, a, b, c, d, e, f): ..."),
-    (rules.illegal_arrows, "evaluate/x.py", "from ..actors.pool import Workers, run_parts"),
+    (rules.illegal_arrows, "evaluate/x.py", "from ..actors.pool import Workers, run_shards"),
     (rules.wide_functions, "pipelines/cli/runs.py", "@app.command()\ndef f(a, b, c, d, e, f, g, h): ..."),
     (rules.broad_excepts, "train/x.py", "try: f()\nexcept Exception as e:\n    raise InputError('…') from e"),
     (rules.broad_excepts, "train/x.py", "try: f()\nexcept OSError: pass"),

@@ -12,11 +12,11 @@ import torch
 from batches import inputs_of, make_batch
 from safetensors.torch import load_file, save_file
 from vinnow.models.check import check_model
+from vinnow.models.components import add_lora, base_of, canonical
 from vinnow.models.family.of_llava.files import put_projector, write_projector
 from vinnow.models.load import load, model_digest
 from vinnow.models.merge import merge
 from vinnow.models.moments import load_moments, save_moments
-from vinnow.models.parts import add_lora, base_of, canonical
 from vinnow.models.specs import METHODS, LoraSpec
 from vinnow.store.errors import InputError
 

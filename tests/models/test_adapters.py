@@ -4,8 +4,8 @@ import pytest
 import torch
 from batches import inputs_of, make_batch
 from vinnow.models.adapters import add_adapter, target_regex
+from vinnow.models.components import canonical, component_of, pick_linears, set_trainable
 from vinnow.models.load import load
-from vinnow.models.parts import canonical, part_of, pick_linears, set_trainable
 from vinnow.models.shape import read_shape
 from vinnow.models.specs import METHODS, AdapterSpec
 from vinnow.store.errors import InputError
@@ -40,7 +40,7 @@ def step(model, rate=0.05):
 def test_a_method_trains_the_language_model_alone_and_comes_back(tiny_model, tmp_path, method):
     model = wrapped(tiny_model, method)
     _, named = step(model)
-    added = [n for n in named if part_of(n) == "lora"]
+    added = [n for n in named if component_of(n) == "lora"]
     assert added
     spec = AdapterSpec(method=method, **SMALL.get(method, {"r": 4}))
     blocks = [d for d in read_shape(tiny_model).linears if d.place == "language_model"]
@@ -50,7 +50,7 @@ def test_a_method_trains_the_language_model_alone_and_comes_back(tiny_model, tmp
     assert any(named[n].grad.abs().max() > 0 for n in added)
     # what the wrapper reached is the decoder's Linears, and all else is the base's own
     plain = dict(load(tiny_model).model.named_parameters())
-    mine = {canonical(n): p for n, p in model.named_parameters() if part_of(n) not in ("lora", "projector")}
+    mine = {canonical(n): p for n, p in model.named_parameters() if component_of(n) not in ("lora", "projector")}
     assert all(torch.equal(p, plain[n]) for n, p in mine.items())
     _write_adapter(model.eval(), str(tmp_path), None)
     again, batch = load(str(tmp_path)).model, make_batch(model.get_base_model())

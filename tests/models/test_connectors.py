@@ -16,6 +16,7 @@ from vinnow.evaluate.answers import AnswerActor
 from vinnow.evaluate.config import EvalConfig
 from vinnow.evaluate.run import make_spec
 from vinnow.models.adapters import add_adapter
+from vinnow.models.components import component_of, set_trainable
 from vinnow.models.encoding import make_encoder
 from vinnow.models.family.of_llava.connectors import make_connector
 from vinnow.models.family.of_llava.files import put_projector, write_projector
@@ -25,7 +26,6 @@ from vinnow.models.load import load, load_processor, model_digest
 from vinnow.models.merge import merge
 from vinnow.models.mores import add_mores
 from vinnow.models.mores_files import save_mores
-from vinnow.models.parts import part_of, set_trainable
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.models.specs import AdapterSpec, ConnectorSpec, MoresSpec
 from vinnow.models.taps.forward import EmbeddingTap
@@ -70,7 +70,7 @@ def test_a_step_moves_the_connector_alone_and_it_comes_back(folders, tmp_path, k
     model, config = loaded.model, tiny_config(kind)
     parts = ["projector"] if kind != "identity" else ["language_model"]
     names = set(set_trainable(model, parts))
-    assert {part_of(n) for n in names} == set(parts)
+    assert {component_of(n) for n in names} == set(parts)
     before = {n: p.clone() for n, p in model.named_parameters()}
     loss = LossModule(model)(batch_for(model, config))
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=10.0)
@@ -97,7 +97,7 @@ def test_a_batch_without_a_picture_has_the_same_graph(kind):
     set_trainable(model, ["projector", "language_model"] if kind != "identity" else ["language_model"])
     LossModule(model)(batch_for(model, tiny_config(kind), [3])).backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad) or kind == "identity"
-    shown = [p.grad for n, p in model.named_parameters() if part_of(n) == "projector"]
+    shown = [p.grad for n, p in model.named_parameters() if component_of(n) == "projector"]
     assert not any(g.any() for g in shown)
 
 

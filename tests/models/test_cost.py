@@ -12,6 +12,7 @@ from transformers import (
     MistralConfig,
     Qwen2Config,
 )
+from vinnow.models.components import component_of, pick_linears
 from vinnow.models.cost import (
     RowSize,
     Sketch,
@@ -23,7 +24,6 @@ from vinnow.models.cost import (
     trajectory_flop,
 )
 from vinnow.models.family.of_llava.llms import LORA_TARGETS
-from vinnow.models.parts import part_of, pick_linears
 from vinnow.models.shape import UnknownShapeError, read_shape, shape_of
 from vinnow.store.errors import InputError
 
@@ -162,7 +162,7 @@ def test_parameters_by_part_are_the_model_s(lora, text):
     shape = shape_of(config).with_lora(lora) if lora else shape_of(config)
     counts = dict.fromkeys(shape.parameters(), 0)
     for name, parameter in on_meta(config, lora).named_parameters():
-        counts[part_of(name)] += parameter.numel()
+        counts[component_of(name)] += parameter.numel()
     assert shape.parameters() == counts
 
 

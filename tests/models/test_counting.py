@@ -10,8 +10,8 @@ from families import in_memory, llava, tiny_config
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, LlavaConfig, MixtralConfig, Qwen2_5_VLConfig
 from vinnow.models import registry
+from vinnow.models.components import component_of, set_trainable
 from vinnow.models.cost import RowSize, Sketch, forward_flop, gradient_flop, training_flop_per_row, trajectory_flop
-from vinnow.models.parts import part_of, set_trainable
 from vinnow.models.shape import UnknownShapeError, shape_of
 from vinnow.train.loss import LossModule
 
@@ -156,5 +156,5 @@ def test_a_family_of_one_s_own_has_a_price_from_the_protocol_alone(name, more, t
         model = registry.find(f"{name}_vl").class_of(config)(config)
     counts = dict.fromkeys(mine.parameters(), 0)
     for parameter, value in model.named_parameters():
-        counts[part_of(parameter)] += value.numel()
+        counts[component_of(parameter)] += value.numel()
     assert mine.parameters() == counts

@@ -21,6 +21,7 @@ from transformers import (
     MambaConfig,
 )
 from vinnow.models.adapters import add_adapter
+from vinnow.models.components import add_lora, component_of, pick_linears
 from vinnow.models.cost import RowSize, forward_flop
 from vinnow.models.encoding import default_template, make_encoder
 from vinnow.models.family.of_llava.build import BuildConfig, build
@@ -31,7 +32,6 @@ from vinnow.models.family.of_llava.tiny import tiny_model_config
 from vinnow.models.family.of_llava.towers import TOWERS
 from vinnow.models.forward import last_hidden, on_device
 from vinnow.models.load import load
-from vinnow.models.parts import add_lora, part_of, pick_linears
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.models.shape import shape_of
 from vinnow.models.specs import AdapterSpec, LoraSpec, TinyModelConfig
@@ -326,7 +326,7 @@ def test_shapes_are_the_model_s(llm, connector):
     model = in_memory(tiny_config(connector, llm=llm))
     shape, counts = shape_of(model.config), dict.fromkeys(("vision_tower", "projector", "language_model"), 0)
     for name, parameter in model.named_parameters():
-        counts[part_of(name)] += parameter.numel()
+        counts[component_of(name)] += parameter.numel()
     assert shape.parameters() == counts
     modules = pick_linears(model, "re:.").items()
     mine = [(d.name, d.outputs, d.inputs, d.bias) for d in shape.linears]

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from vinnow.models import registry
 from vinnow.models.check import check_model
+from vinnow.models.components import component_of, pick_linears
 from vinnow.models.encoding import default_template, make_encoder
 from vinnow.models.forward import decode, embed, last_hidden, on_device, seen_once, with_blank
 from vinnow.models.load import load
-from vinnow.models.parts import part_of, pick_linears
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.models.taps.forward import LossTap
 from vinnow.models.taps.gradients import GradientTap
@@ -163,11 +163,11 @@ def test_pictures_that_do_not_match_are_refused(tiny, name):
 def test_components_hold_every_parameter_once(tiny, name):
     t = tiny(name)
     mine = {n for n, _ in t.model.named_parameters(remove_duplicate=False)}
-    named = t.family.components.parts()
+    named = t.family.components.by_module()
     for module in named:
         t.model.get_submodule(module)
     longest = {n: max((m for m in named if n.startswith(f"{m}.")), key=len) for n in mine}
-    assert {n: named[m] for n, m in longest.items()} == {n: part_of(n) for n in mine}
+    assert {n: named[m] for n, m in longest.items()} == {n: component_of(n) for n in mine}
     assert set(longest.values()) == set(named)
     whole = {id(p) for p in t.model.parameters()}
     modules = [
@@ -202,7 +202,9 @@ def test_training_is_the_same_forward_and_blank_pictures_change_nothing(tiny, na
 @pytest.mark.parametrize("part", ["projector", "vision_tower", "language_model"])
 def test_gradients_are_those_of_one_row_at_a_time(tiny, name, part):
     t = tiny(name)
-    linears = [n for n, m in t.model.named_modules() if isinstance(m, torch.nn.Linear) and part_of(f"{n}.x") == part]
+    linears = [
+        n for n, m in t.model.named_modules() if isinstance(m, torch.nn.Linear) and component_of(f"{n}.x") == part
+    ]
     which = "projector" if part == "projector" else "re:" + "|".join(f"^{n}$" for n in linears[:3])
     model = load(t.path, "float64").model
     tap = GradientTap(model, which, ProjectionConfig(kind="none"))

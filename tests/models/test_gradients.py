@@ -5,9 +5,9 @@ import pytest
 import torch
 from batches import LENGTHS, inputs_of, make_batch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from vinnow.models.components import add_lora, canonical, component_of, pick_linears, set_trainable
 from vinnow.models.forward import last_hidden, on_device
 from vinnow.models.load import load
-from vinnow.models.parts import add_lora, canonical, part_of, pick_linears, set_trainable
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.models.projections.signs import rademacher_signs
 from vinnow.models.specs import LoraSpec
@@ -166,7 +166,7 @@ def test_wrong_choices_say_what_to_do(tiny_model):
 def test_parts_name_every_parameter_and_lora_stays_in_the_language_model(tiny_model):
     model = load(tiny_model).model
     names = set_trainable(model, ["projector"])
-    assert sorted({part_of(n) for n in names}) == ["projector"]
+    assert sorted({component_of(n) for n in names}) == ["projector"]
     with pytest.raises(InputError, match="lora"):
         set_trainable(model, ["lora"])
     wrapped = add_lora(model, LoraSpec(r=2, alpha=4))

@@ -7,12 +7,12 @@ import torch
 from batches import inputs_of, make_batch
 from transformers import LlavaForConditionalGeneration
 from vinnow.models.adapters import add_adapter
+from vinnow.models.components import set_trainable
 from vinnow.models.family.of_llava.files import put_projector, read_projector, write_projector
 from vinnow.models.load import load, load_processor, model_digest
 from vinnow.models.merge import merge
 from vinnow.models.mores import add_mores
 from vinnow.models.mores_files import save_mores
-from vinnow.models.parts import set_trainable
 from vinnow.models.specs import AdapterSpec, MoresSpec
 from vinnow.pipelines.cli import main as cli
 from vinnow.store.errors import InputError

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, LlavaForConditionalGeneration
+from vinnow.models.components import add_lora, set_trainable
 from vinnow.models.load import load, load_processor, model_digest
-from vinnow.models.parts import add_lora, set_trainable
 from vinnow.models.specs import LoraSpec
 from vinnow.models.trained import save_trained
 from vinnow.store.errors import InputError

@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, LlamaConfig, LlavaConfig
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from vinnow.models.adapters import add_adapter
+from vinnow.models.components import component_of, set_trainable
 from vinnow.models.folders import MORES
 from vinnow.models.load import NON_LORA, load, load_processor, model_digest
 from vinnow.models.mores import add_mores, steer, steered_BT
 from vinnow.models.mores_files import WEIGHTS, save_mores
-from vinnow.models.parts import part_of, set_trainable
 from vinnow.models.shape import shape_of
 from vinnow.models.specs import AdapterSpec, MoresSpec
 from vinnow.models.taps.attention import AttentionTap
@@ -177,7 +177,7 @@ def test_gradients_are_there_with_and_without_checkpointing(tiny_model, rows):
         model = steered_model(tiny_model)
         set_trainable(model, ["mores", "projector"])
         grads.append(gradients(model, batch_of(model, rows), checkpointing))
-    assert {part_of(n) for n in grads[0]} == {"mores", "projector"}
+    assert {component_of(n) for n in grads[0]} == {"mores", "projector"}
     for name, grad in grads[0].items():
         # a batch without a picture has the same graph, with zeros (ZeRO counts on it); the last layer's is never read
         assert bool(grad.any()) == (len(rows) > 1 and "mores.layers.1" not in name), name

@@ -9,7 +9,7 @@ import torch
 from batches import make_batch
 from torch import nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-from vinnow.models.parts import add_lora
+from vinnow.models.components import add_lora
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.models.specs import LoraSpec
 from vinnow.models.taps.attention import AttentionTap

@@ -2,8 +2,8 @@
 
 import pytest
 from vinnow.models import registry
+from vinnow.models.components import component_of
 from vinnow.models.load import load
-from vinnow.models.parts import part_of
 from vinnow.store.errors import InputError
 
 OWN = """
@@ -46,13 +46,13 @@ def test_a_file_of_one_s_own_is_a_family(own, tiny_model):
     family = registry.find("my_vlm")
     assert family.name == "own"
     assert registry.family_of_processor(type("OwnProcessor", (), {})()) is family
-    assert part_of("model.looker.layer.weight") == "vision_tower"
+    assert component_of("model.looker.layer.weight") == "vision_tower"
     # the connector lies inside the tower, the longer name wins; wrappers in front do not matter
-    assert part_of("base_model.model.model.looker.merger.fc.weight") == "projector"
-    assert part_of("model.words.layers.0.weight") == "language_model"
+    assert component_of("base_model.model.model.looker.merger.fc.weight") == "projector"
+    assert component_of("model.words.layers.0.weight") == "language_model"
     assert registry.family_of(load(tiny_model).model).name == "llava"
     with pytest.raises(InputError, match="belongs to no known part"):
-        part_of("model.lookers.layer.weight")
+        component_of("model.lookers.layer.weight")
 
 
 @pytest.mark.parametrize(
@@ -80,4 +80,4 @@ def test_one_name_of_a_module_is_one_part_in_all_families(own):
     with pytest.raises(
         InputError, match=r"own: model\.vision_tower is its language_model, another family's vision_tower"
     ):
-        part_of("model.vision_tower.weight")
+        component_of("model.vision_tower.weight")

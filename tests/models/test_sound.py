@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from vinnow.models.check import check_model
+from vinnow.models.components import add_lora, canonical
 from vinnow.models.family.of_llava.files import write_projector
 from vinnow.models.load import load
 from vinnow.models.merge import merge
 from vinnow.models.moments import load_moments, save_moments
-from vinnow.models.parts import add_lora, canonical
 from vinnow.models.specs import LoraSpec
 from vinnow.store.errors import InputError
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from batches import inputs_of, make_batch
+from vinnow.models.components import component_of
 from vinnow.models.load import load
 from vinnow.models.mores import add_mores
-from vinnow.models.parts import part_of
 from vinnow.store.errors import InputError
 from vinnow.train.config import TrainConfig
 from vinnow.train.optimizer import make_optimizer
@@ -31,7 +31,7 @@ def test_six_steps_move_it_and_the_model_answers(tiny_pool, tiny_model, tmp_path
     # what lies behind the last layer reaches no label (models/mores.py)
     assert moved == {n for n in first.state_dict() if "projector" in n or "mores.layers.0" in n}
     for name, weight in plain.items():
-        same = weight.bfloat16().float() if part_of(name) == "projector" else weight
+        same = weight.bfloat16().float() if component_of(name) == "projector" else weight
         assert torch.equal(first.get_parameter(name), same), name
     assert load(report.checkpoints[1].path).digest != load(report.checkpoints[0].path).digest
     batch = make_batch(last, [1, 4])
@@ -49,7 +49,7 @@ def test_its_group_has_its_own_rate_and_no_decay(tiny_pool, tiny_model):
     model.model.multi_modal_projector.requires_grad_(True)
     groups = make_optimizer(named, cfg).param_groups
     assert [(g["lr"], g["weight_decay"]) for g in groups] == [(1e-4, 0.1), (1e-4, 0.0), (1e-2, 0.0)]
-    steered = {id(p) for n, p in named if part_of(n) == "mores"}
+    steered = {id(p) for n, p in named if component_of(n) == "mores"}
     assert {id(p) for p in groups[2]["params"]} == steered
     cfg = config(tiny_pool, tiny_model, mores_lr=None)
     assert make_optimizer(named, cfg).param_groups[-1]["lr"] == cfg.lr

@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration
+from vinnow.models.components import canonical, set_trainable
 from vinnow.models.load import load
 from vinnow.models.moments import load_moments
-from vinnow.models.parts import canonical, set_trainable
 from vinnow.store.errors import InputError
 from vinnow.store.files import read_json
 from vinnow.train.config import TrainConfig

@@ -34,7 +34,7 @@ from .towers import RGB, Tower, tower_of
 
 
 class BuildConfig(Config):
-    """The parts of a LLaVA."""
+    """The components of a LLaVA."""
 
     llm: str = Field(description="The language model's folder.")
     tower: str = Field(description="The vision tower's folder.")
@@ -61,15 +61,18 @@ class Built:
 
 @torch.no_grad()
 def build(config: BuildConfig, out: str) -> Built:
-    """Write the LLaVA of these parts to `out`, its processor included.
+    """Write the LLaVA of these components to `out`, its processor included.
 
     Raises:
-        InputError: `out` exists, a folder does not hold what it should, or the parts do not go together.
+        InputError: `out` exists, a folder does not hold what it should, or the components do not go together.
     """
     if Path(out).exists():
         raise InputError(f"{out!r} is there already; give another folder.")
-    parts = {"llm": _part(config.llm, "language model"), "tower": _part(config.tower, "vision tower")}
-    config = config.model_copy(update=parts)
+    folders = {
+        "llm": _component_folder(config.llm, "language model"),
+        "tower": _component_folder(config.tower, "vision tower"),
+    }
+    config = config.model_copy(update=folders)
     vision, tower = _tower_config(config.tower)
     tokenizer, added = _tokenizer(config.llm)
     images = _images(config, vision, tower)
@@ -95,7 +98,7 @@ def _config(config: BuildConfig, llm: Any, eyes: Any, processor: Any) -> LlavaCo
     if not -count <= layer < count:
         raise InputError(f"feature_layer {layer}: the tower has hidden states 0 to {count - 1}, or {-count} to -1.")
     return LlavaConfig(
-        # copies: the parts' own objects go on saying how each computes its attention
+        # copies: the components' own objects go on saying how each computes its attention
         vision_config=copy.deepcopy(eyes.config),
         text_config=copy.deepcopy(llm.config),
         image_token_index=processor.image_token_id,
@@ -110,7 +113,7 @@ def _config(config: BuildConfig, llm: Any, eyes: Any, processor: Any) -> LlavaCo
 
 
 def _put_together(llava_config: LlavaConfig, llm: Any, eyes: Any, config: BuildConfig) -> Any:
-    """Return the model; it takes over the parts' own modules, so nothing is held twice."""
+    """Return the model; it takes over the components' own modules, so nothing is held twice."""
     inputs, outputs = feature_width(llava_config), llm.config.hidden_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -207,7 +210,7 @@ def _images(config: BuildConfig, vision: Any, tower: Tower) -> Any:
 
 
 def _loaded(kind: Any, folder: str, dtype: str, towers: bool = False) -> Any:
-    """Load one part; a tower's folder may hold a text side, whose weights are left out."""
+    """Load one component; a tower's folder may hold a text side, whose weights are left out."""
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # of a text side it prints a table; what matters is in `info`
     try:
@@ -236,8 +239,8 @@ def _read_config(folder: str) -> Any:
         raise InputError(f"{folder!r}: its config.json cannot be read: {wrong(error)}.") from error
 
 
-def _part(name: str, what: str) -> str:
-    """Return the folder of a part: a local one, or a hub's name in Hugging Face's cache."""
+def _component_folder(name: str, what: str) -> str:
+    """Return the folder of a component: a local one, or a hub's name in Hugging Face's cache."""
     folder = find_folder(name)
     if folder is None or not (folder / "config.json").is_file():
         hint = fetching(name) if folder is None else ""

@@ -15,9 +15,9 @@ import torch
 
 from ....store.errors import InputError
 from ....store.files import write_bytes
+from ...components import base_of
 from ...folders import NON_LORA_BIN
 from ...moment_files import torch_file
-from ...parts import base_of
 from ...tensors import refuse_misfits, refuse_unsound, refuse_whole_numbers, shapes_of
 from .connectors import connector_of
 

@@ -68,8 +68,8 @@ def _word_faults(config: Any, processor: Any) -> list[str]:
     if top >= rows:
         faults.append(f"config.json has text_config.vocab_size {rows}, the tokenizer's ids go up to {top}")
     pad = tokenizer.pad_token_id
-    for name, part in (("pad_token_id", config), ("text_config.pad_token_id", config.text_config)):
-        told = getattr(part, "pad_token_id", None)
+    for name, section in (("pad_token_id", config), ("text_config.pad_token_id", config.text_config)):
+        told = getattr(section, "pad_token_id", None)
         if told is not None and told >= 0 and pad is not None and told != pad:
             faults.append(f"config.json has {name} {told}, the tokenizer's pad_token {tokenizer.pad_token!r} is {pad}")
     return faults

@@ -1,4 +1,4 @@
-"""A LLaVA of other parts than Hugging Face's class holds: its connector, or an LM head with a bias, stands in config.json.
+"""A LLaVA of other components than Hugging Face's class holds: its connector, or an LM head with a bias, is in config.json.
 
 `connector: {"kind": …}` and `head_bias: true` are the keys; without them a folder is a plain
 `LlavaForConditionalGeneration`. The vision tower and the language model need no key: Hugging Face finds them by
@@ -28,7 +28,7 @@ class PartsLlava(LlavaForConditionalGeneration):
 
 
 def class_of(config: Any) -> Any:
-    """Return the class that holds the parts which a config names: Hugging Face's own wherever it can."""
+    """Return the class that holds the components which a config names: Hugging Face's own wherever it can."""
     plain = connector_of(config).plain and not getattr(config, "head_bias", False)
     return LlavaForConditionalGeneration if plain else PartsLlava
 

@@ -1,4 +1,4 @@
-"""The processor of a LLaVA, from its folder or by its parts: how a picture is prepared, and how many tokens it becomes."""
+"""The processor of a LLaVA, from its folder or by its components: how a picture is prepared, and its number of tokens."""
 
 from pathlib import Path
 from typing import Any

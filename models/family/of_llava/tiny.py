@@ -1,6 +1,6 @@
 """The tiny model: a LLaVA of a few hundred thousand random parameters, by Hugging Face's own classes.
 
-It stands in for CLIP-L + Vicuna, or other parts (`family/`), where no weights can be fetched (tests, the demo): same
+It stands in for CLIP-L + Vicuna, or other components (`family/`), where no weights can be fetched (tests, the demo): same
 classes, same names, same processor, same files, only small. Its tokenizer is LLaMA-like (Metaspace, byte fallback), trained
 on given texts, with the special tokens of its language model's template.
 """

@@ -1,4 +1,4 @@
-"""The parts of a model by name: what trains, which Linear modules are tapped, where LoRA goes.
+"""The components of a model by name: what trains, which Linear modules are tapped, where LoRA goes.
 
 Names are the in-memory ones of transformers 5, in which each family says where its components lie (`protocol.py`); those on
 disk differ (spec: LLaVA §9).
@@ -12,8 +12,8 @@ from torch import nn
 
 from ..store.errors import InputError, suggest
 from .protocol import base_of as base_of
-from .registry import component_of, family_of
-from .specs import PARTS, LoraSpec
+from .registry import base_component, family_of
+from .specs import COMPONENTS, LoraSpec
 
 # whatever is added to a model: by PEFT (models/adapters.py: LoRA, DoRA, IA3, OFT, VeRA, LoHa, LoKr), and MoReS
 _ADDED = {
@@ -22,33 +22,33 @@ _ADDED = {
 }
 
 
-def part_of(name: str) -> str:
-    """Name the part that a parameter or module belongs to; LoRA wins over the part it sits in."""
-    for part, pattern in _ADDED.items():
+def component_of(name: str) -> str:
+    """Name the component that a parameter or module belongs to; what is added wins over what it sits in."""
+    for component, pattern in _ADDED.items():
         if pattern.search(name):
-            return part
-    part = component_of(name)
-    if part is None:
-        raise InputError(f"parameter {name!r} belongs to no known part of a LLaVA: {PARTS}.")
-    return part
+            return component
+    component = base_component(name)
+    if component is None:
+        raise InputError(f"parameter {name!r} belongs to no known part of a LLaVA: {COMPONENTS}.")
+    return component
 
 
-def set_trainable(model: nn.Module, parts: list[str] | tuple[str, ...]) -> list[str]:
-    """Let exactly these parts require gradients and return the parameters' names.
+def set_trainable(model: nn.Module, components: list[str] | tuple[str, ...]) -> list[str]:
+    """Let exactly these components require gradients and return the parameters' names.
 
     Raises:
-        InputError: an unknown part, or one that the model does not have (LoRA on a model without adapters).
+        InputError: an unknown component, or one that the model does not have (LoRA on a model without adapters).
     """
-    for part in parts:
-        if part not in PARTS:
-            raise InputError(f"unknown part {part!r}{suggest(part, PARTS)}")
+    for component in components:
+        if component not in COMPONENTS:
+            raise InputError(f"unknown part {component!r}{suggest(component, COMPONENTS)}")
     chosen = []
     for name, parameter in model.named_parameters():
-        wanted = part_of(name) in parts
+        wanted = component_of(name) in components
         parameter.requires_grad_(wanted)
         if wanted:
             chosen.append(name)
-    absent = [p for p in parts if not any(part_of(n) == p for n in chosen)]
+    absent = [p for p in components if not any(component_of(n) == p for n in chosen)]
     if absent:
         raise InputError(f"the model has no parameters of {absent}; for lora or mores, give its config.")
     return chosen
@@ -86,10 +86,10 @@ def asked(which: str) -> Callable[[str], bool]:
         return lambda name: bool(pattern.search(name))
     if which not in known:
         raise InputError(f"unknown gradients {which!r}{suggest(which, known)} Or `re:` and a regex over module names.")
-    parts = which.split("+")
+    components = which.split("+")
     return lambda name: (
-        ("lora" in parts and bool(_ADDED["lora"].search(name + ".")))
-        or ("projector" in parts and component_of(name + ".") == "projector")
+        ("lora" in components and bool(_ADDED["lora"].search(name + ".")))
+        or ("projector" in components and base_component(name + ".") == "projector")
     )
 
 
