@@ -1,47 +1,20 @@
-"""Talking with one model: which checkpoint, in what precision, and a conversation that grows turn by turn."""
+"""Talking with one model: a conversation that grows turn by turn."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import torch
 from PIL import Image
-from pydantic import Field
 
-from ..models.encoding import default_template
 from ..models.load import load
 from ..pool.images import load_image
-from ..pool.inputs import InputConfig
 from ..store.errors import InputError
-from ..store.reading import check_path
 from .generator import Generator, Reply, Turn
 from .sampling import Sampling
+from .talk_config import TalkConfig as TalkConfig
 from .text_stream import TextStream
 
 MARK = "<image>"
-
-
-class TalkConfig(InputConfig):
-    """A model to talk with."""
-
-    model: str = Field(description="The checkpoint: a whole model, an adapter, MoReS or trained weights on their base.")
-    precision: Literal["float32", "bfloat16", "float16", "auto"] = Field(
-        "auto", description="What it computes in; auto is bfloat16 on a GPU, float32 on a CPU."
-    )
-    quantise: Literal["nf4"] | None = Field(
-        None, description="nf4 holds the decoder's weights in 4 bits (bitsandbytes)."
-    )
-    device: str = Field("auto", description="cpu, cuda, cuda:1, …; auto is a GPU where there is one.")
-
-    @classmethod
-    def fitting(cls, model: str, values: dict[str, object]) -> "TalkConfig":
-        """Return the config of a model, with the template that goes with it unless `values` name one.
-
-        Raises:
-            InputError: no checkpoint there, or a value that does not fit.
-        """
-        check_path(model)
-        return cls.parse({"model": model, "template": default_template(model)} | values)
 
 
 def open_generator(config: TalkConfig) -> Generator:

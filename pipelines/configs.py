@@ -31,6 +31,7 @@ from .runs.config import ModelSection, RunConfig, SelectorSection, SweepSection
 from .runs.plain_yaml import read_yaml
 from .runs.rates import PlanConfig
 from .runs.sections import StageSection
+from .serve.config import ServeConfig
 
 _SECTIONS: dict[str, type[Config]] = {
     **{"run": RunConfig, "ray": RayConfig, "ingest": IngestConfig, "model": ModelSection, "twin": TinyModelConfig},
@@ -40,6 +41,7 @@ _SECTIONS: dict[str, type[Config]] = {
     **{"build": BuildConfig, "connector": ConnectorSpec, "endpoint": EndpointConfig, "sampling": Sampling},
     **{"evaluate-endpoint": RemoteEvalConfig, "judge": JudgeConfig, "open": OpenConfig},
     "generate": GenerateConfig,
+    "serve": ServeConfig,
 }
 # sections of a run that hold what has a page under another name
 _ALSO: dict[str, type[Config]] = {

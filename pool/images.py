@@ -9,6 +9,8 @@ import os
 import stat
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
@@ -101,43 +103,60 @@ def load_image(
             image_unreadable, image_changed.
     """
     file = resolve(root, relative)
+    with _opened(file, relative, max_pixels) as picture:
+        if glance:
+            picture.draft("L", None)
+        picture.load()  # decodes all of it, so that a cut one is found
+        odd = traits(picture) if glance else ()
+        picture.load()  # looking for more frames has gone back to an unread first one
+        if seen is not None and _far(difference_hash(picture), seen):
+            # a JPEG's colours, or transparent parts, may move bits of a flat picture: looked at as it was then
+            again = load_image(root, relative, max_pixels, glance=True)
+            if _far(difference_hash(again), seen):
+                raise ImageError("image_changed", f"{relative!r} is another picture than at ingest.")
+        usual = glance and (picture.mode in _USUAL or is_deep(picture))
+        rgb = picture if usual else show(picture, pictures)
+        rgb.info[TRAITS_KEY] = odd
+        rgb.format = picture.format
+        return rgb
+
+
+def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS, pictures: Pictures = "white") -> Image.Image:
+    """Decode the bytes of a picture's file to RGB, as `load_image` does; `name`: what errors call it.
+
+    Raises:
+        ImageError: image_empty, image_too_large, image_truncated or image_unreadable.
+    """
+    check_size(len(data), repr(name))
+    with _opened(Stored(lambda: data), name, max_pixels) as picture:
+        picture.load()
+        return show(picture, pictures)
+
+
+@contextmanager
+def _opened(file: Path | Stored, name: str, max_pixels: int) -> Iterator[Image.Image]:
+    """Yield a picture of few enough pixels, not yet decoded; damage that is met while it is becomes an ImageError."""
     try:
         with Image.open(
             file if isinstance(file, Path) else io.BytesIO(file.read()), formats=known_formats()
         ) as picture:
             width, height = picture.size
             if width * height > max_pixels:
-                raise ImageError("image_too_large", f"{relative!r} has {width}×{height} pixels, over {max_pixels}.")
+                raise ImageError("image_too_large", f"{name!r} has {width}×{height} pixels, over {max_pixels}.")
             if (tile := tile_bytes(picture)) > max(TILE_BYTES, PIXEL_BYTES * max_pixels):
-                raise ImageError(
-                    "image_too_large", f"{relative!r} is cut in tiles of {tile} bytes, for {width}×{height}."
-                )
-            if glance:
-                picture.draft("L", None)
-            picture.load()  # decodes all of it, so that a cut one is found
-            odd = traits(picture) if glance else ()
-            picture.load()  # looking for more frames has gone back to an unread first one
-            if seen is not None and _far(difference_hash(picture), seen):
-                # a JPEG's colours, or transparent parts, may move bits of a flat picture: looked at as it was then
-                again = load_image(root, relative, max_pixels, glance=True)
-                if _far(difference_hash(again), seen):
-                    raise ImageError("image_changed", f"{relative!r} is another picture than at ingest.")
-            usual = glance and (picture.mode in _USUAL or is_deep(picture))
-            rgb = picture if usual else show(picture, pictures)
-            rgb.info[TRAITS_KEY] = odd
-            rgb.format = picture.format
-            return rgb
+                raise ImageError("image_too_large", f"{name!r} is cut in tiles of {tile} bytes, for {width}×{height}.")
+            yield picture
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError("image_too_large", f"{relative!r}: {error}") from error
+        raise ImageError("image_too_large", f"{name!r}: {error}") from error
     except UnidentifiedImageError as error:
         known = ", ".join(FORMATS)
-        raise ImageError("image_unreadable", f"{relative!r} is no picture of a known format ({known}).") from error
+        raise ImageError("image_unreadable", f"{name!r} is no picture of a known format ({known}).") from error
     except _DAMAGE as error:
-        raise_own(error, relative)
+        raise_own(error, name)
         cut = any(w in str(error).lower() for w in _CUT)
-        raise ImageError("image_truncated" if cut else "image_unreadable", f"{relative!r}: {error}") from error
+        raise ImageError("image_truncated" if cut else "image_unreadable", f"{name!r}: {error}") from error
 
 
 def picture_size(root: str | None, relative: str) -> tuple[int, int]:

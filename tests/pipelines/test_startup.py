@@ -48,6 +48,7 @@ def place(tmp_path_factory, tiny_pool):
     [
         "--help",
         "train --help",
+        "serve --help",
         "--version",
         "status {run}",
         "doctor {source} --images {images}",
