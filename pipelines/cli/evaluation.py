@@ -13,7 +13,7 @@ from .app import AsJson, Gpus, Out, Sets, app
 
 if TYPE_CHECKING:
     from ...actors.cluster import RayConfig
-    from ...evaluate.config import EvalReport
+    from ...evaluate.config import EvalReport, ShardsReport
     from ...evaluate.official import Prepared
 
 
@@ -26,7 +26,7 @@ def evaluate(
     api_model: Annotated[str | None, typer.Option(help="The model's name, as the endpoint knows it.")] = None,
     pool: Annotated[str | None, typer.Option(help="A POOL folder of questions, made by `vinnow ingest`.")] = None,
     benchmark: Annotated[
-        str, typer.Option(help="exact_match, yes_no, option_letter, pope, … or imbalance.")
+        str, typer.Option(help="exact_match, yes_no, option_letter, pope, …, imbalance or open.")
     ] = "exact_match",
     files: Annotated[str | None, typer.Option(help="The folder of the benchmark's official files, for a pool.")] = None,
     images: Annotated[str | None, typer.Option(help="With --files: the folder of their pictures.")] = None,
@@ -42,6 +42,7 @@ def evaluate(
     Example: `vinnow evaluate --benchmark pope --files pope --images coco/val2014 --model proxy/model --out pope-proxy`
 
     `--benchmark imbalance` scores nothing: attention on the picture against the question, by layer, `OUT/imbalance.html`.
+    `--benchmark open` scores nothing either: `OUT/answers.jsonl` is for `vinnow judge`.
 
     `--engine openai --base-url URL --api-model NAME` asks a server (vLLM, SGLang, OpenAI's own) instead of loading a model;
     `--set endpoint.concurrency=32` and the like reach the endpoint's config.
@@ -82,15 +83,17 @@ def _placed(values: dict[str, Any], gpus: str) -> tuple[dict[str, Any], "RayConf
     return place_evaluation(values, devices, devices.gpus), ray
 
 
-def _run_here(values: dict[str, Any], ray: "RayConfig | None", out: str) -> "EvalReport":
+def _run_here(values: dict[str, Any], ray: "RayConfig | None", out: str) -> "EvalReport | ShardsReport":
     from ...actors.cluster import RayConfig, ensure_ray
-    from ...evaluate.config import EvalConfig
+    from ...evaluate.config import OPEN, EvalConfig, OpenConfig
+    from ...evaluate.open_answers import answer_open
     from ...evaluate.run import evaluate as work
 
-    config = EvalConfig.parse(values)
+    is_open = values["benchmark"] == OPEN
+    config = (OpenConfig if is_open else EvalConfig).parse(values)
     ensure_ray(ray or RayConfig())
     with bar("evaluate", "parts") as tell:
-        return work(config, out, progress=tell)
+        return (answer_open if is_open else work)(config, out, progress=tell)
 
 
 def _check_sources(pool: str | None, files: str | None, images: str | None) -> None:
@@ -112,13 +115,18 @@ def _prepared(values: dict[str, Any], files: str, images: str | None, out: str) 
     return {"max_new_tokens": prepared.benchmark.tokens} | values | {"pool": prepared.pool}, prepared
 
 
-def _tell(report: "EvalReport", prepared: "Prepared | None", out: str, as_json: bool) -> None:
+def _tell(report: "EvalReport | ShardsReport", prepared: "Prepared | None", out: str, as_json: bool) -> None:
     from ...evaluate.official import submit
 
     submission = submit(prepared) if prepared else None
     if as_json:
         left_out = {"left_out": prepared.left_out, "submission": submission} if prepared else {}
         show_json(asdict(report) | left_out)
+        return
+    if "accuracy" not in asdict(report):
+        answers = os.path.join(out, "answers.jsonl")
+        show(f"{answers}: {report.rows:,} answers, which have no scores until they are judged")
+        show(Usage(report.rows, report.reasons, os.path.join(out, "refused")).line())
         return
     value = report.metrics.get("value")
     if not report.metrics or value is not None:
