@@ -162,3 +162,17 @@ def mme(root: Path) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text("\n".join(lines) + "\n")
     return root
+
+
+def seed(root: Path) -> Path:
+    """SEED-Bench: two questions on a picture, one on a video."""
+    rows = [
+        {"question_id": f"{i}", "question_type_id": 1, "data_type": kind, "data_id": "p.jpg", "question": "Which?"}
+        | {"answer": "B"}
+        | {f"choice_{c}": f"the {c}" for c in "abcd"}
+        for i, kind in enumerate(("image", "video", "image"))
+    ]
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "SEED-Bench.json").write_text(json.dumps({"questions": rows, "question_type": {"Scene Understanding": 1}}))
+    picture(root / "SEED-Bench-image/p.jpg")
+    return root

@@ -173,3 +173,14 @@ def test_mme_in_its_three_layouts(tiny_model, tmp_path):
     (folder / "count/0.txt").unlink()
     with pytest.raises(InputError, match="lacks MME's categories count"):
         official.prepare("mme", str(folder), None, str(tmp_path / "b"))
+
+
+def test_seed_asks_of_pictures_and_counts_videos(tiny_model, tmp_path):
+    prepared, report = run("seed", official_files.seed(tmp_path / "seed"), tiny_model, tmp_path / "out")
+    assert (report.rows, report.refused, prepared.left_out) == (2, 0, {"unsupported_media": 1})
+    assert report.metrics["parts"].keys() == {"Scene Understanding"}
+    record = records_of(prepared)[0]
+    assert record.conversations[0]["value"] == "<image>\nWhich?\nA. the a\nB. the b\nC. the c\nD. the d"
+    # the letter and nothing else, as the official script has it
+    scores = [registry.find("seed").score(a, record) for a in ("B", "B.", "b", "B. the b", "AB", "")]
+    assert scores == [1, 0, 0, 0, 0, 0]
