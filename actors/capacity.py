@@ -48,22 +48,35 @@ def require(what: str, shares: Sequence[Share], way_out: str) -> None:
     Raises:
         InputError: it never can; says what was asked, what is there, and `way_out`.
     """
-    import ray
-
-    alive = [n["Resources"] for n in ray.nodes() if n["Alive"]]
-    nodes = [Node(r.get("CPU", 0.0), r.get("GPU", 0.0)) for r in alive]
+    nodes = connected()
     if fits(shares, nodes):
         return
-    asked = " and ".join(str(s) for s in shares if s.count)
-    there = describe(nodes)
+    asked, there = _asked(shares), describe(nodes)
     more = startable()
     if more is None or fits(shares, [*nodes, *more]):
         kinds = sorted({n.kind for n in more or []})
         who = f"the autoscaler may start {', '.join(kinds)}" if kinds else "Kubernetes may start more"
         log.warning("%s waits for %s, since %s: there is %s; %s.", what, asked, time.strftime("%H:%M:%S"), there, who)
         return
+    raise InputError(lacking(what, shares, nodes, more, way_out))
+
+
+def connected() -> list[Node]:
+    """Return the nodes of the cluster that this process is connected to."""
+    import ray
+
+    alive = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+    return [Node(r.get("CPU", 0.0), r.get("GPU", 0.0)) for r in alive]
+
+
+def lacking(what: str, shares: Sequence[Share], nodes: Sequence[Node], more: Sequence[Node], way_out: str) -> str:
+    """Return what to say of shares that nodes, and those that an autoscaler may start, cannot hold."""
     brings = "and nothing that would start more" if not more else f"and the autoscaler brings at most {describe(more)}"
-    raise InputError(f"{what} asks for {asked}; there is {there}, {brings}. {way_out}")
+    return f"{what} asks for {_asked(shares)}; there is {describe(nodes)}, {brings}. {way_out}"
+
+
+def _asked(shares: Sequence[Share]) -> str:
+    return " and ".join(str(s) for s in shares if s.count)
 
 
 def fits(shares: Sequence[Share], nodes: Sequence[Node]) -> bool:

@@ -18,7 +18,7 @@ from ..store.tries import forget
 from .capacity import Share, require
 from .ray_worker import Attempts, ray_worker
 
-_FEWER = "Set fewer actors or loaders, or less for each (cpus_per_actor, gpus_per_actor)."
+FEWER = "Set fewer actors or loaders, or less for each (cpus_per_actor, gpus_per_actor)."
 # what Ray Data puts behind an actor's message: how to make it try again
 _ADVICE = re.compile(r"\s*Failed to [^\n]* after \d+/\d+ attempts \(.*\Z", re.S)
 
@@ -109,7 +109,7 @@ def _on_ray(shards: Sequence[dict[str, Any]], pools: Sequence[Workers], flow: Fl
     quiet()
     counts = [min(pool.count, len(shards)) for pool in pools]
     shares = [Share(count, pool.cpus, pool.gpus) for count, pool in zip(counts, pools, strict=True)]
-    require(flow.name, shares, _FEWER)
+    require(flow.name, shares, FEWER)
     data = ray.data.from_items(list(shards), override_num_blocks=len(shards))
     for count, pool in zip(counts, pools, strict=True):
         sizes = {"min_size": 1, "max_size": count} if pool.growing else {"size": count}

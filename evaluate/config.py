@@ -12,6 +12,8 @@ from . import registry
 
 # no score: what a model attends to while it answers (`imbalance.py`)
 IMBALANCE = "imbalance"
+# no score until a judge gives one: answers to open questions (`open_answers.py`)
+OPEN = "open"
 
 
 # the answers and scores of an evaluation, in its folder
@@ -22,8 +24,10 @@ def known_benchmark(name: str) -> str:
     """Return the name of a benchmark that scores. Raises: ValueError: it is none; names the nearest one."""
     if name == IMBALANCE:
         raise ValueError(f"{name} gives no scores to compare; measure it with `vinnow evaluate --benchmark {name}`")
+    if name == OPEN:
+        raise ValueError(f"{name} answers have no scores until `vinnow judge` has read them")
     if name not in (known := registry.names()):
-        raise ValueError(f"unknown benchmark {name!r}{suggest(name, [*known, IMBALANCE])}")
+        raise ValueError(f"unknown benchmark {name!r}{suggest(name, [*known, IMBALANCE, OPEN])}")
     return name
 
 
@@ -84,6 +88,20 @@ class ImbalanceConfig(EvalConfig):
     def _known_benchmark(cls, name: str) -> str:
         if name != IMBALANCE:
             raise ValueError(f"the benchmark is {IMBALANCE!r} here, not {name!r}; scores are an EvalConfig's")
+        return name
+
+
+class OpenConfig(EvalConfig):
+    """The same for open questions: the first question of each row, asked as it stands; nothing is scored."""
+
+    benchmark: str = Field(OPEN, description="Always open.")
+    max_new_tokens: int = Field(1024, ge=1, description="The longest answer, in tokens.")
+
+    @field_validator("benchmark")
+    @classmethod
+    def _known_benchmark(cls, name: str) -> str:
+        if name != OPEN:
+            raise ValueError(f"the benchmark is {OPEN!r} here, not {name!r}; scores are an EvalConfig's")
         return name
 
 

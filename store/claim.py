@@ -68,6 +68,12 @@ def check_new_file(path: str) -> None:
         raise InputError(f"the output {path!r} is there, and is no regular file. Name another one.")
 
 
+def check_claim(out: str, stage: str, known: str = "") -> None:
+    """See that `claim` would find `out` empty, or this stage's; nothing is written. Raises: as there, but `BusyError`."""
+    check_out(out)
+    _check_ours(out, stage, known)
+
+
 @contextmanager
 def claim(out: str, stage: str, known: str = "", inputs: Iterable[str | None] = ()) -> Iterator[None]:
     """Hold `out` for a stage: it is empty, or this stage's; nobody else writes into it until the body ends.

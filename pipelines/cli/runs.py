@@ -5,29 +5,34 @@ from typing import Annotated
 
 import typer
 
+from ...store.errors import InputError
 from ..progress import console, show, show_json
 from .app import AsJson, Gpus, RunFile, Sets, app
 
 
 @app.command()
 def plan(run: RunFile, gpus: Gpus = "auto", as_json: AsJson = False, sets: Sets = None) -> None:
-    """Dry run: what would run, on what, how many rows, bytes and steps, at what price; and the resolved config."""
-    from ..runs.begin import load_placed, without_gpus
-    from ..runs.opening import foreseen
+    """Dry run: what would run, on what, how many rows, bytes and steps, at what price; and the resolved config.
+
+    Exit code 2, as `vinnow run` would end: the config is refused, or asks for GPUs or CPUs that are not there.
+    """
+    from ..runs.ahead import foresee
+    from ..runs.begin import load_placed
+    from ..runs.missing import missing
     from ..runs.plan import make_plan
     from ..runs.plan_shown import plan_json, print_plan
 
     config = load_placed(run, sets, gpus)
-    lines = make_plan(config)
-    missing = without_gpus(config)
-    if missing is not None:
-        console.print(f"warning: {missing}", markup=False, soft_wrap=True)
-    for line in foreseen(config):
+    ahead = foresee(config)
+    lines = make_plan(config, ahead)
+    for line in ahead.lines:
         console.print(line, markup=False, soft_wrap=True)
     if as_json:
         show_json(plan_json(config, lines))
     else:
         print_plan(config, lines)
+    if lacks := missing(config, lines):  # behind the table: who plans for another machine wants to see it
+        raise InputError("\n".join(lacks))
 
 
 @app.command("run")

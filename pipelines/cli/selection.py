@@ -15,7 +15,7 @@ from .app import AsJson, Gpus, Out, PoolDir, Sets, app
 
 if TYPE_CHECKING:
     from ...actors.config import CheckpointRef, FeatureConfig, FeatureReport
-    from ...evaluate.config import EvalReport
+    from ...evaluate.config import EvalReport, ShardsReport
 
 
 @app.command()
@@ -160,7 +160,9 @@ def evaluate(
     engine: Annotated[str, typer.Option(help="vinnow loads the model; openai asks an endpoint.")] = "vinnow",
     base_url: Annotated[str | None, typer.Option(help="The endpoint, with /v1 if it has one.")] = None,
     api_model: Annotated[str | None, typer.Option(help="The model's name, as the endpoint knows it.")] = None,
-    benchmark: Annotated[str, typer.Option(help="exact_match, yes_no, option_letter, … or imbalance.")] = "exact_match",
+    benchmark: Annotated[
+        str, typer.Option(help="exact_match, yes_no, option_letter, …, imbalance or open.")
+    ] = "exact_match",
     beside: Annotated[list[str] | None, typer.Option(help="An earlier imbalance OUT, drawn too (repeatable).")] = None,
     gpus: Gpus = "auto",
     as_json: AsJson = False,
@@ -169,12 +171,14 @@ def evaluate(
     """Answer a test pool greedily through an actor pool and score it: `OUT/evals.parquet`, one row a question.
 
     `--benchmark imbalance` scores nothing: attention on the picture against the question, by layer, `OUT/imbalance.html`.
+    `--benchmark open` scores nothing either: `OUT/answers.jsonl` is for `vinnow judge`.
 
     `--engine openai --base-url URL --api-model NAME` asks a server (vLLM, SGLang, OpenAI's own) instead of loading a model;
     `--set endpoint.concurrency=32` and the like reach the endpoint's config.
     """
     from ...actors.cluster import RayConfig, ensure_ray
-    from ...evaluate.config import IMBALANCE, EvalConfig
+    from ...evaluate.config import IMBALANCE, OPEN, EvalConfig, OpenConfig
+    from ...evaluate.open_answers import answer_open
     from ...evaluate.run import evaluate as work
     from ...models.check import checked_digest
     from ...models.folders import local_model
@@ -199,16 +203,23 @@ def evaluate(
         return
     if beside:
         raise InputError("--beside is for --benchmark imbalance: scores are compared by a run's report.")
-    config = EvalConfig.parse(values)
+    is_open = values["benchmark"] == OPEN
+    config = (OpenConfig if is_open else EvalConfig).parse(values)
     ensure_ray(ray)
     with bar("evaluate", "parts") as tell:
-        report = work(config, out, progress=tell)
+        report = (answer_open if is_open else work)(config, out, progress=tell)
     _tell_scores(report, out, as_json)
 
 
-def _tell_scores(report: "EvalReport", out: str, as_json: bool) -> None:
+def _tell_scores(report: "EvalReport | ShardsReport", out: str, as_json: bool) -> None:
     if as_json:
         show_json(asdict(report))
+        return
+    if "accuracy" not in asdict(report):
+        show(
+            f"{os.path.join(out, 'answers.jsonl')}: {report.rows:,} answers, which have no scores until they are judged"
+        )
+        show(Usage(report.rows, report.reasons, os.path.join(out, "refused")).line())
         return
     pictured = "" if report.image_accuracy is None else f" (with a picture {report.image_accuracy:.4f})"
     show(f"accuracy {report.accuracy:.4f}{pictured}; by task {report.by_task}")

@@ -19,12 +19,15 @@ from ...evaluate.metrics import accuracy
 from ...evaluate.run import REPORT, evaluate
 from ...pool.reader import Pool
 from ...pool.subset import write_subset
+from ...store.arrays import Array
 from ...store.facts import read_fields
-from ...store.files import exists, join
+from ...store.files import exists, join, list_files
 from ...store.ids import ids_digest
 from ...store.tables import EVALS, read_rows
 
 FIRST, MORE = "eval", "eval-more"
+# in a trial's folder: the name of its answers, and what it was made of
+MADE_OF = "trial.json"
 _ANEW = "Delete it and run again: its parts are there still."
 
 
@@ -59,6 +62,25 @@ def unasked(trial: str, test: str, out: str) -> str:
     asked = np.array(answers(trial)["sample"].to_pylist(), dtype=np.uint64)
     left = pool.ids()[~np.isin(pool.ids(), asked)]
     return write_subset(pool, left, join(out, ids_digest(left))).root if len(left) else ""
+
+
+def questions_left(trial: str, digest: str, ids: Array) -> int:
+    """Return how many questions of the test pool with this digest and these ids (u64 [N]) a trial has not answered."""
+    first = asked_of(trial)
+    if first is None:
+        return len(ids) - _answered_parts(trial, digest)
+    if first == digest:
+        return 0
+    asked = np.array(answers(trial)["sample"].to_pylist(), dtype=np.uint64)
+    return int((~np.isin(ids, asked)).sum())
+
+
+def _answered_parts(trial: str, digest: str) -> int:
+    """Return the answers that an evaluation of this test pool, cut off, has left: it goes on from them."""
+    path = join(trial, MADE_OF)
+    if not exists(path) or read_fields(path, "identity of a trial", _ANEW, test=str)["test"] != digest:
+        return 0
+    return sum(read_rows(f, EVALS).num_rows for f in list_files(join(trial, FIRST, "answers"), ".parquet"))
 
 
 def ask(config: EvalConfig, trial: str, more: str, here: bool) -> EvalReport:

@@ -15,7 +15,7 @@ from .prices import Prices
 from .samples import look_at_pool
 from .sections import where_of, with_recipe
 
-_FEWER = "Set fewer workers (a global batch may be divided by any number), or use_gpu: false."
+FEWER = "Set fewer workers (a global batch may be divided by any number), or use_gpu: false."
 
 
 def load_placed(path: str, sets: list[str] | None, gpus: str) -> RunConfig:
@@ -57,7 +57,7 @@ def too_large(config: TrainConfig, devices: Devices) -> list[str]:
 
 def require_workers(config: TrainConfig, what: str) -> None:
     """Return if the connected cluster can hold a training's workers. Raises: as `actors.capacity.require`."""
-    require(what, [Share(config.workers, 1, 1 if config.use_gpu else 0)], _FEWER)
+    require(what, [Share(config.workers, 1, 1 if config.use_gpu else 0)], FEWER)
 
 
 def without_gpus(config: RunConfig) -> str | None:

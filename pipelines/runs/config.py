@@ -173,6 +173,7 @@ def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
         apply_set(values, entry)
     refuse_blanks(values)
     run = RunConfig.parse(resolved(values))
+    _refuse_empty(run)
     _refuse_twice_named(run)
     for stage in run.warmup:
         if stage.data == "captions" and run.captions is None:
@@ -235,6 +236,13 @@ def _refuse_twice_named(run: RunConfig) -> None:
                 raise InputError(
                     f"{where}: {name!r} is there twice; folders are called after it, so give each its own name."
                 )
+
+
+def _refuse_empty(run: RunConfig) -> None:
+    examples = {"selectors": "{name: random}", "budgets": '"5%"', "seeds": "0"}
+    for name, example in examples.items():
+        if not getattr(run, name):
+            raise InputError(f"{name} is an empty list, and then nothing is chosen: name one or more, as [{example}].")
 
 
 def _check_selectors(run: RunConfig) -> None:

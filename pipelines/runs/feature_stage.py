@@ -1,5 +1,6 @@
 """Features: what is written of each row at each checkpoint, one stage for the pool and one for the target set."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -67,6 +68,15 @@ class Features(Stage):
         line.config["actors"] = run.actors.model_dump(mode="json")
         line.price = planning.prices.feature(self.config, self.pool, points, proxy)
         return [line]
+
+    def stand(self, lines: list[Planned], planning: Planning) -> None:
+        """Count the parts that are there, of all checkpoints."""
+        for line in lines:
+            rows = planning.rows(self.pool)
+            of = max(1, math.ceil(rows / self.config.rows_per_part) * line.rows // max(1, rows))
+            parts = list_files(join(self.run_config.out, self.folder, self.config.name), ".parquet", recursive=True)
+            there = min(of - 1, sum("/step=" in p for p in parts))
+            line.stands(of if self.is_done() else there, of, "parts")
 
     def run(self, run: Run) -> None:
         """Write it at every checkpoint that the run has."""

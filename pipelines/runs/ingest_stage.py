@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...pool.ingest import IngestConfig, IngestReport, ingest, pictures_back, usage_of
+from ...pool.reader import Pool
 from ...store.files import exists, folder_bytes, join, list_files, reading_parquet
-from ...store.manifest import StageRecord
+from ...store.manifest import Manifest, StageRecord
 from ..progress import bar
 from .identity import POOL_FREE, kept, without
 from .stage import Planned, Planning, Run, Stage, StageStatus, tell
@@ -55,6 +56,23 @@ class Ingest(Stage):
         over = f"; over max_refused ({limit:.1%}), so ingest would stop" if usage.lost > limit else ""
         return f"of a sample, {usage.line()}{over}"
 
+    def stand(self, lines: list[Planned], planning: Planning) -> None:
+        """A longer test set has the questions of the one that is there."""
+        super().stand(lines, planning)
+        if self.pool == "test" and planning.longer:
+            before = Pool(join(self.run_config.out, self.pool)).rows
+            for line in lines:
+                line.stands(min(before, line.rows - 1), line.rows, "questions")
+
+    def inputs(self, before: StageRecord | None) -> dict[str, Any]:
+        """Return what its manifest says it was made of; `before`: the manifest that is there."""
+        return {"config": kept(without(self.config, "max_refused"), before, POOL_FREE)}
+
+    def differs(self) -> bool:
+        """Say whether the pool that is there was made of something else."""
+        before = Manifest(self.run_config.out, "").read(self.name)
+        return before is not None and before.inputs != self.inputs(before)
+
     def run(self, run: Run) -> None:
         """Ingest into `RUN/POOL`. Raises: as `ingest`."""
         config, out = self.config, run.folder(self.pool)
@@ -64,8 +82,7 @@ class Ingest(Stage):
                 report = ingest(config, out, progress=lambda rows: tell_rows(rows, 0))
             self._note(record, report, out)
 
-        how = without(config, "max_refused")
-        inputs = {"config": kept(how, run.manifest.read(self.name), POOL_FREE)}
+        inputs = self.inputs(run.manifest.read(self.name))
         if run.manifest.changed(self.name, inputs) == [] and (back := pictures_back(config, out)):
             # what follows was made of the pool as it is
             tell(f"{self.name}: {len(back)} pictures that could not be read can be by now. {ANEW}")

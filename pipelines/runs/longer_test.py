@@ -16,18 +16,21 @@ from ...store.files import exists, join
 _NEXT, _BEFORE = "test-next", "test-before"
 
 
-def check_longer(out: str, config: IngestConfig) -> None:
+def check_longer(out: str, config: IngestConfig, beside: str | None = None) -> None:
     """Ingest a test set beside the run's, and see that it has every row of that, as it was.
+
+    `beside`: the folder that it is ingested into, for who only wants to know; left out: where `take_longer` finds it.
 
     Raises:
         InputError: it has not: answers that are there would be of no use; names how many.
     """
-    shutil.rmtree(join(out, _NEXT), ignore_errors=True)
-    ingest(config, join(out, _NEXT))
+    place = beside or join(out, _NEXT)
+    shutil.rmtree(place, ignore_errors=True)
+    ingest(config, place)
     try:
-        _check(out)
+        _check(out, place)
     except InputError:
-        shutil.rmtree(join(out, _NEXT), ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
         raise
 
 
@@ -38,7 +41,7 @@ def take_longer(out: str, config: IngestConfig) -> IngestReport:
     """
     before, now, after = (join(out, n) for n in (_BEFORE, "test", _NEXT))
     report = ingest(config, after)
-    _check(out)
+    _check(out, after)
     if exists(now):
         shutil.rmtree(before, ignore_errors=True)
         os.replace(now, before)
@@ -51,11 +54,11 @@ def end_longer(out: str) -> None:
     shutil.rmtree(join(out, _BEFORE), ignore_errors=True)
 
 
-def _check(out: str) -> None:
+def _check(out: str, after: str) -> None:
     place = next((n for n in ("test", _BEFORE) if exists(join(out, n, MANIFEST))), None)
     if place is None:
         return
-    old, new = Pool(join(out, place)), Pool(join(out, _NEXT))
+    old, new = Pool(join(out, place)), Pool(after)
     gone = int((~np.isin(old.ids(), new.ids())).sum())
     if gone:
         raise InputError(

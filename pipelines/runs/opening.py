@@ -64,13 +64,19 @@ def growth_of(config: RunConfig, earlier: RunConfig, history: list[dict[str, Any
     return compare(earlier, config, states, configs)
 
 
-def foreseen(config: RunConfig) -> list[str]:
-    """Return what a config means for the run that is in its `out`, as lines for the terminal; none where there is none."""
+def foreseen(config: RunConfig) -> Growth:
+    """Return what a config means for the run that is in its `out`, if there is one; nothing is written.
+
+    Raises:
+        InputError: `start` would refuse it, in the same words.
+    """
     if not exists(join(config.out, "run.json")):
-        return []
+        return Growth()
     before = saved_run(config.out)
     growth = growth_of(config, parsed(before, config.out), before.get("history") or [])
-    return [f"warning: this would be refused: {refusal(config.out, growth)}"] if growth.redone else growth.lines()
+    if growth.redone:
+        raise InputError(refusal(config.out, growth))
+    return growth
 
 
 def refusal(out: str, growth: Growth) -> str:

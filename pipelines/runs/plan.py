@@ -1,31 +1,34 @@
 """The dry run: what would run, on what, how many rows, bytes and steps, and its price. Nothing is written, no Ray."""
 
 from ...models.check import check_model
-from ...store.files import exists, join
-from ...store.manifest import read_stage
+from ...store.files import join
+from .ahead import Ahead, foresee
 from .config import POOLS, RunConfig
 from .prices import Prices
 from .samples import Sample, look
-from .stage import Planned, Planning, manifest_path
+from .stage import Planned, Planning
 from .stages import stages_of
 
 
-def make_plan(run: RunConfig) -> list[Planned]:
-    """List what `vinnow run` would do, with the config that each stage would receive and what it would cost.
+def make_plan(run: RunConfig, ahead: Ahead | None = None) -> list[Planned]:
+    """List what `vinnow run` would do and has done, with the config that each stage would receive and what it would cost.
+
+    `ahead`: what the run's folder says, where that is known already.
 
     Raises:
-        InputError: a source or the model is missing, or a budget does not fit the pool.
+        InputError: `vinnow run` would refuse the config; a source or the model is missing, or a budget does not fit.
     """
+    ahead = foresee(run) if ahead is None else ahead
     if run.model.path is not None:
         check_model(run.model.path)
     pools = [n for n in POOLS if getattr(run, n) is not None]
     samples: dict[str, Sample] = {n: look(getattr(run, n), join(run.out, n)) for n in pools}
-    planning = Planning(samples, Prices(run, samples))
+    if ahead.test is not None:
+        samples["test"] = ahead.test
+    planning = Planning(samples, Prices(run, samples), ahead.questions, ahead.test is not None)
     plan = []
     for stage in stages_of(run):
-        path = manifest_path(run.out, stage.name)
-        done = exists(path) and stage.finished(read_stage(path), path)
-        for line in stage.estimate(planning):
-            line.done = done and line.stage == stage.name
-            plan.append(line)
+        lines = stage.estimate(planning)
+        stage.stand(lines, planning)
+        plan += lines
     return plan

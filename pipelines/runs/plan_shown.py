@@ -18,7 +18,9 @@ class Summary:
 
     `selection`: proxy and features; `everything`: one fine-tune on the whole pool, None where nothing is priced; `total`:
     all stages. `wall_hours`: None where a priced stage runs on CPUs. `money`: `total` at `plan.gpu_hour_price`. `bytes`:
-    left on disk. `too_large`: stages whose memory is over `plan.gpu_memory_gb`; `unpriced`: why some have no price.
+    left on disk. `questions`: what models are asked, each question once a model. `left`: the same figures of what is still
+    to be done, by their names. `too_large`: stages still to be done whose memory is over `plan.gpu_memory_gb`; `unpriced`:
+    why some have no price.
     """
 
     total: float
@@ -27,6 +29,8 @@ class Summary:
     wall_hours: float | None
     money: float | None
     bytes: int
+    questions: int
+    left: dict[str, float | None]
     too_large: list[str]
     unpriced: list[str]
 
@@ -37,17 +41,26 @@ def summarise(run: RunConfig, plan: list[Planned]) -> Summary:
     total = sum(_hours_of(line) for line in priced)
     card = run.plan.gpu_memory_gb
     limit = math.inf if card is None else card * 1e9
+    rest = sum(_hours_of(line, left=True) for line in priced)
     return Summary(
         total=total,
         selection=sum(_hours_of(line) for line in priced if line.choosing),
         everything=_everything(run, plan),
         wall_hours=_wall(run, priced),
-        money=None if run.plan.gpu_hour_price is None else total * run.plan.gpu_hour_price,
+        money=_money(run, total),
         bytes=sum(line.bytes for line in plan),
+        questions=sum(line.questions for line in plan),
+        left={
+            "total": rest,
+            "wall_hours": _wall(run, priced, left=True),
+            "money": _money(run, rest),
+            "bytes": round(sum(line.bytes * line.left for line in plan)),
+            "questions": sum(line.questions_left for line in plan),
+        },
         too_large=[
             does_not_fit(line.stage, line.price.memory, limit)
             for line in priced
-            if line.price and line.price.memory > limit
+            if line.price and line.price.memory > limit and line.left
         ],
         unpriced=sorted({text for line in plan if line.price and not line.price.row for text in line.price.how}),
     )
@@ -71,7 +84,7 @@ def print_plan(run: RunConfig, plan: list[Planned]) -> None:
             f"{line.steps:,}" if line.steps else "",
             size_text(line.bytes) if line.bytes else "",
             line.on,
-            "done" if line.done else "to do",
+            line.state,
         )
     show(table)
     for line in plan:
@@ -96,7 +109,10 @@ def hours_text(hours: float) -> str:
 
 def _summary_lines(run: RunConfig, summary: Summary) -> list[str]:
     lines = [] if run.devices is None else [f"computing on {run.devices}"]
-    lines += [f"{run.out}: {hours_text(summary.total)} GPU-hours in all, {size_text(summary.bytes)} on disk"]
+    begun = summary.left != {n: getattr(summary, n) for n in summary.left}
+    rest = {n: hours_text(v) for n, v in summary.left.items() if v is not None and begun}
+    in_all = f"{hours_text(summary.total)} GPU-hours in all" + (f", {rest['total']} of them left" if begun else "")
+    lines += [f"{run.out}: {in_all}, {size_text(summary.bytes)} on disk"]
     if summary.everything:
         share = f"{summary.selection / summary.everything:.0%} of it"
         against = f"training on everything once takes {hours_text(summary.everything)}"
@@ -104,20 +120,33 @@ def _summary_lines(run: RunConfig, summary: Summary) -> list[str]:
     lines.append(
         "wall time: not known where stages run on CPUs (GPU-hours are one GPU's)"
         if summary.wall_hours is None
-        else f"wall time: {hours_text(summary.wall_hours)} hours on the devices below, without evaluation and start-up"
+        else f"wall time: {hours_text(summary.wall_hours)} hours{_left_text(rest.get('wall_hours'))} on the devices below, "
+        "without evaluation and start-up"
     )
     if summary.money is None:
         lines.append("money: give the price of a GPU-hour with --set plan.gpu_hour_price=2.5")
     else:
-        lines.append(f"money: {summary.money:,.2f} at {run.plan.gpu_hour_price:g} per GPU-hour")
+        money = "" if not begun else f", {summary.left['money']:,.2f} of it left,"
+        lines.append(f"money: {summary.money:,.2f}{money} at {run.plan.gpu_hour_price:g} per GPU-hour")
+    if begun:
+        lines.append(f"questions: {summary.questions:,} asked in all, {summary.left['questions']:,} of them left")
     if run.plan.gpu_memory_gb is None:
         lines.append("memory: not compared with a card; name its size with --set plan.gpu_memory_gb=80")
     lines += [f"does not fit: {text}" for text in summary.too_large]
     return lines + summary.unpriced
 
 
-def _hours_of(line: Planned) -> float:
-    return line.price.hours if line.price is not None else 0.0
+def _left_text(hours: str | None) -> str:
+    return "" if hours is None else f", {hours} of them left,"
+
+
+def _money(run: RunConfig, hours: float) -> float | None:
+    return None if run.plan.gpu_hour_price is None else hours * run.plan.gpu_hour_price
+
+
+def _hours_of(line: Planned, left: bool = False) -> float:
+    """Return a line's GPU-hours, or those of them that are still to come."""
+    return 0.0 if line.price is None else line.price.hours * (line.left if left else 1)
 
 
 def _everything(run: RunConfig, plan: list[Planned]) -> float | None:
@@ -130,13 +159,14 @@ def _everything(run: RunConfig, plan: list[Planned]) -> float | None:
     return _hours_of(whole) / len(run.seeds) * rows / whole.rows
 
 
-def _wall(run: RunConfig, priced: list[Planned]) -> float | None:
+def _wall(run: RunConfig, priced: list[Planned], left: bool = False) -> float | None:
     if any("GPU" not in line.on for line in priced):
         return None
     trials = [line for line in priced if line.within == "sweep"]
     stages = [line for line in priced if line.within != "sweep"]
     beside = min(run.sweep.concurrent, max(1, len(trials) * len(run.seeds)))
-    return sum(_hours_of(n) / n.devices for n in stages) + sum(_hours_of(n) / n.devices for n in trials) / beside
+    alone, shared = (sum(_hours_of(n, left) / n.devices for n in some) for some in (stages, trials))
+    return alone + shared / beside
 
 
 def does_not_fit(stage: str, need: float, limit: float) -> str:
@@ -147,7 +177,9 @@ def does_not_fit(stage: str, need: float, limit: float) -> str:
 
 
 def _print_prices(plan: list[Planned]) -> None:
-    table = Table("stage", "tokens per row", "TFLOP per row", "TFLOP", "GPU-hours", "GPU memory", title="prices")
+    begun = any(line.left < 1 for line in plan)
+    more = ["left"] * begun
+    table = Table("stage", "tokens per row", "TFLOP per row", "TFLOP", "GPU-hours", *more, "GPU memory", title="prices")
     # what stages share is said once, under the table
     notes: dict[str, list[str]] = {}
     for line in plan:
@@ -158,6 +190,7 @@ def _print_prices(plan: list[Planned]) -> None:
             f"{sum(price.row.values()):.3g}",
             f"{price.tflop:,.0f}" if price.tflop >= 10 else f"{price.tflop:.3g}",
             hours_text(price.hours),
+            *([hours_text(_hours_of(line, left=True)) if line.left else "0"] * begun),
             size_text(price.memory),
         )
         table.add_row(line.stage, *(shown if price.row else "?" * len(shown)))

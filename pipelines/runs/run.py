@@ -9,6 +9,7 @@ import time
 from ...store.claim import claim
 from ...store.errors import InputError
 from ..progress import console
+from .ahead import Ahead
 from .begin import without_gpus
 from .config import RunConfig
 from .opening import start
@@ -39,7 +40,7 @@ def _run_claimed(config: RunConfig, report: bool) -> str | None:
     if config.devices is not None:
         console.print(f"computing on {config.devices}", markup=False, soft_wrap=True)
     if config.devices is not None and config.devices.gpus:
-        for text in summarise(config, make_plan(config)).too_large:
+        for text in summarise(config, make_plan(config, Ahead())).too_large:
             console.print(f"warning: {text}", markup=False, soft_wrap=True)
     for stage in stages_of(config):
         stage.run(run)

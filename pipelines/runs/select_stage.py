@@ -63,6 +63,13 @@ class Select(Stage):
             lines.append(self.line(self.name, f"{selector.label}: {wanted}; seeds {run.seeds}", rows, selector))
         return lines
 
+    def stand(self, lines: list[Planned], planning: Planning) -> None:
+        """Count each selector's picks."""
+        there = self.states(self.run_config.out)
+        for line, section in zip(lines, self.run_config.selectors, strict=True):
+            keys = [pick_key(c) for c in picked(self.run_config) if c.selector == section.label]
+            line.stands(sum(key in there for key in keys), len(keys), "picks")
+
     def run(self, run: Run) -> None:
         """Pick into `RUN/picks`."""
         pick(run, learning_rates(run))

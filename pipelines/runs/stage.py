@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from ...store.arrays import Array
 from ...store.errors import InputError
 from ...store.files import exists, join
-from ...store.manifest import Manifest, StageRecord
+from ...store.manifest import Manifest, StageRecord, read_stage
 from ..progress import console
 from .config import RunConfig
 
@@ -57,7 +58,9 @@ class Planned:
     """One line of the plan; `bytes` is what it leaves on disk, `steps` optimizer steps; `price` where it computes.
 
     `stage`: the line's name; `within`: the run's stage that it is a part of; `choosing`: as that says. `note`: what one
-    should know of its rows. `devices`: GPUs or CPU workers that share the work, as `on` says.
+    should know of its rows. `devices`: GPUs or CPU workers that share the work, as `on` says. `state`: "done",
+    "to do", or how much is there ("2 of 6 trials"); `left`: the share of price, steps and bytes that is still to come,
+    0 to 1. `questions`: what models are asked, each question once a model; `questions_left`: those still to be asked.
     """
 
     stage: str
@@ -67,12 +70,22 @@ class Planned:
     bytes: int = 0
     on: str = ""
     done: bool = False
+    state: str = "to do"
+    left: float = 1.0
+    questions: int = 0
+    questions_left: int = 0
     price: "Price | None" = None
     config: dict[str, Any] = field(default_factory=dict)
     note: str = ""
     devices: int = 1
     within: str = ""
     choosing: bool = False
+
+    def stands(self, there: int, of: int, unit: str = "", left: float | None = None) -> None:
+        """Say that `there` of `of` are there; `left`: the share of the price that is not, where it is another one."""
+        self.done = there >= of
+        self.state = "done" if self.done else f"{there:,} of {of:,} {unit}" if there else "to do"
+        self.left = (0.0 if self.done else 1 - there / of) if left is None else left
 
     def times(self, n: int) -> None:
         """Count the line `n` times over (a sweep's seeds)."""
@@ -82,11 +95,24 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class Questions:
+    """The test pool that a run has, or is to have: its digest, and its ids (u64 [N])."""
+
+    digest: str
+    ids: Array
+
+
+@dataclass(frozen=True)
 class Planning:
-    """What a plan is made with: samples of the pools by name, and prices, whose model is what the stage begins with."""
+    """What a plan is made with: samples of the pools by name, and prices, whose model is what the stage begins with.
+
+    `questions`: None where no test pool is there; `longer`: they are of a test set that takes the place of a shorter one.
+    """
 
     samples: "dict[str, Sample]"
     prices: "Prices"
+    questions: Questions | None = None
+    longer: bool = False
 
     def rows(self, pool: str) -> int:
         """Return the rows of a pool."""
@@ -174,6 +200,16 @@ class Stage(ABC):
     @abstractmethod
     def estimate(self, planning: Planning) -> list[Planned]:
         """Return what it would do, and at what price: one line or more. Nothing is written."""
+
+    def stand(self, lines: list[Planned], planning: Planning) -> None:
+        """Say in its lines of the plan what of them is there."""
+        for line in lines:
+            line.stands(int(self.is_done()), 1)
+
+    def is_done(self) -> bool:
+        """Say whether all that it makes is there, by its manifest."""
+        path = manifest_path(self.run_config.out, self.name)
+        return exists(path) and self.finished(read_stage(path), path)
 
     @abstractmethod
     def run(self, run: Run) -> None:

@@ -20,13 +20,13 @@ from ...store.files import digest, exists, join
 from ...store.ids import ids_digest
 from ...store.tables import EVALS, PICKS, read_rows, write_rows
 from ...store.usage import Usage
-from .answered import answers, asked_of, unasked
+from .answered import MADE_OF, answers, asked_of, unasked
 from .begin import require_workers
 from .choices import FULL, WHOLE
 from .choices import Choice as Chosen
 from .config import RunConfig
 from .identity import how_asked, how_trained, recipe_json
-from .trial import MADE_OF, Trial, plain_result, read_result, remember, run_of, run_trial
+from .trial import Trial, plain_result, read_result, remember, run_of, run_trial
 from .watch import RESULT, under_way, watching
 
 # what Tune prints of itself

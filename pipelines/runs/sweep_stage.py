@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from ...pool.reader import Pool
 from ...select.run import budget_rows
-from ...store.files import join
+from ...store.files import exists, join
 from ...store.manifest import StageRecord
 from ...store.reading import with_fields
-from .choices import FULL, WHOLE, trials
+from .choices import FULL, WHOLE, Choice, trials
 from .identity import how_asked, how_trained
 from .model_stage import model_stage
 from .sections import where_of
 from .select_stage import pick_key, picks_of
 from .stage import Held, Item, Planned, Planning, Run, Stage, StageStatus, State, tell
-from .training_stage import model_before, training_line, workers_of
+from .training_stage import left_of, model_before, training_line, workers_of
 from .watch import RESULT, TRAINED, under_way
 
 if TYPE_CHECKING:
@@ -74,11 +74,31 @@ class Sweep(Stage):
 
     def estimate(self, planning: Planning) -> list[Planned]:
         """Price the trials, a line for all seeds of each."""
+        return [self._line(planning, choice, variant) for choice, variant in self._lines(planning)]
+
+    def _lines(self, planning: Planning) -> list[tuple[tuple[str, str, int], str]]:
+        """Return (selector, budget, rows) and variant of each line of the plan."""
         run, rows = self.run_config, planning.rows("pool")
         chosen = [(s.label, str(b), budget_rows(b, rows)) for s in run.selectors for b in run.budgets]
         if run.sweep.full:
             chosen.append((FULL, WHOLE, rows))
-        return [self._line(planning, choice, variant) for variant in run.finetune.by_name() for choice in chosen]
+        return [(choice, variant) for variant in run.finetune.by_name() for choice in chosen]
+
+    def stand(self, lines: list[Planned], planning: Planning) -> None:
+        """Count each line's trials: those that are trained, and the questions that they answered."""
+        for line, ((label, budget, _), variant) in zip(lines, self._lines(planning), strict=True):
+            recipe = self.run_config.finetune.by_name()[variant].recipe()
+            names = [Choice(label, budget, seed).trial(variant) for seed in self.run_config.seeds]
+            places = [join(self.run_config.out, "sweep", name) for name in names]
+            untrained = [left_of(recipe, join(p, "train"), line.steps // len(places)) for p in places]
+            unasked = [_unasked(p, planning) for p in places]
+            there = [exists(join(p, RESULT)) and not u + n for p, u, n in zip(places, untrained, unasked, strict=True)]
+            line.questions, line.questions_left = planning.rows("test") * len(places), sum(unasked)
+            line.stands(sum(there), len(places), "trials", sum(untrained) / len(places))
+            trained = untrained.count(0.0)
+            if trained and not line.done:
+                asked = f"{line.questions_left:,} of {line.questions:,} questions are still to be asked"
+                line.note = f"{trained:,} of {len(places):,} trials are trained; {asked}"
 
     def _line(self, planning: Planning, choice: tuple[str, str, int], variant: str) -> Planned:
         run, (label, budget, rows) = self.run_config, choice
@@ -122,6 +142,14 @@ class Sweep(Stage):
         actors, gpus, cpus = asked.actors, asked.gpus_per_actor, asked.cpus_per_actor
         hours = result["train_seconds"] / 3600, result.get("eval_seconds", 0.0) / 3600
         return Held.total([training.times(hours[0]), Held(gpus, cpus).times(actors).times(hours[1])])
+
+
+def _unasked(trial: str, planning: Planning) -> int:
+    """Return how many questions a trial is still to be asked."""
+    from .answered import questions_left
+
+    questions = planning.questions
+    return planning.rows("test") if questions is None else questions_left(trial, questions.digest, questions.ids)
 
 
 def sweep_trials(run: Run, trials: "list[Trial]") -> None:

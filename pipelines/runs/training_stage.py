@@ -18,7 +18,7 @@ from .identity import TRAIN_FREE, how_trained, kept, pace_of
 from .model_stage import first_model
 from .sections import StageSection
 from .stage import Held, Item, Planned, Planning, Run, Stage, StageStatus
-from .watch import training_bar
+from .watch import TRAINED, last_step, training_bar
 
 if TYPE_CHECKING:
     from ...train.run import TrainReport
@@ -54,6 +54,13 @@ class Training(Stage):
     def estimate(self, planning: Planning) -> list[Planned]:
         """Price its steps."""
         return [training_line(self, self.name, self.section.train.recipe(), planning, self.section.data)]
+
+    def stand(self, lines: list[Planned], planning: Planning) -> None:
+        """A training that was cut off goes on from its last resumable state."""
+        recipe, folder = self.section.train.recipe(), join(self.run_config.out, "train", self.name)
+        for line in lines:
+            there = line.steps if self.is_done() else steps_there(folder, line.steps)
+            line.stands(there, line.steps, "steps", 0.0 if self.is_done() else left_of(recipe, folder, line.steps))
 
     def run(self, run: Run) -> None:
         """Train into `RUN/train/NAME`.
@@ -149,6 +156,19 @@ def training_line(
     line.devices = config.workers
     line.price = planning.prices.training(config, pool, line.steps * config.global_batch)
     return line
+
+
+def steps_there(folder: str, steps: int) -> int:
+    """Return how many of its steps the training in a folder has done; all of them only where it is finished."""
+    if exists(join(folder, TRAINED)):
+        return steps
+    return max(0, min(last_step(folder)[0], steps - 1))
+
+
+def left_of(recipe: TrainRecipe, folder: str, steps: int) -> float:
+    """Return the share of its steps that the training in a folder would do: those since its last resumable state."""
+    step = steps_there(folder, steps)
+    return 1 - (step if step == steps else step - step % recipe.resume_steps) / steps
 
 
 def workers_of(recipe: TrainRecipe) -> Held:

@@ -15,12 +15,10 @@ from ...store.files import exists, join, write_json
 from ...train.config import TrainConfig
 from ...train.run import REPORT, TrainReport, train
 from ...train.solo import Bases, drop_states, fit_here
-from .answered import ask, asked_of, drop_unfinished
+from .answered import MADE_OF, ask, asked_of, drop_unfinished
 from .identity import differences
 from .watch import RESULT
 
-# in a trial's folder: the name of its answers, and what it was made of
-MADE_OF = "trial.json"
 _IDENTITY, _AGAIN = "identity of a trial", "Delete that trial's folder, and run again."
 _RESULT = {
     **{"selector": str, "budget": str | int, "seed": int, "run": str, "rows": int, "train_seconds": float},
