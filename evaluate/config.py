@@ -152,10 +152,12 @@ class EvalReport(ShardsReport):
     """What an evaluation found, in the EVALS table; `accuracy` counts rows, `by_task` its tasks.
 
     Refused rows are in the table as wrong answers and count in every share. `image_accuracy`: over the `image_rows` with a
-    picture, which is the number that LLaVA's papers give for ScienceQA; None without such rows.
+    picture, which is the number that LLaVA's papers give for ScienceQA; None without such rows. `metrics`: the benchmark's
+    own figures, as the fields of `benchmark.Metrics`.
     """
 
     accuracy: float = 0.0
     image_accuracy: float | None = None
     image_rows: int = 0
     by_task: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
