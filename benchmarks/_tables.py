@@ -227,7 +227,31 @@ def generation() -> str:
     return "\n".join(lines) + "\n"
 
 
+def answers() -> str:
+    """Answers per second by length, of each side."""
+    row = result("evaluation")
+    rates, larger = row["answers_per_s"], row["rows"]["ours, larger"]
+    many, more = f"ours, {row['rows']['ours']} rows", f"ours, {larger} rows"
+    head = ["new tokens", "official loop", f"`generate`, {row['rows']['generate']} rows", many, more]
+    head += ["÷ official", "bar", "÷ `generate`", "bar"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for new, official, batched in ((2, 3.5, 1.0), (16, 16, 1.15), (128, 70, 1.8)):
+        sides = [rates[f"{side}, {new}"] for side in ("official", "generate", "ours", f"ours in {larger} rows")]
+        ratios = [row["ratios"][f"ours in {larger} rows / {side}, {new} tokens"] for side in ("official", "generate")]
+        cells = [
+            f"{new}",
+            *(f"{s:.2f}" for s in sides),
+            f"{ratios[0]:.1f}",
+            f"{official}",
+            f"{ratios[1]:.2f}",
+            f"{batched}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 TABLES = {
+    "answers": answers,
     "generation": generation,
     "pool": pool,
     "workers": workers,

@@ -1,13 +1,14 @@
 """What a benchmark is: how a record is asked, and how its answer is scored. Each is one file in `benchmarks/`.
 
 Prompt suffixes and parsers are LLaVA's (spec: LLaVA §7). Only the first question of a record is asked; its
-first answer is the reference.
+first answer is the reference. A benchmark that has official files reads them too (`records`), and gives the figures that
+papers give (`aggregate`).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import replace
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 from ..pool.records import Record
 from ..pool.refusals import RefusedError
@@ -18,16 +19,59 @@ SHORT = "\nAnswer the question using a single word or phrase."
 LETTER = "\nAnswer with the option's letter from the given choices directly."
 
 
+@dataclass(frozen=True)
+class Files:
+    """Where official files lie: `folder` has questions and answers, `images` the pictures.
+
+    `spare`: a folder for pictures that lie inside of files.
+    """
+
+    folder: str
+    images: str
+    spare: str
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question of an evaluation; the answer is "" and the score 0 where it could not be asked."""
+
+    record: Record
+    answer: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Official figures: `headline` names the one that papers give, `value` is it; `parts` are what it is made of.
+
+    `value` is None where the answers are hidden: then no score is claimed. `notes`: what a reader must be told.
+    """
+
+    headline: str
+    value: float | None
+    parts: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
 class Benchmark(ABC):
     """A file in `benchmarks/` that ends in `BENCHMARK = ItsClass`; it is made without arguments.
 
     `suffix` is put behind the question unless it ends so. `example`: a record that it can ask, where it asks neither yes or
     no, nor lettered options, nor a plain question; the contract suite takes it.
+
+    With official files: `files` names those that `records` reads ("" without any), `pictures` the folders in which pictures
+    lie beside them, `inside` says that they lie in the files, `tokens` is the longest answer of the official script, and
+    `left_out` the reasons for which rows are left out by rule, not by mistake.
     """
 
     name: ClassVar[str]
     suffix: ClassVar[str] = ""
     example: ClassVar[Record | None] = None
+    files: ClassVar[str] = ""
+    pictures: ClassVar[tuple[str, ...]] = ("images",)
+    inside: ClassVar[bool] = False
+    tokens: ClassVar[int] = 128
+    left_out: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def score(self, answer: str, record: Record) -> float:
@@ -48,6 +92,22 @@ class Benchmark(ABC):
         if self.suffix and not text.endswith(self.suffix):
             text += self.suffix
         return replace(record, conversations=[question | {"value": text}, answer])
+
+    def records(self, files: Files) -> Iterator[dict[str, Any] | RefusedError]:
+        """Yield the questions of the official files as LLaVA's records; a `RefusedError` stands for a row that is none.
+
+        Raises:
+            InputError: a file is missing or not what it should be, or the benchmark has none.
+        """
+        raise InputError(f"benchmark {self.name!r} has no official files: ingest a test pool, and name it (--pool).")
+
+    def aggregate(self, rows: Sequence[Answered]) -> Metrics:
+        """Return the official figures of all questions of an evaluation (at least one)."""
+        return Metrics("accuracy", sum(r.score == 1 for r in rows) / len(rows))
+
+    def submit(self, rows: Sequence[Answered], files: Files, out: str) -> str | None:
+        """Write the file that the benchmark's server takes into `out` and return its path; None where there is none."""
+        return None
 
 
 def reference(record: Record) -> str:

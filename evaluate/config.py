@@ -12,6 +12,8 @@ from . import registry
 
 # no score: what a model attends to while it answers (`imbalance.py`)
 IMBALANCE = "imbalance"
+# no score until a judge gives one: answers to open questions (`open_answers.py`)
+OPEN = "open"
 
 
 # the answers and scores of an evaluation, in its folder
@@ -22,8 +24,10 @@ def known_benchmark(name: str) -> str:
     """Return the name of a benchmark that scores. Raises: ValueError: it is none; names the nearest one."""
     if name == IMBALANCE:
         raise ValueError(f"{name} gives no scores to compare; measure it with `vinnow evaluate --benchmark {name}`")
+    if name == OPEN:
+        raise ValueError(f"{name} answers have no scores until `vinnow judge` has read them")
     if name not in (known := registry.names()):
-        raise ValueError(f"unknown benchmark {name!r}{suggest(name, [*known, IMBALANCE])}")
+        raise ValueError(f"unknown benchmark {name!r}{suggest(name, [*known, IMBALANCE, OPEN])}")
     return name
 
 
@@ -87,6 +91,20 @@ class ImbalanceConfig(EvalConfig):
         return name
 
 
+class OpenConfig(EvalConfig):
+    """The same for open questions: the first question of each row, asked as it stands; nothing is scored."""
+
+    benchmark: str = Field(OPEN, description="Always open.")
+    max_new_tokens: int = Field(1024, ge=1, description="The longest answer, in tokens.")
+
+    @field_validator("benchmark")
+    @classmethod
+    def _known_benchmark(cls, name: str) -> str:
+        if name != OPEN:
+            raise ValueError(f"the benchmark is {OPEN!r} here, not {name!r}; scores are an EvalConfig's")
+        return name
+
+
 # what answers and scores depend on, beside the digests of model and pool
 MATTERS = ("run", "benchmark", "template", "image_mode", "pictures", "max_len", "max_new_tokens", "precision")
 
@@ -134,10 +152,12 @@ class EvalReport(ShardsReport):
     """What an evaluation found, in the EVALS table; `accuracy` counts rows, `by_task` its tasks.
 
     Refused rows are in the table as wrong answers and count in every share. `image_accuracy`: over the `image_rows` with a
-    picture, which is the number that LLaVA's papers give for ScienceQA; None without such rows.
+    picture, which is the number that LLaVA's papers give for ScienceQA; None without such rows. `metrics`: the benchmark's
+    own figures, as the fields of `benchmark.Metrics`.
     """
 
     accuracy: float = 0.0
     image_accuracy: float | None = None
     image_rows: int = 0
     by_task: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)

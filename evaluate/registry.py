@@ -15,7 +15,7 @@ from .benchmark import Benchmark
 
 HERE = Path(__file__).parent / "benchmarks"
 VARIABLE = "VINNOW_BENCHMARKS"
-_MEMBERS = ("name", "suffix", "ask", "check", "score")
+_MEMBERS = ("name", "suffix", "ask", "check", "score", "records", "aggregate", "submit")
 
 
 def names() -> list[str]:

@@ -3,15 +3,19 @@
 `OUT/evals.parquet` and then `OUT/evals.json` come last, and once they are there a rerun does nothing and starts no Ray.
 """
 
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..pool.reader import Pool
 from ..store.files import join
 from ..store.reading import as_kind
+from . import registry
 from .answers import AnswerActor
+from .benchmark import Answered
 from .config import TABLE, EvalConfig, EvalReport, EvalSpec
 from .metrics import accuracy
 from .shards import Measurement, Progress, carry_out, make_spec
@@ -44,4 +48,12 @@ def summary(evals: pa.Table, spec: EvalSpec) -> dict[str, Any]:
         "image_rows": pictured.num_rows,
         "by_task": scored.by_task,
         "rows_by_task": scored.rows_by_task,
+        "metrics": asdict(registry.find(spec.config.benchmark).aggregate(answered(evals, pool))),
     }
+
+
+def answered(evals: pa.Table, pool: Pool) -> list[Answered]:
+    """Return the rows of an EVALS table with their records."""
+    records = pool.take(np.array(evals["sample"].to_pylist(), np.uint64))
+    columns = (evals[n].to_pylist() for n in ("answer", "score"))
+    return [Answered(*row) for row in zip(records, *columns, strict=True)]

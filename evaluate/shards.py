@@ -61,14 +61,24 @@ def carry_out(spec: EvalSpec, measurement: Measurement, progress: Progress | Non
         InputError: every row is refused, or more than `max_refused` allows.
     """
     start, actor = time.perf_counter(), measurement.actor
-    check_out(spec.out, spec.inputs)
+    check_out(spec.out, [path for path in spec.inputs if path != own_pool(spec.out)])
     saved = finished(spec, measurement.report)
     if saved is not None and not TRY_AGAIN & saved.get("reasons", {}).keys():
         return saved | {"path": join(spec.out, measurement.table)}
     Pool(spec.config.pool).check_images(spec.config.image_root)
     known = "|".join(map(re.escape, (actor.FOLDER, measurement.table, measurement.report)))
-    with claim(spec.out, f"evaluate {actor.FOLDER}", known):
+    with claim(spec.out, stage_of(actor), known):
         return _carried_out(spec, measurement, progress, start)
+
+
+def own_pool(out: str) -> str:
+    """Return where an evaluation of official files keeps the pool that it makes of them: the one input inside of `out`."""
+    return join(out if "://" in out else os.path.abspath(out), "pool")
+
+
+def stage_of(actor: type[Answerer]) -> str:
+    """Return the name by which an output folder is known as this measurement's."""
+    return f"evaluate {actor.FOLDER}"
 
 
 def _carried_out(spec: EvalSpec, measurement: Measurement, progress: Progress | None, start: float) -> dict[str, Any]:

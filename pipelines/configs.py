@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from ..actors import registry as kinds
 from ..actors.cluster import RayConfig
 from ..actors.config import ActorResources
-from ..evaluate.config import EvalConfig
+from ..evaluate.config import EvalConfig, OpenConfig
 from ..evaluate.judging.config import JudgeConfig
 from ..evaluate.remote.config import EndpointConfig, Sampling
 from ..evaluate.remote.evaluation import RemoteEvalConfig
@@ -40,7 +40,7 @@ _SECTIONS: dict[str, type[Config]] = {
     **{"peft": AdapterSpec, "mores": MoresSpec, "actors": ActorResources, "projection": ProjectionConfig},
     **{"selector": SelectorSection, "evaluate": EvalConfig, "sweep": SweepSection, "plan": PlanConfig},
     **{"build": BuildConfig, "connector": ConnectorSpec, "endpoint": EndpointConfig, "sampling": Sampling},
-    **{"evaluate-endpoint": RemoteEvalConfig, "judge": JudgeConfig},
+    **{"evaluate-endpoint": RemoteEvalConfig, "judge": JudgeConfig, "open": OpenConfig},
     "generate": GenerateConfig,
     "serve": ServeConfig,
 }

@@ -3,9 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ..evaluate.config import IMBALANCE
+from ..evaluate.config import IMBALANCE, OPEN, ShardsReport
 from ..evaluate.remote.config import EndpointConfig
-from ..evaluate.remote.evaluation import RemoteEvalConfig, RemoteReport, evaluate_remote
+from ..evaluate.remote.evaluation import (
+    RemoteEvalConfig,
+    RemoteOpenConfig,
+    RemoteReport,
+    answer_open_remote,
+    evaluate_remote,
+)
 from ..store.errors import InputError, suggest
 from .progress import bar, console
 
@@ -61,12 +67,18 @@ def endpoint_of(base_url: str, api_model: str, values: Any) -> EndpointConfig:
     return EndpointConfig.parse({"base_url": base_url, "model": api_model} | values, "endpoint")
 
 
-def run_remote(asked: Asked, values: dict[str, Any], out: str, beside: list[str]) -> RemoteReport:
-    """Evaluate an endpoint. Raises: as `evaluate_remote`, and InputError for what no endpoint can be measured by."""
+def run_remote(asked: Asked, values: dict[str, Any], out: str, beside: list[str]) -> RemoteReport | ShardsReport:
+    """Evaluate an endpoint; its answers to open questions have no scores.
+
+    Raises: as `evaluate_remote`, and InputError for what no endpoint can be measured by.
+    """
     if values["benchmark"] == IMBALANCE or beside:
         raise InputError(f"--benchmark {IMBALANCE} reads a model's own attention: give --model, no endpoint shows it.")
     endpoint = endpoint_of(str(asked.base_url), str(asked.api_model), values.pop("endpoint", {}))
+    kind = RemoteOpenConfig if values["benchmark"] == OPEN else RemoteEvalConfig
+    config = kind.parse(values | {"endpoint": endpoint})
     console.print(f"asking {endpoint.model} at {endpoint.base_url}", markup=False, soft_wrap=True)
-    config = RemoteEvalConfig.parse(values | {"endpoint": endpoint})
     with bar("evaluate", "parts") as tell:
+        if isinstance(config, RemoteOpenConfig):
+            return answer_open_remote(config, out, progress=tell)
         return evaluate_remote(config, out, progress=tell)

@@ -84,6 +84,16 @@ IMBALANCE = _schema(
     text=pa.list_(pa.float64()),
 )
 
+# answers that have no score until they are judged; `question`: as the benchmark calls it
+ANSWERS = _schema(
+    run=pa.string(),
+    task=pa.string(),
+    sample=pa.string(),
+    question=pa.string(),
+    prompt=pa.string(),
+    answer=pa.string(),
+    cluster=pa.string(),
+)
 # one row a question and order of its two answers; scores are null where `reason` says why there are none
 JUDGED = _schema(
     run=pa.string(),

@@ -21,7 +21,8 @@ from ...store.files import exists, join
 from ...store.reading import as_kind
 from ...store.usage import MAX_REFUSED
 from ..answering import Answerer
-from ..config import TABLE, EvalReport, EvalSpec, known_benchmark
+from ..config import OPEN, TABLE, EvalReport, EvalSpec, ShardsReport, known_benchmark
+from ..open_answers import OpenAnswers, finish
 from ..run import REPORT, summary
 from ..shards import Measurement, Progress, carry_out
 from .asking import ask, in_threads, text_of
@@ -71,6 +72,20 @@ class RemoteEvalConfig(Config):
     def run(self) -> str:
         """What EVALS rows say of who answered."""
         return f"openai:{self.endpoint.model}"
+
+
+class RemoteOpenConfig(RemoteEvalConfig):
+    """The same for open questions: the first question of each row, asked as it stands; nothing is scored."""
+
+    benchmark: str = Field(OPEN, description="Always open.")
+    max_new_tokens: int = Field(1024, ge=1, description="The longest answer, in tokens; a longer one is taken as cut.")
+
+    @field_validator("benchmark")
+    @classmethod
+    def _known_benchmark(cls, name: str) -> str:
+        if name != OPEN:
+            raise ValueError(f"the benchmark is {OPEN!r} here, not {name!r}")
+        return name
 
 
 @dataclass(frozen=True)
@@ -127,6 +142,10 @@ class RemoteAnswerer(Answerer):
             return refusal(record, error)
 
 
+class RemoteOpenAnswerer(OpenAnswers, RemoteAnswerer):
+    """An endpoint answers open questions."""
+
+
 def evaluate_remote(config: RemoteEvalConfig, out: str, progress: Progress | None = None) -> RemoteReport:
     """Ask what is not answered yet, write `OUT/evals.parquet` and return what was reached.
 
@@ -138,15 +157,24 @@ def evaluate_remote(config: RemoteEvalConfig, out: str, progress: Progress | Non
         EndpointError, DownError, BudgetError: the endpoint cannot be used, is down, or the cap of money is reached.
         InputError: no pool, an unknown benchmark, not one row could be asked, or more than `max_refused` were refused.
     """
+    spec = _spec(config, out)
+    fields = carry_out(spec, Measurement(RemoteAnswerer, TABLE, REPORT, _summary), progress)
+    return as_kind(fields, RemoteReport, join(spec.out, REPORT), "report of an evaluation", "Delete it and run again.")
+
+
+def answer_open_remote(config: RemoteOpenConfig, out: str, progress: Progress | None = None) -> ShardsReport:
+    """Have an endpoint answer open questions: see `open_answers.answer_open`. Raises: as `evaluate_remote`."""
+    return finish(_spec(config, out), RemoteOpenAnswerer, progress)
+
+
+def _spec(config: RemoteEvalConfig, out: str) -> RemoteSpec:
     out = out if "://" in out else os.path.abspath(out)
     config = config.model_copy(update={"pool": config.pool if "://" in config.pool else os.path.abspath(config.pool)})
     key = {name: str(getattr(config, name)) for name in _MATTERS}
     # a model by the endpoint's name for it, not by where it is: it may move and answer as before
     key |= {"engine": "openai", "model": config.endpoint.model, "pool": Pool(config.pool).digest}
     key |= {"extra": json.dumps(config.endpoint.extra, sort_keys=True)}
-    measurement = Measurement(RemoteAnswerer, TABLE, REPORT, _summary)
-    fields = carry_out(RemoteSpec(config, out, key), measurement, progress)
-    return as_kind(fields, RemoteReport, join(out, REPORT), "report of an evaluation", "Delete it and run again.")
+    return RemoteSpec(config, out, key)
 
 
 def _summary(evals: pa.Table, spec: RemoteSpec) -> dict[str, Any]:

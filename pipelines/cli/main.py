@@ -11,7 +11,21 @@ from ...store.machine import refusal
 from ..progress import console, plain
 
 # each puts its commands on the app
-from . import data, ending, generate, judging, models, more, numbers, ray_words, runs, selection, serving, talk  # noqa: F401
+from . import (  # noqa: F401
+    data,
+    ending,
+    evaluation,
+    generate,
+    judging,
+    models,
+    more,
+    numbers,
+    ray_words,
+    runs,
+    selection,
+    serving,
+    talk,
+)
 from .app import app
 from .results import keep_deepspeed_off, naming_stdout
 

@@ -1,21 +1,19 @@
-"""From a pool and a model to picks and scores: `features`, `select`, `evaluate`."""
+"""From a pool and a model to picks: `features`, `select`."""
 
-import os
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...store.errors import InputError
 from ...store.reading import shown
-from ...store.usage import MAX_REFUSED, Usage
+from ...store.usage import MAX_REFUSED
 from ..progress import bar, console, show, show_json
 from .app import AsJson, Gpus, Out, PoolDir, Sets, app
 
 if TYPE_CHECKING:
     from ...actors.config import CheckpointRef, FeatureConfig, FeatureReport
-    from ...evaluate.config import EvalReport
 
 
 @app.command()
@@ -150,71 +148,6 @@ def select(
         show(line)
     if as_json:
         show_json([row | {"told": [*lines, *said]} for row in chosen])
-
-
-@app.command()
-def evaluate(
-    pool: PoolDir,
-    out: Out,
-    model: Annotated[str | None, typer.Option(help="A checkpoint folder.")] = None,
-    engine: Annotated[str, typer.Option(help="vinnow loads the model; openai asks an endpoint.")] = "vinnow",
-    base_url: Annotated[str | None, typer.Option(help="The endpoint, with /v1 if it has one.")] = None,
-    api_model: Annotated[str | None, typer.Option(help="The model's name, as the endpoint knows it.")] = None,
-    benchmark: Annotated[str, typer.Option(help="exact_match, yes_no, option_letter, … or imbalance.")] = "exact_match",
-    beside: Annotated[list[str] | None, typer.Option(help="An earlier imbalance OUT, drawn too (repeatable).")] = None,
-    gpus: Gpus = "auto",
-    as_json: AsJson = False,
-    sets: Sets = None,
-) -> None:
-    """Answer a test pool greedily through an actor pool and score it: `OUT/evals.parquet`, one row a question.
-
-    `--benchmark imbalance` scores nothing: attention on the picture against the question, by layer, `OUT/imbalance.html`.
-
-    `--engine openai --base-url URL --api-model NAME` asks a server (vLLM, SGLang, OpenAI's own) instead of loading a model;
-    `--set endpoint.concurrency=32` and the like reach the endpoint's config.
-    """
-    from ...actors.cluster import RayConfig, ensure_ray
-    from ...evaluate.config import IMBALANCE, EvalConfig
-    from ...evaluate.run import evaluate as work
-    from ...models.check import checked_digest
-    from ...models.folders import local_model
-    from ..imbalance import run_imbalance
-    from ..remote import Asked, chosen, run_remote
-    from ..runs.placing import find_devices, place_evaluation
-    from ..runs.plain_yaml import settings
-
-    asked = Asked(engine, model, base_url, api_model, gpus)
-    if chosen(asked):
-        report = run_remote(asked, {"pool": pool, "benchmark": benchmark} | settings(sets), out, beside or [])
-        return _tell_scores(report, out, as_json)
-    options = {"model": local_model(model), "pool": os.path.abspath(pool), "run": checked_digest(model)}
-    values = options | {"benchmark": benchmark} | settings(sets)
-    ray = RayConfig.parse(values.pop("ray", {}), "ray")
-    devices = find_devices(ray, gpus)
-    values = place_evaluation(values, devices, devices.gpus)
-    console.print(f"computing on {devices}", markup=False, soft_wrap=True)
-    if values["benchmark"] == IMBALANCE:
-        page = run_imbalance(values, out, beside or [], ray)
-        show_json({"page": page}) if as_json else show(page)
-        return
-    if beside:
-        raise InputError("--beside is for --benchmark imbalance: scores are compared by a run's report.")
-    config = EvalConfig.parse(values)
-    ensure_ray(ray)
-    with bar("evaluate", "parts") as tell:
-        report = work(config, out, progress=tell)
-    _tell_scores(report, out, as_json)
-
-
-def _tell_scores(report: "EvalReport", out: str, as_json: bool) -> None:
-    if as_json:
-        show_json(asdict(report))
-        return
-    pictured = "" if report.image_accuracy is None else f" (with a picture {report.image_accuracy:.4f})"
-    show(f"accuracy {report.accuracy:.4f}{pictured}; by task {report.by_task}")
-    counted = "; those count as wrong" if report.refused else ""
-    usage = Usage(report.rows - report.refused, report.reasons, os.path.join(out, "refused"))
-    show(usage.line() + counted)
 
 
 def _pair(text: str, wanted: str) -> tuple[str, str]:

@@ -23,6 +23,14 @@ def rows_of(page: str, head: str) -> list[str]:
     return re.findall(r"^\| `(\w+)` \|", table[1], flags=re.M) if table else []
 
 
+def test_the_page_of_official_benchmarks_names_those_that_have_files(monkeypatch):
+    monkeypatch.delenv("VINNOW_BENCHMARKS", raising=False)
+    official = [name for name in benchmarks.names() if benchmarks.find(name).files]
+    named = rows_of((ROOT / "docs/evaluation.md").read_text(encoding="utf-8"), "official benchmark")
+    assert sorted(named) == official
+    assert len(official) >= 3
+
+
 @pytest.mark.parametrize(("page", "head", "registry"), TABLES, ids=[h for _, h, _ in TABLES])
 def test_an_index_names_all_there_is(page, head, registry, monkeypatch):
     for variable in ("VINNOW_METHODS", "VINNOW_KINDS", "VINNOW_BENCHMARKS"):
