@@ -275,7 +275,7 @@ def test_the_command_builds_and_refuses(parts, tmp_path, monkeypatch, capsys):
     assert (code, "did you mean 'resampler'" in said) == (2, True)
     small = [word for n in ("queries=3", "width=32", "heads=4", "layers=1") for word in ("--set", f"connector.{n}")]
     code, said = vinnow("--tower", parts["siglip"], "--connector", "resampler", *small, "--set", "dtype=bfloat16")
-    assert (code, "3 tokens a picture; train it with template: v1; its config.json names parts" in said) == (0, True)
+    assert (code, "3 tokens per picture; train it with template: v1; its config.json names parts" in said) == (0, True)
     loaded = load(str(tmp_path / "made"), dtype="bfloat16")
     assert make_encoder(loaded.processor, default_template(loaded.path)).reader.fixed == 3
     assert json.loads((tmp_path / "made" / "config.json").read_text())["connector"]["kind"] == "resampler"

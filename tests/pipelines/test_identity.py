@@ -69,7 +69,7 @@ SECTIONS = {
         "selectors=[{name: random}]": "takes away",
     },
     "budgets": {'budgets=["10%", 7]': "adds", "budgets=[7]": "adds"},
-    "seeds": {"seeds=[0, 4]": "adds", "seeds=[]": "takes away"},
+    "seeds": {"seeds=[0, 4]": "adds", "seeds=[4]": "adds"},
     "finetune": {
         "finetune.lr=1": "sweep",
         "finetune.workers=2": "free",
