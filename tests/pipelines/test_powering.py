@@ -27,7 +27,7 @@ def test_the_readmes_line_says_how_many_pictures_a_point_takes():
     pictures = next(
         n
         for n in range(1, 9999)
-        if 0.01 >= z[0] * math.sqrt(variance / (18 * n) + 0.01**2 / n) + z[1] * math.sqrt(variance / (18 * n))
+        if z[0] * math.sqrt(variance / (18 * n) + 0.01**2 / n) + z[1] * math.sqrt(variance / (18 * n)) <= 0.01
     )
     assert f"{pictures:,}" in shown()
     assert f"{18 * pictures:,}" in shown()
