@@ -35,16 +35,6 @@ class Sink(Protocol):
         ...
 
 
-class FactorSink(Sink, Protocol):
-    """A sink that works on the factors of a weight's gradient, Σ_t δ[t] x[t]ᵀ."""
-
-    def add_factors(
-        self, name: str, delta_NTo: torch.Tensor, inputs_NTi: torch.Tensor, owner_N: torch.Tensor | None
-    ) -> None:
-        """Add a weight's gradients, given as factors; `owner_N`: the sample of each leading row, None for one each."""
-        ...
-
-
 def sums_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the type of sums: float32, or float64 for float64 gradients."""
     return torch.float64 if dtype == torch.float64 else torch.float32
