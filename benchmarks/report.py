@@ -52,7 +52,7 @@ def make_run(folder: Path, rows: int) -> dict[str, Any]:
         order = np.argsort(-score_N, kind="stable")
         for budget in BUDGETS:
             taken = order[: rows * int(budget[:-1]) // 100]
-            picks = picks_table(ids[taken], none_N[taken], score_N[taken], name, (len(taken), 0))
+            picks = picks_table(ids[taken], none_N[taken], score_N[taken], name, len(taken), 0)
             write_rows(folder / "picks" / f"{name}-{budget[:-1]}pct-s0.parquet", picks, PICKS)
     write_answers(folder, rows, rng)
     return {"rows": pool.rows}
