@@ -18,6 +18,8 @@ OPEN = "open"
 
 # the answers and scores of an evaluation, in its folder
 TABLE = "evals.parquet"
+# what was found, beside it
+REPORT = "evals.json"
 
 
 def known_benchmark(name: str) -> str:

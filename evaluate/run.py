@@ -16,11 +16,9 @@ from ..store.reading import as_kind
 from . import registry
 from .answers import AnswerActor
 from .benchmark import Answered
-from .config import TABLE, EvalConfig, EvalReport, EvalSpec
+from .config import REPORT, TABLE, EvalConfig, EvalReport, EvalSpec
 from .metrics import accuracy
 from .shards import Measurement, Progress, carry_out, make_spec
-
-REPORT = "evals.json"
 
 
 def evaluate(config: EvalConfig, out: str, progress: Progress | None = None, here: bool = False) -> EvalReport:

@@ -16,14 +16,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..evaluate.clusters import with_clusters
-from ..evaluate.config import TABLE
+from ..evaluate.config import REPORT, TABLE
 from ..evaluate.metrics import accuracy
 from ..evaluate.statistics.compare import Comparison, adjusted, compare
 from ..evaluate.statistics.pairs import read_scores
 from ..evaluate.statistics.relative import Relative, relative_performance
 from ..pool.reader import Pool
 from ..store.errors import InputError
-from ..store.files import exists, join
+from ..store.files import exists, join, read_json
+from ..store.reading import as_kind
 from ..store.tables import EVALS, read_rows
 
 AVERAGE = "average"
@@ -53,7 +54,24 @@ def read_evaluation(path: str) -> pa.Table:
             raise InputError(f"{file!r} holds {len(values)} {column}s; compare takes one evaluation a table.")
     if not table.num_rows:
         raise InputError(f"{file!r} holds no answers.")
+    _refuse_hidden(file)
     return table
+
+
+def _refuse_hidden(file: str) -> None:
+    """Refuse the table of a test set whose answers are hidden: its scores are none, and would compare as equal."""
+    report = file.removesuffix(TABLE) + REPORT
+    if not file.endswith(TABLE) or not exists(report):
+        return
+    told = as_kind(
+        read_json(report), dict[str, Any], report, "report of an evaluation", "Delete it and evaluate again."
+    )
+    metrics = told.get("metrics")
+    if isinstance(metrics, dict) and metrics and metrics.get("value") is None:
+        raise InputError(
+            f"{file!r} has no scores: the answers of this test set are hidden, and {report!r} says what to submit. "
+            "Compare what the benchmark's server says of the submissions."
+        )
 
 
 def read_choice(name: str, pools: Sequence[Pool] = ()) -> Choice:
