@@ -77,8 +77,10 @@ class Generator:
         """Return the prompt of a history that ends with a human's turn, its RGB pictures in the order of their marks.
 
         Raises:
-            EncodeError: longer than `max_len`, other marks than pictures, or turns that the template is not made for.
+            EncodeError: longer than `max_len`, other marks than pictures, turns that the template is not made for, or what
+                is no text (bytes that are no UTF-8, half a surrogate pair).
         """
+        _refuse_no_text([system, *(t.text for t in turns)])
         said = [{"from": t.role, "value": t.text} for t in turns]
         names = tuple(f"picture {i + 1}" for i in range(len(images)))
         record = Record(0, "chat", "chat", names, said, {"system": system} if system else {})
@@ -171,6 +173,16 @@ class Generator:
             do_sample=False, eos_token_id=sorted(ends) or None, pad_token_id=self.pad_id
         )
         return sorted(ends)
+
+
+def _refuse_no_text(texts: Sequence[str]) -> None:
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise EncodeError(
+                f"{text.encode(errors='replace').decode()!r:.80} is no UTF-8 text: {error.reason}."
+            ) from error
 
 
 def first_stop(text: str, stops: Sequence[str]) -> int | None:

@@ -198,3 +198,9 @@ def test_a_prompt_that_cannot_be_is_refused(generator, tiny_pool):
         generator.encode([Turn("human", "word " * 3000)])
     with pytest.raises(EncodeError, match="pictures: 1, marks: 0"):
         generator.encode([Turn("human", "what is it?")], [picture])
+
+
+@pytest.mark.parametrize(("text", "system"), [("what\udcff?", ""), ("what?", "\ud800")])
+def test_what_is_no_text_is_refused(generator, text, system):
+    with pytest.raises(EncodeError, match="is no UTF-8 text"):
+        generator.encode([Turn("human", text)], system=system)
