@@ -23,6 +23,7 @@ from ..pool.inputs import InputConfig
 from ..pool.records import Record
 from .sampling import Chooser, Sampling
 from .stepper import Stepper, can_step
+from .text_stream import first_stop
 
 # told of each row's new token, by its place in the batch; False gives the row up
 Watch = Callable[[int, int], bool]
@@ -183,12 +184,6 @@ def _refuse_no_text(texts: Sequence[str]) -> None:
             raise EncodeError(
                 f"{text.encode(errors='replace').decode()!r:.80} is no UTF-8 text: {error.reason}."
             ) from error
-
-
-def first_stop(text: str, stops: Sequence[str]) -> int | None:
-    """Return where the first of the stop texts begins; None where there is none."""
-    places = [i for i in map(text.find, stops) if i >= 0]
-    return min(places, default=None)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,12 @@ from PIL import Image
 
 from ..models.load import load
 from ..pool.images import load_image
+from ..pool.refusals import IMAGE
 from ..store.errors import InputError
 from .generator import Generator, Reply, Turn
 from .sampling import Sampling
 from .talk_config import TalkConfig as TalkConfig
 from .text_stream import TextStream
-
-MARK = "<image>"
 
 
 def open_generator(config: TalkConfig) -> Generator:
@@ -60,7 +59,7 @@ class Conversation:
         Raises:
             EncodeError: the conversation is longer than `max_len`, or the text has marks of pictures that are not there.
         """
-        asked = Turn("human", f"{MARK}\n" * self._waiting + text)
+        asked = Turn("human", f"{IMAGE}\n" * self._waiting + text)
         prompt = self.generator.encode([*self.turns, asked], self.images, self.system)
         stream = TextStream(self.generator.text, self.sampling.stop)
 

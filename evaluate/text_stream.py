@@ -7,6 +7,12 @@ left out, as in `Reply.text`.
 from collections.abc import Callable, Sequence
 
 
+def first_stop(text: str, stops: Sequence[str]) -> int | None:
+    """Return where the first of the stop texts begins; None where there is none."""
+    places = [i for i in map(text.find, stops) if i >= 0]
+    return min(places, default=None)
+
+
 class TextStream:
     """The text of one reply. `decode`: a generator's `text`."""
 
@@ -39,11 +45,11 @@ class TextStream:
         if self._over:
             return ""
         text = self._held + piece
-        places = [i for i in map(text.find, self._stop) if i >= 0]
+        stop = first_stop(text, self._stop)
         # what may yet be a stop text's beginning, and space that may be the last, waits
-        kept = max((_overlap(text, stop) for stop in self._stop), default=0)
-        shown = (text[: min(places)] if places else text[: len(text) - kept]).rstrip()
-        self._over, self._held = bool(places), "" if places else text[len(shown) :]
+        kept = max((_overlap(text, s) for s in self._stop), default=0)
+        shown = text[: len(text) - kept if stop is None else stop].rstrip()
+        self._over, self._held = stop is not None, text[len(shown) :] if stop is None else ""
         first, self._said = not self._said, self._said or bool(shown)
         return shown.lstrip() if first else shown
 

@@ -21,9 +21,9 @@ from ...store.files import exists, join
 from ...store.reading import as_kind
 from ...store.usage import MAX_REFUSED
 from ..answering import Answerer
-from ..config import OPEN, TABLE, EvalReport, EvalSpec, ShardsReport, known_benchmark
+from ..config import OPEN, REPORT, TABLE, EvalReport, EvalSpec, ShardsReport, known_benchmark
 from ..open_answers import OpenAnswers, finish
-from ..run import REPORT, summary
+from ..run import summary
 from ..shards import Measurement, Progress, carry_out
 from .asking import ask, in_threads, text_of
 from .cache import Cache

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...evaluate.config import TABLE, EvalConfig, EvalReport
+from ...evaluate.config import REPORT, TABLE, EvalConfig, EvalReport
 from ...evaluate.metrics import accuracy
-from ...evaluate.run import REPORT, evaluate
+from ...evaluate.run import evaluate
 from ...pool.reader import Pool
 from ...pool.subset import write_subset
 from ...store.arrays import Array
