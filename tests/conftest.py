@@ -63,6 +63,16 @@ def target_pool(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> str:
     """A two-layer LLaVA with random weights, its tokenizer trained on the tiny pool's words."""
+    return _tiny_model(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def talkative_model(tmp_path_factory) -> str:
+    """The same with positions for an answer of 2,000 tokens: no machine is through with it in a second."""
+    return _tiny_model(tmp_path_factory, max_len=4096)
+
+
+def _tiny_model(tmp_path_factory, **config) -> str:
     from vinnow.models.family.of_llava.tiny import build_tiny_model
     from vinnow.models.specs import TinyModelConfig
     from vinnow.pool.templates import TEMPLATES
@@ -70,7 +80,7 @@ def tiny_model(tmp_path_factory) -> str:
     texts = [TEMPLATES["v1"].system + " USER: ASSISTANT: "] * 9 + [
         turn["value"] for record in make_records(60)[0] for turn in record["conversations"]
     ]
-    return build_tiny_model(str(tmp_path_factory.mktemp("twin") / "model"), texts, TinyModelConfig())
+    return build_tiny_model(str(tmp_path_factory.mktemp("twin") / "model"), texts, TinyModelConfig(**config))
 
 
 def pytest_addoption(parser):

@@ -269,9 +269,9 @@ def test_models_and_what_is_not_there(server, client):
     assert httpx2.get(f"{server.url}/models", headers={"Host": "evil.org"}).status_code == 403
 
 
-def test_who_comes_when_all_places_are_taken_is_told_to_come_again_and_the_end_waits_for_who_is_in(tiny_model):
+def test_who_comes_when_all_places_are_taken_is_told_to_come_again_and_the_end_waits_for_who_is_in(talkative_model):
     with serving(
-        tiny_model, "--set", "max_requests=2", "--set", "max_batch=1", "--set", "max_new_tokens=2000"
+        talkative_model, "--set", "max_requests=2", "--set", "max_batch=1", "--set", "max_new_tokens=2000"
     ) as server:
         client, answers = server.client(), []
 
@@ -295,9 +295,9 @@ def test_who_comes_when_all_places_are_taken_is_told_to_come_again_and_the_end_w
         assert server.process.wait(60) == 0
 
 
-def test_what_the_bound_of_the_end_leaves_over_is_told_and_counted(tiny_model):
+def test_what_the_bound_of_the_end_leaves_over_is_told_and_counted(talkative_model):
     many = ("--set", "max_new_tokens=2000", "--set", "drain_seconds=0.2", "--set", "max_batch=1")
-    with serving(tiny_model, *many) as server, ThreadPoolExecutor(3) as pool:
+    with serving(talkative_model, *many) as server, ThreadPoolExecutor(3) as pool:
         bodies = [asked(max_tokens=2000), asked(max_tokens=2000, stream=True), asked(max_tokens=2000)]
         replies = [pool.submit(server.post, body) for body in bodies]
         wait_until(lambda: server.health["requests"] == 3)
@@ -308,8 +308,8 @@ def test_what_the_bound_of_the_end_leaves_over_is_told_and_counted(tiny_model):
     assert "3 accepted requests got no answer" in "".join(server.said)
 
 
-def test_a_request_that_takes_too_long_ends_with_its_time(tiny_model):
-    with serving(tiny_model, "--set", "request_seconds=1", "--set", "max_new_tokens=2000") as server:
+def test_a_request_that_takes_too_long_ends_with_its_time(talkative_model):
+    with serving(talkative_model, "--set", "request_seconds=0.3", "--set", "max_new_tokens=2000") as server:
         reply = server.post(asked(max_tokens=2000))
         assert (reply.status_code, reply.json()["error"]["code"]) == (504, "timeout")
         told = server.post(asked(max_tokens=2000, stream=True)).text
