@@ -4,6 +4,7 @@ import base64
 import json
 from pathlib import Path
 
+from judged_bench import write_bench
 from PIL import Image
 
 
@@ -207,3 +208,11 @@ def write_table(path, rows):
     """Write rows as tab-separated values under the names of the first."""
     lines = ["\t".join(map(str, values)) for values in ([*rows[0]], *(r.values() for r in rows))]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def llava_bench(root: Path, questions: int = 6) -> Path:
+    """LLaVA-Bench-in-the-Wild: its three files and `images`; question i is of picture i mod 3."""
+    write_bench(root, questions).unlink()
+    for i in range(3):
+        picture(root / "images" / f"{i:03d}.jpg")
+    return root
