@@ -45,7 +45,8 @@ class JudgeReport:
     """`scores`: of each category and `all`, see `RelativeScore.plain`; `by_order`: that of all, in each order.
 
     `questions` that were asked about; `failed` of them have no scores, by `reasons`: they count for nobody, in the official
-    way as −1 for both. `cost`: of all that is in the folder, in the endpoint's money; `requests` were sent by this call.
+    way as −1 for both. `cost`: of all that is in the folder, in the endpoint's money; `requests` were sent by this call;
+    `under_way`: were at kills, so that they may have been paid twice.
     """
 
     path: str
@@ -56,6 +57,7 @@ class JudgeReport:
     by_order: dict[str, float] = field(default_factory=dict)
     requests: int = 0
     cost: float = 0.0
+    under_way: int = 0
     key: dict[str, Any] = field(default_factory=dict)
 
 
@@ -111,6 +113,7 @@ def _asked(
 ) -> tuple[list[dict[str, Any]], JudgeReport]:
     """Return a row of JUDGED for each pair, but for `run`, and a report of what that took."""
     cache = Cache(join(out, CACHE))
+    cache.take_over()
     client = Client(config.endpoint, cache)
     sampling = Sampling(max_tokens=config.max_tokens, temperature=config.heat)
     tell = progress or (lambda done, total: None)
@@ -120,7 +123,8 @@ def _asked(
 
     try:
         rows = in_threads(work, pairs, config.endpoint.concurrency, lambda done: tell(done, len(pairs)))
-        return rows, JudgeReport(join(out, TABLE), requests=client.counts["requests"], cost=cache.spent())
+        paid = {"requests": client.counts["requests"], "cost": cache.spent(), "under_way": cache.killed()}
+        return rows, JudgeReport(join(out, TABLE), **paid)
     finally:
         client.close()
         cache.close()
