@@ -227,6 +227,33 @@ def generation() -> str:
     return "\n".join(lines) + "\n"
 
 
+def serving() -> str:
+    """Batches against one request at a time, and the server under load."""
+    lines = [
+        "| where | batches | one at a time | ratio | p50, p95 in batches, s | one at a time, s |",
+        "|" + "---|" * 6,
+    ]
+    for name, rate in (
+        ("serving", "requests_per_s"),
+        ("serving_gpu", "requests_per_s"),
+        ("serving_load", "good_per_s"),
+    ):
+        row = result(name)
+        sides = [row[side] for side in ("batched", "alone")]
+        rates = (f"{s[rate]:.1f} answers/s, {s['tokens_per_s']:,.0f} tokens/s" for s in sides)
+        waits = (f"{s['p50']:.1f}, {s['p95']:.1f}" for s in sides)
+        where = f"{row['machine']}, {row['at_a_time']} at a time" + (", under load" if name == "serving_load" else "")
+        lines.append(f"| {where} | {' | '.join(rates)} | {row['ratio']:.1f} | {' | '.join(waits)} |")
+    load = result("serving_load")["batched"]
+    counts, peaks = load["counts"], load["peak_gib"]
+    lines += ["", "| accepted | answered | refused | hung up | errors | lost | idle, GiB | peak of each round, GiB |"]
+    lost = counts["accepted"] - sum(counts[n] for n in ("answered", "refused", "hung_up", "errors"))
+    cells = [f"{counts[n]:,}" for n in ("accepted", "answered", "refused", "hung_up", "errors")]
+    cells += [str(lost), f"{load['idle_gib']:.2f}", ", ".join(f"{p:.2f}" for p in peaks)]
+    lines += ["|" + "---|" * 8, f"| {' | '.join(cells)} |"]
+    return "\n".join(lines) + "\n"
+
+
 def answers() -> str:
     """Answers per second by length, of each side."""
     row = result("evaluation")
@@ -253,6 +280,7 @@ def answers() -> str:
 TABLES = {
     "answers": answers,
     "generation": generation,
+    "serving": serving,
     "pool": pool,
     "workers": workers,
     "select": selecting,

@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +92,10 @@ async def ask(
         return time.perf_counter() - begin, took, answers
 
 
-def measure(model: str, batch: int, asked: argparse.Namespace) -> tuple[dict[str, float], list[str]]:
-    """Serve with batches of this size; returns the figures, and the answers' texts."""
-    command = [sys.executable, "-c", SERVER, model, str(batch), str(asked.tokens), str(asked.at_a_time + 8)]
+@contextmanager
+def served(model: str, batch: int, tokens: int, requests: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run a server with batches of this size; yield its process and its URL. It must end well."""
+    command = [sys.executable, "-c", SERVER, model, *map(str, (batch, tokens, requests))]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
     try:
@@ -101,12 +104,18 @@ def measure(model: str, batch: int, asked: argparse.Namespace) -> tuple[dict[str
             if not (line := server.stderr.readline()):
                 raise SystemExit(f"the server did not start:\n{said}")
             said += line
-        seconds, took, answers = asyncio.run(ask(where[1], bodies(asked.requests, asked.tokens), asked.at_a_time))
+        yield server, where[1]
         server.terminate()
         if code := server.wait(60):
             raise SystemExit(f"the server ended with exit code {code}")
     finally:
         server.kill()
+
+
+def measure(model: str, batch: int, asked: argparse.Namespace) -> tuple[dict[str, float], list[str]]:
+    """Serve with batches of this size; returns the figures, and the answers' texts."""
+    with served(model, batch, asked.tokens, asked.at_a_time + 8) as (_, url):
+        seconds, took, answers = asyncio.run(ask(url, bodies(asked.requests, asked.tokens), asked.at_a_time))
     tokens = sum(a["usage"]["completion_tokens"] for a in answers)
     figures = {
         "seconds": round(seconds, 3),

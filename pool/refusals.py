@@ -38,6 +38,7 @@ REASONS = {
     "declined": "an endpoint's model declined to answer",
     "bad_request": "an endpoint refused the request itself",
     "no_answer": "no try brought an endpoint's answer",
+    "under_way": "an endpoint was being asked when a run was killed, and is not asked again",
     "oversize_answer": "an endpoint's answer has more bytes than it may have",
     "not_finite": "a feature, or what the model says, became NaN or infinite",
 }

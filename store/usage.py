@@ -23,6 +23,7 @@ TRY_AGAIN = frozenset(
         "image_too_large",
         "image_outside_root",
         "no_answer",
+        "under_way",
     }
 )
 

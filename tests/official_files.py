@@ -1,8 +1,10 @@
 """Small files in the official layouts of benchmarks, with a picture for each question."""
 
+import base64
 import json
 from pathlib import Path
 
+from judged_bench import write_bench
 from PIL import Image
 
 
@@ -175,4 +177,42 @@ def seed(root: Path) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     (root / "SEED-Bench.json").write_text(json.dumps({"questions": rows, "question_type": {"Scene Understanding": 1}}))
     picture(root / "SEED-Bench-image/p.jpg")
+    return root
+
+
+def mmbench(root: Path, name: str = "mmbench_dev_20230712.tsv", circular: bool = True, hidden: bool = False) -> Path:
+    """MMBench: question 7 of two options and question 8 of three, with their shifts as rows where `circular`."""
+    cells = []
+    for number, hint, options, right in ((7, "nan", ["a cat", "a dog"], 1), (8, "It is late.", ["1", "2", "3"], 0)):
+        path = root / "made" / f"{number}.jpg"
+        picture(path, (number, 0, 0))
+        image = base64.b64encode(path.read_bytes()).decode()
+        path.unlink()
+        for k in range(len(options) if circular else 1):
+            shifted = [*options[k:], *options[:k], "", ""][:4]
+            row = {"index": number + k * 1_000_000, "question": f"Which is {number}?", "hint": hint}
+            row |= dict(zip("ABCD", shifted)) | ({} if hidden else {"answer": "ABCD"[(right - k) % len(options)]})
+            row |= {
+                "category": f"c{number}",
+                "l2-category": "logic",
+                "split": "dev",
+                "image": image if k == 0 else number,
+            }
+            cells.append(row)
+    (root / "made").rmdir()
+    write_table(root / name, cells)
+    return root
+
+
+def write_table(path, rows):
+    """Write rows as tab-separated values under the names of the first."""
+    lines = ["\t".join(map(str, values)) for values in ([*rows[0]], *(r.values() for r in rows))]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def llava_bench(root: Path, questions: int = 6) -> Path:
+    """LLaVA-Bench-in-the-Wild: its three files and `images`; question i is of picture i mod 3."""
+    write_bench(root, questions).unlink()
+    for i in range(3):
+        picture(root / "images" / f"{i:03d}.jpg")
     return root

@@ -1,10 +1,12 @@
-"""`vinnow serve` as a process of its own, and its client, for tests."""
+"""`vinnow serve` as a process of its own, or inside of this one, and its client, for tests."""
 
+import asyncio
 import os
 import re
 import signal
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx2
@@ -61,3 +63,64 @@ def serving(model, *options, env=None):
     finally:
         process.kill()
         process.wait()
+
+
+class Hosted:
+    """A server of this process. `died`: its model's thread has ended; then all who wait are told, as `run._drain` does."""
+
+    def __init__(self, config, generator):
+        from vinnow.pipelines.serve.app import Server
+        from vinnow.pipelines.serve.engine import Engine
+
+        self.generator, self.died, self.loop = generator, False, asyncio.new_event_loop()
+        self.engine = Engine([generator], config, self._die)
+        self.server = Server(generator, self.engine, config, None)
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+        self.url = self._do(self._listen())
+
+    async def _listen(self):
+        from aiohttp import web
+
+        self.runner = web.AppRunner(self.server.app(), handle_signals=False, handler_cancellation=True)
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
+        return f"http://127.0.0.1:{self.runner.addresses[0][1]}"
+
+    def _do(self, work):
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
+
+    def _die(self):
+        self.died = True
+        self.loop.call_soon_threadsafe(self.server.give_up)
+
+    @property
+    def health(self):
+        return httpx2.get(f"{self.url}/health", timeout=60).json()
+
+    def post(self, body):
+        return httpx2.post(f"{self.url}/v1/chat/completions", json=body, timeout=120)
+
+    def together(self, bodies):
+        """Post all at a time; return the replies."""
+        with ThreadPoolExecutor(len(bodies)) as pool:
+            return list(pool.map(self.post, bodies))
+
+    def end(self):
+        self.engine.close(10)
+        self._do(self.runner.cleanup())
+        self.server.close()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(10)
+
+
+@contextmanager
+def hosted(config, generator=None):
+    """Serve in this process while the body runs; the model goes by the name twin."""
+    from vinnow.evaluate.talk import open_generator
+
+    server = Hosted(config.model_copy(update={"name": "twin"}), generator or open_generator(config))
+    try:
+        yield server
+    finally:
+        server.end()

@@ -17,9 +17,8 @@ import pyarrow as pa
 
 from ...pool.refusals import RefusedError
 from ...store.claim import check_out, claim
-from ...store.errors import InputError, KeyMismatchError
-from ...store.facts import read_fields
-from ...store.files import exists, join, json_text, read_bytes, write_json
+from ...store.errors import InputError
+from ...store.files import join, json_text, read_bytes, write_json
 from ...store.tables import JUDGED, write_rows
 from ...store.usage import Usage
 from ..remote.asking import ask, in_threads
@@ -32,6 +31,7 @@ from .parse import official_scores, scores_of
 from .prompt import MODEL_FIRST, REFERENCE_FIRST, by_side, messages_of, read_text
 from .questions import CONTEXTS, QUESTIONS, REFERENCES, OpenQuestion, read_answers, read_questions
 from .relative import ALL, relative_scores
+from .same import refuse_other
 
 TABLE, REPORT, CACHE = "judged.parquet", "judged.json", "asked.sqlite"
 # what has no scores, beside what an endpoint's answer is refused for
@@ -45,7 +45,8 @@ class JudgeReport:
     """`scores`: of each category and `all`, see `RelativeScore.plain`; `by_order`: that of all, in each order.
 
     `questions` that were asked about; `failed` of them have no scores, by `reasons`: they count for nobody, in the official
-    way as −1 for both. `cost`: of all that is in the folder, in the endpoint's money; `requests` were sent by this call.
+    way as −1 for both. `cost`: of all that is in the folder, in the endpoint's money; `requests` were sent by this call;
+    `under_way`: were at kills, so that they may have been paid twice.
     """
 
     path: str
@@ -56,6 +57,7 @@ class JudgeReport:
     by_order: dict[str, float] = field(default_factory=dict)
     requests: int = 0
     cost: float = 0.0
+    under_way: int = 0
     key: dict[str, Any] = field(default_factory=dict)
 
 
@@ -91,7 +93,7 @@ def judge(config: JudgeConfig, out: str, progress: Callable[[int, int], None] | 
     orders = (REFERENCE_FIRST,) if config.compat else (REFERENCE_FIRST, MODEL_FIRST)
     pairs = [_Pair(q, answers.get(q.question_id), order) for q in questions for order in orders]
     with claim(out, "judge"):
-        _refuse_other(join(out, REPORT), key)
+        refuse_other(join(out, REPORT), key)
         rows, report = _asked(config, out, pairs, (system, rule), progress)
         report.key = key
         name = os.path.basename(config.answers)
@@ -111,6 +113,7 @@ def _asked(
 ) -> tuple[list[dict[str, Any]], JudgeReport]:
     """Return a row of JUDGED for each pair, but for `run`, and a report of what that took."""
     cache = Cache(join(out, CACHE))
+    cache.take_over()
     client = Client(config.endpoint, cache)
     sampling = Sampling(max_tokens=config.max_tokens, temperature=config.heat)
     tell = progress or (lambda done, total: None)
@@ -120,7 +123,8 @@ def _asked(
 
     try:
         rows = in_threads(work, pairs, config.endpoint.concurrency, lambda done: tell(done, len(pairs)))
-        return rows, JudgeReport(join(out, TABLE), requests=client.counts["requests"], cost=cache.spent())
+        paid = {"requests": client.counts["requests"], "cost": cache.spent(), "under_way": cache.killed()}
+        return rows, JudgeReport(join(out, TABLE), **paid)
     finally:
         client.close()
         cache.close()
@@ -207,13 +211,3 @@ def _key(config: JudgeConfig, system: str, rule: str) -> dict[str, Any]:
     drawn = {"temperature": config.heat, "max_tokens": config.max_tokens, "seed": config.seed}
     texts = {n: sha256(t.encode()).hexdigest()[:16] for n, t in (("system", system), ("rule", rule))}
     return asked | drawn | texts | digests | {"answers": sha256(read_bytes(files[0])).hexdigest()[:16]}
-
-
-def _refuse_other(path: str, key: dict[str, Any]) -> None:
-    if not exists(path):
-        return
-    before = read_fields(path, "report of a judgement", "Delete it and run again.", key=dict[str, Any])["key"]
-    if differ := [n for n in sorted(before.keys() | key.keys()) if before.get(n) != key.get(n)]:
-        raise KeyMismatchError(
-            f"{path}: this was judged otherwise ({', '.join(differ)} differ). Use another output folder."
-        )

@@ -1,5 +1,8 @@
 """The one client of OpenAI-compatible endpoints: asks once, pays once, and says in one line why it cannot go on.
 
+Each try has an `Idempotency-Key`. One whose end is not known (the connection broke, the process was killed) is repeated
+under the same key; after an answer of any kind the next try has another, since endpoints that keep answers keep errors.
+
 Threads share a client. An answer comes from the cache, or is on disk there before it is handed on. What ends the job (a
 key that is not accepted, a model that is not there, the cap of money, an endpoint that is down) is raised in every thread.
 """
@@ -79,7 +82,10 @@ class _TryAgain(Exception):  # no error for anyone else
 
 @dataclass
 class _Try:
-    """One try's price: `bound` tokens and `most` money at most, `tokens` as they are expected, and what it came to."""
+    """One try's price: `bound` tokens and `most` money at most, `tokens` as they are expected, and what it came to.
+
+    `name`: its `Idempotency-Key`, "" before it is sent; `certain`: the endpoint has answered it, in whatever way.
+    """
 
     bound: int
     tokens: int
@@ -88,6 +94,8 @@ class _Try:
     used: int = 0
     cost: float = 0.0
     answered: bool = False
+    name: str = ""
+    certain: bool = False
 
     def may_be_paid(self) -> None:
         """Count it as paid in full: it was sent, and nothing says that it was not answered."""
@@ -131,6 +139,8 @@ class Client:
             if reply is not None:
                 self._count("cached")
                 return reply
+            if self.config.under_way == "skip" and self.cache.was_under_way(key):
+                raise RowError("under_way", FAILURES["under_way"])
             with self._slots, self._ending():
                 return self._ask(key, body, most_tokens(self.config, messages))
 
@@ -204,6 +214,7 @@ class Client:
         try:
             self.limits.admit(one.tokens)
             admitted, one.begin = True, time.monotonic()
+            one.name = self.cache.send(key, one.most)
             self._count("requests")
             reply = self._read(self._send(data, one), one)
             self._count("answers")
@@ -213,18 +224,21 @@ class Client:
         finally:
             if admitted:
                 self.limits.settle(one.tokens, one.used)
-            if not one.answered:
-                self.cache.lose(one.cost)
+            if one.name and not one.answered:
+                self.cache.lose(key, one.cost, one.certain)
             self.purse.settle(one.most, one.cost)
 
     def _send(self, data: bytes, one: _Try) -> bytes:
         """Return the body of a good answer; raise what any other means."""
+        where, headers = f"{self.config.base_url}/chat/completions", {"Idempotency-Key": one.name}
         try:
-            with self._http.stream("POST", f"{self.config.base_url}/chat/completions", content=data) as response:
+            with self._http.stream("POST", where, content=data, headers=headers) as response:
                 good = response.is_success
                 if good:
                     one.may_be_paid()
                 body = self._body(response, good, one.begin)
+                # 409: one of the same key is still being answered
+                one.certain = response.status_code != 409
         except httpx2.InvalidURL as error:
             raise EndpointError(f"base_url {self.config.base_url!r} is no URL: {wrong(error)}.") from None
         except httpx2.TransportError as error:

@@ -81,6 +81,11 @@ class EndpointConfig(Config):
     retry_after_max_s: float = Field(
         300, ge=0, le=86400, description="Seconds waited at most when the endpoint asks for a pause (Retry-After)."
     )
+    under_way: Literal["retry", "skip"] = Field(
+        "retry",
+        description="What was under way when a run was killed, and may be paid: ask again, under the same Idempotency-Key "
+        "(an endpoint that honours it charges once), or leave its row out.",
+    )
     max_response_bytes: int = Field(4 << 20, ge=1024, description="Bytes of an answer at most; more of it is not read.")
     length_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="How the endpoint calls an answer's length; OpenAI's newer models want the second."

@@ -103,9 +103,13 @@ class RemoteSpec(EvalSpec):
 
 @dataclass
 class RemoteReport(EvalReport):
-    """An `EvalReport`, and what all answers of the folder have cost, in the endpoint's money."""
+    """An `EvalReport`, and what all answers of the folder have cost, in the endpoint's money.
+
+    `under_way`: requests that were under way at kills; they count as paid, and may have been paid twice.
+    """
 
     cost: float = 0.0
+    under_way: int = 0
 
 
 class RemoteAnswerer(Answerer):
@@ -115,7 +119,9 @@ class RemoteAnswerer(Answerer):
         super().__init__(spec)
         self.config = spec.config
         self.root = self.config.image_root or self.pool.image_root
-        self.client = Client(self.config.endpoint, Cache(join(spec.out, CACHE)))
+        cache = Cache(join(spec.out, CACHE))
+        cache.take_over()
+        self.client = Client(self.config.endpoint, cache)
         self.sampling = Sampling(max_tokens=self.config.max_new_tokens, temperature=0)
 
     def answers(self, records: list[Record]) -> tuple[dict[int, Any], list[Refusal]]:
@@ -180,8 +186,8 @@ def _spec(config: RemoteEvalConfig, out: str) -> RemoteSpec:
 def _summary(evals: pa.Table, spec: RemoteSpec) -> dict[str, Any]:
     path = join(spec.out, CACHE)
     if not exists(path):
-        return summary(evals, spec) | {"cost": 0.0}
+        return summary(evals, spec) | {"cost": 0.0, "under_way": 0}
     cache = Cache(path)
-    cost = cache.spent()
+    paid = {"cost": cache.spent(), "under_way": cache.killed()}
     cache.close()
-    return summary(evals, spec) | {"cost": cost}
+    return summary(evals, spec) | paid

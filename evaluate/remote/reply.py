@@ -22,6 +22,7 @@ REFUSALS = {
 FAILURES = {
     "bad_request": "the endpoint refused the request itself",
     "no_answer": "no try brought an answer",
+    "under_way": "it was under way when a run was killed, and may be paid (endpoint.under_way=retry asks again)",
     "oversize_answer": "the answer has more than max_response_bytes",
 }
 # more than any usage can say; a count beyond it is none

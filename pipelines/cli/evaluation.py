@@ -1,6 +1,7 @@
 """A model asked and scored: `evaluate`, on a test pool, or on a benchmark's official files."""
 
 import os
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -126,6 +127,9 @@ def _tell(report: "EvalReport | ShardsReport", prepared: "Prepared | None", out:
     if "accuracy" not in asdict(report):
         answers = os.path.join(out, "answers.jsonl")
         show(f"{answers}: {report.rows:,} answers, which have no scores until they are judged")
+        if prepared:
+            words = ["vinnow", "judge", answers, "--files", prepared.files.folder]
+            show(f"{shlex.join(words)} --base-url URL --api-model NAME --out FOLDER")
         show(Usage(report.rows, report.reasons, os.path.join(out, "refused")).line())
         return
     value = report.metrics.get("value")

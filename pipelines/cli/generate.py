@@ -57,6 +57,10 @@ def generate(
         return
     for line in _told(report.told):
         show(line)
+    if report.left_under_way:
+        then = "they were asked again" if config.endpoint.under_way == "retry" else "they are left out"
+        left = f"{report.left_under_way:,} requests were under way when a run was killed, and may be paid"
+        show(f"{left}: {then} (endpoint.under_way)")
     asked = report.paid.get("answers", 0)
     show(
         f"{report.records}: {_by_kind(report.kinds)}; {asked:,} answers were asked for now, {report.spent:.4g} is spent"

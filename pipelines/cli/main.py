@@ -16,6 +16,7 @@ from . import (  # noqa: F401
     ending,
     evaluation,
     generate,
+    importing,
     judging,
     models,
     more,

@@ -55,7 +55,8 @@ class Outcome:
 class GenerateReport:
     """What was generated. `kinds`: records by kind; `told`: what of the source was not used; `paid`: the client's counts.
 
-    `spent`: money, over all runs.
+    `spent`: money, over all runs; `under_way`: requests that were under way at kills, over all runs, each of which counts
+    as paid; `left_under_way`: those of them that had no answer yet when this run began.
     """
 
     records: str
@@ -65,6 +66,8 @@ class GenerateReport:
     told: dict[str, int]
     paid: dict[str, int] = field(default_factory=dict)
     spent: float = 0.0
+    under_way: int = 0
+    left_under_way: int = 0
 
     def usage(self) -> Usage:
         """Return what became of the prompts."""
@@ -160,10 +163,11 @@ def generate(config: GenerateConfig, out: str, progress: Progress | None = None)
     work = Work(config)
     with claim(out, "generate", inputs=[config.source, config.instances, config.prompts]):
         cache = Cache(join(out, ANSWERS))
+        left = cache.take_over()
         client = Client(config.endpoint, cache)
         try:
             outcomes = _ask_all(work, client, progress)
-            return _write(work, outcomes, client, out)
+            return _write(work, outcomes, client, left, out)
         finally:
             client.close()
             cache.close()
@@ -233,7 +237,7 @@ def _say_left(error: VinnowError | None, outcomes: list[Outcome | None]) -> None
         raise type(error)(f"{left:,} of {len(outcomes):,} prompts are left. {error}") from error
 
 
-def _write(work: Work, outcomes: list[Outcome], client: Client, out: str) -> GenerateReport:
+def _write(work: Work, outcomes: list[Outcome], client: Client, left: int, out: str) -> GenerateReport:
     jobs = list(zip(work.jobs, outcomes, strict=True))
     lost = [(j.subject.image, j.kind, o.reason, o.detail, _storable(o.text)) for j, o in jobs if o.record is None]
     columns = [pa.array([row[i] for row in lost], pa.string()) for i in range(len(REFUSED_SCHEMA))]
@@ -246,6 +250,8 @@ def _write(work: Work, outcomes: list[Outcome], client: Client, out: str) -> Gen
         work.told(),
         dict(client.counts),
         client.purse.spent,
+        client.cache.killed(),
+        left,
     )
     try:
         report.usage().check("generate", work.config.max_refused)

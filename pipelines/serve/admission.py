@@ -1,9 +1,13 @@
-"""Who may come in: how many requests are under way, how many bytes their bodies hold, and nobody once the end has begun."""
+"""Who may come in: how many requests are under way, how many bytes their bodies hold, and nobody once the end has begun.
+
+And what became of each: whoever was let in is under way, or counted in one of `Outcomes`.
+"""
 
 import asyncio
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from .config import ServeConfig
 from .errors import ApiError
@@ -12,11 +16,34 @@ from .errors import ApiError
 LARGE_BODIES = 8
 
 
+@dataclass
+class Outcomes:
+    """Requests that were `accepted`, and how they ended: accepted = answered + refused + errors + hung_up + under way.
+
+    `refused`: told that it cannot be asked (4xx); `errors`: told that there is no answer (5xx, or a stream's last event);
+    `hung_up`: the client left. `turned_away` were never accepted: no place, or the server is ending.
+    """
+
+    accepted: int = 0
+    answered: int = 0
+    refused: int = 0
+    errors: int = 0
+    hung_up: int = 0
+    turned_away: int = 0
+
+
+class Place:
+    """The place of a request under way. `failed`: its stream ended with an error, after its status had been sent."""
+
+    failed = False
+
+
 class Admission:
     """Counts the requests under way. One that is let in is answered; one that is not is told when to ask again."""
 
     def __init__(self, config: ServeConfig) -> None:
         self._config = config
+        self.outcomes = Outcomes()
         self.requests = self._bytes = 0
         # no more is let in; what was is not answered any more
         self.draining = self.ended = False
@@ -24,20 +51,37 @@ class Admission:
         self._idle.set()
 
     @contextmanager
-    def enter(self, seconds: float) -> Iterator[None]:
+    def enter(self, seconds: float) -> Iterator[Place]:
         """Hold a place while a request is under way. `seconds`: how long a batch takes.
 
         Raises:
             ApiError: 503 (the server is ending), or 429 with `retry_after`.
         """
+        self.outcomes.turned_away += 1
         if self.draining:
             raise ApiError(503, "the server is ending and takes no more requests.", code="shutting_down")
         if self.requests >= self._config.max_requests:
             raise _full("requests", seconds)
+        self.outcomes.turned_away -= 1
+        self.outcomes.accepted += 1
         self.requests += 1
         self._idle.clear()
+        place = Place()
         try:
-            yield
+            yield place
+        except (asyncio.CancelledError, ConnectionError):
+            self.outcomes.hung_up += 1
+            raise
+        except ApiError as error:
+            self.outcomes.refused += error.status < 500
+            self.outcomes.errors += error.status >= 500
+            raise
+        except BaseException:
+            self.outcomes.errors += 1
+            raise
+        else:
+            self.outcomes.answered += not place.failed
+            self.outcomes.errors += place.failed
         finally:
             self.requests -= 1
             if not self.requests:

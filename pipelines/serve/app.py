@@ -15,7 +15,7 @@ from aiohttp import web
 
 from ...evaluate.generator import Generator, Reply
 from ...pool.encode import Encoded, EncodeError
-from .admission import Admission, too_large
+from .admission import Admission, Place, too_large
 from .answers import LAST, Completion, event
 from .config import ServeConfig, is_loopback
 from .engine import Engine, Job
@@ -110,13 +110,13 @@ class Server:
         draining = self.admission.draining
         state = {"status": "draining" if draining else "ok", "requests": self.admission.requests}
         counts = {"waiting": self._engine.waiting, **asdict(self._engine.counts)}
-        return web.json_response(state | counts, status=503 if draining else 200)
+        return web.json_response(state | asdict(self.admission.outcomes) | counts, status=503 if draining else 200)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        if request.content_type != "application/json" or request.headers.get("Content-Encoding"):
-            raise ApiError(415, "the body must be plain application/json.")
         until = asyncio.get_running_loop().time() + self._config.request_seconds
-        with self.admission.enter(self._engine.counts.seconds):
+        with self.admission.enter(self._engine.counts.seconds) as place:
+            if request.content_type != "application/json" or request.headers.get("Content-Encoding"):
+                raise ApiError(415, "the body must be plain application/json.")
             async with asyncio.timeout_at(until):
                 asked, prompt = await self._read(request)
             job = Job(prompt, asked.sampling)
@@ -124,20 +124,27 @@ class Server:
             try:
                 if self.admission.ended:
                     raise _ended()
-                return await (self._stream(request, asked, job, until) if asked.stream else self._whole(job, until))
+                if asked.stream:
+                    return await self._stream(request, asked, job, until, place)
+                return await self._whole(job, until)
             finally:
-                job.done.cancel()
+                # whoever has left waits for no batch, and what they sent takes no memory
+                if job.done.cancel():
+                    self._engine.forget(job)
                 self._jobs.discard(job)
 
     async def _read(self, request: web.Request) -> tuple[Asked, Encoded]:
         """Return what is asked; the body's bytes are gone behind it."""
         limit, data = self._config.max_body_bytes, bytearray()
         with self.admission.hold(request.content_length, self._engine.counts.seconds):
-            async for chunk in request.content.iter_any():
-                data += chunk
-                if len(data) > limit:
-                    raise too_large(limit)
-            return await asyncio.get_running_loop().run_in_executor(self._decoders, self._prepare, data)
+            try:
+                async for chunk in request.content.iter_any():
+                    data += chunk
+                    if len(data) > limit:
+                        raise too_large(limit)
+                return await asyncio.get_running_loop().run_in_executor(self._decoders, self._prepare, data)
+            finally:
+                data.clear()  # the decoders' queue may hold a body whose client has left
 
     def _prepare(self, data: bytearray) -> tuple[Asked, Encoded]:
         """Return what is asked, and its prompt; by a decoder's thread."""
@@ -163,7 +170,9 @@ class Server:
             reply = _sound(await asyncio.wrap_future(job.done))
         return web.json_response(Completion(self._config.served).whole(reply))
 
-    async def _stream(self, request: web.Request, asked: Asked, job: Job, until: float) -> web.StreamResponse:
+    async def _stream(
+        self, request: web.Request, asked: Asked, job: Job, until: float, place: Place
+    ) -> web.StreamResponse:
         loop, pieces = asyncio.get_running_loop(), Pieces()
 
         def hear(piece: str | None) -> None:
@@ -182,6 +191,7 @@ class Server:
             async with asyncio.timeout_at(until):
                 await self._tell(response, asked, job, piece, pieces)
         except (ApiError, TimeoutError) as error:
+            place.failed = True
             await _last_word(request, response, error if isinstance(error, ApiError) else self._too_late())
         return response
 

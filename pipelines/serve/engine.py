@@ -2,6 +2,10 @@
 
 A new batch begins when the last one has ended. A request is a `Job`; its future is all that its client and its batch share:
 whoever ends it (the client hung up, its time is over) has its row given up at the next token.
+
+After a failure the model is asked a question of the engine's own. One that cannot answer even that (after a device-side
+assert every later call on a GPU fails) is no fault of a request: its thread ends, and with it the server, so that whoever
+watches over it starts another.
 """
 
 import sys
@@ -13,16 +17,22 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ...evaluate.generator import Generator, Reply
+import torch
+
+from ...evaluate.generator import Generator, Reply, Turn
 from ...evaluate.sampling import Sampling
 from ...evaluate.text_stream import TextStream
-from ...pool.encode import Encoded
-from ...store.errors import one_line
+from ...pool.encode import Encoded, EncodeError
+from ...store.errors import InputError, VinnowError, one_line
 from .config import ServeConfig
 from .errors import ApiError
 
 # what a model raises on a batch that it cannot answer: too little memory, above all
 _FAILURES = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError)
+
+
+class DeadModelError(VinnowError):
+    """A model answers nothing any more."""
 
 
 @dataclass(eq=False)
@@ -58,8 +68,16 @@ class Engine:
     """The copies of one model and what waits for them."""
 
     def __init__(self, generators: Sequence[Generator], config: ServeConfig, died: Callable[[], None]) -> None:
-        """Start a thread for each copy; `died` is called by a thread that meets what no request is to blame for."""
+        """Start a thread for each copy; `died` is called by a thread that meets what no request is to blame for.
+
+        Raises:
+            InputError: a copy cannot answer a short question.
+        """
         self.counts, self._config, self._died = Counts(), config, died
+        # encoded before there are threads: a tokenizer is one's at a time
+        self._tests = {id(g): _short_question(g) for g in generators}
+        if fault := next(filter(None, map(self._fault, generators)), None):
+            raise InputError(f"this model answers nothing: {fault}.")
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -81,6 +99,12 @@ class Engine:
             self._waiting.append(job)
             self._changed.notify_all()
 
+    def forget(self, job: Job) -> None:
+        """Have a request that nobody waits for take no place any more, if it is in no batch yet."""
+        with self._changed, suppress(ValueError):
+            self._waiting.remove(job)
+            self.counts.given_up += 1
+
     def close(self, seconds: float) -> None:
         """Let the batches under way end, for so long, and take no more."""
         with self._changed:
@@ -96,6 +120,9 @@ class Engine:
                 begin = time.monotonic()
                 self._answer(generator, batch)
                 self.counts.seconds = time.monotonic() - begin
+        except DeadModelError as error:
+            print(error, file=sys.stderr, flush=True)
+            self._died()
         except BaseException:
             self._died()
             raise
@@ -158,10 +185,13 @@ class Engine:
                 job.hear(rest)
             with suppress(InvalidStateError):  # given up in this very moment
                 job.done.set_result(reply)
+        if not all(reply.finite for reply in replies):
+            self._test(generator)
 
     def _failed(self, generator: Generator, batch: list[Job], error: BaseException) -> None:
         again = [job for job in batch if len(batch) > 1 and not job.heard]
         print(f"a batch of {len(batch)} failed: {one_line(error)}", file=sys.stderr, flush=True)
+        self._test(generator)
         for job in batch:
             if job not in again:
                 self.counts.failed += 1
@@ -170,3 +200,27 @@ class Engine:
                     job.done.set_exception(ApiError(500, message, code="generation_failed"))
         for job in again:
             self._answer(generator, [job])
+
+    def _test(self, generator: Generator) -> None:
+        """Ask the engine's own question. Raises: DeadModelError: it has no answer."""
+        if fault := self._fault(generator):
+            raise DeadModelError(
+                f"the model on {generator.device} cannot answer any more: {fault}. The server ends; start it anew."
+            )
+
+    def _fault(self, generator: Generator) -> str:
+        """Return what is wrong with a model, "" if it answers."""
+        try:
+            if generator.device.type == "cuda":
+                torch.cuda.empty_cache()  # a batch that was too large leaves its memory behind
+            (reply,) = generator.reply([self._tests[id(generator)]], [Sampling(max_new_tokens=1)])
+        except _FAILURES as error:
+            return one_line(error)
+        return "" if reply.finite else "its logits are NaN or infinite"
+
+
+def _short_question(generator: Generator) -> Encoded:
+    try:
+        return generator.encode([Turn("human", "hello")])
+    except EncodeError as error:
+        raise InputError(f"this model cannot be asked a question without a picture: {error}") from error

@@ -9,9 +9,8 @@ from collections.abc import Callable
 import torch
 from aiohttp import web
 
-from ...evaluate.generator import Generator, Turn
+from ...evaluate.generator import Generator
 from ...evaluate.talk import open_generator
-from ...pool.encode import EncodeError
 from ...pool.images import check_root
 from ...store.errors import InputError, VinnowError
 from .app import Server
@@ -33,8 +32,6 @@ def serve(config: ServeConfig) -> None:
     if config.image_root is not None:
         check_root(config.image_root, "--allow-image-root")
     generators = [open_generator(c) for c in copies(config)]
-    for generator in generators:
-        _warm(generator)
     if lost := asyncio.run(_serve(config, key, generators)):
         raise VinnowError(lost)
 
@@ -53,14 +50,6 @@ def copies(config: ServeConfig) -> list[ServeConfig]:
     if config.device not in ("auto", "cuda") or cards < config.replicas:
         raise InputError(f"{config.replicas} replicas need as many GPUs, and `device` left at auto; there are {cards}.")
     return [config.model_copy(update={"device": f"cuda:{i}"}) for i in range(config.replicas)]
-
-
-def _warm(generator: Generator) -> None:
-    """Encode once, so that a tokenizer's settings are what they will be when several threads read it."""
-    try:
-        generator.encode([Turn("human", "hello")])
-    except EncodeError as error:
-        raise InputError(f"this model cannot be asked a question without a picture: {error}") from error
 
 
 async def _serve(config: ServeConfig, key: str | None, generators: list[Generator]) -> str:

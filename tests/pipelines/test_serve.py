@@ -167,6 +167,37 @@ def test_a_client_that_hangs_up_has_its_row_given_up_and_no_other(server, client
     assert server.health["requests"] == 0
 
 
+def test_under_load_none_that_was_accepted_is_lost(server):
+    """Good ones, bad ones and those who leave, at a time: the server counts each once, and every good one is answered."""
+    before = server.health
+    good = [asked([showing(uri())] if i % 2 else "what?", stream=i % 4 < 2, max_tokens=30) for i in range(32)]
+    bad = {400: asked([showing(uri(png((10_000, 10_000))))]), 413: b" " * 50_000_000}
+
+    def leave(stream):
+        """Hang up on an answer of 1,900 tokens: in the middle of its stream, or while waiting for all of it."""
+        body = asked("red?", stream=stream, max_tokens=1900)
+        if not stream:
+            with pytest.raises(httpx2.ReadTimeout):
+                httpx2.post(f"{server.url}/chat/completions", json=body, timeout=1)
+            return 0
+        with httpx2.stream("POST", f"{server.url}/chat/completions", json=body, timeout=60) as reply:
+            next(reply.iter_raw())
+        return 0
+
+    with ThreadPoolExecutor(40) as pool:
+        left = [pool.submit(leave, stream) for stream in (True, False)]
+        told = [pool.submit(server.post, b, headers={"Content-Type": "application/json"}) for b in bad.values()]
+        answers = list(pool.map(server.post, good))
+        assert [t.result().status_code for t in told] == list(bad)
+        assert [one.result() for one in left] == [0, 0]
+    assert {a.status_code for a in answers} == {200}
+    assert all(a.text.endswith("[DONE]\n\n") == b["stream"] for a, b in zip(answers, good, strict=True))
+    wait_until(lambda: server.health["requests"] == server.health["waiting"] == 0)
+    after = server.health
+    counts = {n: after[n] - before[n] for n in ("accepted", "answered", "refused", "hung_up", "errors", "turned_away")}
+    assert counts == {"accepted": 36, "answered": 32, "refused": 2, "hung_up": 2, "errors": 0, "turned_away": 0}
+
+
 def wait_until(holds, seconds=60):
     until = time.monotonic() + seconds
     while not holds():

@@ -40,8 +40,8 @@ def test_what_goes_in_comes_out(tmp_path):
     cache = Cache(str(tmp_path / "deep" / "c.sqlite"))
     for key, reply in replies.items():
         cache.put(key, reply, 0.5)
-    cache.lose(0.25)
-    cache.lose(0.0)
+    cache.lose("c", 0.25, certain=True)
+    cache.lose("d", 0.0, certain=True)
     cache.close()
     again = Cache(str(tmp_path / "deep" / "c.sqlite"))
     assert {key: again.get(key) for key in (*replies, "c")} == {**replies, "c": None}
@@ -63,6 +63,44 @@ def test_a_kill_loses_nothing_that_was_handed_on(tmp_path):
     assert len(cache) <= handed + 3
     cache.put("after", Reply("y"), 0.0)
     assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_what_was_under_way_at_a_kill_is_known_and_counts_until_it_is_answered(tmp_path):
+    path = str(tmp_path / "c.sqlite")
+    killed = Cache(path)
+    names = [killed.send("answered", 1.0), killed.send("a", 2.0), killed.send("b", 4.0), killed.send("failed", 8.0)]
+    killed.put("answered", Reply("x"), 0.5)
+    killed.lose("failed", 0.25, certain=True)
+    assert len({*names}) == 4
+    cache = Cache(path)  # as after a kill
+    assert [cache.was_under_way(k) for k in ("answered", "a", "b", "failed", "new")] == [False] * 5
+    assert (cache.take_over(), cache.killed(), cache.spent()) == (2, 2, 0.5 + 0.25 + 2 + 4)
+    assert [cache.was_under_way(k) for k in ("answered", "a", "b", "failed", "new")] == [
+        False,
+        True,
+        True,
+        False,
+        False,
+    ]
+    # the same name where nothing came of it, another where something did
+    assert cache.send("a", 2.0) == names[1]
+    cache.put("a", Reply("y"), 1.0)
+    assert cache.send("failed", 8.0) != names[3]
+    cache.lose("failed", 8.0, certain=False)
+    again = Cache(path)
+    assert (again.take_over(), again.killed(), again.spent()) == (1, 2, 0.5 + 0.25 + 2 + 4 + 1 + 8)
+    other = Cache(str(tmp_path / "other.sqlite"))
+    assert other.send("a", 2.0) != names[1]
+
+
+def test_a_cache_of_before_is_read(tmp_path):
+    path = tmp_path / "c.sqlite"
+    Cache(str(path)).put("k", Reply("x"), 2.0)
+    with sqlite3.connect(path) as db:
+        for table in ("sent", "killed", "salt"):
+            db.execute(f"DROP TABLE {table}")
+    cache = Cache(str(path))
+    assert (cache.get("k"), cache.take_over(), cache.spent()) == (Reply("x"), 0, 2.0)
 
 
 def test_two_processes_write_one_cache(tmp_path):

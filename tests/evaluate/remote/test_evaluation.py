@@ -59,6 +59,7 @@ def test_rows_are_those_of_any_evaluation_and_a_second_run_asks_nothing(tiny_poo
         wanted[str(r.sample_id)] = (text, images)
 
     def answer(handler, body):
+        time.sleep(0.02)
         handler.send(200, json.dumps(completion(f" {asked(body)[0].split()[0]} ")).encode())
 
     with serving(default=answer) as server:

@@ -191,12 +191,23 @@ def command(server, folder, out, *more):
 
 
 def test_a_killed_run_goes_on_and_pays_nothing_twice(tmp_path):
-    """The server counts: each prompt once, but those that were under way when the process was killed."""
+    """The server counts: each prompt is asked once, but for those that were under way at a kill, and paid once.
+
+    It honours `Idempotency-Key`: one that is known gets the answer that is there, or a 409 while it is being made.
+    """
     write_coco(tmp_path, 60)
     kills, out = [8, 25], tmp_path / "made"
+    paid, done = Counter(), set()
 
     def slow(handler, body):
-        time.sleep(0.05)
+        name, prompt = handler.headers["Idempotency-Key"], json.dumps(body["messages"])
+        if paid[name, prompt] and name not in done:
+            status(409)(handler, body)
+            return
+        if name not in done:
+            paid[name, prompt] += 1
+            time.sleep(0.05)
+            done.add(name)
         answers(handler, body)
 
     environment = os.environ | {"PYTHONPATH": str(ROOT.parent)}
@@ -209,11 +220,18 @@ def test_a_killed_run_goes_on_and_pays_nothing_twice(tmp_path):
             os.kill(child.pid, signal.SIGKILL)
             child.communicate()
             assert not (out / "records.json").exists()
-        done = subprocess.run(command(server, tmp_path, out), env=environment, cwd="/", capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        done_run = subprocess.run(
+            command(server, tmp_path, out), env=environment, cwd="/", capture_output=True, text=True
+        )
+        assert done_run.returncode == 0, done_run.stderr
         asked = Counter(json.dumps(b["messages"]) for b in server.bodies)
     assert len(asked) == 60
-    assert sum(asked.values()) <= 60 + 4 * len(kills)
+    assert {prompt for _, prompt in paid} == asked.keys()
+    assert len(paid) == sum(paid.values()) == 60
+    report = json.loads((out / "generate.json").read_text())
+    assert 1 <= report["left_under_way"] <= 4
+    assert report["left_under_way"] <= report["under_way"] <= 4 * len(kills)
+    assert f"{report['left_under_way']} requests were under way when a run was killed" in done_run.stdout
     assert len(json.loads((out / "records.json").read_text())) == 60
 
 
