@@ -49,5 +49,6 @@ def import_lmms(
         )
     if report.no_picture:
         show(
-            f"{report.no_picture:,} rows do not name their picture: each is drawn alone, and intervals may be too narrow."
+            f"{report.no_picture:,} rows do not name their picture: each is drawn alone, and intervals may be too narrow "
+            "(--clusters reads what lmms-eval's --model_args clusters=FILE wrote)."
         )
