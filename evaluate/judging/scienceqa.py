@@ -84,6 +84,10 @@ def judge_scienceqa(config: SchemeConfig, out: str, progress: Callable[[int, int
     out, place = (p if "://" in p else os.path.abspath(p) for p in (out, config.evaluation))
     if not exists(join(place, TABLE)):
         raise InputError(f"no evaluation at {place!r}: there is no {TABLE!r}. Make one with `vinnow evaluate`.")
+    if config.pool is None and not exists(join(place, "pool")):
+        raise InputError(
+            f"{place!r} holds no pool of its questions, as one of official files does: name it with --pool."
+        )
     pool = Pool(config.pool or join(place, "pool"))
     check_out(out, [place, pool.root, config.system, config.answer_rule, config.final_rule])
     run, records, answers = _answered(place, pool)

@@ -170,6 +170,11 @@ def test_evaluations_that_do_not_fit(evaluation, tmp_path):
     config = config_for(evaluation, "http://localhost:1")
     with pytest.raises(InputError, match="no evaluation at"):
         judge_scienceqa(config.model_copy(update={"evaluation": str(tmp_path)}), str(tmp_path / "out"))
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "evals.parquet").write_bytes((evaluation / "evals.parquet").read_bytes())
+    with pytest.raises(InputError, match=r"holds no pool of its questions.*--pool"):
+        judge_scienceqa(config.model_copy(update={"evaluation": str(alone)}), str(tmp_path / "out"))
     with pytest.raises(InputError, match="lies in the output folder"):
         judge_scienceqa(config, str(evaluation))
     table = read_rows(evaluation / "evals.parquet", EVALS)
