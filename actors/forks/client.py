@@ -13,7 +13,7 @@ import socket
 import sys
 from typing import Any
 
-# variables: the server's socket, and Ray's own script
+# variables: the server's socket, which forks use again for what they start, and Ray's own script
 SOCKET, RAY_SCRIPT = "VINNOW_FORKS", "VINNOW_RAY_SCRIPT"
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 # of a line that holds a number
@@ -72,7 +72,7 @@ def plain_worker(arguments: list[str]) -> list[str] | None:
 
 def main() -> None:
     """Ask, and become Python, or Ray's script, where nobody answers."""
-    arguments, path, ray_script = sys.argv[1:], os.environ.pop(SOCKET, ""), os.environ.pop(RAY_SCRIPT, "")
+    arguments, path, ray_script = sys.argv[1:], os.environ.get(SOCKET, ""), os.environ.pop(RAY_SCRIPT, "")
     wanted = plain_worker(arguments) if ray_script else arguments
     code = ask(path, wanted) if path and wanted else None
     if code is None:

@@ -17,6 +17,7 @@ import socket
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 # libraries read these when they are imported: a request that has them otherwise is none for this process
@@ -183,13 +184,17 @@ def _settle_libraries(own: dict[str, str]) -> None:
 
 
 def run(request: Request) -> None:
-    """Run what follows `python`: a file, or `-m` and a module, with its arguments."""
+    """Run what follows `python`: a file, `-m` and a module, or `-c` and a text, with its arguments."""
     first, *rest = request.arguments
     while first in ("-u", "-P"):
         first, *rest = rest
     if first == "-m":
         sys.argv = list(rest)
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        code, sys.argv = rest[0], ["-c", *rest[1:]]
+        own = sys.modules["__main__"] = ModuleType("__main__")
+        exec(compile(code, "<string>", "exec"), own.__dict__)
     else:
         sys.argv = [first, *rest]
         runpy.run_path(first, run_name="__main__")

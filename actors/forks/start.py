@@ -34,22 +34,30 @@ def forked_workers(wanted: bool | None) -> Iterator[None]:
     if path is None or not os.path.exists(script):
         yield
         return
-    os.environ.update({SOCKET: path, RAY_SCRIPT: script})
+    own = {SOCKET: path, RAY_SCRIPT: script}
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
     # Ray joins the name to its folder: a whole path stays what it is
     ray_constants.SETUP_WORKER_FILENAME = str(CLIENT)
     try:
         yield
     finally:
         ray_constants.SETUP_WORKER_FILENAME = named
-        del os.environ[SOCKET], os.environ[RAY_SCRIPT]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def start_forks() -> str | None:
-    """Start the server, one a process; return its socket, None where there can be no server.
+    """Start the server, one a process and its forks; return its socket, None where there can be no server.
 
-    It ends with this process. It may be asked at once: who asks waits for its imports.
+    It ends with the process that started it. It may be asked at once: who asks waits for its imports.
     """
     global _server
+    if os.path.exists(outer := os.environ.get(SOCKET, "")):
+        return outer
     if _server and _server.process.poll() is None:
         return _server.path
     folder = tempfile.mkdtemp(prefix="vinnow-forks-")

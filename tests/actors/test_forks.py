@@ -58,6 +58,7 @@ def test_a_fork_is_what_python_would_have_started(python, about, tmp_path):
     other, one = about([sys.executable], OMP_NUM_THREADS="2", MINE="x"), about(python, OMP_NUM_THREADS="2", MINE="x")
     for name in ("argv", "cwd", "read", "name", "threads", "ray", "files", "child"):
         assert one[name] == other[name], name
+    assert one["environment"].pop(SOCKET)  # for what it starts itself
     assert one["environment"] == other["environment"]
     assert one["environment"]["MINE"] == "x"
     assert one["group"]  # whose signals reach nobody else
@@ -72,6 +73,12 @@ def test_what_libraries_would_have_read_otherwise_is_started_by_python_itself(py
     assert about(python, HF_HOME="/elsewhere")["parent"] != start._server.process.pid
     gone = [word + "-gone" if word.startswith(SOCKET) else word for word in python]
     assert about(gone)["parent"] == os.getpid()
+
+
+def test_a_fork_s_own_workers_come_from_the_same_server(python):
+    code = "from vinnow.actors.forks.start import start_forks; print(start_forks())"
+    said = subprocess.run([*python, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == [start.start_forks()]
 
 
 def test_offline_is_as_the_process_was_told(python, tmp_path):

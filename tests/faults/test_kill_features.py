@@ -3,12 +3,12 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
 import psutil
 import pytest
+from commands import vinnow_line
 from pictures import make_records, write_records
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_inline
@@ -46,7 +46,7 @@ def table(out, kind, step):
 def start(pool, tiny_model, out, kind="gradient", steps=(1,)):
     own = ("projection.dim=64",) if kind == "gradient" else ()
     sets = (*own, f"rows_per_part={ROWS_PER_PART}", "ray.num_cpus=2", "ray.object_store_mb=200")
-    command = [sys.executable, "-m", "vinnow", "features", "--pool", pool, "--kind", kind]
+    command = vinnow_line("features", "--pool", pool, "--kind", kind)
     command += [x for s in steps for x in ("--checkpoint", f"{s}={tiny_model}")]
     command += ["--out", str(out), "--set", "ray.dashboard=false", *(x for s in sets for x in ("--set", s))]
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}

@@ -5,7 +5,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from captions import CONVERSATION, DETAIL, REASONING, answer_of, answers, write_coco
+from commands import vinnow_line
 from endpoint import completion, says, serving, status
 from house.test_readme import shell_lines
 from typer.testing import CliRunner
@@ -184,7 +184,7 @@ def test_a_cap_says_what_is_left_and_a_larger_one_goes_on(tmp_path):
 
 def command(server, folder, out, *more):
     return [
-        *(sys.executable, "-m", "vinnow", "generate", "mix", f"{folder}/captions.json"),
+        *vinnow_line("generate", "mix", f"{folder}/captions.json"),
         *("--instances", f"{folder}/instances.json", "--base-url", server.url, "--model", "m", "--out", str(out)),
         *("--set", "endpoint.concurrency=4", *more),
     ]
@@ -279,9 +279,7 @@ def test_the_readme_command_runs(tmp_path):
         words = [server.url if w == "http://127.0.0.1:8000/v1" else w for w in shlex.split(line)[1:]]
         assert server.url in words
         environment = os.environ | {"PYTHONPATH": str(ROOT.parent)}
-        ran = subprocess.run(
-            [sys.executable, "-m", "vinnow", *words], cwd=tmp_path, env=environment, capture_output=True
-        )
+        ran = subprocess.run(vinnow_line(*words), cwd=tmp_path, env=environment, capture_output=True)
         assert ran.returncode == 0, ran.stderr
         assert len(server.requests) == 8
     assert len(json.loads((tmp_path / "generated" / "records.json").read_text())) == 8
