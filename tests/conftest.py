@@ -13,6 +13,8 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
     OMP_NUM_THREADS="1",
     HF_HUB_OFFLINE="1",
+    # as commands have it: their processes and these can be forks of one
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
     DS_ACCELERATOR="cpu",
 )
 
