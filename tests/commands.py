@@ -2,6 +2,7 @@
 
 import sys
 
+import psutil
 from vinnow.actors.forks.client import SOCKET
 from vinnow.actors.forks.start import CLIENT, start_forks
 
@@ -15,3 +16,9 @@ def python_line():
     """Return what stands for Python in a command line."""
     path = start_forks()
     return ["env", f"{SOCKET}={path}", sys.executable, "-ISs", str(CLIENT)] if path else [sys.executable]
+
+
+def forks():
+    """Return the processes that this one's commands run in, and their Ray's workers."""
+    servers = [p for p in psutil.Process().children() if "vinnow.actors.forks.server" in p.cmdline()]
+    return [fork for server in servers for fork in server.children()]

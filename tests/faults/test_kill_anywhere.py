@@ -6,10 +6,10 @@ The stages run as they are, in a process that is forked anew after each kill; Ra
 
 import json
 import subprocess
-import sys
 
 import numpy as np
 import pytest
+from commands import python_line
 from pictures import make_records, write_records
 from vinnow.pool.reader import Pool
 from vinnow.store.features import FeatureSet
@@ -87,7 +87,7 @@ def source(tmp_path_factory):
 
 
 def run(source, tiny_model, folder):
-    command = [sys.executable, "-c", SCRIPT, *source, tiny_model, str(folder), str(KILLS)]
+    command = [*python_line(), "-c", SCRIPT, *source, tiny_model, str(folder), str(KILLS)]
     said = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False)
     assert said.returncode == 0, said.stderr
     return json.loads(said.stdout.splitlines()[-1])

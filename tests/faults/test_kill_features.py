@@ -8,7 +8,7 @@ import time
 import numpy as np
 import psutil
 import pytest
-from commands import vinnow_line
+from commands import forks, vinnow_line
 from pictures import make_records, write_records
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_inline
@@ -112,8 +112,7 @@ def test_a_killed_actor_loses_and_doubles_nothing(pool, tiny_model, tmp_path, tm
     """Trajectories at two checkpoints in one pass."""
     process = start(pool, tiny_model, tmp_path, "trajectory", (1, 2))
     wait_for_parts(process, tmp_path, 5)
-    everyone = psutil.Process(process.pid).children(recursive=True)
-    actors = [p for p in everyone if "FeatureActor" in " ".join(p.cmdline())]
+    actors = [p for p in forks() if "FeatureActor" in " ".join(p.cmdline())]
     assert actors
     for actor in actors:
         os.kill(actor.pid, signal.SIGKILL)

@@ -6,10 +6,10 @@ for (`finished.py`); pools, answers and everything on disk are real.
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import python_line
 
 TESTS = Path(__file__).parents[1]
 SCRIPT = """
@@ -151,7 +151,7 @@ print(json.dumps({"points": points, "wrong": wrong, "once": once}))
 
 @pytest.mark.parametrize("then", ["on", "back"])
 def test_a_kill_between_any_two_writes_of_a_longer_test_set_changes_nothing(tmp_path, then):
-    command = [sys.executable, "-c", SCRIPT, str(TESTS), str(tmp_path), then]
+    command = [*python_line(), "-c", SCRIPT, str(TESTS), str(tmp_path), then]
     said = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False)
     words = (tmp_path / "words").read_text()[-3000:] if (tmp_path / "words").exists() else ""
     assert said.returncode == 0, said.stderr[-3000:] + words

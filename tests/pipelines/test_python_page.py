@@ -4,10 +4,10 @@ import contextlib
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import python_line
 from pictures import make_records, write_records
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ def test_the_page_runs_from_its_first_block_to_its_last(place):
     page_blocks = blocks("docs/python.md")
     assert len(page_blocks) == 4
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join([*page_blocks, AFTER])], capture_output=True, text=True, cwd=place
+        [*python_line(), "-c", "\n".join([*page_blocks, AFTER])], capture_output=True, text=True, cwd=place
     )
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.splitlines()

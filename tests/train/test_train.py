@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import python_line
 from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration
 from vinnow.models.components import canonical, set_trainable
@@ -173,7 +173,7 @@ def test_the_model_loads_in_a_fresh_process_and_answers_as_before(undisturbed):
     ids = torch.tensor([[1, 300, 301, 302, 303]])
     here = model.generate(ids, max_new_tokens=8, do_sample=False)[0].tolist()
     there = subprocess.run(
-        [sys.executable, "-c", ANSWER, undisturbed[0].model],
+        [*python_line(), "-c", ANSWER, undisturbed[0].model],
         capture_output=True,
         text=True,
         check=True,
