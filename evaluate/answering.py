@@ -19,8 +19,8 @@ from ..store.refusals import write_refused
 from ..store.tables import EVALS, write_rows
 from . import registry
 from .benchmark import fair_score, reference
-from .clusters import cluster_of
-from .config import EvalSpec
+from .clusters import Clusters
+from .config import EvalConfig, EvalSpec
 
 FOOTER = "vinnow.eval"
 
@@ -35,6 +35,7 @@ class Answerer(ABC):
     def __init__(self, spec: EvalSpec) -> None:
         self.spec = spec
         self.pool = Pool(spec.config.pool)
+        self.clusters = Clusters(spec.config.image_root or self.pool.image_root)
         self.shards = {s.name: s for s in self.pool.shards(spec.config.rows_per_part)}
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
@@ -75,25 +76,27 @@ class Answerer(ABC):
         name = self.spec.config.benchmark
         benchmark = registry.find(name)
         scores = [fair_score(benchmark, a, r) for a, r in zip(answers, records, strict=True)]
-        return _evals(self.spec.config.run, name, records, answers, scores)
+        return _evals(self.spec.config, self.clusters, records, answers, scores)
 
     @staticmethod
     def unanswered(spec: EvalSpec, records: list[Record]) -> pa.Table:
         """Return the rows of records that could not be asked: no answer, score 0."""
-        config = spec.config
-        return _evals(config.run, config.benchmark, records, [""] * len(records), [0.0] * len(records))
+        clusters = Clusters(spec.config.image_root or Pool(spec.config.pool).image_root)
+        return _evals(spec.config, clusters, records, [""] * len(records), [0.0] * len(records))
 
 
-def _evals(run: str, benchmark: str, records: list[Record], answers: list[str], scores: list[float]) -> pa.Table:
+def _evals(
+    config: EvalConfig, clusters: Clusters, records: list[Record], answers: list[str], scores: list[float]
+) -> pa.Table:
     columns = [
-        [run] * len(records),
-        [benchmark] * len(records),
+        [config.run] * len(records),
+        [config.benchmark] * len(records),
         [r.task for r in records],
         [str(r.sample_id) for r in records],
         [s == 1.0 for s in scores],
         scores,
         answers,
         [reference(r) for r in records],
-        [cluster_of(r) for r in records],
+        [clusters.of(r) for r in records],
     ]
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, EVALS, strict=True)], schema=EVALS)

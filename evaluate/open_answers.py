@@ -16,7 +16,6 @@ from ..store.reading import as_kind
 from ..store.tables import ANSWERS, read_rows
 from .answering import Answerer
 from .answers import AnswerActor
-from .clusters import cluster_of
 from .config import EvalSpec, OpenConfig, ShardsReport
 from .shards import Measurement, Progress, carry_out, make_spec
 
@@ -50,7 +49,7 @@ class OpenAnswers(Answerer):
                 "question": str(r.extra["question_id"]),
                 "prompt": r.conversations[0]["value"].replace(IMAGE, "").strip(),
                 "answer": answer,
-                "cluster": cluster_of(r),
+                "cluster": self.clusters.of(r),
             }
             for r, answer in zip(records, answers, strict=True)
         ]

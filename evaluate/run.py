@@ -30,14 +30,18 @@ def evaluate(config: EvalConfig, out: str, progress: Progress | None = None, her
         KeyMismatchError: `out` holds answers of another model, pool or setting; lists what differs.
         InputError: no checkpoint, no pool, an unknown benchmark, or not one row could be asked.
     """
-    measurement = Measurement(AnswerActor, TABLE, REPORT, summary)
+    measurement = Measurement(AnswerActor, TABLE, REPORT, _summary)
     fields = carry_out(make_spec(config, out, here), measurement, progress)
     return as_kind(fields, EvalReport, join(out, REPORT), "report of an evaluation", "Delete it and run again.")
 
 
-def summary(evals: pa.Table, spec: EvalSpec) -> dict[str, Any]:
-    """Return what a report says of an EVALS table."""
-    scored, pool = accuracy(evals), Pool(spec.config.pool)
+def _summary(evals: pa.Table, spec: EvalSpec) -> dict[str, Any]:
+    return summary(evals, spec.config.pool, spec.config.benchmark)
+
+
+def summary(evals: pa.Table, path: str, benchmark: str) -> dict[str, Any]:
+    """Return what a report says of an EVALS table, whose questions are in the pool of this path."""
+    scored, pool = accuracy(evals), Pool(path)
     shown = [str(i) for i in pool.ids()[pool.has_image()].tolist()]
     pictured = evals.filter(pc.is_in(evals["sample"], pa.array(shown, pa.string())))
     return {
@@ -46,7 +50,7 @@ def summary(evals: pa.Table, spec: EvalSpec) -> dict[str, Any]:
         "image_rows": pictured.num_rows,
         "by_task": scored.by_task,
         "rows_by_task": scored.rows_by_task,
-        "metrics": asdict(registry.find(spec.config.benchmark).aggregate(answered(evals, pool))),
+        "metrics": asdict(registry.find(benchmark).aggregate(answered(evals, pool))),
     }
 
 
