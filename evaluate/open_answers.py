@@ -74,11 +74,16 @@ def answer_open(config: OpenConfig, out: str, progress: Progress | None = None, 
 
 def finish(spec: EvalSpec, actor: type[Answerer], progress: Progress | None) -> ShardsReport:
     """Carry open answers out, whoever gives them, and write their lines."""
-    fields = carry_out(spec, Measurement(actor, TABLE, REPORT, _summary), progress)
+    fields = carry_out(spec, Measurement(actor, TABLE, REPORT, summary), progress)
+    write_answers(spec)
+    return as_kind(fields, ShardsReport, join(spec.out, REPORT), "report of open answers", "Delete it and run again.")
+
+
+def write_answers(spec: EvalSpec) -> None:
+    """Write `OUT/answers.jsonl` of the table, as LLaVA's scripts do."""
     rows = read_rows(join(spec.out, TABLE), ANSWERS).to_pylist()
     records = Pool(spec.config.pool).take(np.array([row["sample"] for row in rows], np.uint64))
     write_lines(join(spec.out, LINES), [_line(*pair) for pair in zip(rows, records, strict=True)])
-    return as_kind(fields, ShardsReport, join(spec.out, REPORT), "report of open answers", "Delete it and run again.")
 
 
 def _line(row: dict[str, Any], record: Record) -> dict[str, Any]:
@@ -88,6 +93,7 @@ def _line(row: dict[str, Any], record: Record) -> dict[str, Any]:
     return own | {"metadata": known}
 
 
-def _summary(table: pa.Table, _: EvalSpec) -> dict[str, Any]:
+def summary(table: pa.Table, _: EvalSpec) -> dict[str, Any]:
+    """Return what a report says of an ANSWERS table."""
     counts = table["task"].value_counts().to_pylist()
     return {"rows_by_task": {str(c["values"]): int(c["counts"]) for c in sorted(counts, key=lambda c: c["values"])}}
