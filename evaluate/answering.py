@@ -75,16 +75,17 @@ class Answerer(ABC):
         name = self.spec.config.benchmark
         benchmark = registry.find(name)
         scores = [fair_score(benchmark, a, r) for a, r in zip(answers, records, strict=True)]
-        return _evals(self.spec.config.run, name, records, answers, scores)
+        return evals_of(self.spec.config.run, name, records, answers, scores)
 
     @staticmethod
     def unanswered(spec: EvalSpec, records: list[Record]) -> pa.Table:
         """Return the rows of records that could not be asked: no answer, score 0."""
         config = spec.config
-        return _evals(config.run, config.benchmark, records, [""] * len(records), [0.0] * len(records))
+        return evals_of(config.run, config.benchmark, records, [""] * len(records), [0.0] * len(records))
 
 
-def _evals(run: str, benchmark: str, records: list[Record], answers: list[str], scores: list[float]) -> pa.Table:
+def evals_of(run: str, benchmark: str, records: list[Record], answers: list[str], scores: list[float]) -> pa.Table:
+    """Return rows of EVALS, one a record."""
     columns = [
         [run] * len(records),
         [benchmark] * len(records),

@@ -25,6 +25,7 @@ from pictures import make_records, write_records
 def ray_cluster():
     """One small local cluster for the whole session: 4 logical CPUs, 500 MB of object store."""
     import ray
+    from vinnow.actors.forks.start import forking
 
     ray.init(
         address="local",  # never the other worker's
@@ -33,6 +34,7 @@ def ray_cluster():
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
+        **forking(None),
     )
     yield ray
     ray.shutdown()
