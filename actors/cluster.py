@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ..store.config import Config
 from ..store.errors import InputError
-from .forks.start import forking
+from .forks.start import forked_workers
 from .surroundings import Kills, check_surroundings, not_started
 
 
@@ -77,18 +77,18 @@ def ensure_ray(config: RayConfig) -> None:
     # a process of each training that would look whether nodes are taken away: there is this one alone
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     try:
-        options |= forking(config.fork)
-        ray.init(
-            # without it Ray would join whatever cluster a file in /tmp names
-            address="local",
-            num_cpus=config.num_cpus,
-            num_gpus=config.num_gpus,
-            object_store_memory=config.object_store_mb * 1_000_000,
-            # without it nobody frees the CPUs of a training inside a trial whose process is killed (spec: Ray §3)
-            include_dashboard=config.dashboard,
-            dashboard_host="127.0.0.1",
-            **options,
-        )
+        with forked_workers(config.fork):
+            ray.init(
+                # without it Ray would join whatever cluster a file in /tmp names
+                address="local",
+                num_cpus=config.num_cpus,
+                num_gpus=config.num_gpus,
+                object_store_memory=config.object_store_mb * 1_000_000,
+                # without it nobody frees the CPUs of a training inside a trial whose process is killed (spec: Ray §3)
+                include_dashboard=config.dashboard,
+                dashboard_host="127.0.0.1",
+                **options,
+            )
     except Exception as error:  # of a daemon that does not come up Ray raises no narrower class
         raise not_started(error) from error
     _watch(_dead_daemons())

@@ -1,42 +1,57 @@
 """Starting the process that Ray's workers fork from, beside a local Ray on a machine without GPUs."""
 
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
-from typing import Any
+
+from .client import RAY_SCRIPT, SOCKET
 
 _HERE = Path(__file__).resolve().parent
+CLIENT = _HERE / "client.py"
 # bytes of a socket's path, by `man 7 unix`
 _LONGEST = 107
 # devices of NVIDIA, AMD, and of Windows below Linux
 _GPUS = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
 
 
-def forking(wanted: bool | None) -> dict[str, Any]:
-    """Return what `ray.init` of a local Ray is told besides, so that its workers are forks; None: if there is no GPU."""
-    if wanted is False or (wanted is None and any(map(glob, _GPUS))):
-        return {}
-    python = start_forks()
-    if python is None:
-        return {}
-    # else two workers are started at once that no fork can be
-    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-    return {"runtime_env": {"py_executable": python}}
+@contextmanager
+def forked_workers(wanted: bool | None) -> Iterator[None]:
+    """Have the workers of a local Ray that is started in the body be forks; None: if the machine has no GPU.
+
+    Ray's daemons start a worker by running a script of Ray's, and are given `client.py` for it.
+    """
+    from ray._private import ray_constants
+
+    named = ray_constants.SETUP_WORKER_FILENAME
+    script = os.path.join(os.path.dirname(ray_constants.__file__), "workers", named)
+    path = start_forks() if wanted or (wanted is None and not any(map(glob, _GPUS))) else None
+    if path is None or not os.path.exists(script):
+        yield
+        return
+    os.environ.update({SOCKET: path, RAY_SCRIPT: script})
+    # Ray joins the name to its folder: a whole path stays what it is
+    ray_constants.SETUP_WORKER_FILENAME = str(CLIENT)
+    try:
+        yield
+    finally:
+        ray_constants.SETUP_WORKER_FILENAME = named
+        del os.environ[SOCKET], os.environ[RAY_SCRIPT]
 
 
 def start_forks() -> str | None:
-    """Start the server, one a process; return what stands for Python in a command, None where there can be no server.
+    """Start the server, one a process; return its socket, None where there can be no server.
 
     It ends with this process. It may be asked at once: who asks waits for its imports.
     """
     global _server
     if _server and _server.process.poll() is None:
-        return _server.python
+        return _server.path
     folder = tempfile.mkdtemp(prefix="vinnow-forks-")
     path = os.path.join(folder, "line")
     if len(os.fsencode(path)) > _LONGEST or not sys.platform.startswith("linux"):
@@ -53,14 +68,14 @@ def start_forks() -> str | None:
         env=environment,
         start_new_session=True,
     )
-    _server = _Server(process, shlex.join([sys.executable, "-ISs", str(_HERE / "client.py"), path]))
-    return _server.python
+    _server = _Server(process, path)
+    return _server.path
 
 
 @dataclass(frozen=True)
 class _Server:
     process: "subprocess.Popen[bytes]"
-    python: str
+    path: str
 
 
 _server: _Server | None = None

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -10,7 +9,10 @@ import time
 
 import psutil
 import pytest
+from commands import python_line
+from ray._private import ray_constants
 from vinnow.actors.forks import start
+from vinnow.actors.forks.client import SOCKET, plain_worker
 
 ABOUT = """
 import json, os, random, signal, sys
@@ -29,7 +31,7 @@ raise SystemExit(3)
 
 @pytest.fixture(scope="module")
 def python():
-    return shlex.split(start.start_forks())
+    return python_line()
 
 
 @pytest.fixture
@@ -68,7 +70,8 @@ def test_a_fork_is_what_python_would_have_started(python, about, tmp_path):
 
 def test_what_libraries_would_have_read_otherwise_is_started_by_python_itself(python, about):
     assert about(python, HF_HOME="/elsewhere")["parent"] != start._server.process.pid
-    assert about([*python[:-1], python[-1] + "-gone"])["parent"] == os.getpid()
+    gone = [word + "-gone" if word.startswith(SOCKET) else word for word in python]
+    assert about(gone)["parent"] == os.getpid()
 
 
 def test_offline_is_as_the_process_was_told(python, tmp_path):
@@ -106,25 +109,47 @@ def test_it_ends_with_its_asker_and_its_asker_as_it_does(sleeping):
 
 
 def test_a_server_ends_with_whoever_started_it(tmp_path):
-    code = "from vinnow.actors.forks import start as s; print(s.start_forks(), s._server.process.pid, flush=True); input()"
+    code = (
+        "from vinnow.actors.forks import start as s; print(s.start_forks(), s._server.process.pid, flush=True); input()"
+    )
     owner = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    *line, pid = shlex.split(owner.stdout.readline())
+    path, pid = owner.stdout.readline().split()
     server = psutil.Process(int(pid))
-    assert os.path.exists(line[-1]) or server.is_running()
     owner.kill()
     owner.wait()
     server.wait(60)
-    assert not os.path.exists(os.path.dirname(line[-1]))
+    assert not os.path.exists(os.path.dirname(path))
 
 
 def test_where_there_is_a_gpu_nothing_is_forked_unasked(monkeypatch, tmp_path):
-    monkeypatch.setattr(start, "start_forks", lambda: "python client.py")
     monkeypatch.setattr(start, "_GPUS", (str(tmp_path / "gpu*"),))
-    assert start.forking(None) == {"runtime_env": {"py_executable": "python client.py"}}
-    assert start.forking(False) == {}
+
+    def forks(wanted):
+        before = ray_constants.SETUP_WORKER_FILENAME
+        with start.forked_workers(wanted):
+            inside = ray_constants.SETUP_WORKER_FILENAME, SOCKET in os.environ
+        assert (ray_constants.SETUP_WORKER_FILENAME, SOCKET in os.environ) == (before, False)
+        assert inside in ((before, False), (str(start.CLIENT), True))
+        return inside[1]
+
+    assert (forks(None), forks(False)) == (True, False)
     (tmp_path / "gpu0").touch()
-    assert start.forking(None) == {}
-    assert start.forking(True)
+    assert (forks(None), forks(True)) == (False, True)
+
+
+def test_a_worker_that_wants_another_environment_is_ray_s_own_script_s(monkeypatch):
+    monkeypatch.setenv("WIDE", "x")
+    line = ["default_worker.py", "--node-id=1", "--language=PYTHON"]
+
+    def of(**context):
+        return plain_worker([*line, "--serialized-runtime-env-context=" + json.dumps(context)])
+
+    assert plain_worker(line) == line[:2]
+    assert of(env_vars={"WIDE": "${WIDE}y"}, py_executable=sys.executable, command_prefix=[]) == line[:2]
+    assert os.environ["WIDE"] == "xy"
+    for context in ({"py_executable": "other"}, {"command_prefix": ["cd x &&"]}, {"env_vars": {"A": "${GONE_HERE}"}}):
+        assert of(**context) is None
+    assert plain_worker(["x.jar", "--language=JAVA"]) is None
 
 
 def test_ray_s_own_workers_are_forks(ray_cluster):
