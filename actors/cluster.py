@@ -13,6 +13,7 @@ from pydantic import Field
 
 from ..store.config import Config
 from ..store.errors import InputError
+from .forks.start import forked_workers
 from .surroundings import Kills, check_surroundings, not_started
 
 
@@ -28,6 +29,11 @@ class RayConfig(Config):
     num_gpus: int | None = Field(None, ge=0, description="GPUs that it may; null: all.")
     object_store_mb: int = Field(1000, ge=80, description="Its shared memory in MB.")
     dashboard: bool = Field(True, description="Start its dashboard.")
+    fork: bool | None = Field(
+        None,
+        description="Fork its worker processes from one that has imported their libraries: each starts in 1 s, not 6; "
+        "null: where this machine has no GPU, which no fork of a process may use that has seen it.",
+    )
 
 
 # what a command line wants done before Ray is started or joined, and when it is gone; a library's user has none
@@ -71,17 +77,18 @@ def ensure_ray(config: RayConfig) -> None:
     # a process of each training that would look whether nodes are taken away: there is this one alone
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     try:
-        ray.init(
-            # without it Ray would join whatever cluster a file in /tmp names
-            address="local",
-            num_cpus=config.num_cpus,
-            num_gpus=config.num_gpus,
-            object_store_memory=config.object_store_mb * 1_000_000,
-            # without it nobody frees the CPUs of a training inside a trial whose process is killed (spec: Ray §3)
-            include_dashboard=config.dashboard,
-            dashboard_host="127.0.0.1",
-            **options,
-        )
+        with forked_workers(config.fork):
+            ray.init(
+                # without it Ray would join whatever cluster a file in /tmp names
+                address="local",
+                num_cpus=config.num_cpus,
+                num_gpus=config.num_gpus,
+                object_store_memory=config.object_store_mb * 1_000_000,
+                # without it nobody frees the CPUs of a training inside a trial whose process is killed (spec: Ray §3)
+                include_dashboard=config.dashboard,
+                dashboard_host="127.0.0.1",
+                **options,
+            )
     except Exception as error:  # of a daemon that does not come up Ray raises no narrower class
         raise not_started(error) from error
     _watch(_dead_daemons())

@@ -20,7 +20,7 @@ from ..store.tables import EVALS, write_rows
 from . import registry
 from .benchmark import fair_score, reference
 from .clusters import Clusters
-from .config import EvalConfig, EvalSpec
+from .config import EvalSpec
 
 FOOTER = "vinnow.eval"
 
@@ -76,21 +76,23 @@ class Answerer(ABC):
         name = self.spec.config.benchmark
         benchmark = registry.find(name)
         scores = [fair_score(benchmark, a, r) for a, r in zip(answers, records, strict=True)]
-        return _evals(self.spec.config, self.clusters, records, answers, scores)
+        return evals_of(self.spec.config.run, name, records, answers, scores, self.clusters)
 
     @staticmethod
     def unanswered(spec: EvalSpec, records: list[Record]) -> pa.Table:
         """Return the rows of records that could not be asked: no answer, score 0."""
-        clusters = Clusters(spec.config.image_root or Pool(spec.config.pool).image_root)
-        return _evals(spec.config, clusters, records, [""] * len(records), [0.0] * len(records))
+        config, nothing = spec.config, [""] * len(records)
+        clusters = Clusters(config.image_root or Pool(config.pool).image_root)
+        return evals_of(config.run, config.benchmark, records, nothing, [0.0] * len(records), clusters)
 
 
-def _evals(
-    config: EvalConfig, clusters: Clusters, records: list[Record], answers: list[str], scores: list[float]
+def evals_of(
+    run: str, benchmark: str, records: list[Record], answers: list[str], scores: list[float], clusters: Clusters
 ) -> pa.Table:
+    """Return rows of EVALS, one a record."""
     columns = [
-        [config.run] * len(records),
-        [config.benchmark] * len(records),
+        [run] * len(records),
+        [benchmark] * len(records),
         [r.task for r in records],
         [str(r.sample_id) for r in records],
         [s == 1.0 for s in scores],

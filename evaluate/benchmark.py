@@ -148,12 +148,12 @@ class OptionLetter(Benchmark):
 
     def score(self, answer: str, record: Record) -> float:
         """Return 1 or 0."""
-        return float(type(self).read(answer, _choices(record)) == reference(record).strip())
+        return float(type(self).read(answer, count_choices(record)) == reference(record).strip())
 
     def check(self, record: Record) -> None:
         """Refuse a record without options, or whose reference is none of their letters: nothing could be right."""
         try:
-            letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: _choices(record)]
+            letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: count_choices(record)]
         except InputError as error:
             raise RefusedError("unscorable", str(error)) from error
         right = reference(record).strip()
@@ -162,6 +162,7 @@ class OptionLetter(Benchmark):
             raise RefusedError("unscorable", what)
 
 
-def _choices(record: Record) -> int:
+def count_choices(record: Record) -> int:
+    """Return how many lettered options a record has. Raises: InputError: it has none."""
     choices = record.extra.get("choices")
     return len(choices) if isinstance(choices, list) else count_options(record.conversations[0]["value"])

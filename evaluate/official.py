@@ -22,7 +22,9 @@ from ..store.usage import MAX_REFUSED, Usage, by_reason
 from . import registry
 from .answering import Answerer
 from .benchmark import Benchmark, Files
-from .config import TABLE
+from .config import OPEN, TABLE
+from .judging.bench import OpenBench
+from .open_answers import OpenAnswers
 from .run import answered
 from .shards import own_pool, stage_of
 
@@ -59,12 +61,13 @@ def prepare(name: str, folder: str, images: str | None, out: str, max_refused: f
         InputError: no such benchmark, or one without official files; a file is missing, or not what it should be; more rows
             than `max_refused` are no question; `out` holds the questions of other files, or something else.
     """
-    benchmark = registry.find(name)
+    benchmark = OpenBench() if name == OPEN else registry.find(name)
     if not benchmark.files:
         raise InputError(f"benchmark {name!r} has no official files: ingest a test pool, and name it (--pool).")
     out, folder = (p if "://" in p else os.path.abspath(p) for p in (out, folder))
     files = Files(folder, images or _beside(benchmark, folder), join(out, PICTURES))
-    with claim(out, stage_of(Answerer), inputs=[folder, images]):
+    stage = stage_of(OpenAnswers if name == OPEN else Answerer)
+    with claim(out, stage, inputs=[folder, images]):
         rows, lost = _split(benchmark, files)
         reasons = Counter(error.reason for error in lost)
         write_bytes(join(out, LEFT_OUT), _lines([{"reason": e.reason, "detail": str(e)} for e in lost]))
@@ -79,6 +82,8 @@ def prepare(name: str, folder: str, images: str | None, out: str, max_refused: f
 
 def submit(prepared: Prepared) -> str | None:
     """Write the official submission file of an evaluation that is done; return its path, None where there is none."""
+    if prepared.benchmark.name == OPEN:
+        return None
     rows = answered(read_rows(join(prepared.out, TABLE), EVALS), Pool(prepared.pool))
     return prepared.benchmark.submit(rows, prepared.files, prepared.out)
 

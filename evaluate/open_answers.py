@@ -7,8 +7,10 @@ its `question_id` which question of the benchmark it is.
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from ..pool.reader import Pool
 from ..pool.records import Record
 from ..pool.refusals import IMAGE, RefusedError
 from ..store.files import join, write_lines
@@ -16,6 +18,7 @@ from ..store.reading import as_kind
 from ..store.tables import ANSWERS, read_rows
 from .answering import Answerer
 from .answers import AnswerActor
+from .benchmark import reference
 from .config import EvalSpec, OpenConfig, ShardsReport
 from .shards import Measurement, Progress, carry_out, make_spec
 
@@ -70,16 +73,26 @@ def answer_open(config: OpenConfig, out: str, progress: Progress | None = None, 
 
 def finish(spec: EvalSpec, actor: type[Answerer], progress: Progress | None) -> ShardsReport:
     """Carry open answers out, whoever gives them, and write their lines."""
-    fields = carry_out(spec, Measurement(actor, TABLE, REPORT, _summary), progress)
-    rows = read_rows(join(spec.out, TABLE), ANSWERS).to_pylist()
-    write_lines(join(spec.out, LINES), [_line(row) for row in rows])
+    fields = carry_out(spec, Measurement(actor, TABLE, REPORT, summary), progress)
+    write_answers(spec)
     return as_kind(fields, ShardsReport, join(spec.out, REPORT), "report of open answers", "Delete it and run again.")
 
 
-def _line(row: dict[str, Any]) -> dict[str, Any]:
-    return {"question_id": row["question"], "prompt": row["prompt"], "text": row["answer"], "model_id": row["run"]}
+def write_answers(spec: EvalSpec) -> None:
+    """Write `OUT/answers.jsonl` of the table, as LLaVA's scripts do."""
+    rows = read_rows(join(spec.out, TABLE), ANSWERS).to_pylist()
+    records = Pool(spec.config.pool).take(np.array([row["sample"] for row in rows], np.uint64))
+    write_lines(join(spec.out, LINES), [_line(*pair) for pair in zip(rows, records, strict=True)])
 
 
-def _summary(table: pa.Table, _: EvalSpec) -> dict[str, Any]:
+def _line(row: dict[str, Any], record: Record) -> dict[str, Any]:
+    """Return an answer as LLaVA's `model_vqa.py` writes it; what a judge holds it against is its `metadata`."""
+    known = {"category": str(record.extra.get("category", record.task)), "reference": reference(record)}
+    own = {"question_id": row["question"], "prompt": row["prompt"], "text": row["answer"], "model_id": row["run"]}
+    return own | {"metadata": known}
+
+
+def summary(table: pa.Table, _: EvalSpec) -> dict[str, Any]:
+    """Return what a report says of an ANSWERS table."""
     counts = table["task"].value_counts().to_pylist()
     return {"rows_by_task": {str(c["values"]): int(c["counts"]) for c in sorted(counts, key=lambda c: c["values"])}}

@@ -30,17 +30,18 @@ def evaluate(config: EvalConfig, out: str, progress: Progress | None = None, her
         KeyMismatchError: `out` holds answers of another model, pool or setting; lists what differs.
         InputError: no checkpoint, no pool, an unknown benchmark, or not one row could be asked.
     """
-    measurement = Measurement(AnswerActor, TABLE, REPORT, _summary)
+    measurement = Measurement(AnswerActor, TABLE, REPORT, summary)
     fields = carry_out(make_spec(config, out, here), measurement, progress)
     return as_kind(fields, EvalReport, join(out, REPORT), "report of an evaluation", "Delete it and run again.")
 
 
-def _summary(evals: pa.Table, spec: EvalSpec) -> dict[str, Any]:
-    return summary(evals, spec.config.pool, spec.config.benchmark)
+def summary(evals: pa.Table, spec: EvalSpec) -> dict[str, Any]:
+    """Return what a report says of an EVALS table."""
+    return summary_of(evals, spec.config.pool, spec.config.benchmark)
 
 
-def summary(evals: pa.Table, path: str, benchmark: str) -> dict[str, Any]:
-    """Return what a report says of an EVALS table, whose questions are in the pool of this path."""
+def summary_of(evals: pa.Table, path: str, benchmark: str) -> dict[str, Any]:
+    """Return the same of a table whose questions are in the pool of this path."""
     scored, pool = accuracy(evals), Pool(path)
     shown = [str(i) for i in pool.ids()[pool.has_image()].tolist()]
     pictured = evals.filter(pc.is_in(evals["sample"], pa.array(shown, pa.string())))

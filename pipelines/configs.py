@@ -13,6 +13,8 @@ from ..actors.cluster import RayConfig
 from ..actors.config import ActorResources
 from ..evaluate.config import EvalConfig, OpenConfig
 from ..evaluate.judging.config import JudgeConfig
+from ..evaluate.judging.scheme_config import SchemeConfig
+from ..evaluate.lmms.config import LmmsConfig
 from ..evaluate.remote.config import EndpointConfig, RemoteSampling
 from ..evaluate.remote.evaluation import RemoteEvalConfig
 from ..models.family.of_llava.build import BuildConfig
@@ -41,6 +43,7 @@ _SECTIONS: dict[str, type[Config]] = {
     **{"selector": SelectorSection, "evaluate": EvalConfig, "sweep": SweepSection, "plan": PlanConfig},
     **{"build": BuildConfig, "connector": ConnectorSpec, "endpoint": EndpointConfig, "sampling": RemoteSampling},
     **{"evaluate-endpoint": RemoteEvalConfig, "judge": JudgeConfig, "open": OpenConfig},
+    **{"judge-scheme": SchemeConfig, "lmms-eval": LmmsConfig},
     "generate": GenerateConfig,
     "serve": ServeConfig,
 }

@@ -108,6 +108,22 @@ JUDGED = _schema(
     reference=pa.string(),
     text=pa.string(),
 )
+# one row a question that a language model answered, too; a letter is null where none could be read, `judged` where nobody
+# was asked again, `reason` where nothing is missing
+OUTCOMES = _schema(
+    run=pa.string(),
+    task=pa.string(),
+    sample=pa.string(),
+    cluster=pa.string(),
+    reference=pa.string(),
+    model_answer=pa.string(),
+    model_letter=_nullable(pa.string()),
+    second_answer=pa.string(),
+    second_letter=_nullable(pa.string()),
+    judged=_nullable(pa.string()),
+    letter=_nullable(pa.string()),
+    reason=_nullable(pa.string()),
+)
 
 
 def features_schema(dim: int, stored: str) -> pa.Schema:

@@ -25,15 +25,17 @@ from pictures import make_records, write_records
 def ray_cluster():
     """One small local cluster for the whole session: 4 logical CPUs, 500 MB of object store."""
     import ray
+    from vinnow.actors.forks.start import forked_workers
 
-    ray.init(
-        address="local",  # never the other worker's
-        num_cpus=4,
-        object_store_memory=500_000_000,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
+    with forked_workers(None):
+        ray.init(
+            address="local",  # never the other worker's
+            num_cpus=4,
+            object_store_memory=500_000_000,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
     yield ray
     ray.shutdown()
 

@@ -2,15 +2,18 @@
 
 import base64
 import json
+import zlib
 from pathlib import Path
 
+from judged_bench import write_bench
 from PIL import Image
 
 
-def picture(path, color=(255, 0, 0)):
-    """Write a small picture."""
+def picture(path, color=None):
+    """Write a small picture; each name, with its folder's, is another one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (24, 16), color).save(path)
+    number = zlib.crc32("/".join(path.parts[-2:]).encode())
+    Image.new("RGB", (24, 16), color or tuple(number.to_bytes(4, "big")[1:])).save(path)
 
 
 def write_lines(path, rows):
@@ -207,3 +210,11 @@ def write_table(path, rows):
     """Write rows as tab-separated values under the names of the first."""
     lines = ["\t".join(map(str, values)) for values in ([*rows[0]], *(r.values() for r in rows))]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def llava_bench(root: Path, questions: int = 6) -> Path:
+    """LLaVA-Bench-in-the-Wild: its three files and `images`; question i is of picture i mod 3."""
+    write_bench(root, questions).unlink()
+    for i in range(3):
+        picture(root / "images" / f"{i:03d}.jpg")
+    return root

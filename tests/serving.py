@@ -5,12 +5,12 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx2
+from commands import vinnow_line
 
 
 class Served:
@@ -56,7 +56,7 @@ class Served:
 @contextmanager
 def serving(model, *options, env=None):
     """Run a server on a free port while the body runs."""
-    command = [sys.executable, "-m", "vinnow", "serve", model, "--port", "0", "--name", "twin", *options]
+    command = vinnow_line("serve", model, "--port", "0", "--name", "twin", *options)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})})
     try:
         yield Served(process)

@@ -19,9 +19,8 @@ import pyarrow as pa
 
 from ...pool.refusals import RefusedError
 from ...store.claim import check_out, claim
-from ...store.errors import InputError, KeyMismatchError
-from ...store.facts import read_fields
-from ...store.files import exists, join, json_text, read_bytes, write_json
+from ...store.errors import InputError
+from ...store.files import join, json_text, read_bytes, write_json
 from ...store.tables import JUDGED, write_rows
 from ...store.usage import Usage
 from ..remote.asking import ask, in_threads
@@ -34,6 +33,7 @@ from .parse import official_scores, scores_of
 from .prompt import MODEL_FIRST, REFERENCE_FIRST, by_side, messages_of, read_text
 from .questions import CONTEXTS, QUESTIONS, REFERENCES, OpenQuestion, read_answers, read_questions
 from .relative import ALL, relative_scores
+from .same import refuse_other
 
 TABLE, REPORT, CACHE = "judged.parquet", "judged.json", "asked.sqlite"
 # what has no scores, beside what an endpoint's answer is refused for
@@ -99,7 +99,7 @@ def judge(config: JudgeConfig, out: str, progress: Callable[[int, int], None] | 
     orders = (REFERENCE_FIRST,) if config.compat else (REFERENCE_FIRST, MODEL_FIRST)
     pairs = [_Pair(q, answers.get(q.question_id), order) for q in questions for order in orders]
     with claim(out, "judge"):
-        _refuse_other(join(out, REPORT), key)
+        refuse_other(join(out, REPORT), key)
         rows, report = _asked(config, out, pairs, (system, rule), progress)
         report.key = key
         name = os.path.basename(config.answers)
@@ -233,13 +233,3 @@ def _key(config: JudgeConfig, system: str, rule: str) -> dict[str, Any]:
     drawn = {"temperature": config.heat, "max_tokens": config.max_tokens, "seed": config.seed}
     texts = {n: sha256(t.encode()).hexdigest()[:16] for n, t in (("system", system), ("rule", rule))}
     return asked | drawn | texts | digests | {"answers": sha256(read_bytes(files[0])).hexdigest()[:16]}
-
-
-def _refuse_other(path: str, key: dict[str, Any]) -> None:
-    if not exists(path):
-        return
-    before = read_fields(path, "report of a judgement", "Delete it and run again.", key=dict[str, Any])["key"]
-    if differ := [n for n in sorted(before.keys() | key.keys()) if before.get(n) != key.get(n)]:
-        raise KeyMismatchError(
-            f"{path}: this was judged otherwise ({', '.join(differ)} differ). Use another output folder."
-        )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 from torch.nn import functional
 
 from ...pool.batching import token_batches
@@ -22,7 +23,7 @@ from ...store.usage import by_reason
 from ..generator import Generator, Reply, Turn
 from ..sampling import Sampling
 from .config import LmmsConfig
-from .requests import Request, Tell, pictures_of, sampling_of, text_of
+from .requests import Request, Tell, picture_hash, pictures_of, sampling_of, text_of
 
 # of a request that could not be asked: no answer, and no likelihood
 UNASKED = Reply("", (), "given_up", 0, True)
@@ -49,6 +50,8 @@ class Asking:
     ) -> None:
         self.generator, self.config, self.step = generator, config, step
         self._tell, self._told = tell, set[str]()
+        # of each task and document, its first picture's hash, where the config wants to know
+        self.pictures = dict[tuple[str, int], str]()
 
     def answers(self, requests: Sequence[Request]) -> list[Reply]:
         """Return the replies in the requests' order; "" for what cannot be asked, which is told.
@@ -62,7 +65,7 @@ class Asking:
 
         def prepare(place: int) -> _Row:
             request = requests[place]
-            images = pictures_of(request, self.config.pictures)
+            images = self._images(request)
             prompt = self.generator.encode([Turn("human", text_of(request, len(images)))], images)
             return _Row(place, prompt, samplings[place])
 
@@ -147,8 +150,14 @@ class Asking:
                     waiting = ahead.submit(prepared, places) if places else None
                     yield ready
 
+    def _images(self, request: Request) -> list[Image.Image]:
+        images = pictures_of(request, self.config.pictures)
+        if images and self.config.clusters:
+            self.pictures[request.task, request.doc_id] = picture_hash(images[0])
+        return images
+
     def _with_answer(self, request: Request) -> Encoded:
-        images, encoder = pictures_of(request, self.config.pictures), self.generator.encoder
+        images, encoder = self._images(request), self.generator.encoder
         said = [text_of(request, len(images)), request.continuation()]
         turns = [{"from": side, "value": text} for side, text in zip(("human", "gpt"), said, strict=True)]
         names = tuple(f"picture {i + 1}" for i in range(len(images)))

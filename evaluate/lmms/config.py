@@ -23,6 +23,10 @@ class LmmsConfig(TalkConfig):
     )
     max_new_tokens: int = Field(_LONGEST, ge=1, description="The longest answer where a task names no length.")
     seed: int = Field(0, description="Of the draws, where a task samples; each request has a stream of its own.")
+    clusters: str | None = Field(
+        None,
+        description="A file that is to say which picture each document shows, for `vinnow import-lmms --clusters`.",
+    )
     max_refused: float = Field(
         MAX_REFUSED,
         ge=0,

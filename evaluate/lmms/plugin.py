@@ -5,12 +5,14 @@ MoReS through the same `Generator` as `vinnow evaluate`. lmms-eval is an extra: 
 """
 
 import os
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ...store.errors import InputError
 from ..generator import Generator
 from ..talk import open_generator
 from .asking import Asking
+from .clusters import check_file, write_clusters
 from .config import LmmsConfig
 from .requests import Request, read_request
 
@@ -58,23 +60,26 @@ class VinnowModel(_Base):  # type: ignore[reportGeneralTypeIssues]
                 "lmms-eval was started in several processes; this model answers in one. Give each GPU its own command, "
                 "with --limit and --offset, and join their per-sample files by `vinnow import-lmms`."
             )
+        if "model" in values:
+            raise InputError("--model_args pretrained=… names the checkpoint, model=… does not.")
         self.config = LmmsConfig.fitting(str(pretrained), values)
+        if self.config.clusters:
+            check_file(self.config.clusters)
+        self._pictures = dict[tuple[str, int], str]()
         self.generator: Generator | None = open_generator(self.config)
 
     def generate_until(self, requests: list[Any]) -> list[Any]:
         """Return lmms-eval's `GenerationResult` of each request: its answer, and how many tokens it took."""
         from lmms_eval.api.instance import GenerationResult, TokenCounts  # type: ignore[reportMissingImports]
 
-        with _Bar(len(requests)) as bar:
-            replies = self._asking(bar).answers(self._read(requests))
+        replies = self._asked(requests, Asking.answers)
         return [GenerationResult(r.text, TokenCounts(r.prompt_tokens, len(r.tokens))) for r in replies]
 
     def loglikelihood(self, requests: list[Any]) -> list[Any]:
         """Return (mean loss, whether greedy decoding says it) of each continuation; see `Asking.losses`."""
         from lmms_eval.api.instance import GenerationResult  # type: ignore[reportMissingImports]
 
-        with _Bar(len(requests)) as bar:
-            losses = self._asking(bar).losses(self._read(requests))
+        losses = self._asked(requests, Asking.losses)
         # 0.7.3 makes a text of a bare pair, and then cannot score it
         return [GenerationResult(pair) for pair in losses]
 
@@ -104,13 +109,16 @@ class VinnowModel(_Base):  # type: ignore[reportGeneralTypeIssues]
         """Refuse `--apply_chat_template`. Raises: InputError."""
         raise InputError("--apply_chat_template is not there: --model_args template=… names the conversation template.")
 
-    def _asking(self, bar: "_Bar") -> Asking:
+    def _asked(self, requests: list[Any], ask: Callable[[Asking, list[Request]], list[Any]]) -> list[Any]:
         if self.generator is None:
             raise InputError("the model was let go after its answers; make a new one to ask again.")
-        return Asking(self.generator, self.config, _warn, bar.step)
-
-    def _read(self, requests: list[Any]) -> list[Request]:
-        return [read_request(r, self.task_dict) for r in requests]
+        with _Bar(len(requests)) as bar:
+            asking = Asking(self.generator, self.config, _warn, bar.step)
+            results = ask(asking, [read_request(r, self.task_dict) for r in requests])
+        self._pictures |= asking.pictures
+        if self.config.clusters:
+            write_clusters(self.config.clusters, self._pictures)
+        return results
 
 
 def _refuse(requests: list[Any], what: str) -> NoReturn:

@@ -5,6 +5,7 @@ Nothing that a task says is left out unseen: what is not known here is refused b
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from PIL import Image
@@ -100,6 +101,11 @@ def pictures_of(request: Request, pictures: Pictures) -> list[Image.Image]:
         except _DAMAGE as error:
             raise RefusedError("image_unreadable", f"{where} cannot be decoded: {error}") from error
     return images
+
+
+def picture_hash(image: Image.Image) -> str:
+    """Return what is the same of two pictures with the same pixels alone."""
+    return sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()[:32]
 
 
 def text_of(request: Request, count: int) -> str:

@@ -1,7 +1,8 @@
 """lmms-eval's per-sample files (`*_samples_TASK.jsonl`, of --log_samples) → EVALS, for comparisons by pairs.
 
 A question is known by its `doc_hash`. lmms-eval 0.7.3 hashes nothing (the hash of null stands in every row): then by
-`doc_id` and target, which is told. A picture is known where the file names it (`input_media`).
+`doc_id` and target, which is told. A picture is known where the file names it (`input_media`), or where a file of
+clusters says which it is (`clusters.py`).
 """
 
 import json
@@ -9,7 +10,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -28,6 +29,7 @@ from ...store.reading import shown
 from ...store.tables import EVALS, write_rows
 from ...store.usage import by_reason
 from ..config import REPORT, TABLE
+from .clusters import read_clusters
 
 _NAME = re.compile(r"(?:.*?_)?samples_(?P<task>.+)\.jsonl")
 _NO_HASH = sha256(b"null").hexdigest()
@@ -46,6 +48,9 @@ class SamplesConfig(Config):
     )
     most: float = Field(
         1.0, gt=0, description="The metric's highest value, by which it is divided; 100 for one in per cent."
+    )
+    clusters: tuple[str, ...] = Field(
+        (), description="Files that say which picture a document shows, of --model_args clusters=FILE."
     )
     run: str | None = Field(
         None, min_length=1, description="What EVALS rows say of who answered; null is the files' folder."
@@ -88,7 +93,7 @@ def import_samples(config: SamplesConfig, out: str) -> SamplesReport:
     out = out if "://" in out else os.path.abspath(out)
     task, run = _task(config.files), config.run or _folder(config.files)
     with claim(out, "import-lmms", inputs=config.files):
-        samples, digests = _read(config)
+        samples, digests = _read(config, read_clusters(config.clusters, task))
         key = {"task": task, "metric": config.metric, "most": config.most, "run": run, "files": digests}
         _refuse_other(join(out, REPORT), key)
         write_rows(join(out, TABLE), _table(samples, task, config.metric, run), EVALS)
@@ -131,14 +136,14 @@ def _folder(files: Sequence[str]) -> str:
     return next(iter(names)) or "lmms-eval"
 
 
-def _read(config: SamplesConfig) -> tuple[list[_Sample], list[str]]:
+def _read(config: SamplesConfig, pictures: Mapping[int, str]) -> tuple[list[_Sample], list[str]]:
     """Return the rows of all files, and a digest of each file's, sorted."""
     samples, bad, places, digests = list[_Sample](), list[tuple[str, str]](), dict[str, str](), list[str]()
     for path in config.files:
         digest = sha256()
         for where, row in _lines(path):
             try:
-                sample = _sample(row, config)
+                sample = _sample(row, config, pictures)
             except RefusedError as error:
                 bad.append((error.reason, f"{where}: {error}"))
                 continue
@@ -149,7 +154,7 @@ def _read(config: SamplesConfig) -> tuple[list[_Sample], list[str]]:
                 )
             places[sample.name] = where
             samples.append(sample)
-            digest.update(repr((sample.name, sample.score, sample.answer)).encode())
+            digest.update(repr((sample.name, sample.score, sample.answer, sample.cluster)).encode())
         digests.append(digest.hexdigest()[:16])
     if bad:
         counts = by_reason(Counter(reason for reason, _ in bad))
@@ -169,7 +174,7 @@ def _lines(path: str) -> Iterator[tuple[str, Any]]:
             yield f"{path}, row {number}", row
 
 
-def _sample(row: Any, config: SamplesConfig) -> _Sample:
+def _sample(row: Any, config: SamplesConfig, pictures: Mapping[int, str]) -> _Sample:
     """Raises: RefusedError: a line is broken, or has no document or no number under the metric's name."""
     if isinstance(row, RefusedError):
         raise row
@@ -188,7 +193,9 @@ def _sample(row: Any, config: SamplesConfig) -> _Sample:
             "unscorable",
             f"{config.metric} is {score * config.most:g}, not from 0 to {config.most:g}: --most names the highest",
         )
-    return _Sample(name, score, _text(row["filtered_resps"]), target, _picture(row), numbered)
+    known = pictures.get(row["doc_id"]) if isinstance(row["doc_id"], int) else None
+    cluster = _picture(row) if known is None else f"pixels:{known}"
+    return _Sample(name, score, _text(row["filtered_resps"]), target, cluster, numbered)
 
 
 def _number(row: dict[str, Any], metric: str) -> float:

@@ -166,7 +166,7 @@ def _spec(config: RemoteEvalConfig, out: str) -> RemoteSpec:
 
 
 def _summary(evals: pa.Table, spec: RemoteSpec) -> dict[str, Any]:
-    path, figures = join(spec.out, CACHE), summary(evals, spec.config.pool, spec.config.benchmark)
+    path, figures = join(spec.out, CACHE), summary(evals, spec)
     if not exists(path):
         return figures | {"cost": 0.0, "under_way": 0}
     cache = Cache(path)

@@ -15,18 +15,28 @@ def import_lmms(
     metric: Annotated[str, typer.Option(help="The figure of a row: METRIC, or METRIC.FIELD. Higher is better.")],
     out: Out,
     most: Annotated[float, typer.Option(help="The metric's highest value, by which it is divided.")] = 1.0,
+    clusters: Annotated[
+        list[str] | None,
+        typer.Option(help="A file of --model_args clusters=FILE: which picture is whose (repeatable)."),
+    ] = None,
     run: Annotated[str | None, typer.Option(help="Who answered.", show_default="the files' folder")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Read lmms-eval's per-sample files into `OUT/evals.parquet`, for `vinnow compare`: one row a document.
 
-    Documents are paired by `doc_hash`, and pictures are clusters where the file names them.
+    Documents are paired by `doc_hash`. Those about one picture are a cluster, where the file names it or `--clusters` does.
 
     Example: `vinnow import-lmms logs/*_samples_pope.jsonl --metric pope_accuracy.score --out evals/pope`
     """
     from ...evaluate.lmms.samples import SamplesConfig, import_samples
 
-    values: dict[str, Any] = {"files": tuple(files), "metric": metric, "most": most, "run": run}
+    values: dict[str, Any] = {
+        "files": tuple(files),
+        "metric": metric,
+        "most": most,
+        "run": run,
+        "clusters": tuple(clusters or ()),
+    }
     report = import_samples(SamplesConfig.parse(values), out)
     if as_json:
         show_json(asdict(report))
@@ -39,5 +49,6 @@ def import_lmms(
         )
     if report.no_picture:
         show(
-            f"{report.no_picture:,} rows do not name their picture: each is drawn alone, and intervals may be too narrow."
+            f"{report.no_picture:,} rows do not name their picture: each is drawn alone, and intervals may be too narrow "
+            "(--clusters reads what lmms-eval's --model_args clusters=FILE wrote)."
         )

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...evaluate.config import REPORT, TABLE, EvalConfig, EvalReport
-from ...evaluate.run import evaluate, summary
+from ...evaluate.run import evaluate, summary_of
 from ...pool.reader import Pool
 from ...pool.subset import write_subset
 from ...store.arrays import Array
@@ -109,5 +109,5 @@ def _together(config: EvalConfig, trial: str) -> EvalReport:
         sum(r["refused"] for r in reports),
         reasons=dict(sum((Counter(r["reasons"]) for r in reports), Counter[str]())),
         seconds=sum(r["seconds"] for r in reports),
-        **summary(table, config.pool, config.benchmark),
+        **summary_of(table, config.pool, config.benchmark),
     )

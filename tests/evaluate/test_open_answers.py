@@ -53,6 +53,7 @@ def test_a_checkpoint_answers_and_nothing_is_scored(open_pool, tiny_model, tmp_p
             "prompt": row["prompt"],
             "text": row["answer"],
             "model_id": "r1",
+            "metadata": {"category": record.task, "reference": record.conversations[1]["value"]},
         }
     assert answer_open(OpenConfig.parse(values), str(tmp_path), here=True).parts == 0
 

@@ -3,9 +3,9 @@
 import os
 import pty
 import subprocess
-import sys
 
 import pytest
+from commands import vinnow_line
 from PIL import Image
 from typer.testing import CliRunner
 from vinnow.evaluate.sampling import Sampling
@@ -112,7 +112,7 @@ def test_a_turn_that_fails_is_not_kept(generator):
 
 def test_on_a_terminal_a_mistake_is_told_and_the_chat_goes_on(tiny_model, picture):
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "vinnow", "chat", tiny_model, "--max-tokens", "4"]
+    command = vinnow_line("chat", tiny_model, "--max-tokens", "4")
     chat = subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     os.close(theirs)
     os.write(ours, f"/nonsense\n/image {picture}\nwhat is it?\n/exit\n".encode())

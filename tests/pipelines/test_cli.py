@@ -3,10 +3,10 @@
 import json
 import os
 import subprocess
-import sys
 
 import pyarrow.parquet as pq
 import pytest
+from commands import vinnow_line
 from pictures import make_records, write_records
 from typer.testing import CliRunner
 from vinnow.actors.config import CheckpointRef, FeatureConfig
@@ -20,9 +20,7 @@ from vinnow.store.tables import PICKS, read_rows
 def vinnow(*arguments):
     """Run the real command in a process of its own."""
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"COLUMNS": "400"}
-    done = subprocess.run(
-        [sys.executable, "-m", "vinnow", *map(str, arguments)], capture_output=True, text=True, env=environment, cwd="/"
-    )
+    done = subprocess.run(vinnow_line(*arguments), capture_output=True, text=True, env=environment, cwd="/")
     return done.returncode, done.stderr + done.stdout
 
 

@@ -3,10 +3,10 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 import yaml
+from commands import vinnow_line
 from pictures import make_records, write_records
 from vinnow.pipelines.progress import plain, show, show_json
 
@@ -15,8 +15,7 @@ LONG = "a-source-whose-name-is-longer-than-a-line-of-a-terminal-of-eighty-column
 
 def vinnow(*arguments):
     environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "RAY_ADDRESS", "FORCE_COLOR")}
-    line = [sys.executable, "-m", "vinnow", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, env=environment)
+    return subprocess.run(vinnow_line(*arguments), capture_output=True, text=True, env=environment)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from lmms_requests import continuing, generating
 from PIL import Image
 from vinnow.evaluate.config import EvalConfig
 from vinnow.evaluate.lmms.asking import UNASKED, UNLIKELY, Asking
+from vinnow.evaluate.lmms.clusters import check_file, read_clusters, write_clusters
 from vinnow.evaluate.lmms.config import LmmsConfig
 from vinnow.evaluate.lmms.requests import read_request, sampling_of
 from vinnow.evaluate.run import evaluate
@@ -79,6 +80,40 @@ def test_marks_in_a_text_stay_and_others_go_in_front(generator, config, document
     replies = Asking(generator, config).answers(requests)
     by_hand = [generator.encode([human(t)], two) for t in (f"{IMAGE} {IMAGE}\nwhat?", texts[1])]
     assert [r.prompt_tokens for r in replies] == [len(p.input_ids) for p in by_hand]
+
+
+def test_which_picture_a_document_shows(generator, config, tmp_path):
+    red, blue = (Image.new("RGB", (20, 30), c) for c in ("red", "blue"))
+    shown = [[red], [blue, red], [], [red.copy()], [Image.new("RGB", (30, 20), "red")]]
+    documents = Documents(shown, "")
+    instances = [generating(i, "what?", lambda images: images, max_new_tokens=1) for i in range(5)]
+    asking = Asking(generator, config)
+    asking.answers(asked(instances, documents))
+    assert asking.pictures == {}
+    path = str(tmp_path / "clusters.jsonl")
+    asking = Asking(generator, config.model_copy(update={"clusters": path}))
+    asking.answers(asked(instances, documents))
+    hashes = [asking.pictures.get(("tiny", i)) for i in range(5)]
+    assert hashes[2] is None
+    assert hashes[0] == hashes[3]
+    assert len(set(hashes)) == 4
+    write_clusters(path, asking.pictures)
+    write_clusters(path, {("other", 0): "x"})
+    assert read_clusters([path], "tiny") == {i: h for i, h in enumerate(hashes) if h}
+    assert read_clusters([path, path], "other") == {0: "x"}
+    (tmp_path / "clash.jsonl").write_text('{"task": "tiny", "doc_id": 3, "picture": "y"}\n')
+    (tmp_path / "note.txt").write_text("mine")
+    for paths, task, words in (
+        ([path, str(tmp_path / "clash.jsonl")], "tiny", "another picture of document 3 of tiny"),
+        ([path], "pope", "nothing is said there of the documents of pope"),
+        ([path + "x"], "tiny", "there is no"),
+    ):
+        with pytest.raises(InputError, match=words):
+            read_clusters(paths, task)
+    for refused in (check_file, lambda p: write_clusters(p, {("t", 0): "x"})):
+        with pytest.raises(InputError, match="is no file of clusters"):
+            refused(str(tmp_path / "note.txt"))
+    assert (tmp_path / "note.txt").read_text() == "mine"
 
 
 def human(text):

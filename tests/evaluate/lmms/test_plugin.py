@@ -93,15 +93,18 @@ def run_task(tiny_model, tiny_pool, tmp_path_factory):
     plain = {"model": "vinnow", "model_args": f"pretrained={tiny_model},device=cpu", "batch_size": "8"}
     plain |= {"task_manager": TaskManager(include_path=str(folder), model_name="vinnow"), "bootstrap_iters": 0}
 
-    def run(name, **more):
-        return evaluator.simple_evaluate(tasks=[name], **plain, **more)
+    def run(name, more_args="", **more):
+        return evaluator.simple_evaluate(
+            tasks=[name], **plain | {"model_args": plain["model_args"] + more_args}, **more
+        )
 
     return docs, run
 
 
 def test_its_evaluator_has_our_answers(run_task, tmp_path):
     docs, run = run_task
-    results = run("vinnow_asked")
+    clusters = str(tmp_path / "clusters.jsonl")
+    results = run("vinnow_asked", f",clusters={clusters}")
     samples = results["samples"]["vinnow_asked"]
     assert [s["filtered_resps"][0] for s in samples] == [docs[s["doc_id"]]["said"] for s in samples]
     assert results["results"]["vinnow_asked"]["same,none"] == 1
@@ -111,10 +114,12 @@ def test_its_evaluator_has_our_answers(run_task, tmp_path):
     tracker.date_id, tracker.general_config_tracker.model_name_sanitized = "20261128", "tiny"
     tracker.save_results_samples("vinnow_asked", samples)
     (path,) = (tmp_path / "logs").rglob("*_samples_vinnow_asked.jsonl")
-    report = import_samples(SamplesConfig(files=(str(path),), metric="same"), str(tmp_path / "out"))
+    config = SamplesConfig(files=(str(path),), metric="same", clusters=(clusters,))
+    report = import_samples(config, str(tmp_path / "out"))
     pictured = sum(bool(d["image"]) for d in docs)
     assert (report.rows, report.score, report.no_picture) == (60, 1, 60 - pictured)
-    assert (tmp_path / "out" / "evals.parquet").is_file()
+    keys = read_rows(report.path, EVALS)["cluster"].to_pylist()
+    assert sum(str(k).startswith("pixels:") for k in keys) == pictured
 
 
 def test_its_evaluator_takes_the_likeliest_choice(run_task):

@@ -96,6 +96,21 @@ def test_pictures_inside_and_unknown_ones(tmp_path):
     assert (clusters[2], report.no_picture) == (None, 1)
 
 
+def test_pictures_that_a_file_of_clusters_knows(tmp_path):
+    rows = [row(i, 1, input_media=None) for i in range(6)]
+    write(tmp_path / "a", rows)
+    known = write(
+        tmp_path, [{"task": "tiny_vqa", "doc_id": i, "picture": f"p{i // 2}"} for i in range(4)], "clusters.jsonl"
+    )
+    path = str(tmp_path / "a" / "20261128_082636_samples_tiny_vqa.jsonl")
+    report = imported(tmp_path / "a-out", path, clusters=(known,))
+    assert read_rows(report.path, EVALS)["cluster"].to_pylist() == ["pixels:p0"] * 2 + ["pixels:p1"] * 2 + [None] * 2
+    assert report.no_picture == 2
+    # one side is enough
+    imported(tmp_path / "b-out", write(tmp_path / "b", rows))
+    assert compared([str(tmp_path / "b-out"), str(tmp_path / "a-out")])[1]["clusters"] == 4
+
+
 def test_a_metric_of_fields_and_of_per_cent(tmp_path):
     fields = [row(i, {"question_id": str(i), "score": 50 * i, "prediction": "no"}) for i in range(3)]
     path = write(tmp_path / "m", fields)
