@@ -147,7 +147,7 @@ def test_the_command_by_a_server_with_a_judge_and_a_reference(root, tmp_path):
     assert (saved["average"], saved["averaged"], saved["members"]) == (50, 3, 10)
     assert "average relative performance 50.0 %, over 3 of 10 benchmarks" in told
     assert saved["without"] == {
-        "vqav2": "this model and the reference has no figure",
+        "vqav2": "there is no figure of this model and of the reference",
         "vizwiz": "the reference's figure is 0",
         **dict.fromkeys(saved["missing"], "its files are missing"),
     }
