@@ -125,7 +125,7 @@ def _no_share(member: Member, figure: Figure, theirs: Figure | None) -> str:
     if theirs is None:
         return "the reference has none"
     if lacking := [n for n, f in (("this model", figure), ("the reference", theirs)) if f.value is None]:
-        return f"{' and '.join(lacking)} has no figure"
+        return f"there is no figure of {' and of '.join(lacking)}"
     if member.benchmark == OPEN and (differ := _other_judge(figure.folder, theirs.folder)):
         return f"it was judged otherwise ({differ} differ)"
     return "" if theirs.value and theirs.value > 0 else "the reference's figure is 0"

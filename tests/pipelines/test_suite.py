@@ -14,6 +14,7 @@ from vinnow.actors.ray_worker import Attempts, ray_worker
 from vinnow.evaluate import suite_run
 from vinnow.evaluate.official import prepare
 from vinnow.evaluate.shards import shards_left
+from vinnow.evaluate.stepper import Stepper
 from vinnow.evaluate.suite_table import figure_of
 from vinnow.evaluate.suites import LLAVA10, SUITES
 from vinnow.models.check import checked_digest
@@ -87,17 +88,18 @@ def test_ten_benchmarks_and_one_load(root, tiny_model, tmp_path, monkeypatch):
 
 
 def test_a_benchmark_that_fails_does_not_take_the_others_along(root, tiny_model, tmp_path):
-    shutil.copytree(root, tmp_path / "root")
-    shutil.rmtree(tmp_path / "root/pope/val2014")
-    (tmp_path / "root/pope/val2014").mkdir()
-    official_files.picture(tmp_path / "root/pope/val2014/COCO_val2014_0.jpg")
+    for name in ("pope", "gqa", "mmbench_cn"):
+        shutil.copytree(root / name, tmp_path / "root" / name)
+    for picture in list((tmp_path / "root/pope/val2014").iterdir())[1:]:
+        picture.unlink()
     with pytest.raises(InputError, match=r"^pope: .*image_missing 9"):
-        asked(tiny_model, tmp_path / "root", tmp_path / "out")
+        asked(tiny_model, tmp_path / "root", tmp_path / "out", allow_missing=True)
     assert (tmp_path / "out/mmbench_cn/evals.json").is_file()
     assert not (tmp_path / "out/pope/evals.json").exists()
     shutil.copytree(root / "pope/val2014", tmp_path / "root/pope/val2014", dirs_exist_ok=True)
-    report = asked(tiny_model, tmp_path / "root", tmp_path / "out")
+    report = asked(tiny_model, tmp_path / "root", tmp_path / "out", allow_missing=True)
     assert next(f for f in report.figures if f.benchmark == "pope").refused == 0
+    assert (len(report.missing), report.members) == (7, 10)
 
 
 def saying(say):
@@ -147,7 +149,7 @@ def test_the_command_by_a_server_with_a_judge_and_a_reference(root, tmp_path):
     assert (saved["average"], saved["averaged"], saved["members"]) == (50, 3, 10)
     assert "average relative performance 50.0 %, over 3 of 10 benchmarks" in told
     assert saved["without"] == {
-        "vqav2": "this model and the reference has no figure",
+        "vqav2": "there is no figure of this model and of the reference",
         "vizwiz": "the reference's figure is 0",
         **dict.fromkeys(saved["missing"], "its files are missing"),
     }
@@ -189,6 +191,25 @@ def test_a_reference_that_was_asked_other_questions(root, tiny_model, tmp_path):
     with pytest.raises(InputError, match="gqa: the reference was asked other questions"):
         asked(tiny_model, tmp_path / "other", tmp_path / "b", allow_missing=True, reference=str(tmp_path / "full"))
     assert not (tmp_path / "b/mme/answers").exists()
+
+
+def test_a_cache_is_no_larger_than_one_benchmark_wants(root, tiny_model, tmp_path):
+    jobs = []
+    for name, most in (("gqa", 2), ("pope", 300)):
+        ready = prepare(name, str(root / name), None, str(tmp_path / name))
+        values = {"model": tiny_model, "run": "r", "benchmark": name, "pool": ready.pool, "max_new_tokens": most}
+        jobs.append(suite_run.make_job(name, values | {"max_rows": 2}, ready.out, True, checked_digest(tiny_model)))
+    actor = suite_run.SuiteActor(jobs)
+    generator = actor.answerers["gqa"].generator
+    # as on a GPU
+    generator.stepper = actor.stepper = Stepper(generator.model, generator.family, generator.pad_id, generator.ends)
+    lengths = []
+    for name in ("pope", "gqa"):
+        job = next(j for j in jobs if j.name == name)
+        for shard in shards_left(job.spec, job.measurement.actor)[1]:
+            actor({"part": f"{name}.{shard}", "name": name, "shard": shard})
+        lengths.append(generator.stepper.cache.length)
+    assert lengths[1] < lengths[0]
 
 
 def test_an_actor_of_ray_takes_parts_of_all(root, tiny_model, tmp_path):
