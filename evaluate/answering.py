@@ -19,7 +19,7 @@ from ..store.refusals import write_refused
 from ..store.tables import EVALS, write_rows
 from . import registry
 from .benchmark import fair_score, reference
-from .clusters import cluster_of
+from .clusters import Clusters
 from .config import EvalSpec
 
 FOOTER = "vinnow.eval"
@@ -35,6 +35,7 @@ class Answerer(ABC):
     def __init__(self, spec: EvalSpec) -> None:
         self.spec = spec
         self.pool = Pool(spec.config.pool)
+        self.clusters = Clusters(spec.config.image_root or self.pool.image_root)
         self.shards = {s.name: s for s in self.pool.shards(spec.config.rows_per_part)}
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
@@ -75,16 +76,19 @@ class Answerer(ABC):
         name = self.spec.config.benchmark
         benchmark = registry.find(name)
         scores = [fair_score(benchmark, a, r) for a, r in zip(answers, records, strict=True)]
-        return evals_of(self.spec.config.run, name, records, answers, scores)
+        return evals_of(self.spec.config.run, name, records, answers, scores, self.clusters)
 
     @staticmethod
     def unanswered(spec: EvalSpec, records: list[Record]) -> pa.Table:
         """Return the rows of records that could not be asked: no answer, score 0."""
-        config = spec.config
-        return evals_of(config.run, config.benchmark, records, [""] * len(records), [0.0] * len(records))
+        config, nothing = spec.config, [""] * len(records)
+        clusters = Clusters(config.image_root or Pool(config.pool).image_root)
+        return evals_of(config.run, config.benchmark, records, nothing, [0.0] * len(records), clusters)
 
 
-def evals_of(run: str, benchmark: str, records: list[Record], answers: list[str], scores: list[float]) -> pa.Table:
+def evals_of(
+    run: str, benchmark: str, records: list[Record], answers: list[str], scores: list[float], clusters: Clusters
+) -> pa.Table:
     """Return rows of EVALS, one a record."""
     columns = [
         [run] * len(records),
@@ -95,6 +99,6 @@ def evals_of(run: str, benchmark: str, records: list[Record], answers: list[str]
         scores,
         answers,
         [reference(r) for r in records],
-        [cluster_of(r) for r in records],
+        [clusters.of(r) for r in records],
     ]
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, EVALS, strict=True)], schema=EVALS)

@@ -24,20 +24,30 @@ from .sampling import Sampling
 _OVERFLOW = "the model's logits became NaN or infinite: its weights, or this precision, cannot answer the row"
 
 
+def loaded_generator(spec: EvalSpec) -> Generator:
+    """Load an evaluation's checkpoint.
+
+    Raises:
+        InputError: it is none, or another one than when the evaluation began.
+    """
+    config = spec.config
+    torch.set_num_threads(config.threads)
+    loaded = load(config.model, config.precision, spec.device)
+    if loaded.digest != spec.key["model"]:
+        raise InputError(f"{config.model}: its weights changed while the evaluation was under way.")
+    return Generator(loaded, config)
+
+
 class AnswerActor(Answerer):
-    """`__init__` loads the checkpoint; see `Answerer`.
+    """`__init__` loads the checkpoint, unless it is given one that is; see `Answerer`.
 
     Another measurement of answers is a subclass: what is asked, what is kept of a batch, and its rows.
     """
 
-    def __init__(self, spec: EvalSpec) -> None:
+    def __init__(self, spec: EvalSpec, generator: Generator | None = None) -> None:
         super().__init__(spec)
         config = spec.config
-        torch.set_num_threads(config.threads)
-        loaded = load(config.model, config.precision, spec.device)
-        if loaded.digest != spec.key["model"]:
-            raise InputError(f"{config.model}: its weights changed while the evaluation was under way.")
-        self.generator = Generator(loaded, config)
+        self.generator = generator or loaded_generator(spec)
         self.sampling = Sampling(max_new_tokens=config.max_new_tokens)
         encoder = self.generator.encoder
         self.decoder = Decoder(encoder, config.image_root or self.pool.image_root, config.threads)

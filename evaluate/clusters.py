@@ -1,27 +1,56 @@
-"""Which questions belong together: those about one picture are right and wrong together, see `statistics/pairs.py`."""
+"""Which questions belong together: those about one picture are right and wrong together, see `statistics/pairs.py`.
+
+One picture is one file's bytes, wherever the file lies: a table's rows may each bring the same picture along under another
+path, and the pictures of official files are not looked at by ingest. Nothing less exact will do: the difference hash that
+ingest takes (`pool/dedup.py`) was used before, and puts flat drawings together (of easy-VQA's 1,000 test pictures, all
+different, it tells 557 apart). Clusters that are too large make an interval too wide, and of a single one there is none.
+Pictures that only look alike (recompressed, cut) are another question, and stay apart.
+"""
+
+from hashlib import blake2b
 
 import numpy as np
 import pyarrow as pa
 
+from ..pool.images import read_image
 from ..pool.reader import Pool
 from ..pool.records import Record
+from ..pool.refusals import ImageError
 from ..store.errors import InputError
 from ..store.tables import EVALS
 
 
-def cluster_of(record: Record) -> str:
-    """Return EVALS' `cluster` of a record: its first picture, by the hash that ingest took, else by its path.
+class Clusters:
+    """Names EVALS' `cluster` of records whose pictures lie under `root`; each file is read once."""
 
-    A row without a picture is a cluster of its own. The hash comes first since a table's rows may each bring the same
-    picture along under another path.
-    """
-    if not record.images:
-        return f"row:{record.sample_id}"
-    return _picture(record.images[0], record.image_hash)
+    def __init__(self, root: str | None) -> None:
+        self._root = root
+        self._known: dict[str, str] = {}
+
+    def of(self, record: Record) -> str:
+        """Return the cluster of a record: its first picture's file, by its bytes.
+
+        A row without a picture is a cluster of its own; a picture that cannot be read goes by its path.
+        """
+        if not record.images:
+            return f"row:{record.sample_id}"
+        path = record.images[0]
+        if path not in self._known:
+            self._known[path] = self._name(path)
+        return self._known[path]
+
+    def _name(self, path: str) -> str:
+        try:
+            return f"bytes:{blake2b(read_image(self._root, path), digest_size=8).hexdigest()}"
+        except ImageError:
+            return f"path:{path}"
 
 
 def with_clusters(evals: pa.Table, pool: Pool) -> pa.Table:
     """Return an EVALS table with the clusters that it lacks, as one that was written before there were any does.
+
+    No picture is opened for that: they go by ingest's difference hash, else by their paths. The first may put several
+    pictures together, so an interval may come out too wide.
 
     Raises:
         InputError: a row that lacks one is not in the pool.

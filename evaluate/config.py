@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from ..pool.inputs import InputConfig
+from ..store.config import Config
 from ..store.errors import suggest
 from ..store.usage import MAX_REFUSED
 from . import registry
@@ -33,11 +34,15 @@ def known_benchmark(name: str) -> str:
     return name
 
 
-class EvalRecipe(InputConfig):
-    """How a model is asked and its answers are scored, whatever model on whatever questions; answers are greedy.
+def is_open(name: str) -> str:
+    """Return the name of the benchmark that scores nothing. Raises: ValueError: it is another one."""
+    if name != OPEN:
+        raise ValueError(f"the benchmark is {OPEN!r} here, not {name!r}; scores are an EvalConfig's")
+    return name
 
-    The fields from `token_budget` on change the speed, never the answers.
-    """
+
+class QuestionsConfig(Config):
+    """What is asked and how it is scored, whoever answers: a checkpoint, or an endpoint (`remote/evaluation.py`)."""
 
     image_root: str | None = Field(
         None, description="Where the test pool's pictures lie now, if not where ingest found them."
@@ -45,19 +50,9 @@ class EvalRecipe(InputConfig):
     benchmark: str = Field(
         "exact_match", description="How answers are read and scored: a name of `evaluate/benchmarks/`."
     )
-    max_new_tokens: int = Field(8, ge=1, description="The longest answer, in tokens.")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="What the model computes in.")
     rows_per_part: int = Field(
         256, ge=1, description="Rows of a part: what is done again at most if the evaluation is cut off."
     )
-    token_budget: int = Field(
-        16_384, ge=1, description="The size of a batch: rows × (longest prompt + `max_new_tokens`)."
-    )
-    max_rows: int = Field(64, ge=1, description="The most rows of a batch.")
-    actors: int = Field(1, ge=1, description="Processes that answer.")
-    cpus_per_actor: float = Field(1, ge=0, description="CPUs of each.")
-    gpus_per_actor: float = Field(0, ge=0, description="GPUs of each.")
-    threads: int = Field(1, ge=1, description="Torch threads of an actor, and the threads that decode its pictures.")
     max_refused: float = Field(
         MAX_REFUSED, ge=0, le=1, description="The share of rows that may turn out unusable before the evaluation fails."
     )
@@ -66,6 +61,24 @@ class EvalRecipe(InputConfig):
     @classmethod
     def _known_benchmark(cls, name: str) -> str:
         return known_benchmark(name)
+
+
+class EvalRecipe(QuestionsConfig, InputConfig):
+    """How a model is asked and its answers are scored, whatever model on whatever questions; answers are greedy.
+
+    The fields from `token_budget` on change the speed, never the answers.
+    """
+
+    max_new_tokens: int = Field(8, ge=1, description="The longest answer, in tokens.")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="What the model computes in.")
+    token_budget: int = Field(
+        16_384, ge=1, description="The size of a batch: rows × (longest prompt + `max_new_tokens`)."
+    )
+    max_rows: int = Field(64, ge=1, description="The most rows of a batch.")
+    actors: int = Field(1, ge=1, description="Processes that answer.")
+    cpus_per_actor: float = Field(1, ge=0, description="CPUs of each.")
+    gpus_per_actor: float = Field(0, ge=0, description="GPUs of each.")
+    threads: int = Field(1, ge=1, description="Torch threads of an actor, and the threads that decode its pictures.")
 
 
 # what makes a job of a recipe
@@ -102,9 +115,7 @@ class OpenConfig(EvalConfig):
     @field_validator("benchmark")
     @classmethod
     def _known_benchmark(cls, name: str) -> str:
-        if name != OPEN:
-            raise ValueError(f"the benchmark is {OPEN!r} here, not {name!r}; scores are an EvalConfig's")
-        return name
+        return is_open(name)
 
 
 # what answers and scores depend on, beside the digests of model and pool

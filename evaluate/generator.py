@@ -81,15 +81,24 @@ class Generator:
             EncodeError: longer than `max_len`, other marks than pictures, turns that the template is not made for, or what
                 is no text (bytes that are no UTF-8, half a surrogate pair).
         """
+        prompt = self.prompt(turns, [i.size for i in images], system)
+        return prompt.showing([self.encoder.reader.prepare(i) for i in images])
+
+    def prompt(self, turns: Sequence[Turn], sizes: Sequence[tuple[int, int]] = (), system: str = "") -> Encoded:
+        """Return the prompt of a history whose pictures have these sizes (width, height), without them: for whoever cannot
+        hold all of them decoded (`encoder.reader.prepare` makes each one small; `Encoded.showing` adds them).
+
+        Raises:
+            EncodeError: as `encode`.
+        """
         _refuse_no_text([system, *(t.text for t in turns)])
         said = [{"from": t.role, "value": t.text} for t in turns]
-        names = tuple(f"picture {i + 1}" for i in range(len(images)))
+        names = tuple(f"picture {i + 1}" for i in range(len(sizes)))
         record = Record(0, "chat", "chat", names, said, {"system": system} if system else {})
         try:
-            prompt = self.encoder.prompt(record, sizes=[i.size for i in images], answers=len(turns) // 2)
+            return self.encoder.prompt(record, sizes=list(sizes), answers=len(turns) // 2)
         except EncodeError as error:
             raise EncodeError(str(error).removeprefix("record 0: ")) from error
-        return prompt.showing([self.encoder.reader.prepare(i) for i in images])
 
     def reply(
         self, prompts: Sequence[Encoded], samplings: Sequence[Sampling], watch: Watch | None = None

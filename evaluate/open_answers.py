@@ -19,7 +19,6 @@ from ..store.tables import ANSWERS, read_rows
 from .answering import Answerer
 from .answers import AnswerActor
 from .benchmark import reference
-from .clusters import cluster_of
 from .config import EvalSpec, OpenConfig, ShardsReport
 from .shards import Measurement, Progress, carry_out, make_spec
 
@@ -53,7 +52,7 @@ class OpenAnswers(Answerer):
                 "question": str(r.extra["question_id"]),
                 "prompt": r.conversations[0]["value"].replace(IMAGE, "").strip(),
                 "answer": answer,
-                "cluster": cluster_of(r),
+                "cluster": self.clusters.of(r),
             }
             for r, answer in zip(records, answers, strict=True)
         ]
@@ -74,11 +73,16 @@ def answer_open(config: OpenConfig, out: str, progress: Progress | None = None, 
 
 def finish(spec: EvalSpec, actor: type[Answerer], progress: Progress | None) -> ShardsReport:
     """Carry open answers out, whoever gives them, and write their lines."""
-    fields = carry_out(spec, Measurement(actor, TABLE, REPORT, _summary), progress)
+    fields = carry_out(spec, Measurement(actor, TABLE, REPORT, summary), progress)
+    write_answers(spec)
+    return as_kind(fields, ShardsReport, join(spec.out, REPORT), "report of open answers", "Delete it and run again.")
+
+
+def write_answers(spec: EvalSpec) -> None:
+    """Write `OUT/answers.jsonl` of the table, as LLaVA's scripts do."""
     rows = read_rows(join(spec.out, TABLE), ANSWERS).to_pylist()
     records = Pool(spec.config.pool).take(np.array([row["sample"] for row in rows], np.uint64))
     write_lines(join(spec.out, LINES), [_line(*pair) for pair in zip(rows, records, strict=True)])
-    return as_kind(fields, ShardsReport, join(spec.out, REPORT), "report of open answers", "Delete it and run again.")
 
 
 def _line(row: dict[str, Any], record: Record) -> dict[str, Any]:
@@ -88,6 +92,7 @@ def _line(row: dict[str, Any], record: Record) -> dict[str, Any]:
     return own | {"metadata": known}
 
 
-def _summary(table: pa.Table, _: EvalSpec) -> dict[str, Any]:
+def summary(table: pa.Table, _: EvalSpec) -> dict[str, Any]:
+    """Return what a report says of an ANSWERS table."""
     counts = table["task"].value_counts().to_pylist()
     return {"rows_by_task": {str(c["values"]): int(c["counts"]) for c in sorted(counts, key=lambda c: c["values"])}}

@@ -37,7 +37,12 @@ def evaluate(config: EvalConfig, out: str, progress: Progress | None = None, her
 
 def summary(evals: pa.Table, spec: EvalSpec) -> dict[str, Any]:
     """Return what a report says of an EVALS table."""
-    scored, pool = accuracy(evals), Pool(spec.config.pool)
+    return summary_of(evals, spec.config.pool, spec.config.benchmark)
+
+
+def summary_of(evals: pa.Table, path: str, benchmark: str) -> dict[str, Any]:
+    """Return the same of a table whose questions are in the pool of this path."""
+    scored, pool = accuracy(evals), Pool(path)
     shown = [str(i) for i in pool.ids()[pool.has_image()].tolist()]
     pictured = evals.filter(pc.is_in(evals["sample"], pa.array(shown, pa.string())))
     return {
@@ -46,7 +51,7 @@ def summary(evals: pa.Table, spec: EvalSpec) -> dict[str, Any]:
         "image_rows": pictured.num_rows,
         "by_task": scored.by_task,
         "rows_by_task": scored.rows_by_task,
-        "metrics": asdict(registry.find(spec.config.benchmark).aggregate(answered(evals, pool))),
+        "metrics": asdict(registry.find(benchmark).aggregate(answered(evals, pool))),
     }
 
 

@@ -10,6 +10,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,15 +61,29 @@ def carry_out(spec: EvalSpec, measurement: Measurement, progress: Progress | Non
         MissingRowsError: a row of the pool is in neither table.
         InputError: every row is refused, or more than `max_refused` allows.
     """
-    start, actor = time.perf_counter(), measurement.actor
+    start = time.perf_counter()
+    if (saved := done_before(spec, measurement)) is not None:
+        return saved
+    with claimed(spec, measurement):
+        computed = compute_shards(spec, measurement.actor, progress)
+        return reported(spec, measurement, computed, time.perf_counter() - start)
+
+
+def done_before(spec: EvalSpec, measurement: Measurement) -> dict[str, Any] | None:
+    """Return the saved report of an evaluation that has nothing left to do; None of another. Raises: as `carry_out`."""
     check_out(spec.out, [path for path in spec.inputs if path != own_pool(spec.out)])
     saved = finished(spec, measurement.report)
     if saved is not None and not TRY_AGAIN & saved.get("reasons", {}).keys():
         return saved | {"path": join(spec.out, measurement.table)}
     Pool(spec.config.pool).check_images(spec.config.image_root)
+    return None
+
+
+def claimed(spec: EvalSpec, measurement: Measurement) -> AbstractContextManager[None]:
+    """Hold the output folder while the body writes into it. Raises: as `claim`."""
+    actor = measurement.actor
     known = "|".join(map(re.escape, (actor.FOLDER, measurement.table, measurement.report)))
-    with claim(spec.out, stage_of(actor), known):
-        return _carried_out(spec, measurement, progress, start)
+    return claim(spec.out, stage_of(actor), known)
 
 
 def own_pool(out: str) -> str:
@@ -81,9 +96,11 @@ def stage_of(actor: type[Answerer]) -> str:
     return f"evaluate {actor.FOLDER}"
 
 
-def _carried_out(spec: EvalSpec, measurement: Measurement, progress: Progress | None, start: float) -> dict[str, Any]:
-    actor = measurement.actor
-    shards, skipped = compute_shards(spec, actor, progress)
+def reported(
+    spec: EvalSpec, measurement: Measurement, computed: tuple[list[str], int], seconds: float
+) -> dict[str, Any]:
+    """Join the shards that were computed (`compute_shards`), and write and return the report. Raises: as `carry_out`."""
+    actor, (shards, skipped) = measurement.actor, computed
     rows, refused = join_shards(spec, actor, shards, measurement.table)
     reasons = dict(Counter(refused["reason"].to_pylist()))
     asked = rows.num_rows - (refused.num_rows if actor.REFUSED_COUNT else 0)
@@ -96,17 +113,17 @@ def _carried_out(spec: EvalSpec, measurement: Measurement, progress: Progress | 
         **measurement.summary(rows, spec),
         "parts": len(shards) - skipped,
         "skipped_parts": skipped,
-        "seconds": round(time.perf_counter() - start, 3),
+        "seconds": round(seconds, 3),
         "key": spec.key,
     }
     write_json(join(spec.out, measurement.report), fields)
     return fields
 
 
-def make_spec(config: EvalConfig, out: str, here: bool = False) -> EvalSpec:
+def make_spec(config: EvalConfig, out: str, here: bool = False, digest: str | None = None) -> EvalSpec:
     """Resolve what is to be answered; its key holds all that answers depend on, model and pool by digest.
 
-    `here`: in this process, without Ray.
+    `here`: in this process, without Ray. `digest`: the model's, where it was checked before.
 
     Raises:
         InputError: `here` with more actors than one.
@@ -116,7 +133,7 @@ def make_spec(config: EvalConfig, out: str, here: bool = False) -> EvalSpec:
     pool, out = (p if "://" in p else os.path.abspath(p) for p in (config.pool, out))
     model = local_model(config.model)
     key = {name: str(getattr(config, name)) for name in MATTERS}
-    key |= {"model": checked_digest(model), "pool": Pool(pool).digest}
+    key |= {"model": digest or checked_digest(model), "pool": Pool(pool).digest}
     # workers start in other folders than the driver
     config = config.model_copy(update={"model": model, "pool": pool})
     return EvalSpec(config, out, key, "cuda" if config.gpus_per_actor else "cpu", here)
@@ -144,10 +161,8 @@ def compute_shards(spec: EvalSpec, actor: type[Answerer], progress: Progress | N
     Raises:
         KeyMismatchError: `out` holds shards of another model, pool or setting; lists what differs.
     """
-    config, pool = spec.config, Pool(spec.config.pool)
-    places = {shard.name: pool.place(shard) for shard in pool.shards(config.rows_per_part)}
-    again = refused_shards(spec.out, actor.FOLDER, TRY_AGAIN)
-    left = remaining(spec.out, list(places), _sound_shards(spec, actor), again)
+    config = spec.config
+    places, left = shards_left(spec, actor)
     there, tell = len(places) - len(left), progress or (lambda done, total: None)
     tell(there, len(places))
     workers = Workers(actor, {"spec": spec}, config.actors, config.cpus_per_actor, config.gpus_per_actor, growing=True)
@@ -156,6 +171,14 @@ def compute_shards(spec: EvalSpec, actor: type[Answerer], progress: Progress | N
     for count, _ in enumerate(run_shards(items, [workers], flow), there + 1):
         tell(count, len(places))
     return list(places), there
+
+
+def shards_left(spec: EvalSpec, actor: type[Answerer]) -> tuple[dict[str, str], list[str]]:
+    """Return where all shards lie in the pool, by name in its order, and those to compute. Raises: as `compute_shards`."""
+    pool = Pool(spec.config.pool)
+    places = {shard.name: pool.place(shard) for shard in pool.shards(spec.config.rows_per_part)}
+    again = refused_shards(spec.out, actor.FOLDER, TRY_AGAIN)
+    return places, remaining(spec.out, list(places), _sound_shards(spec, actor), again)
 
 
 def join_shards(spec: EvalSpec, actor: type[Answerer], names: list[str], table: str) -> tuple[pa.Table, pa.Table]:

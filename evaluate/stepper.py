@@ -82,6 +82,11 @@ class Stepper:
             logits_BV = step.logits_RV[:rows]
         raise ValueError("an answer has at least one token")
 
+    def forget(self) -> None:
+        """Let go of what is kept: other prompts and answers come, and both sizes at their largest fit no memory."""
+        self._steps.clear()
+        self.cache = None
+
     def _cache_of(self, rows: int, length: int) -> KeptCache:
         """Return a cache of this size at least; a larger one than before makes recordings void."""
         held = (self.cache.rows, self.cache.length) if self.cache else (0, 0)

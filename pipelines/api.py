@@ -28,7 +28,7 @@ from .handles import Features, OpenPool, Picks
 from .runs.picking import export_picks, make_view, told, traps
 
 if TYPE_CHECKING:
-    from ..evaluate.config import EvalReport
+    from ..evaluate.config import EvalReport, ShardsReport
     from ..train.run import TrainReport
 
 __all__ = [
@@ -243,28 +243,57 @@ def fine_tune(
     return train(config, out)
 
 
-def ask(model: str, pool: PoolLike, out: str, benchmark: str = "exact_match", **fields: Any) -> "EvalReport":
+def ask(
+    model: str, pool: PoolLike | None = None, out: str = "", benchmark: str = "exact_match", **fields: Any
+) -> "EvalReport | ShardsReport":
     """Answer a test pool greedily and score it, as `vinnow evaluate` does: EVALS at the report's `path`, a row a question.
 
-    `fields` of `EvalConfig`; without `gpus_per_actor`, one actor per GPU of this machine, or one on the CPU. One actor
-    answers in this process, several through Ray. The same again does nothing.
+    `files`, instead of a pool: the folder of the benchmark's official files, as `--files`, and `images`, that of their
+    pictures; the benchmark's own figures are the report's `metrics`. `open` answers have no scores until they are judged.
+
+    Other `fields` of `EvalConfig`; without `gpus_per_actor`, one actor per GPU of this machine, or one on the CPU. One
+    actor answers in this process, several through Ray. The same again does nothing.
 
     Raises:
-        InputError: no such model, benchmark or field, or more rows than `max_refused` that cannot be asked.
+        InputError: no such model, benchmark or field, neither pool nor files or both, files that are not what they should
+            be, or more rows than `max_refused` that cannot be asked.
     """
     from ..actors.cluster import RayConfig, ensure_ray
-    from ..evaluate.config import EvalConfig
+    from ..evaluate.config import OPEN, EvalConfig, OpenConfig
+    from ..evaluate.open_answers import answer_open
     from ..evaluate.run import evaluate
     from ..models.check import checked_digest
     from ..models.folders import local_model
     from .runs.placing import find_devices, place_evaluation
 
-    where = {"model": local_model(model), "pool": os.path.abspath(_path(pool)), "run": checked_digest(model)}
-    devices = find_devices(RayConfig(), "auto")
-    config = EvalConfig.parse(place_evaluation(where | {"benchmark": benchmark} | fields, devices, devices.gpus))
+    files, images = fields.pop("files", None), fields.pop("images", None)
+    where = {"model": local_model(model), "run": checked_digest(model), "benchmark": benchmark}
+    where |= _questions(pool, (files, images), benchmark, out, fields.get("max_refused", MAX_REFUSED))
+    devices, is_open = find_devices(RayConfig(), "auto"), benchmark == OPEN
+    kind = OpenConfig if is_open else EvalConfig
+    config = kind.parse(place_evaluation(where | fields, devices, devices.gpus))
     if config.actors > 1:
         ensure_ray(RayConfig())
-    return evaluate(config, out, here=config.actors == 1)
+    return (answer_open if is_open else evaluate)(config, out, here=config.actors == 1)
+
+
+def _questions(
+    pool: PoolLike | None, files: tuple[str | None, str | None], benchmark: str, out: str, max_refused: float
+) -> dict[str, Any]:
+    """Return the pool to ask, and how long official answers are: of a pool, or of (official files, their pictures)."""
+    from ..evaluate.official import prepare
+
+    folder, images = files
+    if not out:
+        raise InputError("out=… names the folder that the answers go to.")
+    if (pool is None) == (folder is None):
+        raise InputError("ask a test pool (pool=…) or a benchmark's official files (files=…): name one of them.")
+    if pool is not None:
+        if images is not None:
+            raise InputError("images=… goes with files=…; where a pool's pictures are now, image_root=… says.")
+        return {"pool": os.path.abspath(_path(pool))}
+    prepared = prepare(benchmark, str(folder), images, out, max_refused)
+    return {"pool": prepared.pool, "max_new_tokens": prepared.benchmark.tokens}
 
 
 def compare(evaluations: Sequence[str], seed: int = 0) -> list[dict[str, Any]]:

@@ -32,10 +32,14 @@ AVERAGE = "average"
 
 @dataclass(frozen=True)
 class Choice:
-    """EVALS tables by benchmark, one per seed; `name`: as it was asked for."""
+    """EVALS tables by benchmark, one per seed; `name`: as it was asked for.
+
+    `hidden`: benchmarks beside them whose answers are hidden, so that there is nothing to compare.
+    """
 
     name: str
     tables: dict[str, list[pa.Table]]
+    hidden: tuple[str, ...] = ()
 
 
 def read_evaluation(path: str) -> pa.Table:
@@ -60,18 +64,22 @@ def read_evaluation(path: str) -> pa.Table:
 
 def _refuse_hidden(file: str) -> None:
     """Refuse the table of a test set whose answers are hidden: its scores are none, and would compare as equal."""
+    if _is_hidden(file):
+        raise InputError(
+            f"{file!r} has no scores: the answers of this test set are hidden, and {file.removesuffix(TABLE) + REPORT!r} "
+            "says what to submit. Compare what the benchmark's server says of the submissions."
+        )
+
+
+def _is_hidden(file: str) -> bool:
     report = file.removesuffix(TABLE) + REPORT
     if not file.endswith(TABLE) or not exists(report):
-        return
+        return False
     told = as_kind(
         read_json(report), dict[str, Any], report, "report of an evaluation", "Delete it and evaluate again."
     )
     metrics = told.get("metrics")
-    if isinstance(metrics, dict) and metrics and metrics.get("value") is None:
-        raise InputError(
-            f"{file!r} has no scores: the answers of this test set are hidden, and {report!r} says what to submit. "
-            "Compare what the benchmark's server says of the submissions."
-        )
+    return isinstance(metrics, dict) and bool(metrics) and metrics.get("value") is None
 
 
 def read_choice(name: str, pools: Sequence[Pool] = ()) -> Choice:
@@ -81,9 +89,14 @@ def read_choice(name: str, pools: Sequence[Pool] = ()) -> Choice:
         InputError: see `read_evaluation`; its seeds do not hold the same benchmarks.
     """
     tables: dict[str, list[pa.Table]] = {}
+    hidden: dict[str, None] = {}
     seeds = [name] if os.path.exists(name) or "://" in name else [p for p in name.split(",") if p]
     for number, seed in enumerate(seeds):
         places = _benchmarks(seed)
+        # of a folder with several: the others can be compared
+        silent = [n for n, place in places.items() if len(places) > 1 and _is_hidden(join(place, TABLE))]
+        places = {n: place for n, place in places.items() if n not in silent or len(silent) == len(places)}
+        hidden |= dict.fromkeys(silent)
         if number and places.keys() != tables.keys():
             raise InputError(
                 f"{seed!r} holds {', '.join(sorted(places))}, and the seed before it {', '.join(sorted(tables))}: seeds of "
@@ -91,7 +104,7 @@ def read_choice(name: str, pools: Sequence[Pool] = ()) -> Choice:
             )
         for benchmark, place in places.items():
             tables.setdefault(benchmark, []).append(_with_pictures(read_evaluation(place), pools))
-    return Choice(name, tables)
+    return Choice(name, tables, tuple(hidden))
 
 
 def compared(
@@ -120,6 +133,9 @@ def compared(
         rows += [_row(choice, b, next(results) if number else None, relative) for b in benchmarks]
         if relative is not None and len(choice.tables) > 1:
             rows.append(_average(choice, relative))
+    silent = sorted({name for choice in choices for name in choice.hidden})
+    if silent:
+        rows[0]["notes"] = [*rows[0]["notes"], f"The answers to {', '.join(silent)} are hidden: not compared."]
     return rows
 
 

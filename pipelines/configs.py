@@ -15,7 +15,7 @@ from ..evaluate.config import EvalConfig, OpenConfig
 from ..evaluate.judging.config import JudgeConfig
 from ..evaluate.judging.scheme_config import SchemeConfig
 from ..evaluate.lmms.config import LmmsConfig
-from ..evaluate.remote.config import EndpointConfig, Sampling
+from ..evaluate.remote.config import EndpointConfig, RemoteSampling
 from ..evaluate.remote.evaluation import RemoteEvalConfig
 from ..models.family.of_llava.build import BuildConfig
 from ..models.projections.config import ProjectionConfig
@@ -41,7 +41,7 @@ _SECTIONS: dict[str, type[Config]] = {
     **{"warmup": StageSection, "train": TrainConfig, "validation": ValidationSpec, "lora": LoraSpec},
     **{"peft": AdapterSpec, "mores": MoresSpec, "actors": ActorResources, "projection": ProjectionConfig},
     **{"selector": SelectorSection, "evaluate": EvalConfig, "sweep": SweepSection, "plan": PlanConfig},
-    **{"build": BuildConfig, "connector": ConnectorSpec, "endpoint": EndpointConfig, "sampling": Sampling},
+    **{"build": BuildConfig, "connector": ConnectorSpec, "endpoint": EndpointConfig, "sampling": RemoteSampling},
     **{"evaluate-endpoint": RemoteEvalConfig, "judge": JudgeConfig, "open": OpenConfig},
     **{"judge-scheme": SchemeConfig, "lmms-eval": LmmsConfig},
     "generate": GenerateConfig,

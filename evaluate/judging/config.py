@@ -9,7 +9,7 @@ from ...store.usage import MAX_REFUSED
 from ..remote.config import EndpointConfig
 
 # the released script's
-_OFFICIAL_TEMPERATURE = 0.2
+OFFICIAL_TEMPERATURE = 0.2
 
 
 class JudgeConfig(Config):
@@ -33,6 +33,13 @@ class JudgeConfig(Config):
         None, ge=0, le=2, description="Of the judge; null is 0, and 0.2 in the official way."
     )
     max_tokens: int = Field(1024, ge=8, description="Tokens of a judge's text at most.")
+    max_asks: int = Field(
+        3,
+        ge=1,
+        le=20,
+        description="How often a judge is asked whose text has no scores, each time with another seed and a temperature of "
+        "0.2 at least; the official way asks once.",
+    )
     max_refused: float = Field(
         MAX_REFUSED,
         ge=0,
@@ -46,4 +53,4 @@ class JudgeConfig(Config):
         """The temperature that is used."""
         if self.temperature is not None:
             return self.temperature
-        return 0.0 if self.compat is None else _OFFICIAL_TEMPERATURE
+        return 0.0 if self.compat is None else OFFICIAL_TEMPERATURE

@@ -1,8 +1,10 @@
 """Answers and a judge → JUDGED and relative scores, as LLaVA-Bench-in-the-Wild has them.
 
 Each question is judged in both orders, and its scores are the means over them; one that lacks a score in either order is
-listed and counts for nobody. `compat: official` is the released script's way instead. Every text of the judge is in
-`OUT/asked.sqlite` before it counts, so a run that was cut off, or is done again, pays for nothing twice.
+listed and counts for nobody. A judge whose text has no scores is asked again, a few times, each with a seed of its own: the
+same request would get the same text, out of the cache if not from the judge. `compat: official` is the released script's
+way instead. Every text of the judge is in `OUT/asked.sqlite` before it counts, so a run that was cut off, or is done again,
+pays for nothing twice.
 """
 
 import os
@@ -24,9 +26,9 @@ from ...store.usage import Usage
 from ..remote.asking import ask, in_threads
 from ..remote.cache import Cache
 from ..remote.client import Client
-from ..remote.config import Sampling
+from ..remote.config import RemoteSampling
 from ..remote.reply import FAILURES
-from .config import JudgeConfig
+from .config import OFFICIAL_TEMPERATURE, JudgeConfig
 from .parse import official_scores, scores_of
 from .prompt import MODEL_FIRST, REFERENCE_FIRST, by_side, messages_of, read_text
 from .questions import CONTEXTS, QUESTIONS, REFERENCES, OpenQuestion, read_answers, read_questions
@@ -38,6 +40,8 @@ TABLE, REPORT, CACHE = "judged.parquet", "judged.json", "asked.sqlite"
 UNANSWERED, UNREAD = "unanswered", "unread_scores"
 # a judge's text that is none, whatever stands on its first line
 _HELD_BACK = {"content_filter", "declined"}
+# where another draw may have scores
+_AGAIN = {UNREAD, "empty_answer", "cut_by_length"}
 
 
 @dataclass
@@ -46,7 +50,8 @@ class JudgeReport:
 
     `questions` that were asked about; `failed` of them have no scores, by `reasons`: they count for nobody, in the official
     way as −1 for both. `cost`: of all that is in the folder, in the endpoint's money; `requests` were sent by this call;
-    `under_way`: were at kills, so that they may have been paid twice.
+    `under_way`: were at kills, so that they may have been paid twice. `asked_again`: texts without scores after which the
+    judge was asked once more, in this judgement, be it now or before.
     """
 
     path: str
@@ -58,6 +63,7 @@ class JudgeReport:
     requests: int = 0
     cost: float = 0.0
     under_way: int = 0
+    asked_again: int = 0
     key: dict[str, Any] = field(default_factory=dict)
 
 
@@ -115,24 +121,40 @@ def _asked(
     cache = Cache(join(out, CACHE))
     cache.take_over()
     client = Client(config.endpoint, cache)
-    sampling = Sampling(max_tokens=config.max_tokens, temperature=config.heat)
     tell = progress or (lambda done, total: None)
 
-    def work(pair: _Pair) -> dict[str, Any]:
-        return _row(pair, *_verdict(client, sampling, pair, texts, config.compat is not None))
+    def work(pair: _Pair) -> tuple[dict[str, Any], int]:
+        asks, verdict = _first_scores(client, config, pair, texts)
+        return _row(pair, *verdict), asks - 1
 
     try:
-        rows = in_threads(work, pairs, config.endpoint.concurrency, lambda done: tell(done, len(pairs)))
+        judged = in_threads(work, pairs, config.endpoint.concurrency, lambda done: tell(done, len(pairs)))
+        rows, again = [row for row, _ in judged], sum(asks for _, asks in judged)
         paid = {"requests": client.counts["requests"], "cost": cache.spent(), "under_way": cache.killed()}
-        return rows, JudgeReport(join(out, TABLE), **paid)
+        return rows, JudgeReport(join(out, TABLE), asked_again=again, **paid)
     finally:
         client.close()
         cache.close()
 
 
-def _verdict(
-    client: Client, sampling: Sampling, pair: _Pair, texts: tuple[str, str], official: bool
-) -> tuple[tuple[float, float] | None, str | None, str]:
+_Verdict = tuple[tuple[float, float] | None, str | None, str]
+
+
+def _first_scores(client: Client, config: JudgeConfig, pair: _Pair, texts: tuple[str, str]) -> tuple[int, _Verdict]:
+    """Return how often the judge was asked, and its first verdict with scores; its first one if none has any."""
+    official = config.compat is not None
+    sampling = RemoteSampling(max_tokens=config.max_tokens, temperature=config.heat)
+    first = _verdict(client, sampling, pair, texts, official)
+    if official or first[0] is not None or first[1] not in _AGAIN:
+        return 1, first
+    for seed in range(1, config.max_asks):
+        another = sampling.model_copy(update={"seed": seed, "temperature": max(config.heat, OFFICIAL_TEMPERATURE)})
+        if (verdict := _verdict(client, another, pair, texts, official))[0] is not None:
+            return seed + 1, verdict
+    return config.max_asks, first
+
+
+def _verdict(client: Client, sampling: RemoteSampling, pair: _Pair, texts: tuple[str, str], official: bool) -> _Verdict:
     """Return (the model's and the reference's scores, why there are none, the judge's text)."""
     if pair.answer is None:
         return None, UNANSWERED, ""

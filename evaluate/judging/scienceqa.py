@@ -27,13 +27,13 @@ from ...store.usage import Usage
 from ..answering import evals_of
 from ..benchmark import Answered, count_choices, reference
 from ..benchmarks.scienceqa import ScienceQA
-from ..clusters import cluster_of
+from ..clusters import Clusters
 from ..config import REPORT, TABLE
 from ..metrics import scienceqa_letter
 from ..remote.asking import ask, in_threads, text_of
 from ..remote.cache import Cache
 from ..remote.client import Client
-from ..remote.config import Sampling
+from ..remote.config import RemoteSampling
 from ..remote.reply import FAILURES, Message
 from .outcomes import Outcome, counted, settled
 from .prompt import read_text
@@ -50,7 +50,8 @@ class SchemeReport:
     """`combined`, `model` and `second` (the language model alone): scienceqa's figures, as `benchmark.Metrics`.
 
     `either`: the share of questions that one of the two had right. `counts`: see `outcomes.counted`; `reasons`: of those of
-    which the endpoint brought nothing, which count as wrong. `cost`: of all that is in the folder.
+    which the endpoint brought nothing, which count as wrong. `cost`: of all that is in the folder; `under_way`: requests
+    that were under way at kills.
     """
 
     path: str
@@ -63,6 +64,7 @@ class SchemeReport:
     reasons: dict[str, int] = field(default_factory=dict)
     requests: int = 0
     cost: float = 0.0
+    under_way: int = 0
     key: dict[str, Any] = field(default_factory=dict)
 
 
@@ -102,7 +104,7 @@ def judge_scienceqa(config: SchemeConfig, out: str, progress: Callable[[int, int
         outcomes, report = _asked(config, out, list(zip(records, answers, strict=True)), texts, progress)
         report.key = key
         name = f"{run} with {config.endpoint.model}, {config.scheme}"
-        _write(out, name, records, answers, outcomes)
+        _write(out, (name, Clusters(pool.image_root)), records, answers, outcomes)
         report.reasons = dict(Counter(o.reason for o in outcomes if o.reason))
         Usage(report.rows - sum(report.reasons.values()), report.reasons, join(out, OUTCOMES_TABLE)).check(
             "judge", config.max_refused
@@ -137,8 +139,9 @@ def _asked(
 ) -> tuple[list[Outcome], SchemeReport]:
     """Return an outcome for each question, and a report of what that took."""
     cache = Cache(join(out, CACHE))
+    cache.take_over()
     client = Client(config.endpoint, cache)
-    sampling = Sampling(max_tokens=config.max_tokens, temperature=config.temperature)
+    sampling = RemoteSampling(max_tokens=config.max_tokens, temperature=config.temperature)
     tell = progress or (lambda done, total: None)
 
     def say(text: str) -> str:
@@ -166,7 +169,8 @@ def _asked(
 
     try:
         outcomes = in_threads(work, items, config.endpoint.concurrency, lambda done: tell(done, len(items)))
-        report = SchemeReport(join(out, TABLE), len(items), requests=client.counts["requests"], cost=cache.spent())
+        paid = {"requests": client.counts["requests"], "cost": cache.spent(), "under_way": cache.killed()}
+        report = SchemeReport(join(out, TABLE), len(items), **paid)
         return outcomes, report
     finally:
         client.close()
@@ -192,13 +196,16 @@ def _both(record: Record, answer: str, second: str, rule: str) -> str:
     return "\n\n".join([*_parts(record), *said, f"[System]\n{rule}"])
 
 
-def _write(out: str, run: str, records: list[Record], answers: list[str], outcomes: list[Outcome]) -> None:
+def _write(
+    out: str, whose: tuple[str, Clusters], records: list[Record], answers: list[str], outcomes: list[Outcome]
+) -> None:
+    run, clusters = whose
     rows = [
         {
             "run": run,
             "task": record.task,
             "sample": str(record.sample_id),
-            "cluster": cluster_of(record),
+            "cluster": clusters.of(record),
             "reference": reference(record),
             "model_answer": answer,
             "model_letter": o.model,
@@ -212,7 +219,8 @@ def _write(out: str, run: str, records: list[Record], answers: list[str], outcom
     ]
     write_rows(join(out, OUTCOMES_TABLE), pa.Table.from_pylist(rows, OUTCOMES), OUTCOMES)
     letters = [o.letter or "" for o in outcomes]
-    write_rows(join(out, TABLE), evals_of(run, ScienceQA.name, records, letters, _scores(records, letters)), EVALS)
+    scores = _scores(records, letters)
+    write_rows(join(out, TABLE), evals_of(run, ScienceQA.name, records, letters, scores, clusters), EVALS)
 
 
 def _summarise(report: SchemeReport, records: list[Record], answers: list[str], outcomes: list[Outcome]) -> None:

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from ...pool.refusals import RefusedError
 from .client import Client, RowError
-from .config import Sampling
+from .config import RemoteSampling
 from .reply import REFUSALS, Message, Reply
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ def in_threads(
         return results
 
 
-def ask(client: Client, messages: list[Message], sampling: Sampling) -> Reply:
+def ask(client: Client, messages: list[Message], sampling: RemoteSampling) -> Reply:
     """Return the reply to a prompt. Raises: as `Client.chat`, but for a row without an answer: `RefusedError`."""
     try:
         return client.chat(messages, sampling)

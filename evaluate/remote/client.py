@@ -24,7 +24,7 @@ import httpx2
 from ...store.errors import InputError, VinnowError
 from ...store.reading import wrong
 from .cache import Cache
-from .config import EndpointConfig, Sampling
+from .config import EndpointConfig, RemoteSampling
 from .limits import EndedError, Limits, Purse
 from .reply import (
     FAILURES,
@@ -125,7 +125,7 @@ class Client:
             trust_env=not config.loopback,  # a proxy has no business with what stays on this machine
         )
 
-    def chat(self, messages: list[Message], sampling: Sampling) -> Reply:
+    def chat(self, messages: list[Message], sampling: RemoteSampling) -> Reply:
         """Return the answer to a prompt: from the cache, or from the endpoint; `Reply.refused` says if it is of no use.
 
         Raises:

@@ -29,7 +29,7 @@ _OWN = frozenset(
 )
 
 
-class Sampling(Config):
+class RemoteSampling(Config):
     """How an answer is drawn. What is null is not sent: the endpoint's own default holds."""
 
     max_tokens: int = Field(

@@ -16,19 +16,17 @@ from ...pool.decode import ROW_ERRORS, Refusal, refusal
 from ...pool.reader import Pool
 from ...pool.records import Record
 from ...pool.shown import Pictures
-from ...store.config import Config
 from ...store.files import exists, join
 from ...store.reading import as_kind
-from ...store.usage import MAX_REFUSED
 from ..answering import Answerer
-from ..config import OPEN, REPORT, TABLE, EvalReport, EvalSpec, ShardsReport, known_benchmark
+from ..config import OPEN, REPORT, TABLE, EvalReport, EvalSpec, QuestionsConfig, ShardsReport, is_open
 from ..open_answers import OpenAnswers, finish
 from ..run import summary
 from ..shards import Measurement, Progress, carry_out
 from .asking import ask, in_threads, text_of
 from .cache import Cache
 from .client import Client
-from .config import EndpointConfig, Sampling
+from .config import EndpointConfig, RemoteSampling
 from .pictures import data_uri
 from .reply import Message, Question
 
@@ -37,36 +35,22 @@ CACHE = "asked.sqlite"
 _MATTERS = ("benchmark", "max_new_tokens", "pictures")
 
 
-class RemoteEvalConfig(Config):
+class RemoteEvalConfig(QuestionsConfig):
     """One endpoint on one test pool: one evaluation, greedy (temperature 0)."""
 
     endpoint: EndpointConfig = Field(description="Who is asked.")
     pool: str = Field(description="The POOL folder of the questions.")
-    image_root: str | None = Field(
-        None, description="Where the test pool's pictures lie now, if not where ingest found them."
-    )
-    benchmark: str = Field(
-        "exact_match", description="How answers are read and scored: a name of `evaluate/benchmarks/`."
-    )
     max_new_tokens: int = Field(8, ge=1, description="The longest answer, in tokens; a longer one is scored as cut.")
     pictures: Pictures = Field(
         "white",
-        description="How a file other than JPEG, PNG and WebP becomes RGB; those three are sent as they are.",
-    )
-    rows_per_part: int = Field(256, ge=1, description="Rows of a part, which is written when all of it is answered.")
-    max_refused: float = Field(
-        MAX_REFUSED, ge=0, le=1, description="The share of rows that may turn out unusable before the evaluation fails."
+        description="How a file becomes RGB that decoders read otherwise (by EXIF, transparent, 16 bits, no JPEG, PNG or "
+        "WebP); others are sent as they are.",
     )
 
     # threads of this process ask
     actors: ClassVar[int] = 1
     cpus_per_actor: ClassVar[float] = 0
     gpus_per_actor: ClassVar[float] = 0
-
-    @field_validator("benchmark")
-    @classmethod
-    def _known_benchmark(cls, name: str) -> str:
-        return known_benchmark(name)
 
     @property
     def run(self) -> str:
@@ -83,9 +67,7 @@ class RemoteOpenConfig(RemoteEvalConfig):
     @field_validator("benchmark")
     @classmethod
     def _known_benchmark(cls, name: str) -> str:
-        if name != OPEN:
-            raise ValueError(f"the benchmark is {OPEN!r} here, not {name!r}")
-        return name
+        return is_open(name)
 
 
 @dataclass(frozen=True)
@@ -122,7 +104,7 @@ class RemoteAnswerer(Answerer):
         cache = Cache(join(spec.out, CACHE))
         cache.take_over()
         self.client = Client(self.config.endpoint, cache)
-        self.sampling = Sampling(max_tokens=self.config.max_new_tokens, temperature=0)
+        self.sampling = RemoteSampling(max_tokens=self.config.max_new_tokens, temperature=0)
 
     def answers(self, records: list[Record]) -> tuple[dict[int, Any], list[Refusal]]:
         """Return the answers by row, and the refusals; see `Answerer.answers`."""
@@ -184,10 +166,10 @@ def _spec(config: RemoteEvalConfig, out: str) -> RemoteSpec:
 
 
 def _summary(evals: pa.Table, spec: RemoteSpec) -> dict[str, Any]:
-    path = join(spec.out, CACHE)
+    path, figures = join(spec.out, CACHE), summary(evals, spec)
     if not exists(path):
-        return summary(evals, spec) | {"cost": 0.0, "under_way": 0}
+        return figures | {"cost": 0.0, "under_way": 0}
     cache = Cache(path)
     paid = {"cost": cache.spent(), "under_way": cache.killed()}
     cache.close()
-    return summary(evals, spec) | paid
+    return figures | paid

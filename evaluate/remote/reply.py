@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ...pool.refusals import IMAGE
 from ...store.errors import InputError
 from ...store.reading import FOREIGN, shown, wrong
-from .config import EndpointConfig, Sampling
+from .config import EndpointConfig, RemoteSampling
 
 # why an answer that came is refused; it is kept all the same
 REFUSALS = {
@@ -117,7 +117,7 @@ class Reply:
         return cls(**(values | {"usage": Tokens(**values["usage"]) if values["usage"] else None}))
 
 
-def body_of(config: EndpointConfig, messages: list[Message], sampling: Sampling) -> dict[str, Any]:
+def body_of(config: EndpointConfig, messages: list[Message], sampling: RemoteSampling) -> dict[str, Any]:
     """Return the body of a request: all that its answer follows from, and nothing else."""
     chosen = {n: v for n, v in sampling.model_dump().items() if n != "max_tokens" and v not in (None, ())}
     chosen |= {"stop": list(sampling.stop)} if sampling.stop else {}

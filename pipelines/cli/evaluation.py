@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ...actors.cluster import RayConfig
     from ...evaluate.config import EvalReport, ShardsReport
     from ...evaluate.official import Prepared
+    from ..remote import Asked
 
 
 @app.command()
@@ -30,6 +31,13 @@ def evaluate(
         str, typer.Option(help="exact_match, yes_no, option_letter, pope, …, imbalance or open.")
     ] = "exact_match",
     files: Annotated[str | None, typer.Option(help="The folder of the benchmark's official files, for a pool.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="llava10 or icons; --files has a folder for each benchmark.")
+    ] = None,
+    allow_missing: Annotated[
+        bool, typer.Option(help="With --suite: benchmarks without a folder are left out.")
+    ] = False,
+    reference: Annotated[str | None, typer.Option(help="With --suite: another model's OUT, which is 100 %.")] = None,
     images: Annotated[str | None, typer.Option(help="With --files: the folder of their pictures.")] = None,
     beside: Annotated[list[str] | None, typer.Option(help="An earlier imbalance OUT, drawn too (repeatable).")] = None,
     gpus: Gpus = "auto",
@@ -42,6 +50,8 @@ def evaluate(
 
     Example: `vinnow evaluate --benchmark pope --files pope --images coco/val2014 --model proxy/model --out pope-proxy`
 
+    `--suite llava10 --files ROOT` asks all ten benchmarks of `ROOT/pope`, `ROOT/gqa`, …, and gives one table.
+
     `--benchmark imbalance` scores nothing: attention on the picture against the question, by layer, `OUT/imbalance.html`.
     `--benchmark open` scores nothing either: `OUT/answers.jsonl` is for `vinnow judge`.
 
@@ -49,28 +59,66 @@ def evaluate(
     `--set endpoint.concurrency=32` and the like reach the endpoint's config.
     """
     from ...evaluate.config import IMBALANCE
-    from ...models.check import checked_digest
-    from ...models.folders import local_model
-    from ..imbalance import run_imbalance
     from ..remote import Asked, chosen, run_remote
     from ..runs.plain_yaml import settings
 
-    _check_sources(pool, files, images)
     asked, prepared = Asked(engine, model, base_url, api_model, gpus), None
+    if suite is not None or allow_missing or reference is not None:
+        _check_suite(suite, files, {"--pool": pool, "--images": images, "--beside": beside, "--benchmark": benchmark})
+        return _suite(asked, (str(suite), str(files), out, allow_missing, reference), settings(sets), as_json)
+    _check_sources(pool, files, images)
     values = {"benchmark": benchmark} | ({"pool": os.path.abspath(pool)} if pool else {}) | settings(sets)
     ray, is_remote = None, chosen(asked)
     if not is_remote:
-        values = {"model": local_model(str(model)), "run": checked_digest(str(model))} | values
-        values, ray = _placed(values, gpus)
+        values, ray = _placed(_of_model(model) | values, gpus)
         if values["benchmark"] == IMBALANCE:
-            page = run_imbalance(values, out, beside or [], ray)
-            return show_json({"page": page}) if as_json else show(page)
+            return _imbalance(values, out, beside or [], ray, as_json)
         if beside:
             raise InputError("--beside is for --benchmark imbalance: scores are compared by a run's report.")
     if files is not None:
         values, prepared = _prepared(values, files, images, out)
     report = run_remote(asked, values, out, beside or []) if is_remote else _run_here(values, ray, out)
     _tell(report, prepared, out, as_json)
+
+
+def _check_suite(suite: str | None, files: str | None, strays: dict[str, Any]) -> None:
+    if suite is None:
+        raise InputError("--allow-missing and --reference go with --suite.")
+    if files is None:
+        raise InputError("--suite wants --files ROOT, with a folder of official files for each of its benchmarks.")
+    if strange := [name for name, value in strays.items() if value and value != "exact_match"]:
+        raise InputError(f"{', '.join(strange)}: with --suite each benchmark has its own.")
+
+
+def _suite(
+    asked: "Asked", wanted: tuple[str, str, str, bool, str | None], values: dict[str, Any], as_json: bool
+) -> None:
+    """Ask the benchmarks of (suite, files, out, allow_missing, reference), and tell their table."""
+    from ..remote import chosen
+    from ..suite import SuiteAsked, evaluate_suite, render
+
+    if chosen(asked):
+        report = evaluate_suite(SuiteAsked(*wanted), values, asked)
+    else:
+        own = _of_model(asked.model)
+        placed, ray = _placed(own | values, asked.gpus)
+        report = evaluate_suite(SuiteAsked(*wanted, own["run"]), placed | {"ray": ray.model_dump()})
+    show_json(report.plain()) if as_json else show(render(report))
+
+
+def _of_model(model: str | None) -> dict[str, str]:
+    """Return a checkpoint's folder, and the digest that its answers carry."""
+    from ...models.check import checked_digest
+    from ...models.folders import local_model
+
+    return {"model": local_model(str(model)), "run": checked_digest(str(model))}
+
+
+def _imbalance(values: dict[str, Any], out: str, beside: list[str], ray: "RayConfig", as_json: bool) -> None:
+    from ..imbalance import run_imbalance
+
+    page = run_imbalance(values, out, beside, ray)
+    show_json({"page": page}) if as_json else show(page)
 
 
 def _placed(values: dict[str, Any], gpus: str) -> tuple[dict[str, Any], "RayConfig"]:

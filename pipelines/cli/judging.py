@@ -131,6 +131,8 @@ def _tell(report: "JudgeReport", compat: str | None) -> None:
     show(table)
     for order, value in report.by_order.items() if len(report.by_order) > 1 else ():
         show(f"with the {'reference' if order == 'reference_first' else 'model'} as Assistant 1 alone: {value:.1f}")
+    if report.asked_again:
+        show(f"{report.asked_again:,} texts had no scores, and the judge was asked again (max_asks)")
     if report.failed:
         counted = "−1 for both sides" if compat else "nobody's score"
         show(

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
-from ...evaluate.remote.config import EndpointConfig, Sampling
+from ...evaluate.remote.config import EndpointConfig, RemoteSampling
 from ...store.config import Config
 from ...store.usage import MAX_REFUSED
 
@@ -28,7 +28,7 @@ class GenerateConfig(Config):
         examples=["captions_train2017.json"],
     )
     endpoint: EndpointConfig = Field(description="Who is asked.")
-    sampling: Sampling = Field(Sampling(max_tokens=1536), description="How its answers are drawn.")
+    sampling: RemoteSampling = Field(RemoteSampling(max_tokens=1536), description="How its answers are drawn.")
     instances: str | None = Field(None, description="COCO's instances JSON: the boxes for detail and reasoning.")
     image_prefix: str = Field("", description="Put before each picture's name in the records: coco/train2017/.")
     mix: dict[Kind, float] = Field(

@@ -7,16 +7,13 @@ later, each evaluated as a pool of its own (`RUN/test-more/DIGEST`). Answers tha
 import os
 import shutil
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ...evaluate.config import REPORT, TABLE, EvalConfig, EvalReport
-from ...evaluate.metrics import accuracy
-from ...evaluate.run import evaluate
+from ...evaluate.run import evaluate, summary_of
 from ...pool.reader import Pool
 from ...pool.subset import write_subset
 from ...store.arrays import Array
@@ -102,20 +99,15 @@ def drop_unfinished(trial: str) -> None:
 
 
 def _together(config: EvalConfig, trial: str) -> EvalReport:
+    """Return the report of all answers: a benchmark's own figures (POPE's F1, say) are of all of them, no mean of parts."""
     kinds = {"refused": int, "reasons": dict[str, int], "seconds": float}
     reports = [read_fields(join(f, REPORT), "report of an evaluation", _ANEW, **kinds) for f in folders(trial)]
-    table, pool = answers(trial), Pool(config.pool)
-    shown = [str(i) for i in pool.ids()[pool.has_image()].tolist()]
-    pictured = table.filter(pc.is_in(table["sample"], pa.array(shown, pa.string())))
-    scores = accuracy(table)
-    report = EvalReport(join(trial, FIRST, TABLE), table.num_rows, sum(r["refused"] for r in reports))
-    return replace(
-        report,
+    table = answers(trial)
+    return EvalReport(
+        join(trial, FIRST, TABLE),
+        table.num_rows,
+        sum(r["refused"] for r in reports),
         reasons=dict(sum((Counter(r["reasons"]) for r in reports), Counter[str]())),
         seconds=sum(r["seconds"] for r in reports),
-        rows_by_task=scores.rows_by_task,
-        accuracy=scores.overall,
-        image_accuracy=accuracy(pictured).overall if pictured.num_rows else None,
-        image_rows=pictured.num_rows,
-        by_task=scores.by_task,
+        **summary_of(table, config.pool, config.benchmark),
     )

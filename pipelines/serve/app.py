@@ -148,12 +148,17 @@ class Server:
 
     def _prepare(self, data: bytearray) -> tuple[Asked, Encoded]:
         """Return what is asked, and its prompt; by a decoder's thread."""
-        asked = read_request(bytes(data), self._config)
-        images = [open_picture(where, url, self._config) for where, url in asked.urls]
-        try:
-            # a tokenizer and a processor are one thread's at a time
+        asked, sizes, media = read_request(bytes(data), self._config), [], []
+        # a tokenizer and a processor are one thread's at a time
+        for where, url in asked.urls:
+            # no more than one is held as it is decoded: of all in a request that would be eight times as much
+            image = open_picture(where, url, self._config)
             with self._encoding:
-                prompt = self._generator.encode(asked.turns, images, asked.system)
+                sizes.append(image.size)
+                media.append(self._generator.encoder.reader.prepare(image))
+        try:
+            with self._encoding:
+                prompt = self._generator.prompt(asked.turns, sizes, asked.system).showing(media)
         except EncodeError as error:
             code = "context_length_exceeded" if "max_len" in str(error) else None
             raise ApiError(400, f"messages: {error}", "messages", code) from error

@@ -66,6 +66,12 @@ def test_steps_give_what_generate_gives(tiny_model, tiny_pool, kind, device):
     for rows, most in ((11, 12), (3, 1), (5, 30), (11, 200), (3, 1), (11, 12)):
         sampling = [Sampling(max_new_tokens=most)] * rows
         assert stepped.reply(prompts[:rows], sampling) == plain.reply(prompts[:rows], sampling), (rows, most)
+    # what was kept is let go of: the next cache is as large as the next batch wants it
+    held = stepped.stepper.cache.length
+    stepped.stepper.forget()
+    sampling = [Sampling(max_new_tokens=12)] * 3
+    assert stepped.reply(prompts[:3], sampling) == plain.reply(prompts[:3], sampling)
+    assert stepped.stepper.cache.length < held
 
 
 @pytest.mark.parametrize("device", ["cpu", GPU])

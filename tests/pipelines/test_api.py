@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import official_files
 import pyarrow as pa
 import pytest
 import vinnow
@@ -176,3 +177,30 @@ def test_a_recipe_and_a_benchmark_that_are_none_are_named(tiny_pool, tiny_model,
         vinnow.fine_tune("llava15-pretrain", tiny_model, tiny_pool, str(tmp_path / "x"), lrr=1)
     with pytest.raises(vinnow.InputError, match="did you mean 'yes_no'"):
         vinnow.ask(tiny_model, tiny_pool, str(tmp_path / "x"), "yes_now")
+
+
+def test_official_files_are_asked_as_the_command_asks_them(tiny_model, tmp_path):
+    files = official_files.pope(tmp_path / "pope")
+    report = vinnow.ask(tiny_model, files=str(files), out=str(tmp_path / "a"), benchmark="pope", max_new_tokens=2)
+    assert (report.rows, report.metrics["headline"]) == (12, "mean F1")
+    # the pool that it made, asked as a pool: the same answers
+    again = vinnow.ask(tiny_model, str(tmp_path / "a/pool"), str(tmp_path / "b"), "pope", max_new_tokens=2)
+    assert (again.metrics, again.by_task) == (report.metrics, report.by_task)
+    (row,) = [r for r in vinnow.compare([str(tmp_path / "a"), str(tmp_path / "b")]) if r["difference"] is not None]
+    assert (row["difference"], row["questions"]) == (0, 12)
+    bench = official_files.llava_bench(tmp_path / "bench")
+    answers = vinnow.ask(tiny_model, files=str(bench), out=str(tmp_path / "c"), benchmark="open", max_new_tokens=2)
+    assert (answers.rows, len((tmp_path / "c/answers.jsonl").read_text().splitlines())) == (6, 6)
+
+
+def test_questions_come_from_one_place(tiny_pool, tiny_model, tmp_path):
+    for arguments, words in (
+        ({"out": "x"}, "name one of them"),
+        ({"pool": tiny_pool, "files": "f", "out": "x"}, "name one of them"),
+        ({"pool": tiny_pool, "images": "i", "out": "x"}, "goes with files"),
+        ({"pool": tiny_pool}, "out=… names the folder"),
+        ({"files": str(tmp_path), "out": str(tmp_path / "x")}, "'exact_match' has no official files"),
+    ):
+        with pytest.raises(vinnow.InputError, match=words):
+            vinnow.ask(tiny_model, **arguments)
+    assert not (tmp_path / "x").exists()

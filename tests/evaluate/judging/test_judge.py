@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from endpoint import says, serving, status
+from endpoint import completion, says, serving, status
 from judged_bench import judging, sides, write_bench, write_lines
 from typer.testing import CliRunner
 from vinnow.evaluate.judging.config import JudgeConfig
@@ -81,14 +81,38 @@ def test_what_cannot_be_read_counts_for_nobody(tmp_path):
     with serving(default=judging(one_unread)) as server:
         with pytest.raises(InputError, match="unread_scores 1"):
             judge(config_for(tmp_path, server.url), str(tmp_path / "out"))
+        assert len(server.requests) == 12 + 2 * 2
         report = judge(config_for(tmp_path, server.url, max_refused=0.5), str(tmp_path / "out"))
-        assert len(server.requests) == 12
+        assert len(server.requests) == 12 + 2 * 2  # each of those texts was paid for, and is not again
+    assert report.asked_again == 4
     assert (report.failed, report.reasons, report.questions) == (1, {"unread_scores": 1}, 6)
     assert report.scores["all"]["questions"] == 5
     assert report.scores["all"]["relative"] == pytest.approx(50)
     assert report.scores["complex"]["questions"] == 1  # questions 2 and 5
     lost = [r for r in read_rows(report.path, JUDGED).to_pylist() if r["reason"]]
     assert [(r["sample"], r["score"], r["text"]) for r in lost] == [("2", None, "I cannot say.")] * 2
+
+
+def test_a_text_without_scores_is_asked_for_again_with_another_seed(tmp_path):
+    """Here the third ask has scores; the same request would have had the same text, out of the cache."""
+    write_bench(tmp_path / "bench")
+    drawn = []
+
+    def answer(handler, body):
+        seed, (first, _) = body.get("seed"), sides(body)
+        drawn.append((first, seed, body["temperature"]))
+        unread = first == "reference 2" and seed in (None, 1)
+        handler.send(
+            200, json.dumps(completion("Both are fine." if unread else one_unread(first.replace("2", "1"), _))).encode()
+        )
+
+    with serving(default=answer) as server:
+        report = judge(config_for(tmp_path, server.url), str(tmp_path / "out"))
+        again = judge(config_for(tmp_path, server.url), str(tmp_path / "out"))
+        assert len(server.requests) == 14
+    assert [(s, t) for f, s, t in drawn if f == "reference 2"] == [(None, 0.0), (1, 0.2), (2, 0.2)]
+    assert (report.failed, report.asked_again, again.asked_again, again.requests) == (0, 2, 2, 0)
+    assert report.scores["all"]["relative"] == pytest.approx(50)
 
 
 def test_the_official_way_has_minus_one_in_both_means(tmp_path):

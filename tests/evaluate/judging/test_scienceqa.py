@@ -8,6 +8,7 @@ from official_files import picture
 from typer.testing import CliRunner
 from vinnow.evaluate.answering import evals_of
 from vinnow.evaluate.benchmarks.scienceqa import ScienceQA
+from vinnow.evaluate.clusters import Clusters
 from vinnow.evaluate.judging.outcomes import counted, settled
 from vinnow.evaluate.judging.scheme_config import SchemeConfig
 from vinnow.evaluate.judging.scienceqa import judge_scienceqa
@@ -60,7 +61,8 @@ def evaluation(tmp_path):
     records = pool.take(pool.ids())
     said = [CASES[str(r.extra["id"])][2] for r in records]
     scores = [ScienceQA().score(a, r) for a, r in zip(said, records, strict=True)]
-    write_rows(out / "evals.parquet", evals_of("m", "scienceqa", records, said, scores), EVALS)
+    rows = evals_of("m", "scienceqa", records, said, scores, Clusters(pool.image_root))
+    write_rows(out / "evals.parquet", rows, EVALS)
     return out
 
 
@@ -179,7 +181,7 @@ def test_evaluations_that_do_not_fit(evaluation, tmp_path):
         judge_scienceqa(config, str(evaluation))
     table = read_rows(evaluation / "evals.parquet", EVALS)
     pool = Pool(str(evaluation / "pool"))
-    other = evals_of("m", "exact_match", pool.take(pool.ids()), ["A"] * 9, [0.0] * 9)
+    other = evals_of("m", "exact_match", pool.take(pool.ids()), ["A"] * 9, [0.0] * 9, Clusters(None))
     write_rows(evaluation / "evals.parquet", other, EVALS)
     with pytest.raises(InputError, match="is of exact_match; the schemes are for scienceqa"):
         judge_scienceqa(config, str(tmp_path / "out"))

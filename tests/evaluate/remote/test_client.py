@@ -15,7 +15,7 @@ import pytest
 from endpoint import completion, cut, hangs_up, raw, says, serving, status
 from vinnow.evaluate.remote.cache import Cache
 from vinnow.evaluate.remote.client import Client, DownError, EndpointError, RowError
-from vinnow.evaluate.remote.config import EndpointConfig, Sampling
+from vinnow.evaluate.remote.config import EndpointConfig, RemoteSampling
 from vinnow.evaluate.remote.limits import BudgetError
 from vinnow.evaluate.remote.reply import Message, Tokens
 from vinnow.store.errors import InputError
@@ -30,14 +30,14 @@ def client_of(server, tmp_path, **fields) -> Client:
 
 
 def ask(client, text="Hi", sampling=None):
-    return client.chat([Message("user", text)], sampling or Sampling(max_tokens=50))
+    return client.chat([Message("user", text)], sampling or RemoteSampling(max_tokens=50))
 
 
 def test_an_answer_and_what_was_asked(tmp_path):
     with serving() as server:
         client = client_of(server, tmp_path, extra={"top_k": 3})
         prompt = [Message("system", "Be short."), Message("user", "What?", ("data:image/png;base64,AAAA",))]
-        reply = client.chat(prompt, Sampling(max_tokens=9, temperature=0, stop=("###",)))
+        reply = client.chat(prompt, RemoteSampling(max_tokens=9, temperature=0, stop=("###",)))
         assert (reply.text, reply.finish_reason, reply.usage, reply.model) == (
             "Hello.",
             "stop",
@@ -303,8 +303,8 @@ def test_what_changes_the_answer_is_asked_anew(tmp_path):
             ask(client_of(server, tmp_path, **fields))
         client = client_of(server, tmp_path)
         ask(client, "other")
-        ask(client, sampling=Sampling(max_tokens=51))
-        ask(client, sampling=Sampling(max_tokens=50, seed=1))
+        ask(client, sampling=RemoteSampling(max_tokens=51))
+        ask(client, sampling=RemoteSampling(max_tokens=50, seed=1))
         assert len(server.requests) == 6
 
 
@@ -313,7 +313,7 @@ def test_a_cap_of_money_is_not_passed_and_threads_are_counted(tmp_path):
     with serving(default=says(usage=(0, 1), wait=0.01)) as server, ThreadPoolExecutor(8) as threads:
         prices = {"price_out": 1e6, "max_cost": 100, "concurrency": 8}
         client = client_of(server, tmp_path, **prices)
-        asked = [threads.submit(ask, client, str(i), Sampling(max_tokens=60)) for i in range(150)]
+        asked = [threads.submit(ask, client, str(i), RemoteSampling(max_tokens=60)) for i in range(150)]
         errors = [f.exception() for f in asked]
         assert any(isinstance(e, BudgetError) for e in errors)
         assert all(e is None or isinstance(e, BudgetError) for e in errors)
@@ -322,14 +322,14 @@ def test_a_cap_of_money_is_not_passed_and_threads_are_counted(tmp_path):
         assert "is spent" in str(client.ended_by())
         again = client_of(server, tmp_path, **prices)  # the cap is the cache's, not a process's
         with pytest.raises(BudgetError):
-            ask(again, "new", Sampling(max_tokens=60))
-        assert ask(again, "0", Sampling(max_tokens=60)).text == "Hello."
+            ask(again, "new", RemoteSampling(max_tokens=60))
+        assert ask(again, "0", RemoteSampling(max_tokens=60)).text == "Hello."
 
 
 def test_what_may_have_been_paid_counts(tmp_path):
     with serving(cut(), status(500), hangs_up) as server:
         client = client_of(server, tmp_path, price_out=1e6)
-        ask(client, sampling=Sampling(max_tokens=60))
+        ask(client, sampling=RemoteSampling(max_tokens=60))
         assert client.cache.spent() == 60 + 60 + 20
         assert client.purse.spent == client.cache.spent()
 

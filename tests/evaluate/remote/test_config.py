@@ -2,7 +2,7 @@
 
 import pytest
 from pydantic import ValidationError
-from vinnow.evaluate.remote.config import EndpointConfig, Sampling
+from vinnow.evaluate.remote.config import EndpointConfig, RemoteSampling
 from vinnow.evaluate.remote.reply import Message, body_of, request_key
 from vinnow.store.errors import InputError
 
@@ -76,7 +76,7 @@ def test_extra_fields_do_not_replace_ours(name):
 
 
 def test_null_is_not_sent_and_the_length_has_the_endpoints_name():
-    body = body_of(config(length_field="max_completion_tokens"), [Message("user", "x")], Sampling())
+    body = body_of(config(length_field="max_completion_tokens"), [Message("user", "x")], RemoteSampling())
     assert body == {"model": "m", "messages": [{"role": "user", "content": "x"}], "max_completion_tokens": 1024}
 
 

@@ -10,10 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from endpoint import completion, says, serving, status
 from pictures import make_records, write_records
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from typer.testing import CliRunner
 from vinnow.evaluate.benchmark import fair_score
 from vinnow.evaluate.registry import find
@@ -22,7 +23,7 @@ from vinnow.evaluate.remote.evaluation import RemoteEvalConfig, evaluate_remote
 from vinnow.evaluate.remote.pictures import data_uri
 from vinnow.evaluate.remote.reply import Question
 from vinnow.pipelines.cli.main import app
-from vinnow.pool.images import read_image
+from vinnow.pool.images import load_image, read_image
 from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.reader import Pool
 from vinnow.pool.refusals import ImageError
@@ -193,6 +194,29 @@ def test_a_picture_goes_as_it_is_or_as_png(tmp_path, monkeypatch):
     monkeypatch.setattr(sent_pictures, "MAX_SENT", 50)
     with pytest.raises(ImageError, match="over 50"):
         data_uri(str(tmp_path), "a.bmp")
+
+
+@pytest.mark.parametrize("pictures", ["white", "black", "published"])
+def test_an_endpoint_sees_what_a_local_model_sees(tmp_path, pictures):
+    """Whether it heeds EXIF or not: a photograph on its side, transparent parts, 16 bits, a palette."""
+    rng = np.random.default_rng(0)
+    pixels_HW3 = rng.integers(0, 255, (8, 12, 3), dtype=np.uint8)
+    picture, exif = Image.fromarray(pixels_HW3), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    alpha = Image.fromarray(rng.integers(0, 255, (8, 12), dtype=np.uint8))
+    Image.merge("RGBA", (*picture.split(), alpha)).save(tmp_path / "clear.png")
+    Image.fromarray(rng.integers(0, 65535, (8, 12), dtype=np.uint16)).save(tmp_path / "deep.png")
+    picture.convert("P").save(tmp_path / "palette.png", transparency=3)
+    picture.save(tmp_path / "plain.png")
+    for name in ("turned.jpg", "clear.png", "deep.png", "palette.png", "plain.png"):
+        local = load_image(str(tmp_path), name, pictures=pictures)
+        sent = Image.open(io.BytesIO(base64.b64decode(data_uri(str(tmp_path), name, pictures=pictures).split(",")[1])))
+        for there in (sent.convert("RGB"), ImageOps.exif_transpose(sent).convert("RGB")):
+            assert (there.size, there.tobytes()) == (local.size, local.tobytes()), name
+    assert load_image(str(tmp_path), "turned.jpg", pictures=pictures).size == (
+        (12, 8) if pictures == "published" else (8, 12)
+    )
 
 
 def test_a_record_s_own_system_prompt_is_sent(tmp_path):

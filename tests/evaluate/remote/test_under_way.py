@@ -4,7 +4,7 @@ import pytest
 from endpoint import cut, hangs_up, raw, serving, status
 from vinnow.evaluate.remote.cache import Cache
 from vinnow.evaluate.remote.client import Client, RowError
-from vinnow.evaluate.remote.config import EndpointConfig, Sampling
+from vinnow.evaluate.remote.config import EndpointConfig, RemoteSampling
 from vinnow.evaluate.remote.reply import Message, body_of, request_key
 
 
@@ -14,7 +14,7 @@ def client_of(server, tmp_path, **fields) -> Client:
 
 
 def ask(client, text="Hi"):
-    return client.chat([Message("user", text)], Sampling(max_tokens=50))
+    return client.chat([Message("user", text)], RemoteSampling(max_tokens=50))
 
 
 def test_a_try_has_the_name_of_the_one_before_unless_that_was_answered(tmp_path):
@@ -35,7 +35,7 @@ def test_what_was_under_way_at_a_kill_is_asked_again_or_left(choice, tmp_path):
     with serving() as server:
         fields = {"under_way": choice, "price_out": 1e6, "concurrency": 1}
         before = client_of(server, tmp_path, **fields)
-        body = body_of(before.config, [Message("user", "Hi")], Sampling(max_tokens=50))
+        body = body_of(before.config, [Message("user", "Hi")], RemoteSampling(max_tokens=50))
         name = before.cache.send(request_key(body), 50.0)
         cache = Cache(str(tmp_path / "answers.sqlite"))
         assert cache.take_over() == 1
