@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 # libraries read these when they are imported: a request that has them otherwise is none for this process
-_READ_AT_IMPORT = ("HF_", "TRANSFORMERS_", "PYTORCH_", "TORCH_", "PEFT_", "ACCELERATE_", "LD_", "PYTHON")
+_READ_AT_IMPORT = ("HF_", "TRANSFORMERS_", "TORCH_LOGS", "LD_", "PYTHON")
 # `_adopt` carries these over
 _CARRIED = {"HF_HUB_OFFLINE", "PYTHONUNBUFFERED", "PYTHONPATH"}
 

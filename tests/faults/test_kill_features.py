@@ -3,12 +3,13 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
 import psutil
 import pytest
-from commands import forks, vinnow_line
+from commands import forks, python_line
 from pictures import make_records, write_records
 from vinnow.actors.config import CheckpointRef, FeatureConfig
 from vinnow.actors.stream import make_spec, run_inline
@@ -43,10 +44,11 @@ def table(out, kind, step):
     return rows.ids[order], rows.vec[order], rows.n_tokens[order]
 
 
-def start(pool, tiny_model, out, kind="gradient", steps=(1,)):
+def start(pool, tiny_model, out, kind="gradient", steps=(1,), python=()):
+    """`python`: what the command is run by; none: it and its workers are forks of one process, and start at once."""
     own = ("projection.dim=64",) if kind == "gradient" else ()
     sets = (*own, f"rows_per_part={ROWS_PER_PART}", "ray.num_cpus=2", "ray.object_store_mb=200")
-    command = vinnow_line("features", "--pool", pool, "--kind", kind)
+    command = [*(python or python_line()), "-m", "vinnow", "features", "--pool", pool, "--kind", kind]
     command += [x for s in steps for x in ("--checkpoint", f"{s}={tiny_model}")]
     command += ["--out", str(out), "--set", "ray.dashboard=false", *(x for s in sets for x in ("--set", s))]
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
@@ -85,7 +87,7 @@ def same(features, expected):
 
 
 def test_a_killed_driver_loses_and_doubles_nothing(pool, tiny_model, tmp_path, tmp_path_factory):
-    process = start(pool, tiny_model, tmp_path)
+    process = start(pool, tiny_model, tmp_path, python=[sys.executable])
     wait_for_parts(process, tmp_path, 5)
     everyone = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for one in everyone:  # the whole machine goes down, in no order
