@@ -22,8 +22,8 @@ from typing import Any
 
 # libraries read these when they are imported: a request that has them otherwise is none for this process
 _READ_AT_IMPORT = ("HF_", "TRANSFORMERS_", "TORCH_LOGS", "LD_", "PYTHON")
-# `_adopt` carries these over
-_CARRIED = {"HF_HUB_OFFLINE", "PYTHONUNBUFFERED", "PYTHONPATH"}
+# but `_adopt` carries these over, and Python reads the last two when it comes to use them; Ray sets one in its drivers
+_CARRIED = {"HF_HUB_OFFLINE", "PYTHONUNBUFFERED", "PYTHONPATH", "PYTHONBREAKPOINT", "PYTHONDONTWRITEBYTECODE"}
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,8 @@ def test_a_fork_is_what_python_would_have_started(python, about, tmp_path):
 
 
 def test_what_libraries_would_have_read_otherwise_is_started_by_python_itself(python, about):
-    # torch and accelerate set these in whoever imports them
-    by_themselves = {"TORCHINDUCTOR_CACHE_DIR": "/tmp/x", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+    # torch, accelerate and Ray set these in whoever imports them
+    by_themselves = {"TORCHINDUCTOR_CACHE_DIR": "/tmp/x", "PYTORCH_NVML_BASED_CUDA_CHECK": "1", "PYTHONBREAKPOINT": "x"}
     assert about(python, **by_themselves)["parent"] == start._server.process.pid
     assert about(python, HF_HOME="/elsewhere")["parent"] != start._server.process.pid
     gone = [word + "-gone" if word.startswith(SOCKET) else word for word in python]
