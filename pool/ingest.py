@@ -172,6 +172,20 @@ def pictures_back(config: IngestConfig, out: str) -> list[str]:
     return readable_again(settle(config), _saved(out)["unreadable"] or [])
 
 
+def source_since(config: IngestConfig, out: str) -> list[str]:
+    """Return which of a source's facts (`files`, `size`, `mtime`) are others than when `out` was made of it.
+
+    None are of a source that is gone: the pool has its records. Time alone changes when a file is copied.
+    """
+    before = _saved(out)["made_from"] or {}
+    try:
+        config = settle(config)
+        now = facts(source_of_config(config), FORMATS[config.format])
+    except InputError:
+        return []
+    return [n for n in ("files", "size", "mtime") if before.get(n) != now.get(n)]
+
+
 def usage_of(report: IngestReport, out: str) -> Usage:
     """Return what became of the rows of an ingest into `out`."""
     return Usage(report.rows, report.reasons, join(out, REFUSED))

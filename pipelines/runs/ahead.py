@@ -17,6 +17,7 @@ from .longer_test import check_longer
 from .opening import foreseen
 from .samples import Sample, look_at_pool
 from .stage import Questions
+from .stages import stages_of
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ def foresee(config: RunConfig) -> Ahead:
     lines = growth.lines()
     if exists(join(place, MANIFEST)) and (growth.longer or Ingest(config, "test").differs()):
         return _longer(config, lines)
+    for stage in stages_of(config):
+        if isinstance(stage, Ingest) and not stage.differs():
+            stage.raise_edited()
     return Ahead(lines, _questions(place) if exists(join(place, MANIFEST)) else None)
 
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ...pool.ingest import IngestConfig, IngestReport, ingest, pictures_back, usage_of
+from ...pool.ingest import MANIFEST, IngestConfig, IngestReport, ingest, pictures_back, source_since, usage_of
 from ...pool.reader import Pool
+from ...store.errors import InputError
 from ...store.files import exists, folder_bytes, join, list_files, reading_parquet
 from ...store.manifest import Manifest, StageRecord
 from ..progress import bar
@@ -74,6 +75,22 @@ class Ingest(Stage):
         before = Manifest(self.run_config.out, "").read(self.name)
         return before is not None and before.inputs != self.inputs(before)
 
+    def raise_edited(self) -> None:
+        """See that the source of the pool that is there was not edited in its place.
+
+        Raises:
+            InputError: it is longer or shorter, or of more or fewer files.
+        """
+        out = join(self.run_config.out, self.pool)
+        if exists(join(out, MANIFEST)) and {"files", "size"} & set(source_since(self.config, out)):
+            grow = (
+                "; or, if it only has more questions, give the longer one another name" if self.pool == "test" else ""
+            )
+            raise InputError(
+                f"{self.config.source} was changed since {out} was made of it, and what follows was made of that pool. Put "
+                f"it back as it was, or begin again in another `out`{grow}."
+            )
+
     def run(self, run: Run) -> None:
         """Ingest into `RUN/POOL`. Raises: as `ingest`."""
         config, out = self.config, run.folder(self.pool)
@@ -86,9 +103,15 @@ class Ingest(Stage):
         inputs = self.inputs(run.manifest.read(self.name))
         if self.pool == "test" and run.manifest.changed(self.name, inputs) == []:
             end_longer(run.out)
-        if run.manifest.changed(self.name, inputs) == [] and (back := pictures_back(config, out)):
+        if run.manifest.changed(self.name, inputs) == []:
+            self.raise_edited()
             # what follows was made of the pool as it is
-            tell(f"{self.name}: {len(back)} pictures that could not be read can be by now. {ANEW}")
+            if back := pictures_back(config, out):
+                tell(f"{self.name}: {len(back)} pictures that could not be read can be by now. {ANEW}")
+            if source_since(config, out):
+                tell(
+                    f"{self.name}: {config.source} is as long as it was, but newer than the pool, which is not made anew."
+                )
         if self.pool == "test" and run.manifest.changed(self.name, inputs):
             self._lengthen(run, inputs)
         run.stage(self.name, inputs, work)

@@ -11,8 +11,10 @@ from foreign import vinnow
 from pictures import make_records, write_records
 from vinnow.evaluate.run import REPORT
 from vinnow.pipelines.runs.config import resolve
+from vinnow.pipelines.runs.ingest_stage import Ingest
 from vinnow.pipelines.runs.plan import make_plan
 from vinnow.pipelines.runs.plan_shown import summarise
+from vinnow.pipelines.runs.run import run_stages
 from vinnow.store.errors import InputError
 
 
@@ -135,6 +137,34 @@ def test_what_a_run_refuses_is_refused_by_its_plan_in_the_same_words(run, tmp_pa
     planned, ran = (vinnow(word, file, "--set", entry) for word in ("plan", "run"))
     assert planned.errors == ran.errors != []
     assert (planned.code, planned.trace, ran.code) == (2, "", 2)
+
+
+@pytest.mark.parametrize("pool", ["pool", "test"])
+def test_a_source_that_was_edited_in_its_place_is_refused_and_one_that_was_touched_is_told(run, capsys, pool):
+    """The pool that is there was made of what the file held before."""
+    source = Path(run[pool]["source"])
+    was, times = source.read_text(), source.stat()
+    config = resolve(json.loads(json.dumps(run)), [])
+    try:
+        source.write_text(was)
+        os.utime(source, (times.st_atime, times.st_mtime + 100))
+        run_stages(config, report=False)
+        assert f"ingest-{pool}: {source} is as long as it was, but newer than the pool" in capsys.readouterr().err
+        make_plan(config)
+        records = json.loads(was)
+        source.write_text(json.dumps([*records, records[0] | {"id": "one more"}]))
+        said = []
+        for do in (run_stages, make_plan):
+            with pytest.raises(InputError) as refused:
+                do(config)
+            said.append(str(refused.value))
+        assert said[0] == said[1]
+        assert f"{source} was changed since {run['out']}/{pool} was made of it" in said[0]
+        source.unlink()  # whoever has ingested may delete what it came from
+        Ingest(config, pool).raise_edited()
+    finally:
+        source.write_text(was)
+        os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def test_an_out_of_something_else_is_refused(run, tmp_path):
