@@ -72,6 +72,8 @@ def evaluate(
     if not is_remote:
         values, ray = _placed(_of_model(model) | values, gpus)
         if values["benchmark"] == IMBALANCE:
+            if files is not None:
+                raise InputError("--benchmark imbalance reads a test pool (--pool), no benchmark's official files.")
             return _imbalance(values, out, beside or [], ray, as_json)
         if beside:
             raise InputError("--beside is for --benchmark imbalance: scores are compared by a run's report.")
