@@ -105,15 +105,15 @@ def _places(source: Source, problems: dict[str, Any], pids: list[str]) -> dict[s
     A picture that is not there is named in the folder of the first that is.
     """
     shown = {p: problems[p] for p in pids if isinstance(problems.get(p), dict) and problems[p].get("image")}
-    found, usual = dict[str, str](), ""
+    there, usual = dict[str, str](), ""
     for pid, problem in shown.items():
         for folder in ("{split}/", f"{source.split}/", ""):
             place = _named(folder, pid, problem, source)
             if _is_there(source.image_root, place):
-                usual = usual if found else folder
-                found[pid] = place
+                usual = usual if there else folder
+                there[pid] = place
                 break
-    return {pid: found.get(pid) or _named(usual, pid, problem, source) for pid, problem in shown.items()}
+    return {pid: there.get(pid) or _named(usual, pid, problem, source) for pid, problem in shown.items()}
 
 
 def _named(folder: str, pid: str, problem: dict[str, Any], source: Source) -> str:
