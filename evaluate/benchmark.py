@@ -6,7 +6,7 @@ papers give (`aggregate`).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -115,6 +115,12 @@ def reference(record: Record) -> str:
     return record.conversations[1]["value"]
 
 
+def count_note(what: str, which: Iterable[bool]) -> list[str]:
+    """Return a note of how many, for `Metrics`; of nothing there is none."""
+    count = sum(which)
+    return [f"{count:,} {what}"] if count else []
+
+
 def fair_score(benchmark: Benchmark, answer: str, record: Record) -> float:
     """Return the score of an answer.
 
@@ -166,3 +172,9 @@ def count_choices(record: Record) -> int:
     """Return how many lettered options a record has. Raises: InputError: it has none."""
     choices = record.extra.get("choices")
     return len(choices) if isinstance(choices, list) else count_options(record.conversations[0]["value"])
+
+
+def unread_letters(rows: Sequence[Answered], read: Callable[[str, int], str | None]) -> list[str]:
+    """Return the note of answers in which `read` finds no letter of an option."""
+    unread = (bool(r.answer.strip()) and read(r.answer, count_choices(r.record)) is None for r in rows)
+    return count_note("answers name no option as the official script reads them, and are wrong", unread)

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from ..pool.json_source import named_twice
 from ..pool.json_stream import iter_records
 from ..pool.refusals import IMAGE, RefusedError
 from ..store.errors import InputError
-from ..store.files import exists, join, look_at, read_json
+from ..store.files import exists, join, look_at, read_bytes
+from ..store.reading import parse_json
 
 # of a file that is read whole: VQAv2's annotations have some 400 MB
 _MOST = 1 << 30
@@ -35,16 +37,59 @@ def first_there(folder: str, *names: str) -> str | None:
 def whole(path: str, kind: type[Any]) -> Any:
     """Return what a JSON file holds.
 
+    An object in it that names a key twice is refused by `sound`.
+
     Raises:
-        InputError: no such file, too large, no JSON, or another kind of value.
+        InputError: no such file, too large, no JSON, or another kind of value; the file's own object names a key twice.
     """
     size = look_at(path).size or 0
     if size > _MOST:
         raise InputError(f"{path!r} has {size:,} bytes; it is read whole, up to {_MOST:,}.")
-    value = read_json(path)
+    value = parse_json(read_bytes(path), path, pairs=_once)
+    if isinstance(value, _Twice):
+        raise InputError(f"{path!r} names the key {value.key[:60]!r} twice: which of the two was meant? Leave one.")
     if not isinstance(value, kind):
         raise InputError(f"{path!r} should hold a JSON {'object' if kind is dict else 'array'}.")
     return value
+
+
+class _Twice(dict[str, Any]):
+    """An object that names a key twice."""
+
+    key = ""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) == len(pairs):
+        return value
+    twice, seen = _Twice(value), set[str]()
+    twice.key = next(k for k, _ in pairs if k in seen or seen.add(k))
+    return twice
+
+
+def sound(value: Any, where: str = "") -> Any:
+    """Return a value of a file that was read whole; `where` it stands is put in front of a refusal.
+
+    Raises:
+        RefusedError: an object in it names a key twice.
+    """
+    if isinstance(value, _Twice):
+        error = named_twice(value.key)
+        raise RefusedError(error.reason, f"{where}: {error}") if where else error
+    if isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            sound(inner, where)
+    return value
+
+
+def parsed(data: str, where: str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        InputError: it is none, or an object in it names a key twice; names `where`.
+    """
+    return sound(parse_json(data, where, pairs=_once), where)
 
 
 def lines(path: str) -> Iterator[Any]:
@@ -61,7 +106,7 @@ def each(path: str, rows: Iterable[Any], make: Callable[[Row], Row | RefusedErro
                 raise row
             if not isinstance(row, dict):
                 raise RefusedError("not_an_object", f"it is {row!r:.60}")
-            yield make(row)
+            yield make(sound(row))
         except RefusedError as error:
             yield RefusedError(error.reason, f"{name}, row {number}: {error}")
 
@@ -79,19 +124,19 @@ def text_of(row: Row, key: str) -> str:
 
 
 class Ids:
-    """Question ids that were seen, so that none is asked twice."""
+    """Question ids, or what stands for them, that were seen, so that none is asked twice."""
 
     def __init__(self) -> None:
         self._seen = set[str]()
 
-    def new(self, name: str) -> str:
-        """Return an id.
+    def new(self, name: str, what: str = "question_id") -> str:
+        """Return an id; `what` it is, to people.
 
         Raises:
             RefusedError: it was there before.
         """
         if name in self._seen:
-            raise RefusedError("duplicate", f"question_id {name} is there twice")
+            raise RefusedError("duplicate", f"{what} {name} is there twice")
         self._seen.add(name)
         return name
 

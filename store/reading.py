@@ -7,7 +7,7 @@ the file reads it inside `reading`, and nothing else: an error of our own code m
 import json
 import os
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -114,14 +114,16 @@ def refuse_irregular(path: str) -> None:
     raise InputError(f"{path!r} is {what}, and a file should be there.")
 
 
-def parse_json(data: bytes | str, where: str, way_out: str = "") -> Any:
-    """Return the value of a JSON text.
+def parse_json(
+    data: bytes | str, where: str, way_out: str = "", pairs: Callable[[list[Any]], Any] | None = None
+) -> Any:
+    """Return the value of a JSON text; `pairs` makes an object of its keys and values, of which `dict` keeps the last.
 
     Raises:
         InputError: it is none, or holds what cannot be read; `where` is named.
     """
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=pairs)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where!r} is not JSON: {wrong(error)}. {way_out}".rstrip()) from error
 

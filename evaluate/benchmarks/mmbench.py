@@ -151,6 +151,8 @@ def _round(row: Row, image: str, ids: Ids, name: str) -> Row:
         raise RefusedError("unscorable", f"row {index} has no options")
     if not hidden and answer not in list(LETTERS):
         raise RefusedError("unscorable", f"answer is {answer!r:.60}, none of {LETTERS}")
+    if not hidden and is_none(row.get(answer)):
+        raise RefusedError("unscorable", f"answer is {answer}, and option {answer} of row {index} is empty")
     kept = {k: row[k] for k in ("category", "l2-category", "split", "source") if not is_none(row.get(k))}
     kept["comes_from"] = kept.pop("source", "")
     kept |= {"hint": "" if is_none(row.get("hint")) else row["hint"], "source": name}

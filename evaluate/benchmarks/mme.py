@@ -11,8 +11,8 @@ from ...pool.records import Record
 from ...pool.refusals import RefusedError
 from ...store.errors import InputError
 from ...store.files import exists, join, list_files, read_bytes
-from ..benchmark import SHORT, Answered, Files, Metrics
-from ..official_rows import question
+from ..benchmark import SHORT, Answered, Files, Metrics, count_note
+from ..official_rows import Ids, question
 from .yes_no import YesNo
 
 PERCEPTION = ("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR")
@@ -28,9 +28,7 @@ class MME(YesNo):
 
     def score(self, answer: str, record: Record) -> float:
         """Return 1 or 0."""
-        start = answer.lower()[:4]
-        read = "yes" if "yes" in start else "no" if "no" in start else "other"
-        return float(read == record.conversations[1]["value"].strip().lower().removesuffix("."))
+        return float(_read(answer) == record.conversations[1]["value"].strip().lower().removesuffix("."))
 
     def records(self, files: Files) -> Iterator[dict[str, Any] | RefusedError]:
         """Yield the questions of all categories; see `Benchmark.records`."""
@@ -39,8 +37,9 @@ class MME(YesNo):
             paths = _files(files.folder, category)
             if not paths:
                 missing.append(category)
+            ids = Ids()
             for path in paths:
-                yield from _questions(path, category, files.images)
+                yield from _questions(path, category, files.images, ids)
         if missing:
             raise InputError(
                 f"{files.folder!r} lacks MME's categories {', '.join(missing)}; its score is a sum of all."
@@ -66,7 +65,14 @@ class MME(YesNo):
                 sums["cognition" if category in COGNITION else "perception"] += parts[category]
         lacking = [c for c in (*PERCEPTION, *COGNITION) if c not in categories]
         notes += [f"no questions of {', '.join(lacking)}: the sums are of fewer"] if lacking else []
+        unclear = (bool(r.answer.strip()) and _read(r.answer) == "other" for r in rows)
+        notes += count_note("answers begin with neither yes nor no, and are wrong", unclear)
         return Metrics("perception", sums["perception"], {"cognition": sums["cognition"]} | parts, notes)
+
+
+def _read(answer: str) -> str:
+    start = answer.lower()[:4]
+    return "yes" if "yes" in start else "no" if "no" in start else "other"
 
 
 def _files(folder: str, category: str) -> list[str]:
@@ -76,7 +82,7 @@ def _files(folder: str, category: str) -> list[str]:
     return list_files(join(inside, "questions_answers_YN"), ".txt") or list_files(inside, ".txt")
 
 
-def _questions(path: str, category: str, images: str) -> Iterator[dict[str, Any] | RefusedError]:
+def _questions(path: str, category: str, images: str, ids: Ids) -> Iterator[dict[str, Any] | RefusedError]:
     stem = path.rsplit("/", 1)[-1].removesuffix(".txt")
     for number, line in enumerate(read_bytes(path).decode("utf-8-sig", "replace").splitlines(), 1):
         if not line.strip():
@@ -87,6 +93,11 @@ def _questions(path: str, category: str, images: str) -> Iterator[dict[str, Any]
             yield RefusedError("unscorable", what)
             continue
         image = _picture(images, category, cells[0] if len(cells) == 3 else "", stem)
+        try:
+            ids.new(f"{cells[-2]!r} of {image}", "the question")
+        except RefusedError as error:
+            yield RefusedError(error.reason, f"{category}/{stem}.txt, line {number}: {error}")
+            continue
         text = cells[-2].replace(_YES_OR_NO, "").strip()
         kept = {"id": f"{category}/{stem}/{number}", "question_id": image, "asked_as": cells[-2]}
         yield question(text, cells[-1].lower(), image, **kept, source="mme", category=category, task=category)

@@ -4,12 +4,13 @@ Source: `eval_pope.py` of LLaVA, but for two things. A label goes with its own q
 answers by their order; and a share of nothing is 0 and told, where it divides by zero.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...pool.refusals import RefusedError
-from ..benchmark import Answered, Files, Metrics, reference
-from ..metrics import normalise
+from ..benchmark import Answered, Files, Metrics, count_note, reference
+from ..metrics import normalise, yes_or_no
 from ..official_rows import Ids, Row, each, lines, need, question, text_of
 from .yes_no import YesNo
 
@@ -50,7 +51,15 @@ class Pope(YesNo):
             lacking = [name for name, value in figures.items() if value is None]
             parts |= {f"{split} {name}": 0.0 for name in lacking}
             notes += [f"{split}: {name} is a share of nothing, and counts as 0" for name in lacking]
+        unclear = (_says_neither(r) for r in rows)
+        notes += count_note("answers say neither yes nor no: the official rule counts them as yes", unclear)
         return Metrics("mean F1", sum(parts[f"{s} F1"] for s in splits) / len(splits), parts, notes)
+
+
+def _says_neither(row: Answered) -> bool:
+    """Say whether an answer is read as yes without that word; an empty one is none unless it was right."""
+    said = bool(row.answer.strip()) or row.score == 1
+    return said and yes_or_no(row.answer) == "yes" and "yes" not in re.findall(r"\w+", row.answer.lower())
 
 
 def _figures(rows: Sequence[Answered]) -> dict[str, float | None]:

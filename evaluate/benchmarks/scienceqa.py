@@ -9,7 +9,7 @@ from typing import Any
 from ...pool.formats.scienceqa import read
 from ...pool.formats.source import Source
 from ...pool.refusals import RefusedError
-from ..benchmark import Answered, Files, Metrics, OptionLetter
+from ..benchmark import Answered, Files, Metrics, OptionLetter, unread_letters
 from ..metrics import scienceqa_letter
 from ..official_rows import Ids, Row, each, need
 
@@ -38,11 +38,11 @@ class ScienceQA(OptionLetter):
         for row in rows:
             right.setdefault(f"{row.record.task} accuracy", []).append(row.score)
         parts = {name: sum(scores) / len(scores) for name, scores in right.items()}
+        notes = unread_letters(rows, scienceqa_letter)
         if not pictured:
-            return Metrics(
-                "accuracy", parts["accuracy"], parts, ["no question has a picture: accuracy is that of text"]
-            )
-        return Metrics("image accuracy", sum(pictured) / len(pictured), parts)
+            notes = ["no question has a picture: accuracy is that of text", *notes]
+            return Metrics("accuracy", parts["accuracy"], parts, notes)
+        return Metrics("image accuracy", sum(pictured) / len(pictured), parts, notes)
 
 
 BENCHMARK = ScienceQA

@@ -8,8 +8,8 @@ from typing import Any
 
 from ...pool.refusals import RefusedError
 from ...store.errors import InputError
-from ..benchmark import Answered, Files, Metrics, OptionLetter
-from ..official_rows import Ids, Row, each, need, question, text_of, whole
+from ..benchmark import Answered, Files, Metrics, OptionLetter, unread_letters
+from ..official_rows import Ids, Row, each, need, question, sound, text_of, whole
 
 LETTERS = "ABCD"
 
@@ -34,7 +34,7 @@ class Seed(OptionLetter):
         rows, types = data.get("questions"), data.get("question_type")
         if not isinstance(rows, list) or not isinstance(types, dict):
             raise InputError(f"{path!r} should hold `questions` and `question_type`.")
-        names = {number: name for name, number in types.items()}
+        names = {number: name for name, number in sound(types, f"{path}, question_type").items()}
 
         def make(row: Row) -> Row:
             if row.get("data_type") != "image":
@@ -54,7 +54,9 @@ class Seed(OptionLetter):
         for row in rows:
             types.setdefault(row.record.task, []).append(row.score)
         parts = {name: sum(scores) / len(scores) for name, scores in sorted(types.items())}
-        return Metrics("image accuracy", sum(r.score for r in rows) / len(rows), parts)
+        return Metrics(
+            "image accuracy", sum(r.score for r in rows) / len(rows), parts, unread_letters(rows, the_letter)
+        )
 
 
 BENCHMARK = Seed

@@ -1,12 +1,13 @@
 """TextVQA: questions on the text in a picture, asked with the OCR tokens that LLaVA's question file brings."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from ...pool.records import Record
 from ...pool.refusals import RefusedError
 from ..benchmark import SHORT, Files
-from ..official_rows import Row, each, lines, need, question, text_of, whole
+from ..official_rows import Row, each, lines, need, question, sound, text_of, whole
 from ..vqa import TenAnswers, commonest, people_of
 
 _TOKENS = "Reference OCR token: "
@@ -32,14 +33,24 @@ class TextVQA(TenAnswers):
         asked, annotated = need(files.folder, *self.files.split(", "))
         data = whole(annotated, dict).get("data")
         rows = [r for r in data if isinstance(r, dict)] if isinstance(data, list) else []
-        answers = {(str(r.get("image_id")), str(r.get("question")).lower()): r.get("answers") for r in rows}
+        answers: dict[tuple[str, str], list[Row]] = {}
+        for row in rows:
+            answers.setdefault((str(row.get("image_id")), str(row.get("question")).lower()), []).append(row)
+        asked_before = Counter[tuple[str, str]]()
 
         def make(row: Row) -> Row:
             image_id, text = text_of(row, "question_id"), text_of(row, "text")
             key = (image_id, asked_of(text).lower())
             if key not in answers:
                 raise RefusedError("unscorable", f"{annotated!r} has no question {key[1]!r:.60} on picture {image_id}")
-            people = people_of(answers[key])
+            said = [sound(r) for r in answers[key]]
+            if len({str(r.get("question_id")) for r in said}) < len(said):
+                raise RefusedError("duplicate", f"{annotated!r} answers {key[1]!r:.60} on picture {image_id} twice")
+            # as often as it is answered, under ids of their own; of those answers the official script takes the last
+            asked_before[key] += 1
+            if asked_before[key] > len(said):
+                raise RefusedError("duplicate", f"{key[1]!r:.60} on picture {image_id} is there twice")
+            people = people_of(said[-1].get("answers"))
             kept = {"question_id": row["question_id"], "answers": people, "source": "textvqa", "task": "textvqa"}
             return question(text, commonest(people), text_of(row, "image"), id=image_id, **kept)
 

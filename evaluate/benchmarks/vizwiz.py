@@ -11,7 +11,7 @@ from ...pool.refusals import RefusedError
 from ...store.errors import InputError
 from ...store.files import join, write_json
 from ..benchmark import SHORT, Answered, Files
-from ..official_rows import HIDDEN, Row, each, first_there, lines, question, text_of
+from ..official_rows import HIDDEN, Ids, Row, each, first_there, lines, question, text_of
 from ..vqa import TenAnswers, commonest, evalai, people_of
 
 UNANSWERABLE = "\nWhen the provided information is insufficient, respond with 'Unanswerable'."
@@ -34,11 +34,12 @@ class VizWiz(TenAnswers):
 
     def records(self, files: Files) -> Iterator[dict[str, Any] | RefusedError]:
         """Yield the questions of the one file that is there; see `Benchmark.records`."""
-        path = _one(files.folder)
+        path, ids = _one(files.folder), Ids()
 
         def make(row: Row) -> Row:
             image, text = text_of(row, "image"), text_of(row, "text" if "text" in row else "question")
             kept = {"id": image, "question_id": row.get("question_id", image), "source": "vizwiz", "task": "vizwiz"}
+            ids.new(f"{kept['question_id']} on {image}")
             if "answers" not in row:
                 return question(text, HIDDEN, image, **kept, hidden=True)
             people = people_of(row["answers"])

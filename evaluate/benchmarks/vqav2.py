@@ -12,7 +12,7 @@ from ...pool.refusals import RefusedError
 from ...store.errors import InputError
 from ...store.files import join, write_json
 from ..benchmark import SHORT, Answered, Files
-from ..official_rows import HIDDEN, Ids, Row, each, first_there, lines, need, question, text_of, whole
+from ..official_rows import HIDDEN, Ids, Row, each, first_there, lines, need, question, sound, text_of, whole
 from ..vqa import TenAnswers, commonest, evalai, people_of
 
 _DEV, _TEST = (f"llava_vqav2_mscoco_{split}.jsonl" for split in ("test-dev2015", "test2015"))
@@ -68,15 +68,21 @@ def _test(folder: str) -> Iterator[dict[str, Any] | RefusedError]:
 def _validation(folder: str) -> Iterator[dict[str, Any] | RefusedError]:
     path, annotated = need(folder, _ASKED, _ANSWERS)
     rows = whole(annotated, dict).get("annotations")
-    people = {str(r.get("question_id")): r for r in rows if isinstance(r, dict)} if isinstance(rows, list) else {}
+    people: dict[str, list[Row]] = {}
+    for row in rows if isinstance(rows, list) else []:
+        if isinstance(row, dict):
+            people.setdefault(str(row.get("question_id")), []).append(row)
     ids = Ids()
 
     def make(row: Row) -> Row:
         number = ids.new(text_of(row, "question_id"))
-        answers = people_of(people.get(number, {}).get("answers"))
+        said, *more = people.get(number) or [{}]
+        if more:
+            raise RefusedError("duplicate", f"{annotated!r} answers question {number} {len(more) + 1} times")
+        answers = people_of(sound(said).get("answers"))
         image = f"COCO_val2014_{text_of(row, 'image_id').zfill(12)}.jpg"
         kept = {"id": number, "question_id": row["question_id"], "answers": answers, "source": "vqav2"}
-        kept["task"] = str(people[number].get("answer_type") or "vqav2")
+        kept["task"] = str(said.get("answer_type") or "vqav2")
         return question(text_of(row, "question"), commonest(answers), image, **kept)
 
     asked = whole(path, dict).get("questions")

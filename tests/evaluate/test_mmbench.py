@@ -212,14 +212,17 @@ def test_rows_that_are_no_question_are_counted_and_their_questions_are_wrong(tmp
     rows += [row_of(1000002, 2, answer="A"), row_of(1, sound), row_of("two", sound), row_of(3, sound, A="None")]
     # LLaVA's options end at the first that pandas calls none
     rows += [row_of(4, sound, B="N/A", C="z", D="v", answer="A")]
+    # D is right and empty: no answer could be
+    rows += [row_of(5, sound, answer="D")]
     (tmp_path / "files").mkdir()
     path = tmp_path / "files/MMBench_DEV_EN.tsv"
     official_files.write_table(path, rows)
-    path.write_bytes(path.read_bytes() + b"5\tcut\n6\t\xff\t\tx\ty\t\t\tA\t" + sound.encode() + b"\n")
+    path.write_bytes(path.read_bytes() + b"6\tcut\n7\t\xff\t\tx\ty\t\t\tA\t" + sound.encode() + b"\n")
     ready = prepared(tmp_path / "files", tmp_path / "out", max_refused=0.9)
-    assert ready.left_out == {"bad_text": 1, "duplicate": 1, "not_an_object": 1, "unscorable": 3}
+    assert ready.left_out == {"bad_text": 1, "duplicate": 1, "not_an_object": 1, "unscorable": 4}
     told = [json.loads(line)["detail"] for line in (tmp_path / "out/left-out.jsonl").read_text().splitlines()]
-    assert any("row 9: it has 2 cells under 9 names" in d for d in told)
+    assert any("row 10: it has 2 cells under 9 names" in d for d in told)
+    assert any("answer is D, and option D of row 5 is empty" in d for d in told)
     records = {r.extra["number"]: r for r in records_of(ready)}
     assert sorted(records) == [1, 4, 1000001, 1000002]
     assert records[4].extra["choices"] == ["x"]

@@ -144,6 +144,78 @@ def test_scienceqa_s_pictures_are_found_though_the_first_is_not(tmp_path):
     assert lost == {"duplicate": 1}
 
 
+def repeated(text, key, first):
+    """Return JSON in which the first object with `key` names it once more, with `first` before the other value."""
+    return text.replace(f'"{key}"', f'"{key}": {json.dumps(first)}, "{key}"', 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "key", "lost"),
+    [
+        ("gqa", "testdev_balanced_questions.json", "structural", {"key_twice": 1}),
+        ("vqav2_val", "v2_mscoco_val2014_annotations.json", "answer", {"key_twice": 1}),
+        ("vqav2_val", "v2_OpenEnded_mscoco_val2014_questions.json", "question", {"key_twice": 1}),
+        ("textvqa", "TextVQA_0.5.1_val.json", "answers", {"key_twice": 1, "unscorable": 1}),
+        ("textvqa", "llava_textvqa_val_v051_ocr.jsonl", "text", {"key_twice": 1, "unscorable": 1}),
+        ("seed", "SEED-Bench.json", "answer", {"key_twice": 1, "unsupported_media": 1}),
+    ],
+)
+def test_a_row_that_names_a_key_twice_is_refused(name, file, key, lost, tmp_path):
+    folder = getattr(official_files, name)(tmp_path / "files")
+    (folder / file).write_text(repeated((folder / file).read_text(), key, "else"))
+    rows, told = questions_of(name.removesuffix("_val"), folder, tmp_path / "out")
+    assert (len(rows), told) == (1, lost)
+
+
+def test_a_file_that_names_a_key_twice_is_refused(tmp_path):
+    folder = official_files.gqa(tmp_path / "gqa")
+    path = folder / "testdev_balanced_questions.json"
+    path.write_text(path.read_text()[:-1] + ', "200": {"imageId": "n1", "question": "?", "answer": "blue"}}')
+    with pytest.raises(InputError, match=r"balanced_questions\.json' names the key '200' twice"):
+        questions_of("gqa", folder, tmp_path / "a")
+    folder = official_files.llava_bench(tmp_path / "open")
+    path = folder / "questions.jsonl"
+    path.write_text(repeated(path.read_text(), "text", "What else?"))
+    with pytest.raises(InputError, match=r"questions\.jsonl, line 1: .* names the key 'text' twice"):
+        questions_of("open", folder, tmp_path / "c")
+    folder = official_files.seed(tmp_path / "seed")
+    path = folder / "SEED-Bench.json"
+    path.write_text(repeated(path.read_text(), "Scene Understanding", 2))
+    with pytest.raises(InputError, match=r"question_type: .* names the key 'Scene Understanding' twice"):
+        questions_of("seed", folder, tmp_path / "b")
+
+
+def test_what_is_there_twice_is_asked_once(tmp_path):
+    folder = official_files.textvqa(tmp_path / "textvqa")
+    path = folder / "llava_textvqa_val_v051_ocr.jsonl"
+    path.write_text(path.read_text() + path.read_text().splitlines()[0])
+    rows, lost = questions_of("textvqa", folder, tmp_path / "a")
+    assert (len(rows), lost) == (2, {"duplicate": 1, "unscorable": 1})
+    # two people asked the same of a picture: two questions
+    again = {"question_id": 9, "image_id": "pic0", "question": "What does it say?", "answers": ["go"] * 10}
+    change(folder / "TextVQA_0.5.1_val.json", lambda v: v["data"].append(again))
+    rows, lost = questions_of("textvqa", folder, tmp_path / "b")
+    assert (len(rows), lost) == (3, {"unscorable": 1})
+    # one question, two rows of answers: which was meant?
+    change(folder / "TextVQA_0.5.1_val.json", lambda v: v["data"].append(again))
+    rows, lost = questions_of("textvqa", folder, tmp_path / "c")
+    assert (len(rows), lost) == (1, {"duplicate": 2, "unscorable": 1})
+    folder = official_files.vqav2_val(tmp_path / "vqav2")
+    change(folder / "v2_mscoco_val2014_annotations.json", lambda v: v["annotations"].append(v["annotations"][0]))
+    rows, lost = questions_of("vqav2", folder, tmp_path / "d")
+    assert ([r["question_id"] for r in rows], lost) == ([1], {"duplicate": 1})
+    folder = official_files.vizwiz(tmp_path / "vizwiz", False)
+    change(folder / "val.json", lambda v: v.append(v[0]))
+    rows, lost = questions_of("vizwiz", folder, tmp_path / "e")
+    assert (len(rows), lost) == (2, {"duplicate": 1})
+    folder = official_files.mme(tmp_path / "mme")
+    path = folder / "OCR.txt"
+    path.write_text(path.read_text() + path.read_text().splitlines()[1])
+    rows, lost = questions_of("mme", folder, tmp_path / "f")
+    assert (len(rows), lost) == (28, {"duplicate": 1})
+    assert "OCR/OCR.txt, line 3: the question" in (tmp_path / "f/left-out.jsonl").read_text()
+
+
 def test_textvqa_is_matched_by_picture_and_question(tiny_model, tmp_path):
     folder = official_files.textvqa(tmp_path / "textvqa")
     prepared, report = run("textvqa", folder, tiny_model, tmp_path / "out", max_refused=0.5)
@@ -198,7 +270,8 @@ def test_mme_in_its_three_layouts(tiny_model, tmp_path):
     images = {r.task: r.images[0] for r in records_of(prepared)}
     assert [images[c] for c in ("artwork", "OCR", "count")] == ["artwork/images/0.jpg", "OCR/0.jpg", "count/0.png"]
     assert records_of(prepared)[0].conversations[0]["value"] == "<image>\nIs it yes?"
-    assert report.metrics["notes"] == []
+    # the untrained model's words; all pictures have their two questions
+    assert report.metrics["notes"] == ["28 answers begin with neither yes nor no, and are wrong"]
     (folder / "count/0.txt").unlink()
     with pytest.raises(InputError, match="lacks MME's categories count"):
         official.prepare("mme", str(folder), None, str(tmp_path / "b"))

@@ -38,7 +38,8 @@ def test_pope_by_split_and_their_mean():
     assert parts["random F1"] == pytest.approx(2 / 3)
     assert parts["random yes ratio"] == pytest.approx(1 / 3)
     assert (metrics.headline, metrics.value) == ("mean F1", pytest.approx((0.5 + 1 + 2 / 3) / 3))
-    assert metrics.notes == []
+    # "nothing", and "is it. no", of which the first sentence is read
+    assert metrics.notes == ["2 answers say neither yes nor no: the official rule counts them as yes"]
 
 
 def test_pope_without_a_yes_is_told_and_no_division_by_zero():
@@ -57,8 +58,16 @@ def test_scienceqa_counts_pictures_apart():
     metrics = answered("scienceqa", rows)
     assert (metrics.headline, metrics.value) == ("image accuracy", pytest.approx(2 / 6))
     assert metrics.parts["accuracy"] == pytest.approx(3 / 8)
+    assert metrics.notes == ["3 answers name no option as the official script reads them, and are wrong"]
     text = answered("scienceqa", rows[6:])
     assert (text.headline, text.value, len(text.notes)) == ("accuracy", 0.5, 1)
+
+
+def test_seed_tells_what_is_no_letter():
+    asked = {"asked": "Which?\nA. one\nB. two", "choices": ["one", "two"]}
+    metrics = answered("seed", [("B", answer, asked, "pic.png") for answer in ("B", "A", "B.", "C", None)])
+    assert metrics.value == pytest.approx(1 / 5)
+    assert metrics.notes == ["2 answers name no option as the official script reads them, and are wrong"]
 
 
 def test_textvqa_is_the_mean_of_soft_scores():
@@ -92,7 +101,9 @@ def test_mme_sums_accuracy_and_both_of_a_picture():
     metrics = answered("mme", rows)
     assert (metrics.headline, metrics.value) == ("perception", 125)
     assert (metrics.parts["count acc"], metrics.parts["count acc+"], metrics.parts["cognition"]) == (0.75, 0.5, 50)
-    assert metrics.notes == [n for n in metrics.notes if n.startswith("no questions of existence")]
+    lacking, unclear = metrics.notes
+    assert lacking.startswith("no questions of existence")
+    assert unclear == "1 answers begin with neither yes nor no, and are wrong"
 
 
 def test_hidden_answers_claim_no_score():
