@@ -18,7 +18,8 @@ class Terminal:
     live: bool
 
     def lines(self) -> Iterator[str]:
-        """Yield what is said, until its end."""
+        """Yield what is said, until its end; a byte order mark in front of what is piped in is none of it."""
+        first = True
         while True:
             try:
                 # input() alone gives a terminal its line editing
@@ -27,7 +28,8 @@ class Terminal:
                 return
             if not self.live and not line:
                 return
-            yield line.rstrip("\n")
+            yield line.rstrip("\n").removeprefix("\ufeff" if first and not self.live else "")
+            first = False
 
     def show(self, piece: str) -> None:
         """Print a piece of an answer at once."""
@@ -43,7 +45,8 @@ def chat(conversation: Conversation, terminal: Terminal, lines: Iterable[str] | 
     """Hold a conversation until its end; return how many questions were answered.
 
     Raises:
-        InputError: where nobody sits at the terminal, a line that cannot be asked or done.
+        InputError: where nobody sits at the terminal, a line that cannot be asked or done, or a picture that no question
+            showed.
     """
     answered = 0
     for line in terminal.lines() if lines is None else lines:
@@ -58,6 +61,10 @@ def chat(conversation: Conversation, terminal: Terminal, lines: Iterable[str] | 
             if not terminal.live:
                 raise
             terminal.tell(f"{error} {HELP}")
+    if not terminal.live and (unasked := conversation.waiting):
+        raise InputError(
+            f"no question came after {', '.join(map(repr, unasked))}: a picture is shown with the next words."
+        )
     return answered
 
 
