@@ -1,5 +1,6 @@
 """`vinnow chat`: one conversation, on a terminal or piped. Each line is a turn, or a command that begins with `/`."""
 
+import io
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ class Terminal:
 
     def lines(self) -> Iterator[str]:
         """Yield what is said, until its end; a byte order mark in front of what is piped in is none of it."""
+        # a line that is no UTF-8 is refused when its turn comes, whatever the locale makes of it
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")
         first = True
         while True:
             try:

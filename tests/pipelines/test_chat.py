@@ -83,6 +83,15 @@ def test_a_piped_picture_that_no_question_shows_is_an_error(tiny_model, picture,
     assert piped(tiny_model, f"/image {picture}\n/reset\nwhat?\n").exit_code == 0
 
 
+def test_what_is_no_utf_8_is_told_by_its_place(tiny_model):
+    done = piped(tiny_model, b"what?\nhi \xff\n")
+    assert isinstance(done.exception, InputError)
+    assert str(done.exception) == "'hi ?' is no UTF-8 text: see its character 4."
+    assert done.stdout == piped(tiny_model, "what?\n").stdout
+    system = piped(tiny_model, "what?\n", "--system", "hi \udcff")
+    assert str(system.exception) == str(done.exception)
+
+
 def test_draws_follow_the_seed(tiny_model):
     warm = ["--temperature", "2", "--seed"]
     first, again, other = (piped(tiny_model, "what?\n", *warm, seed).stdout for seed in ("1", "1", "2"))
