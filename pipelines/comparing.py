@@ -91,6 +91,8 @@ def read_choice(name: str, pools: Sequence[Pool] = ()) -> Choice:
     tables: dict[str, list[pa.Table]] = {}
     hidden: dict[str, None] = {}
     seeds = [name] if os.path.exists(name) or "://" in name else [p for p in name.split(",") if p]
+    if twice := sorted({s for s in seeds if [*map(os.path.realpath, seeds)].count(os.path.realpath(s)) > 1}):
+        raise InputError(f"{name!r} names {twice[0]!r} twice: seeds of one choice are trainings of their own.")
     for number, seed in enumerate(seeds):
         places = _benchmarks(seed)
         # of a folder with several: the others can be compared

@@ -11,7 +11,7 @@ from ...pool.formats.source import Source
 from ...pool.refusals import RefusedError
 from ..benchmark import Answered, Files, Metrics, OptionLetter
 from ..metrics import scienceqa_letter
-from ..official_rows import need
+from ..official_rows import Ids, Row, each, need
 
 
 class ScienceQA(OptionLetter):
@@ -23,8 +23,13 @@ class ScienceQA(OptionLetter):
 
     def records(self, files: Files) -> Iterator[dict[str, Any] | RefusedError]:
         """Yield the test split; see `Benchmark.records`."""
-        need(files.folder, *self.files.split(", "))
-        yield from read(Source(files.folder, files.images, "test", "test"))
+        listed, ids = need(files.folder, *self.files.split(", "))[1], Ids()
+
+        def make(row: Row) -> Row:
+            ids.new(row["id"])
+            return row
+
+        yield from each(listed, read(Source(files.folder, files.images, "test", "test")), make)
 
     def aggregate(self, rows: Sequence[Answered]) -> Metrics:
         """Return the accuracy of the questions with a picture, of all, and by subject."""

@@ -16,7 +16,8 @@ from .scheme_config import JUDGE
 class Outcome:
     """Letters, None where none could be read; `judged`: the judge's text, None where nobody was asked again.
 
-    `reason`: why the endpoint brought nothing; then there is no letter.
+    `reason`: why the endpoint brought nothing; then there is no letter. `unasked`: the model's evaluation refused the
+    question, so that it is wrong whoever else could answer it.
     """
 
     model: str | None
@@ -25,6 +26,7 @@ class Outcome:
     judged: str | None
     letter: str | None
     reason: str | None = None
+    unasked: bool = False
 
     @property
     def differs(self) -> bool:
@@ -46,11 +48,14 @@ def settled(scheme: str, model: str | None, second_answer: str, choices: int, ju
 def counted(outcomes: Iterable[Outcome]) -> dict[str, int]:
     """Return how many questions went which way; every count is there, 0 too.
 
-    `…_unread`: no letter could be read in the text; `lost`: the endpoint brought none.
+    `…_unread`: no letter could be read in the text; `lost`: the endpoint brought none; `unasked`: nobody was asked.
     """
     counts = Counter(dict.fromkeys(("model_unread", "second_unread", "both_unread", "differ", "judged"), 0))
-    counts |= {"judge_unread": 0, "lost": 0}
+    counts |= {"judge_unread": 0, "lost": 0, "unasked": 0}
     for o in outcomes:
+        counts["unasked"] += o.unasked
+        if o.unasked:
+            continue
         counts["model_unread"] += o.model is None
         counts["lost"] += o.reason is not None
         if o.reason is None:

@@ -22,9 +22,10 @@ from ...pool.refusals import IMAGE, RefusedError
 from ...store.claim import check_out, claim
 from ...store.errors import InputError
 from ...store.files import exists, join, json_text, read_bytes, write_json
+from ...store.refusals import read_refused
 from ...store.tables import EVALS, OUTCOMES, read_rows, write_rows
 from ...store.usage import Usage
-from ..answering import evals_of
+from ..answering import Answerer, evals_of
 from ..benchmark import Answered, count_choices, reference
 from ..benchmarks.scienceqa import ScienceQA
 from ..clusters import Clusters
@@ -93,6 +94,7 @@ def judge_scienceqa(config: SchemeConfig, out: str, progress: Callable[[int, int
     pool = Pool(config.pool or join(place, "pool"))
     check_out(out, [place, pool.root, config.system, config.answer_rule, config.final_rule])
     run, records, answers = _answered(place, pool)
+    unasked = {i for i in read_refused(place, Answerer.FOLDER)["sample_id"].to_pylist() if i is not None}
     texts = _Texts(
         read_text(config.system, "second_system"),
         read_text(config.answer_rule, "second_rule"),
@@ -101,7 +103,8 @@ def judge_scienceqa(config: SchemeConfig, out: str, progress: Callable[[int, int
     key = _key(config, texts, join(place, TABLE), pool)
     with claim(out, "judge scienceqa"):
         refuse_other(join(out, REPORT), key)
-        outcomes, report = _asked(config, out, list(zip(records, answers, strict=True)), texts, progress)
+        items = [(r, a, r.sample_id in unasked) for r, a in zip(records, answers, strict=True)]
+        outcomes, report = _asked(config, out, items, texts, progress)
         report.key = key
         name = f"{run} with {config.endpoint.model}, {config.scheme}"
         _write(out, (name, Clusters(pool.image_root)), records, answers, outcomes)
@@ -133,11 +136,11 @@ def _answered(place: str, pool: Pool) -> tuple[str, list[Record], list[str]]:
 def _asked(
     config: SchemeConfig,
     out: str,
-    items: Sequence[tuple[Record, str]],
+    items: Sequence[tuple[Record, str, bool]],
     texts: _Texts,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[list[Outcome], SchemeReport]:
-    """Return an outcome for each question, and a report of what that took."""
+    """Return an outcome for each question (record, answer, whether it was refused), and a report of what that took."""
     cache = Cache(join(out, CACHE))
     cache.take_over()
     client = Client(config.endpoint, cache)
@@ -153,8 +156,10 @@ def _asked(
                 raise
             return ""
 
-    def work(item: tuple[Record, str]) -> Outcome:
-        record, answer = item
+    def work(item: tuple[Record, str, bool]) -> Outcome:
+        record, answer, unasked = item
+        if unasked:
+            return Outcome(None, None, "", None, None, unasked=True)
         try:
             choices = count_choices(record)
         except InputError:  # it could not be asked of the model either

@@ -61,7 +61,8 @@ class SamplesConfig(Config):
 class SamplesReport:
     """What became of the files; `by_number`: rows known by `doc_id` and target; `no_picture`: rows without a picture named.
 
-    `score` is the mean, of 0 to 1; `accuracy` the share of rows that have all of it.
+    `highest`: the metric's highest value in the files. `score` is the mean, of 0 to 1; `accuracy` the share of rows that
+    have all of it.
     """
 
     path: str
@@ -70,6 +71,7 @@ class SamplesReport:
     accuracy: float = 0.0
     by_number: int = 0
     no_picture: int = 0
+    highest: float = 0.0
     key: dict[str, Any] = field(default_factory=dict)
 
 
@@ -96,7 +98,7 @@ def import_samples(config: SamplesConfig, out: str) -> SamplesReport:
         samples, digests = _read(config, read_clusters(config.clusters, task))
         key = {"task": task, "metric": config.metric, "most": config.most, "run": run, "files": digests}
         _refuse_other(join(out, REPORT), key)
-        write_rows(join(out, TABLE), _table(samples, task, config.metric, run), EVALS)
+        write_rows(join(out, TABLE), _table(samples, task, config, run), EVALS)
         report = SamplesReport(
             path=join(out, TABLE),
             rows=len(samples),
@@ -104,6 +106,7 @@ def import_samples(config: SamplesConfig, out: str) -> SamplesReport:
             accuracy=sum(s.score == 1 for s in samples) / len(samples),
             by_number=sum(s.numbered for s in samples),
             no_picture=sum(s.cluster is None for s in samples),
+            highest=max(s.score for s in samples) * config.most,
             key=key,
         )
         write_json(join(out, REPORT), asdict(report))
@@ -238,11 +241,13 @@ def _text(value: Any) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _table(samples: Sequence[_Sample], task: str, metric: str, run: str) -> pa.Table:
+def _table(samples: Sequence[_Sample], task: str, config: SamplesConfig, run: str) -> pa.Table:
+    # scores on another scale are another benchmark's: comparing refuses them
+    scale = "" if config.most == 1 else f" of {config.most:g}"
     rows = [
         {
             "run": run,
-            "benchmark": f"lmms-eval {task} {metric}",
+            "benchmark": f"lmms-eval {task} {config.metric}{scale}",
             "task": task,
             "sample": s.name,
             "correct": s.score == 1,

@@ -66,7 +66,7 @@ def evaluate(
     if suite is not None or allow_missing or reference is not None:
         _check_suite(suite, files, {"--pool": pool, "--images": images, "--beside": beside, "--benchmark": benchmark})
         return _suite(asked, (str(suite), str(files), out, allow_missing, reference), settings(sets), as_json)
-    _check_sources(pool, files, images)
+    _check_sources(pool, files, images, benchmark)
     values = {"benchmark": benchmark} | ({"pool": os.path.abspath(pool)} if pool else {}) | settings(sets)
     ray, is_remote = None, chosen(asked)
     if not is_remote:
@@ -145,11 +145,15 @@ def _run_here(values: dict[str, Any], ray: "RayConfig | None", out: str) -> "Eva
         return (answer_open if is_open else work)(config, out, progress=tell)
 
 
-def _check_sources(pool: str | None, files: str | None, images: str | None) -> None:
+def _check_sources(pool: str | None, files: str | None, images: str | None, benchmark: str) -> None:
+    from ...evaluate.config import IMBALANCE
+
     if (pool is None) == (files is None):
         raise InputError(
             "evaluate asks a test pool (--pool) or a benchmark's official files (--files): name one of them."
         )
+    if files is not None and benchmark == IMBALANCE:
+        raise InputError("--benchmark imbalance reads a test pool (--pool), no benchmark's official files.")
     if images is not None and files is None:
         raise InputError("--images goes with --files; where a pool's pictures are now, --set image_root=FOLDER says.")
 

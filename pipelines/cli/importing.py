@@ -42,6 +42,10 @@ def import_lmms(
         show_json(asdict(report))
         return
     show(f"{report.path}: {report.rows:,} answers, {metric} {report.score:.4f}")
+    if most > 1 >= report.highest:
+        show(
+            f"no row has more than {report.highest:g} of {most:g}: was --most {most:g} meant? Scores are divided by it."
+        )
     if report.by_number:
         show(
             f"{report.by_number:,} rows have a doc_hash of nothing, as lmms-eval 0.7.3 writes it: they are paired by "

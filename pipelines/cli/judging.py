@@ -113,6 +113,8 @@ def _tell_scheme(report: "SchemeReport", scheme: str) -> None:
         f"both {counts['both_unread']:,}, of the judge {counts['judge_unread']:,}; one of the two was right on "
         f"{report.either:.4f}"
     )
+    if counts["unasked"]:
+        show(f"{counts['unasked']:,} questions that the evaluation refused: wrong, and asked of nobody")
     if report.reasons:
         show(f"{counts['lost']:,} questions without anything of the endpoint, {by_reason(report.reasons)}: wrong")
     show(f"{report.path}: {report.requests:,} requests now, {report.cost:.4g} spent in all")

@@ -56,9 +56,10 @@ def read(source: Source) -> Iterator[Any]:
         )
     if not isinstance(splits[source.split], list):
         raise InputError(f"{source.path!r}: pid_splits.json must hold a list of problems under {source.split!r}.")
-    folder = _folder(source, problems, splits[source.split])
-    for pid in splits[source.split]:
-        yield _record(str(pid), problems.get(str(pid)), source, folder)
+    pids = [str(pid) for pid in splits[source.split]]
+    places = _places(source, problems, pids)
+    for pid in pids:
+        yield _record(pid, problems.get(pid), source, places.get(pid))
 
 
 def _whole(path: str) -> dict[str, Any]:
@@ -69,20 +70,18 @@ def _whole(path: str) -> dict[str, Any]:
     return read_fields(path)
 
 
-def _record(pid: str, problem: Any, source: Source, folder: str) -> dict[str, Any] | RefusedError:
+def _record(pid: str, problem: Any, source: Source, place: str | None) -> dict[str, Any] | RefusedError:
     if isinstance(problem, RefusedError):
         return problem
     if problem is None:
         return RefusedError("not_an_object", f"pid {pid} of the split is not in problems.json")
     try:
         asked, answer = LAYOUTS[source.layout or "qcm-lea"](problem)
-        named = problem.get("image")
-        place = folder.format(split=problem.get("split", source.split))
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         return RefusedError("no_conversations", f"problem {pid} is not as it should be: {error!r}")
     record = {"id": pid, "source": "scienceqa", "task": problem.get("subject")}
-    if named:
-        record["image"] = f"{place}{pid}/{named}"
+    if place:
+        record["image"] = place
         asked = f"{IMAGE}\n{asked}"  # where the check would put it anyway
     turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": answer}]
     return record | {k: problem[k] for k in _KEPT if k in problem} | {"conversations": turns}
@@ -100,18 +99,33 @@ def _bare(text: str, label: str) -> str:
     return text.replace(label, "") if text.startswith(label) else text
 
 
-def _folder(source: Source, problems: dict[str, Any], pids: list[Any]) -> str:
-    """Return what stands in front of `<pid>/image.png`: the split's folder when the first picture is found there."""
-    shown = (p for p in map(str, pids) if isinstance(problems.get(p), dict) and problems[p].get("image"))
-    first = next(shown, None)
-    if first is None:
-        return ""
-    split = problems[first].get("split", source.split)
+def _places(source: Source, problems: dict[str, Any], pids: list[str]) -> dict[str, str]:
+    """Return the picture's path of each problem that has one, in the folder of its split, of the one asked for, or in none.
+
+    A picture that is not there is named in the folder of the first that is.
+    """
+    shown = {p: problems[p] for p in pids if isinstance(problems.get(p), dict) and problems[p].get("image")}
+    there, usual = dict[str, str](), ""
+    for pid, problem in shown.items():
+        for folder in ("{split}/", f"{source.split}/", ""):
+            place = _named(folder, pid, problem, source)
+            if _is_there(source.image_root, place):
+                usual = usual if there else folder
+                there[pid] = place
+                break
+    return {pid: there.get(pid) or _named(usual, pid, problem, source) for pid, problem in shown.items()}
+
+
+def _named(folder: str, pid: str, problem: dict[str, Any], source: Source) -> str:
+    return f"{folder.replace('{split}', str(problem.get('split', source.split)))}{pid}/{problem['image']}"
+
+
+def _is_there(root: str | None, place: str) -> bool:
     try:
-        resolve(source.image_root, f"{split}/{first}/{problems[first]['image']}")
+        resolve(root, place)
     except ImageError:
-        return ""
-    return "{split}/"
+        return False
+    return True
 
 
 def files(source: Source) -> list[str]:

@@ -115,6 +115,35 @@ def test_scienceqa_in_the_layout_that_llava_ships(tiny_model, tmp_path):
     assert report.metrics["parts"]["accuracy"] == report.accuracy
 
 
+def change(path, edit):
+    """Write a JSON file anew, as `edit` leaves its value."""
+    value = json.loads(path.read_text())
+    edit(value)
+    path.write_text(json.dumps(value))
+
+
+def questions_of(name, folder, out):
+    """Return the records that a benchmark makes of its files, and the reasons for which rows are none."""
+    prepared = official.prepare(name, str(folder), None, str(out), 0.9)
+    return [json.loads(line) for line in (out / "questions.jsonl").read_text().splitlines()], prepared.left_out
+
+
+def test_scienceqa_s_pictures_are_found_though_the_first_is_not(tmp_path):
+    folder = official_files.scienceqa(tmp_path / "sqa")
+    (folder / "images/test/1/image.png").unlink()
+    official_files.picture(folder / "images/test/3/image.png")
+    official_files.picture(folder / "images/test/2/image.png")
+    # problem 2 says that it is of another split, and lies where the test split's pictures do
+    change(
+        folder / "problems.json",
+        lambda p: [p["2"].update(image="image.png", split="train"), p["3"].update(image="image.png")],
+    )
+    change(folder / "pid_splits.json", lambda s: s["test"].append("1"))
+    rows, lost = questions_of("scienceqa", folder, tmp_path / "out")
+    assert [r["image"] for r in rows] == [f"test/{i}/image.png" for i in (1, 2, 3)]
+    assert lost == {"duplicate": 1}
+
+
 def test_textvqa_is_matched_by_picture_and_question(tiny_model, tmp_path):
     folder = official_files.textvqa(tmp_path / "textvqa")
     prepared, report = run("textvqa", folder, tiny_model, tmp_path / "out", max_refused=0.5)

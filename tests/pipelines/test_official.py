@@ -54,6 +54,7 @@ def test_sources_of_questions_are_one(tiny_model, tiny_pool, tmp_path):
         (("--pool", tiny_pool, "--images", tmp_path), "--images goes with --files"),
         (("--files", tmp_path, "--set", f"pool={tiny_pool}"), "both name the questions"),
         (("--files", tmp_path), "'exact_match' has no official files"),
+        (("--files", tmp_path, "--benchmark", "imbalance"), "reads a test pool"),
     ):
         with pytest.raises(InputError, match=words):
             vinnow(*base, *more)

@@ -17,6 +17,7 @@ from vinnow.pipelines.cli.main import app
 from vinnow.pipelines.comparing import compared
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError, KeyMismatchError
+from vinnow.store.refusals import write_refused
 from vinnow.store.tables import EVALS, OUTCOMES, read_rows, write_rows
 
 # problem: (picture, right letter, the model's text, the language model's text, its last word where it is asked again)
@@ -107,7 +108,20 @@ def test_complement_takes_the_language_model_first(evaluation, tmp_path):
         "judged": 0,
         "judge_unread": 0,
         "lost": 0,
+        "unasked": 0,
     }
+
+
+def test_what_the_evaluation_refused_is_wrong_whoever_could_answer_it(evaluation, tmp_path):
+    pool = Pool(str(evaluation / "pool"))
+    (record,) = (r for r in pool.take(pool.ids()) if str(r.extra["id"]) == "5")
+    rows = [(record.sample_id, "scienceqa", "image_missing", "gone")]
+    write_refused(evaluation, "answers", 0, "part-000000-x", rows)
+    with serving(default=speaking) as server:
+        report = judge_scienceqa(config_for(evaluation, server.url, scheme="complement"), str(tmp_path / "out"))
+        assert len(server.requests) == 8
+    assert (report.counts["unasked"], letters(tmp_path / "out")["5"]) == (1, None)
+    assert report.combined["parts"]["accuracy"] == pytest.approx(5 / 9)
 
 
 def test_the_judge_is_asked_where_they_differ_and_is_shown_both(evaluation, tmp_path):

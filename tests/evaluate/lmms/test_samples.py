@@ -71,6 +71,19 @@ def test_two_models_are_compared_by_pairs_and_pictures(tmp_path):
     assert second["difference"] == pytest.approx(12 / 30)
 
 
+def test_scores_on_another_scale_are_another_benchmark_and_a_folder_is_one_seed(tmp_path, capsys):
+    path = write(tmp_path / "llava", [row(i, float(i % 2)) for i in range(6)])
+    imported(tmp_path / "a", path)
+    done = CliRunner().invoke(
+        app, ["import-lmms", path, "--metric", "exact", "--most", "100", "--out", str(tmp_path / "b")]
+    )
+    assert "no row has more than 1 of 100: was --most 100 meant?" in done.output + capsys.readouterr().out
+    with pytest.raises(InputError, match="several benchmarks"):
+        compared([str(tmp_path / "a"), str(tmp_path / "b")])
+    with pytest.raises(InputError, match="twice: seeds of one choice"):
+        compared([f"{tmp_path}/a,{tmp_path}/b/../a", str(tmp_path / "b")])
+
+
 def test_a_hash_of_nothing_is_no_pair(tmp_path):
     """lmms-eval 0.7.3 hashes no document: all rows have the hash of null."""
     path = write(tmp_path / "m", [row(i, 1, doc_hash=NOTHING, target=str(i)) for i in range(4)])
