@@ -1,5 +1,6 @@
 """Reading official files row by row: what a row lacks is the refusal of that row, what a file lacks ends the reading."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ from ..pool.json_stream import iter_records
 from ..pool.refusals import IMAGE, RefusedError
 from ..store.errors import InputError
 from ..store.files import exists, join, look_at, read_bytes
-from ..store.reading import parse_json
+from ..store.reading import wrong
 
 # of a file that is read whole: VQAv2's annotations have some 400 MB
 _MOST = 1 << 30
@@ -45,7 +46,10 @@ def whole(path: str, kind: type[Any]) -> Any:
     size = look_at(path).size or 0
     if size > _MOST:
         raise InputError(f"{path!r} has {size:,} bytes; it is read whole, up to {_MOST:,}.")
-    value = parse_json(read_bytes(path), path, pairs=_once)
+    try:
+        value = json.loads(read_bytes(path), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path!r} is not JSON: {wrong(error)}.") from error
     if isinstance(value, _Twice):
         raise InputError(f"{path!r} names the key {value.key[:60]!r} twice: which of the two was meant? Leave one.")
     if not isinstance(value, kind):
@@ -81,15 +85,6 @@ def sound(value: Any, where: str = "") -> Any:
         for inner in value.values() if isinstance(value, dict) else value:
             sound(inner, where)
     return value
-
-
-def parsed(data: str, where: str) -> Any:
-    """Return the value of a JSON text.
-
-    Raises:
-        InputError: it is none, or an object in it names a key twice; names `where`.
-    """
-    return sound(parse_json(data, where, pairs=_once), where)
 
 
 def lines(path: str) -> Iterator[Any]:

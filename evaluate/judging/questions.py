@@ -9,8 +9,7 @@ from typing import Any
 
 from ...store.errors import DuplicateRowsError, InputError, MissingRowsError
 from ...store.files import exists, join, read_bytes
-from ...store.reading import reading, shown, with_fields
-from ..official_rows import parsed
+from ...store.reading import parse_json, reading, shown, with_fields
 
 QUESTIONS, REFERENCES, CONTEXTS = "questions.jsonl", "answers_gpt4.jsonl", "context.jsonl"
 _ID = int | str
@@ -76,7 +75,7 @@ def _keyed(path: str, key: str, kinds: dict[str, Any]) -> dict[str, dict[str, An
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        row = with_fields(parsed(line, where), kinds, where, "row of this file")
+        row = with_fields(parse_json(line, where, once=True), kinds, where, "row of this file")
         if str(row[key]) in rows:
             raise DuplicateRowsError(f"{where}: {key} {row[key]!r} is there twice.")
         rows[str(row[key])] = row
