@@ -2,8 +2,8 @@
 
 `python -m vinnow.actors.forks.server SOCKET`: it ends when its standard input does, that is with the process that started
 it; its forks go on. A fork is a process as Python would have started it: arguments, environment, folder, standard files,
-signals and default seeds are the request's own; only the modules are there already. When it forks it has no thread but those
-of allocators, which see to forks themselves, and it never asks for a GPU.
+signals and default seeds are the request's own; only the modules are there already. When it forks it has no thread but
+those of allocators, which see to forks themselves, and it never asks for a GPU.
 """
 
 import json
@@ -71,10 +71,7 @@ class Server:
 
     def _take(self, line: socket.socket) -> None:
         request, files = _read(line)
-        if request is None or not _is_ours(request, self._before):
-            _tell(line, 0)
-            line.close()
-        elif (pid := _fork()) is None:
+        if request is None or not _is_ours(request, self._before) or (pid := _fork()) is None:
             _tell(line, 0)
             line.close()
         elif pid:
