@@ -191,7 +191,7 @@ def _refuse_no_text(texts: Sequence[str]) -> None:
             text.encode()
         except UnicodeEncodeError as error:
             raise EncodeError(
-                f"{text.encode(errors='replace').decode()!r:.80} is no UTF-8 text: {error.reason}."
+                f"{text.encode(errors='replace').decode()!r:.80} is no UTF-8 text: see its character {error.start + 1:,}."
             ) from error
 
 

@@ -36,7 +36,8 @@ class Conversation:
         self.generator, self.sampling, self.system = generator, sampling, system
         self.turns: list[Turn] = []
         self.images: list[Image.Image] = []
-        self._waiting = 0
+        # files whose pictures go with what is said next
+        self.waiting: list[str] = []
 
     def show(self, path: str) -> None:
         """Take a picture's file.
@@ -47,11 +48,11 @@ class Conversation:
         # the file that a user names is its own root: a link is followed, as by any program
         file = Path(path).expanduser().resolve()
         self.images.append(load_image(str(file.parent), file.name, pictures=self.generator.encoder.pictures))
-        self._waiting += 1
+        self.waiting.append(path)
 
     def reset(self) -> None:
         """Forget all turns and pictures."""
-        self.turns, self.images, self._waiting = [], [], 0
+        self.turns, self.images, self.waiting = [], [], []
 
     def say(self, text: str, hear: Callable[[str], None] = lambda piece: None) -> Reply:
         """Return the answer; `hear` is told of its text in pieces. A turn that cannot be asked is not kept.
@@ -59,7 +60,7 @@ class Conversation:
         Raises:
             EncodeError: the conversation is longer than `max_len`, or the text has marks of pictures that are not there.
         """
-        asked = Turn("human", f"{IMAGE}\n" * self._waiting + text)
+        asked = Turn("human", f"{IMAGE}\n" * len(self.waiting) + text)
         prompt = self.generator.encode([*self.turns, asked], self.images, self.system)
         stream = TextStream(self.generator.text, self.sampling.stop)
 
@@ -70,5 +71,5 @@ class Conversation:
         (reply,) = self.generator.reply([prompt], [self.sampling], watch)
         hear(stream.close())
         self.turns += [asked, Turn("gpt", reply.text)]
-        self._waiting = 0
+        self.waiting = []
         return reply

@@ -1,5 +1,6 @@
 """`vinnow chat`: one conversation, on a terminal or piped. Each line is a turn, or a command that begins with `/`."""
 
+import io
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,11 @@ class Terminal:
     live: bool
 
     def lines(self) -> Iterator[str]:
-        """Yield what is said, until its end."""
+        """Yield what is said, until its end; a byte order mark in front of what is piped in is none of it."""
+        # a line that is no UTF-8 is refused when its turn comes, whatever the locale makes of it
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")
+        first = True
         while True:
             try:
                 # input() alone gives a terminal its line editing
@@ -27,7 +32,8 @@ class Terminal:
                 return
             if not self.live and not line:
                 return
-            yield line.rstrip("\n")
+            yield line.rstrip("\n").removeprefix("\ufeff" if first and not self.live else "")
+            first = False
 
     def show(self, piece: str) -> None:
         """Print a piece of an answer at once."""
@@ -43,7 +49,8 @@ def chat(conversation: Conversation, terminal: Terminal, lines: Iterable[str] | 
     """Hold a conversation until its end; return how many questions were answered.
 
     Raises:
-        InputError: where nobody sits at the terminal, a line that cannot be asked or done.
+        InputError: where nobody sits at the terminal, a line that cannot be asked or done, or a picture that no question
+            showed.
     """
     answered = 0
     for line in terminal.lines() if lines is None else lines:
@@ -58,6 +65,10 @@ def chat(conversation: Conversation, terminal: Terminal, lines: Iterable[str] | 
             if not terminal.live:
                 raise
             terminal.tell(f"{error} {HELP}")
+    if not terminal.live and (unasked := conversation.waiting):
+        raise InputError(
+            f"no question came after {', '.join(map(repr, unasked))}: a picture is shown with the next words."
+        )
     return answered
 
 

@@ -33,7 +33,8 @@ def plan(
     `assumptions` (fields of `Assumed`; in per cent what is a share there) take the place of what is estimated.
 
     Raises:
-        InputError: neither two evaluations nor `disagree`; an assumption is out of range; a difference beyond what differs.
+        InputError: neither two evaluations nor `disagree`, or both; a correlation that has no say; an assumption is out of
+            range; a difference beyond what differs.
     """
     known = {n: v / 100 if n in _PERCENT else v for n, v in assumptions.items() if v is not None}
     estimated = _estimated(evaluations, pools) if evaluations else None
@@ -42,12 +43,26 @@ def plan(
             "power needs to know how often two models differ: give --disagree (per cent), or two finished evaluations of "
             "one test pool."
         )
+    if estimated is not None and "disagree" in known:
+        share = 100 * estimated.assumed.disagree
+        raise InputError(
+            f"--disagree {100 * known['disagree']:g} is at odds with the two evaluations, which differ on {share:.3g} % of "
+            "the questions: give one or the other."
+        )
     before = {} if estimated is None else asdict(estimated.assumed)
     assumed = Assumed(**(before | known))
+    if known.get("correlation") and "per_picture" not in known and assumed.per_picture == 1:
+        raise InputError(
+            "--correlation is that of questions about one picture, and each picture has one: give --per-picture, too."
+        )
     rows = [needed(assumed, d / 100, s, asked.aim) for d in asked.differences for s in dict.fromkeys(asked.seeds)]
     return {
         "assumed": asdict(assumed)
-        | {"design_effect": assumed.design_effect, "estimated": sorted(before.keys() - known)},
+        | {
+            "design_effect": assumed.design_effect,
+            "estimated": sorted(before.keys() - known),
+            "replaced": {n: before[n] for n in known if before.get(n) is not None},
+        },
         "aim": asdict(asked.aim),
         "at_hand": None if estimated is None else _at_hand(estimated, assumed, asked.aim),
         "rows": [_row(row) for row in rows],
@@ -65,6 +80,11 @@ def render(planned: dict[str, Any]) -> Group:
         if spread is None
         else f"Spread over training seeds: {100 * spread:.3g} points.",
     ]
+    if assumed["replaced"]:
+        measured = ", ".join(
+            f"{n.replace('_', ' ')} ({v * (100 if n in _PERCENT else 1):.3g})" for n, v in assumed["replaced"].items()
+        )
+        lines.append(f"Given in place of what the evaluations show: {measured}.")
     if (hand := planned["at_hand"]) is not None:
         sees = "nothing" if hand["sees"] is None else f"{100 * hand['sees']:.2g} points"
         lines.append(

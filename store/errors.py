@@ -33,6 +33,14 @@ class DuplicateRowsError(InputError):
     """A table holds a row twice."""
 
 
+class KeyTwiceError(InputError):
+    """A JSON object names a key twice. `key`: which."""
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+
+
 class NotFiniteError(VinnowError, ValueError):
     """Values that became NaN or infinite, by the cast to the stored type or before it."""
 

@@ -7,6 +7,7 @@ the file reads it inside `reading`, and nothing else: an error of our own code m
 import json
 import os
 import reprlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
-from .errors import DamagedError, InputError, VinnowError
+from .errors import DamagedError, InputError, KeyTwiceError, VinnowError
 
 T = TypeVar("T")
 # what parsing raises, by whichever library: missing bytes, another kind of value, no such field, too deep, too large
@@ -114,14 +115,24 @@ def refuse_irregular(path: str) -> None:
     raise InputError(f"{path!r} is {what}, and a file should be there.")
 
 
-def parse_json(data: bytes | str, where: str, way_out: str = "") -> Any:
-    """Return the value of a JSON text.
+def parse_json(data: bytes | str, where: str, way_out: str = "", *, once: bool = False) -> Any:
+    """Return the value of a JSON text; `once`: an object at any depth that names a key twice is refused.
 
     Raises:
+        KeyTwiceError: which of the two was meant?
         InputError: it is none, or holds what cannot be read; `where` is named.
     """
+
+    def pairs(members: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(value := dict(members)) < len(members):
+            key = Counter(name for name, _ in members).most_common(1)[0][0]
+            raise KeyTwiceError(f"{where!r} names {shown(key)} twice in one object. {way_out}".rstrip(), key)
+        return value
+
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=pairs if once else None)
+    except KeyTwiceError:
+        raise
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where!r} is not JSON: {wrong(error)}. {way_out}".rstrip()) from error
 

@@ -75,7 +75,7 @@ def _keyed(path: str, key: str, kinds: dict[str, Any]) -> dict[str, dict[str, An
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        row = with_fields(parse_json(line, where), kinds, where, "row of this file")
+        row = with_fields(parse_json(line, where, once=True), kinds, where, "row of this file")
         if str(row[key]) in rows:
             raise DuplicateRowsError(f"{where}: {key} {row[key]!r} is there twice.")
         rows[str(row[key])] = row

@@ -73,7 +73,7 @@ def power(
 ) -> None:
     """Say how many questions, pictures and training seeds a difference between two choices takes to be seen.
 
-    From assumed rates, or from two finished evaluations; what is given beside these takes the place of their estimate.
+    From assumed rates, or from two finished evaluations; what else is given takes the place of their estimate.
 
     Example: `vinnow power --disagree 12 --per-picture 18 --correlation 0.1 --difference 1`
     """

@@ -25,7 +25,8 @@ from ...evaluate.remote.limits import BudgetError, EndedError
 from ...evaluate.remote.reply import REFUSALS, body_of, most_tokens, request_key
 from ...store.claim import claim
 from ...store.errors import InputError, VinnowError
-from ...store.files import exists, join, open_fs, write_bytes, write_json, write_parquet
+from ...store.files import exists, join, open_fs, read_json, write_bytes, write_json, write_parquet
+from ...store.reading import with_fields
 from ...store.usage import Usage
 from .answers import REASONS, AnswerError, check, turns_of
 from .config import GenerateConfig, Kind
@@ -156,12 +157,13 @@ def generate(config: GenerateConfig, out: str, progress: Progress | None = None)
     A job that stopped goes on; what was answered is not paid again.
 
     Raises:
-        InputError: the source or a prompt cannot be read, the endpoint cannot be used, or more than `max_refused` was
-            refused (the records are then not written).
+        InputError: the source or a prompt cannot be read, the endpoint cannot be used, `limit` is for fewer prompts than
+            OUT has records of, or more than `max_refused` was refused (the records are then not written).
         VinnowError: the cap of money was reached, or the endpoint is down; says how many prompts are left.
     """
     work = Work(config)
     with claim(out, "generate", inputs=[config.source, config.instances, config.prompts]):
+        _refuse_fewer(work, out)
         cache = Cache(join(out, ANSWERS))
         left = cache.take_over()
         client = Client(config.endpoint, cache)
@@ -176,6 +178,7 @@ def generate(config: GenerateConfig, out: str, progress: Progress | None = None)
 def foresee(config: GenerateConfig, out: str) -> Foreseen:
     """Return what a job would come to, without asking anyone. Raises: as `generate` before it asks."""
     work, endpoint = Work(config), config.endpoint
+    _refuse_fewer(work, out)
     cache = Cache(join(out, ANSWERS)) if exists(join(out, ANSWERS)) else None
     answered, tokens, cost, example = 0, 0, 0.0, ""
     for job in work.jobs:
@@ -192,6 +195,21 @@ def foresee(config: GenerateConfig, out: str) -> Foreseen:
     if cache is not None:
         cache.close()
     return Foreseen(dict(Counter(j.kind for j in work.jobs)), answered, tokens, cost, work.told(), example)
+
+
+def _refuse_fewer(work: Work, out: str) -> None:
+    """Refuse a limit under which records that are there would be left out."""
+    if work.config.limit is None or not exists(join(out, RECORDS)) or not exists(path := join(out, REPORT)):
+        return
+    counts = dict[str, int]
+    kinds = {"kinds": counts, "reasons": counts}
+    before = with_fields(read_json(path), kinds, path, "report of vinnow generate", f"Delete it and {RECORDS}.")
+    prompts = sum(before["kinds"].values()) + sum(before["reasons"].values())
+    if len(work.jobs) < prompts:
+        raise InputError(
+            f"limit={work.config.limit} is for fewer than the {prompts:,} prompts that {out!r} has {RECORDS} of: give "
+            f"limit={prompts} or more, another --out, or delete {RECORDS} (the answers stay in {ANSWERS})."
+        )
 
 
 def _ask_all(work: Work, client: Client, progress: Progress | None) -> list[Outcome]:

@@ -113,8 +113,10 @@ def _parsed(data: bytes, path: str) -> dict[str, Any]:
 
 def _from_coco(captions: dict[str, Any], instances: dict[str, Any] | None) -> Subjects:
     told = Counter[str]()
-    images = {key: image for image in captions["images"] if isinstance(key := image.get("id"), (int, str))}
-    told["pictures without an id"] = len(captions["images"]) - len(images)
+    keyed = [(key, image) for image in captions["images"] if isinstance(key := image.get("id"), (int, str))]
+    images = dict(keyed)
+    told["pictures without an id"] = len(captions["images"]) - len(keyed)
+    told["pictures whose id a later one has, too"] = len(keyed) - len(images)
     texts: dict[Any, list[str]] = defaultdict(list)
     for note in captions["annotations"]:
         key, text = note.get("image_id"), note.get("caption")

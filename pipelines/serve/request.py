@@ -5,7 +5,7 @@ from typing import Any
 
 from ...evaluate.generator import Turn
 from ...evaluate.sampling import Sampling
-from ...store.errors import InputError, suggest
+from ...store.errors import InputError, KeyTwiceError, suggest
 from ...store.reading import parse_json, shown
 from .config import ServeConfig
 from .errors import ApiError, refused
@@ -75,7 +75,9 @@ def _object(data: bytes, config: ServeConfig) -> dict[str, Any]:
     if sum(data.count(mark) for mark in (b",", b"{", b"[")) > config.max_characters + 10_000:
         raise ApiError(400, "the body has more values than a chat completion.")
     try:
-        body = parse_json(data, "the body")
+        body = parse_json(data, "the body", once=True)
+    except KeyTwiceError as error:
+        raise refused(error.key[:80], "is there twice in one object: which of the two is meant?") from error
     except InputError as error:
         raise ApiError(400, str(error)) from error
     if not isinstance(body, dict):

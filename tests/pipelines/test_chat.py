@@ -66,6 +66,32 @@ def test_pieces_together_are_the_answer(generator):
     assert whole
 
 
+def test_a_byte_order_mark_in_front_is_no_word(tiny_model, picture):
+    lines = f"/image {picture}\nwhat is it?\n"
+    plain, marked = piped(tiny_model, lines), piped(tiny_model, "\ufeff" + lines)
+    assert marked.exit_code == 0, marked.output
+    assert marked.stdout == plain.stdout != ""
+    assert "nosuch.png" in str(piped(tiny_model, "\ufeff/image nosuch.png\nwhat?\n").exception)
+
+
+@pytest.mark.parametrize("ending", ["", "/exit\n", "\n"])
+def test_a_piped_picture_that_no_question_shows_is_an_error(tiny_model, picture, ending):
+    done = piped(tiny_model, f"what?\n/image {picture}\n{ending}")
+    assert isinstance(done.exception, InputError)
+    assert repr(picture) in str(done.exception)
+    assert isinstance(piped(tiny_model, "", "--image", picture).exception, InputError)
+    assert piped(tiny_model, f"/image {picture}\n/reset\nwhat?\n").exit_code == 0
+
+
+def test_what_is_no_utf_8_is_told_by_its_place(tiny_model):
+    done = piped(tiny_model, b"what?\nhi \xff\n")
+    assert isinstance(done.exception, InputError)
+    assert str(done.exception) == "'hi ?' is no UTF-8 text: see its character 4."
+    assert done.stdout == piped(tiny_model, "what?\n").stdout
+    system = piped(tiny_model, "what?\n", "--system", "hi \udcff")
+    assert str(system.exception) == str(done.exception)
+
+
 def test_draws_follow_the_seed(tiny_model):
     warm = ["--temperature", "2", "--seed"]
     first, again, other = (piped(tiny_model, "what?\n", *warm, seed).stdout for seed in ("1", "1", "2"))

@@ -273,6 +273,19 @@ def test_pictures_that_cannot_be_shown_are_refused_by_their_place(server, url, w
     assert words in error["message"]
 
 
+def test_a_key_that_stands_twice_is_refused_by_its_name_at_any_depth(server):
+    body = json.dumps(asked() | {"metadata": {"a": [{"b": 1}]}})
+    for once, twice, key in (
+        ('"max_tokens": 6', '"max_tokens": 6, "max_tokens": 5', "max_tokens"),
+        ('"role": "user"', '"role": "user", "role": "user"', "role"),
+        ('"b": 1', '"b": 1, "b": 1', "b"),
+    ):
+        assert once in body
+        reply = server.post(body.replace(once, twice).encode(), headers={"Content-Type": "application/json"})
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, key)
+        assert f"{key}: is there twice" in reply.json()["error"]["message"]
+
+
 def test_bodies_that_are_no_chat_completion(server):
     json_type = {"Content-Type": "application/json"}
     assert server.post(b" " * 50_000_000, headers=json_type).status_code == 413

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pytest
-from vinnow.store.errors import DamagedError, InputError, one_line, root_cause
+from vinnow.store.errors import DamagedError, InputError, KeyTwiceError, one_line, root_cause
 from vinnow.store.facts import read_as, read_fields, read_lines
 from vinnow.store.files import exists, read_bytes, read_json, write_bytes
-from vinnow.store.reading import check_path, reading, shown
+from vinnow.store.reading import check_path, parse_json, reading, shown
 
 DEEP, HUGE = "[" * 100_000, "9" * 5000
 
@@ -181,3 +181,12 @@ def test_a_circle_ends():
     error = as_ray("RayTaskError")("x")
     error.cause = error
     assert one_line(error) == "x"
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "b": 2, "b": 2}', '{"c": [{"b": 1, "b": {}, "a": 3}]}'])
+def test_a_key_twice_is_refused_where_that_is_asked(text):
+    with pytest.raises(KeyTwiceError, match="'here' names 'b' twice") as caught:
+        parse_json(text, "here", once=True)
+    assert caught.value.key == "b"
+    assert parse_json(text, "here") == json.loads(text)
+    assert parse_json('{"a": {"b": 1}, "c": {"b": 1}}', "here", once=True) == {"a": {"b": 1}, "c": {"b": 1}}

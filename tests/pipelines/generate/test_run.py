@@ -20,7 +20,7 @@ from vinnow.evaluate.remote.client import EndpointError
 from vinnow.evaluate.remote.limits import BudgetError
 from vinnow.pipelines.cli.main import app
 from vinnow.pipelines.generate.config import GenerateConfig
-from vinnow.pipelines.generate.run import generate
+from vinnow.pipelines.generate.run import foresee, generate
 from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError
@@ -93,6 +93,22 @@ def test_a_second_run_pays_nothing_and_writes_the_same(tmp_path):
         again = generate(config.model_copy(update={"words": {"detail": (1, 5)}, "max_refused": 1.0}), str(out))
         assert len(server.requests) == 20
         assert again.reasons == {"wrong_length": first.kinds["detail"]}
+
+
+def test_a_smaller_limit_takes_no_records_away(tmp_path):
+    out = tmp_path / "made"
+    with serving(default=answers) as server:
+        config = config_of(server, tmp_path, limit=4)
+        generate(config, str(out))
+        before = (out / "records.json").read_bytes()
+        fewer = config.model_copy(update={"limit": 2})
+        for act in (generate, foresee):
+            with pytest.raises(InputError, match=r"limit=2 is for fewer than the 4 prompts .*delete records.json"):
+                act(fewer, str(out))
+        assert (out / "records.json").read_bytes() == before
+        (out / "records.json").unlink()
+        assert sum(generate(fewer, str(out)).kinds.values()) == 2
+        assert len(server.requests) == 4
 
 
 def test_refused_answers_are_kept_with_their_texts(tmp_path):

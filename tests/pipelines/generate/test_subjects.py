@@ -24,6 +24,7 @@ def test_coco_as_a_prompt_shows_it(tmp_path):
 
 def test_what_of_coco_is_not_used_is_counted(tmp_path):
     images = [
+        {"id": 1, "file_name": "first.jpg", "width": 100, "height": 100},
         {"id": 1, "file_name": "a.jpg", "width": 100, "height": 100},
         {"id": 2, "file_name": "b.jpg", "width": 100, "height": 100},
         {"id": 3, "width": 100, "height": 100},
@@ -52,12 +53,14 @@ def test_what_of_coco_is_not_used_is_counted(tmp_path):
     (tmp_path / "i.json").write_text(json.dumps({"images": [], "annotations": boxes, "categories": categories}))
     subjects = read_subjects(str(tmp_path / "c.json"), str(tmp_path / "i.json"))
     first, second, third = subjects.pictures
+    assert first.image == "a.jpg"
     assert first.captions == ("A cat.",)
     assert [b.line() for b in first.boxes] == ["cat: [0.000, 0.500, 0.200, 1.000]"]
     assert (second.captions, second.fault) == ((), None)
     assert third.fault == "the picture has no file_name"
     assert subjects.told == {
         "pictures without an id": 1,
+        "pictures whose id a later one has, too": 1,
         "captions of no picture in the file": 2,
         "captions without a text": 2,
         "pictures without captions": 2,
