@@ -2,8 +2,8 @@
 
 `python -m vinnow.actors.forks.server SOCKET`: it ends when its standard input does, that is with the process that started
 it; its forks go on. A fork is a process as Python would have started it: arguments, environment, folder, standard files,
-signals and default seeds are the request's own; only the modules are there already. It has one thread when it forks, and
-never asks for a GPU.
+signals and default seeds are the request's own; only the modules are there already. When it forks it has no thread but
+those of allocators, which see to forks themselves, and it never asks for a GPU.
 """
 
 import json
@@ -71,10 +71,10 @@ class Server:
 
     def _take(self, line: socket.socket) -> None:
         request, files = _read(line)
-        if request is None or not _is_ours(request, self._before):
+        if request is None or not _is_ours(request, self._before) or (pid := _fork()) is None:
             _tell(line, 0)
             line.close()
-        elif pid := os.fork():
+        elif pid:
             _tell(line, pid)
             self._lines[pid] = line
         else:
@@ -107,6 +107,14 @@ class Server:
                 if line := self._lines.pop(pid, None):
                     _tell(line, os.waitstatus_to_exitcode(status))
                     line.close()
+
+
+def _fork() -> int | None:
+    """Return 0 in the fork, its number in the server; None where the machine has no room for one."""
+    try:
+        return os.fork()
+    except OSError:
+        return None
 
 
 def _import_libraries() -> None:
