@@ -41,11 +41,11 @@ def foresee(config: RunConfig) -> Ahead:
     check_claim(config.out, "run", r"run\.json")
     growth, place = foreseen(config), join(config.out, "test")
     lines = growth.lines()
-    if exists(join(place, MANIFEST)) and (growth.longer or Ingest(config, "test").differs()):
-        return _longer(config, lines)
     for stage in stages_of(config):
         if isinstance(stage, Ingest) and not stage.differs():
             stage.raise_edited()
+    if exists(join(place, MANIFEST)) and (growth.longer or Ingest(config, "test").differs()):
+        return _longer(config, lines)
     return Ahead(lines, _questions(place) if exists(join(place, MANIFEST)) else None)
 
 
