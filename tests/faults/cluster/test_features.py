@@ -1,4 +1,4 @@
-"""Features on several nodes: actors and nodes are lost and added on the way, and the table is that of an undisturbed run."""
+"""Features on several nodes: actors and nodes are lost and added on the way; the table is that of an undisturbed run."""
 
 import json
 
