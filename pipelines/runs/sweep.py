@@ -26,6 +26,7 @@ from .choices import FULL, WHOLE
 from .choices import Choice as Chosen
 from .config import RunConfig
 from .identity import how_asked, how_trained, recipe_json
+from .sweeping.callbacks import tune_callbacks
 from .trial import Trial, plain_result, read_result, remember, run_of, run_trial
 from .watch import RESULT, under_way, watching
 
@@ -167,6 +168,7 @@ def _fit_group(config: RunConfig, trials: list[Trial], name: str) -> Any:
             verbose=0,
             failure_config=failures,
             checkpoint_config=states,
+            callbacks=tune_callbacks(config),
         ),
     )
     return tuner.fit()
