@@ -18,6 +18,7 @@ from . import (  # noqa: F401
     evaluation,
     generate,
     importing,
+    jobs,
     judging,
     models,
     more,
