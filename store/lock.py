@@ -1,8 +1,8 @@
 """One writer of a folder at a time: a file beside what is written, made only if it is not there, names who holds it.
 
 On the holder's own machine his process is looked at. Elsewhere (a shared disk, a bucket) he is believed as long as he
-touches the file, which he does every minute; ages are taken by the clock of where the file lies. A holder who finds that his
-place was taken, since he was suspended for longer than that, ends (`when_taken`).
+touches the file, which he does every minute; ages are taken by the clock of where the file lies. A holder who finds that
+his place was taken, since he was suspended for longer than that, ends (`when_taken`).
 """
 
 import json
