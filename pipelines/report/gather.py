@@ -78,7 +78,7 @@ def _add_selector(
     section, scored, finder = scored_by
     selector, scores = section.label, scored.table(pool.ids())
     data.diagnoses[selector] = diagnose(scores)
-    method = registry.make(section.name, section.config)
+    method = section.method()
     needs = method.needs.called(section.reads)
     if "trajectory" in needs.features:
         if data.trajectories is None:
@@ -86,7 +86,7 @@ def _add_selector(
         else:
             said = data.notes.get(selector, "")
             data.notes[selector] = f"{said} Its clusters are not drawn: those of a selector before it are.".strip()
-    elif needs.features:
+    elif needs.features and section.pick is None:  # by a rule, the lowest score taken is no threshold
         # by SCORES, not PICKS: a vote's picks carry votes
         lowest = {
             budget: float(scored.best_N[finder.rows(table["sample_id"].to_numpy(), f"{selector} picks")].min())
