@@ -15,7 +15,7 @@ from .mapped import map_of, source_of
 from .overlap import Overlap, overlap_of
 from .records import Explorer, explorer_of
 from .sample import HELD, sample_of
-from .scores import Finder, Scored, read_scored
+from .scores import Finder, Scored, read_scored, scores_key
 from .shares import Shares, shares_of
 
 
@@ -37,18 +37,20 @@ def read_chosen(
     """Read the scores that the picks were made of, each file once; `picks` by selector, budget and seed."""
     finder = Finder(pool.ids())
     by_path: dict[str, Scored] = {}
+    by_key: dict[bytes, Scored] = {}
     for selector, _, seed in picks:
         named = [(f"{selector}{f'-s{seed}' if seed else ''}.parquet", seed), (f"{selector}.parquet", None)]
-        for name, of_seed in named:
-            path = join(run_dir, "scores", name)
-            if path in by_path:
-                break
-            if exists(path):
-                section = section_of(config, selector)
-                method = registry.make(section.name, section.config)
-                one_seed = of_seed if method.seeded else None
-                by_path[path] = read_scored(path, finder, (selector, one_seed, registry.score_means(method)))
-                break
+        paths = [(join(run_dir, "scores", name), of_seed) for name, of_seed in named]
+        path, of_seed = next(((p, s) for p, s in paths if p in by_path or exists(p)), ("", None))
+        if not path or path in by_path:
+            continue
+        method = section_of(config, selector).method()
+        called = (selector, of_seed if method.seeded else None, registry.score_means(method))
+        # labels that differ in their pick rule alone have the same scores
+        key = scores_key(path)
+        same = by_key.get(key) if key else None
+        by_path[path] = read_scored(path, finder, called) if same is None else same.called(*called)
+        by_key[key] = by_path[path]
     told = [(*key, table.sort_by("rank")["sample_id"].to_numpy()) for key, table in picks.items()]
     return chosen_of(pool, told, finder, list(by_path.values()))
 

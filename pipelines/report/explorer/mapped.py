@@ -125,7 +125,9 @@ def _scaled(xy_P2: Array) -> tuple[Array, Array, int]:
     known = ~np.isnan(xy_P2[:, 0])
     if not known.any():
         return xy_P2[:, 0], xy_P2[:, 1], 0
-    low_2, high_2 = np.quantile(xy_P2[known], (TAIL, 1 - TAIL), axis=0)
+    # of few points none is an outlier
+    tail = TAIL if known.sum() * TAIL >= 2 else 0.0
+    low_2, high_2 = np.quantile(xy_P2[known], (tail, 1 - tail), axis=0)
     span = max(float((high_2 - low_2).max()), 1e-12)
     place_P2 = (xy_P2 - (low_2 + high_2) / 2) / span + 0.5
     beyond = known & ((place_P2 < 0) | (place_P2 > 1)).any(1)

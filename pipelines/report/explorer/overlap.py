@@ -137,10 +137,11 @@ def _numbers(rows: int, a_K: Array, b_K: Array) -> tuple[float, ...]:
 
 
 def _one_each(scored: list[Scored]) -> list[Scored]:
-    """Return the scores of each selector's first seed."""
+    """Return the scores of each selector's first seed; those of several pick rules once."""
     first: dict[str, Scored] = {}
     for one in scored:
-        first.setdefault(one.selector, one)
+        if not any(one.best_N is other.best_N for other in first.values()):
+            first.setdefault(one.selector, one)
     return list(first.values())
 
 

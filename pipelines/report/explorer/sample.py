@@ -14,6 +14,8 @@ from .choices import Choice, Chosen
 HELD, UNIFORM, MOST = 1200, 1 / 3, 16
 # points of a map, and of each choice
 POINTS, OF_CHOICE = 12_000, 400
+# bytes that the points may take, and what one takes: by itself, for each file of scores, for each choice
+ROOM, POINT, SCORE, TAKEN = 3_000_000, 150, 16, 1.5
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ def sample_of(
     `readable`: positions of the rows that a map can place; None: there is no map.
     """
     rng = np.random.default_rng(seed)
+    points = min(points, int(ROOM / (POINT + SCORE * len(chosen.scored) + TAKEN * len(chosen.choices))))
     held_H, said = _held(chosen, held, rng)
     if readable is None:
         return Sample(held_H, held_H, said, "")

@@ -4,12 +4,13 @@ A method that votes over 57 targets has 57 rows of SCORES for each of the pool's
 Axis: N rows of the pool, in the order of its ids.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
 from ....select.protocol import ScoreMeans
+from ....select.run import FOOTER
 from ....store.arrays import Array
 from ....store.errors import MissingRowsError
 from ....store.files import reading_parquet
@@ -73,12 +74,22 @@ class Scored:
         """What it is called: the selector and, where that makes a difference, the seed."""
         return self.selector if self.seed is None else f"{self.selector}, seed {self.seed}"
 
+    def called(self, selector: str, seed: int | None, means: ScoreMeans) -> "Scored":
+        """Return the same scores as those of another selector."""
+        return replace(self, selector=selector, seed=seed, means=means)
+
     def table(self, ids_N: Array) -> pa.Table:
         """Return SCORES with the one best row of each sample."""
         known = np.flatnonzero(~np.isnan(self.best_N))
         target = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(known), np.int32)), pa.array([""]))
         columns = (ids_N[known], target.cast(pa.string()), self.group_N[known], self.best_N[known])
         return pa.table(list(columns), SCORES.names).replace_schema_metadata(self.footer)
+
+
+def scores_key(path: str) -> bytes:
+    """Return what a file says its scores were made of; empty where it does not say."""
+    with reading_parquet(path, _ANEW) as file:
+        return (file.schema_arrow.metadata or {}).get(FOOTER, b"")
 
 
 def read_scored(path: str, finder: Finder, named: tuple[str, int | None, ScoreMeans]) -> Scored:
