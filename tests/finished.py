@@ -11,6 +11,7 @@ from vinnow.actors import cluster, stream
 from vinnow.actors.pool import run_shards
 from vinnow.evaluate import shards as eval_shards
 from vinnow.pipelines.runs import begin, sweep
+from vinnow.pipelines.runs.trial import run_trial
 from vinnow.store.files import whole_folder, write_json, write_lines
 from vinnow.train import run as training
 
@@ -19,11 +20,11 @@ STAND_INS = {
     (cluster, "ensure_ray"): lambda config: None,
     (sweep, "ensure_ray"): lambda config: None,
     (begin, "require_workers"): lambda config, what: None,
-    (sweep, "require_workers"): lambda config, what: None,
+    (sweep, "require_trials"): lambda trials: None,
     (stream, "run_features"): lambda spec, *_: stream.run_inline(spec),
     (training, "_fit"): lambda config, out, callbacks: _leave(config, out),
     (eval_shards, "run_shards"): lambda items, pools, flow: run_shards(items, pools, replace(flow, inline=True)),
-    (sweep, "_tune"): lambda config, trials: [sweep.run_trial(t.as_dict()) for t in trials] and [],
+    (sweep, "_tune"): lambda desk: [run_trial(t.as_dict()) for t in desk.open] and None,
 }
 
 

@@ -14,6 +14,7 @@ from vinnow.pipelines.runs import answered, begin, sweep
 from vinnow.pipelines.runs.config import resolve
 from vinnow.pipelines.runs.run import run_stages
 from vinnow.pipelines.runs.status import status
+from vinnow.pipelines.runs.trial import run_trial
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError
 from vinnow.store.files import read_json, write_json
@@ -60,11 +61,11 @@ def work(monkeypatch):
     monkeypatch.setattr(answered, "evaluate", ask)
     for where in (cluster, sweep):
         monkeypatch.setattr(where, "ensure_ray", lambda config: None)
-    for where in (begin, sweep):
-        monkeypatch.setattr(where, "require_workers", lambda config, what: None)
+    monkeypatch.setattr(begin, "require_workers", lambda config, what: None)
+    monkeypatch.setattr(sweep, "require_trials", lambda trials: None)
     monkeypatch.setattr(stream, "run_features", lambda spec, *_: stream.run_inline(spec))
     monkeypatch.setattr(training, "_fit", fit)
-    monkeypatch.setattr(sweep, "_tune", lambda config, trials: [sweep.run_trial(t.as_dict()) for t in trials] and [])
+    monkeypatch.setattr(sweep, "_tune", lambda desk: [run_trial(t.as_dict()) for t in desk.open] and None)
     return seen
 
 
