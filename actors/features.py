@@ -24,6 +24,7 @@ from ..store.cut import write_cut
 from ..store.errors import InputError
 from ..store.features import FeatureBatch, drop_shard, write_shard
 from ..store.keys import FeatureKey
+from ..store.meters import FEATURE_ROWS, FEATURE_TOKENS, Stopwatch, flush
 from ..store.quantise import error, row_norms
 from ..store.refusals import write_refused
 from .config import FeatureSpec
@@ -54,7 +55,7 @@ class FeatureActor:
 
     def __init__(self, spec: FeatureSpec) -> None:
         torch.set_num_threads(spec.threads)
-        self.spec, self.kind = spec, kind_of(spec.config)
+        self.spec, self.kind, self.watch = spec, kind_of(spec.config), Stopwatch(spec.config.kind)
         self.loader = PartLoader(spec)
         self.keys = {key.checkpoint: key for key in spec.keys}
         self.pad_id = self.loader.encoder.tokenizer.pad_token_id or 0
@@ -69,6 +70,7 @@ class FeatureActor:
             except InputError as error:
                 self.failed[key.checkpoint] = str(error)
         self.one_tower = self._shares_tower()
+        self.watch.spent("loading")
 
     def _load(self, number: int, key: FeatureKey) -> None:
         loaded = load(self.spec.checkpoints[number].path, self.spec.config.precision, self.spec.device)
@@ -103,15 +105,19 @@ class FeatureActor:
         Pictures are decoded once, and so runs a tower that they share. Steps whose checkpoint could not be loaded are left
         out; `failed` names them.
         """
+        self.watch.spent("waiting")
         steps = [s for s in steps if s in self.models]
         counts = {"part": name, "rows": 0, "steps": len(steps)} | _counts() | self._failures()
         if not steps:
             return counts
         part = self.loader.load(name) if payload is None else unpack(payload)
+        self.watch.spent("reading")
         write_cut(self.spec.out, self.spec.config.name, name, {e.sample_id: e.cut for e in part.encoded if e.cut})
         for step, vectors in self._vectors(part, steps, counts).items():
             self._write(name, part, self.keys[step], vectors, counts)
         self._count_small(steps, counts)
+        self.watch.spent("writing")
+        flush()
         return counts | {"rows": len(part.encoded) * len(steps)}
 
     def _failures(self) -> dict[str, str]:
@@ -141,10 +147,14 @@ class FeatureActor:
                 tap = self.taps[step]
                 vec = self._fitting(tap.tensors(batch), len(rows), self.keys[step].dim)
                 batches[step].append(TapBatch(rows, vec, tap.norms()))
+            self.watch.spent("computing")
+            FEATURE_ROWS.add(len(rows) * len(steps), kind=self.spec.config.kind)
         # the device is waited for here, once a part and step
         for step in steps:
             self.taps[step].settle()
-        return {s: _gather(some, len(part.encoded), self.keys[s].dim) for s, some in batches.items()}
+        vectors = {s: _gather(some, len(part.encoded), self.keys[s].dim) for s, some in batches.items()}
+        self.watch.spent("computing")
+        return vectors
 
     def _fitting(self, vec_BD: torch.Tensor, rows: int, dim: int) -> torch.Tensor:
         """Return a tap's vectors, which are as many and as wide as the kind says: another shape would be broadcast."""
@@ -160,6 +170,7 @@ class FeatureActor:
             computed, pads = count_tokens(lengths, rows)
             counts["tokens"] += computed
             counts["padded"] += pads
+            FEATURE_TOKENS.add(computed * len(self.models), kind=self.spec.config.kind)
             yield rows, self._collate(part, rows)
 
     def _write(self, name: str, part: LoadedPart, key: FeatureKey, vectors: Vectors, counts: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..store.errors import InputError, VinnowError, one_line, plain_cause
 from ..store.machine import refusal
+from ..store.meters import export_to
 from ..store.traces import leave_trace
 from ..store.tries import forget
 from .capacity import Share, require
@@ -103,10 +104,12 @@ def run_shards(shards: Sequence[dict[str, Any]], pools: Sequence[Workers], flow:
 def _on_ray(shards: Sequence[dict[str, Any]], pools: Sequence[Workers], flow: Flow) -> Any:
     import ray.data
     from ray.data import ActorPoolStrategy
+    from ray.util import metrics
 
     from .cluster import quiet
 
     quiet()
+    export_to(metrics)
     counts = [min(pool.count, len(shards)) for pool in pools]
     shares = [Share(count, pool.cpus, pool.gpus) for count, pool in zip(counts, pools, strict=True)]
     require(flow.name, shares, FEWER)

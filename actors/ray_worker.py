@@ -7,6 +7,7 @@ import numpy as np
 
 from ..store.arrays import Array
 from ..store.errors import VinnowError
+from ..store.meters import export_to
 from ..store.tries import begin, end
 
 # what loading weights and processors raises
@@ -33,6 +34,9 @@ class RayWorker:
     attempts: ClassVar[Attempts]
 
     def __init__(self, **arguments: Any) -> None:
+        from ray.util import metrics
+
+        export_to(metrics)
         self.error: Exception | None = None
         try:
             self.worker = type(self).kind(**arguments)

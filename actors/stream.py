@@ -27,6 +27,7 @@ from ..store.errors import InputError, VinnowError
 from ..store.files import join
 from ..store.keys import FeatureKey
 from ..store.learning_rates import of_checkpoint, write_rates
+from ..store.meters import tell_parts
 from .account import damage_notes, open_work, settle
 from .config import ActorResources, CheckpointRef, FeatureConfig, FeatureReport, FeatureSpec
 from .features import FeatureActor
@@ -160,7 +161,7 @@ def _run(
     write_rates(spec.out, spec.config.name, {c.step: of_checkpoint(c.path) for c in spec.checkpoints})
     report.notes += damage_notes(work)
     report.skipped_parts = work.skipped
-    total, tell = len(work.places) * len(spec.keys), progress or (lambda done, total: None)
+    total, tell = len(work.places) * len(spec.keys), _telling(spec, progress)
     tell(report.skipped_parts, total)
     for one_pass in _passes(spec):
         items = work.items(one_pass)
@@ -175,6 +176,17 @@ def _run(
     settle(report, spec)
     _refuse_failed(report, spec)
     return report
+
+
+def _telling(spec: FeatureSpec, progress: Progress | None) -> Progress:
+    """Return what is told how many parts are done: the meters, and who asked."""
+
+    def tell(done: int, total: int) -> None:
+        tell_parts(spec.config.kind, done, total)
+        if progress:
+            progress(done, total)
+
+    return tell
 
 
 def _here(rows: Iterator[dict[str, Any]], out: str) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from ..pool.records import Record
 from ..pool.refusals import RefusedError
 from ..store.errors import InputError
 from ..store.files import join
+from ..store.meters import Stopwatch, flush
 from ..store.refusals import write_refused
 from ..store.tables import EVALS, write_rows
 from . import registry
@@ -33,7 +34,7 @@ class Answerer(ABC):
     REFUSED_COUNT = True
 
     def __init__(self, spec: EvalSpec) -> None:
-        self.spec = spec
+        self.spec, self.watch = spec, Stopwatch(self.FOLDER)
         self.pool = Pool(spec.config.pool)
         self.clusters = Clusters(spec.config.image_root or self.pool.image_root)
         self.shards = {s.name: s for s in self.pool.shards(spec.config.rows_per_part)}
@@ -44,7 +45,9 @@ class Answerer(ABC):
 
     def compute(self, name: str) -> dict[str, Any]:
         """Answer one shard and write it; rows that cannot be asked are refused with a reason."""
+        self.watch.spent("waiting")
         records = self.pool.read(self.shards[name])
+        self.watch.spent("reading")
         answers, refused = self.answers(records)
         # the list of refusals goes first: the shard's own file says that all of it is done
         write_refused(self.spec.out, self.FOLDER, 0, name, refused)
@@ -52,6 +55,8 @@ class Answerer(ABC):
         table = self.table(done, [answers[i] for i in sorted(answers)])
         table = table.replace_schema_metadata({FOOTER: json.dumps(self.spec.key, sort_keys=True)})
         write_rows(join(self.spec.out, self.FOLDER, f"{name}.parquet"), table, self.SCHEMA)
+        self.watch.spent("writing")
+        flush()
         return {"part": name, "rows": len(done), "refused": len(refused)}
 
     @abstractmethod

@@ -16,6 +16,7 @@ from ..pool.encode import Encoded
 from ..pool.records import Record
 from ..pool.refusals import RefusedError
 from ..store.errors import InputError
+from ..store.meters import QUESTIONS
 from .answering import Answerer
 from .config import EvalSpec
 from .generator import Generator
@@ -51,6 +52,7 @@ class AnswerActor(Answerer):
         self.sampling = Sampling(max_new_tokens=config.max_new_tokens)
         encoder = self.generator.encoder
         self.decoder = Decoder(encoder, config.image_root or self.pool.image_root, config.threads)
+        self.watch.spent("loading")
 
     def answers(self, records: list[Record]) -> tuple[dict[int, Any], list[Refusal]]:
         """Return the answers by row, and the refusals; see `Answerer.answers`."""
@@ -86,7 +88,10 @@ class AnswerActor(Answerer):
         for batch, ready in zip(batches, decoded, strict=True):
             refused += [row for row in ready if isinstance(row, Refusal)]
             sound = {i: row for i, row in zip(batch, ready, strict=True) if isinstance(row, Encoded)}
+            self.watch.spent("reading")
             replies = self.answer(list(sound.values())) if sound else []
+            self.watch.spent("computing")
+            QUESTIONS.add(len(replies), benchmark=config.benchmark)
             for i, reply in zip(sound, replies, strict=True):
                 if isinstance(reply, RefusedError):
                     refused.append(refusal(records[i], reply))

@@ -25,6 +25,7 @@ from ..store.claim import check_out, claim
 from ..store.errors import DamagedError, InputError, KeyMismatchError, MissingRowsError
 from ..store.facts import read_fields
 from ..store.files import exists, join, list_files, write_json
+from ..store.meters import tell_parts
 from ..store.reading import as_kind, parse_json
 from ..store.refusals import read_refused, refused_shards
 from ..store.tables import read_rows, write_rows
@@ -163,13 +164,19 @@ def compute_shards(spec: EvalSpec, actor: type[Answerer], progress: Progress | N
     """
     config = spec.config
     places, left = shards_left(spec, actor)
-    there, tell = len(places) - len(left), progress or (lambda done, total: None)
-    tell(there, len(places))
+    there = len(places) - len(left)
+
+    def tell(done: int) -> None:
+        tell_parts(actor.FOLDER, done, len(places))
+        if progress:
+            progress(done, len(places))
+
+    tell(there)
     workers = Workers(actor, {"spec": spec}, config.actors, config.cpus_per_actor, config.gpus_per_actor, growing=True)
     flow = Flow(f"evaluate {actor.FOLDER}", spec.out, actor.FOLDER, inline=spec.here)
     items = [{"part": name, "place": places[name]} for name in left]
     for count, _ in enumerate(run_shards(items, [workers], flow), there + 1):
-        tell(count, len(places))
+        tell(count)
     return list(places), there
 
 

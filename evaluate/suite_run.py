@@ -12,6 +12,7 @@ from typing import Any
 
 from ..actors.pool import Flow, Workers, run_shards
 from ..store.errors import InputError
+from ..store.meters import tell_parts
 from .answers import AnswerActor, loaded_generator
 from .config import OPEN, REPORT, TABLE, EvalConfig, EvalSpec, OpenConfig
 from .open_answers import REPORT as OPEN_REPORT
@@ -105,7 +106,12 @@ def _compute(
         for shard in left
     ]
     total = sum(len(places) for places, _ in parts.values())
-    tell = progress or (lambda done, total: None)
+
+    def tell(done: int, total: int) -> None:
+        tell_parts("suite", done, total)
+        if progress:
+            progress(done, total)
+
     tell(total - len(items), total)
     if not items:
         return

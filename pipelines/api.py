@@ -18,7 +18,7 @@ from ..pool.ingest import IngestConfig
 from ..pool.ingest import ingest as _ingest
 from ..pool.reader import Pool
 from ..select import registry
-from ..select.protocol import Selector
+from ..select.rule import Picker, with_rule
 from ..select.run import load_scores, select_by
 from ..select.view import View
 from ..store.claim import claim
@@ -135,6 +135,8 @@ class Reading(TypedDict, total=False):
     config: Mapping[str, Any]
     label: str
     reads: Mapping[str, str]
+    rule: str | None
+    rule_config: Mapping[str, Any]
     seed: int
     max_refused: float
 
@@ -145,7 +147,8 @@ class Choice:
 
     `features`, `targets`: feature stores (folders, or what `features` returned). `config`: the selector's own fields.
     `label`: what files call the choice; the selector's name, if left out. `reads`: need → the feature that it means, of
-    several of a kind. `max_refused`: the share of the pool's rows that may be without features.
+    several of a kind. `rule`: a pick rule in place of the selector's own, with its own fields in `rule_config`.
+    `max_refused`: the share of the pool's rows that may be without features.
     """
 
     pool: str
@@ -155,6 +158,8 @@ class Choice:
     config: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
     reads: Mapping[str, str] = field(default_factory=dict)
+    rule: str | None = None
+    rule_config: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     max_refused: float = MAX_REFUSED
 
@@ -163,9 +168,13 @@ class Choice:
         """What files call it."""
         return self.label or self.selector
 
-    def open(self) -> tuple[Selector, View]:
+    def open(self) -> tuple[Picker, View]:
         """Return the selector, and the view of all that it may read. Raises: as `pick`."""
-        method = registry.make(self.selector, dict(self.config))
+        method: Picker = registry.make(self.selector, dict(self.config))
+        if self.rule is not None:
+            method = with_rule(method, self.rule, dict(self.rule_config))
+        elif self.rule_config:
+            raise InputError(f"rule_config {dict(self.rule_config)} without a rule: name one (`rule`).")
         stores = _root(self.features), _root(self.targets)
         needs = method.needs.called(self.reads)
         return method, make_view(self.pool, *stores, needs, max_refused=self.max_refused)

@@ -22,6 +22,7 @@ from ..models.projections.config import ProjectionConfig
 from ..models.specs import AdapterSpec, ConnectorSpec, LoraSpec, MoresSpec, TinyModelConfig
 from ..pool.ingest import IngestConfig
 from ..select import registry as selectors
+from ..select import rule as rules
 from ..store.config import Config
 from ..store.errors import InputError, suggest
 from ..train import recipe
@@ -29,7 +30,7 @@ from ..train.config import TrainConfig
 from ..train.recipe import TrainRecipe, ValidationSpec
 from .blanks import BLANK
 from .generate.config import GenerateConfig
-from .runs.config import ModelSection, RunConfig, SelectorSection, SweepSection
+from .runs.config import ModelSection, PickSection, RunConfig, SelectorSection, SweepSection
 from .runs.placing import Devices
 from .runs.plain_yaml import read_yaml
 from .runs.rates import PlanConfig
@@ -40,7 +41,13 @@ _SECTIONS: dict[str, type[Config]] = {
     **{"run": RunConfig, "ray": RayConfig, "ingest": IngestConfig, "model": ModelSection, "twin": TinyModelConfig},
     **{"warmup": StageSection, "train": TrainConfig, "validation": ValidationSpec, "lora": LoraSpec},
     **{"peft": AdapterSpec, "mores": MoresSpec, "actors": ActorResources, "projection": ProjectionConfig},
-    **{"selector": SelectorSection, "evaluate": EvalConfig, "sweep": SweepSection, "plan": PlanConfig},
+    **{
+        "selector": SelectorSection,
+        "pick": PickSection,
+        "evaluate": EvalConfig,
+        "sweep": SweepSection,
+        "plan": PlanConfig,
+    },
     **{"build": BuildConfig, "connector": ConnectorSpec, "endpoint": EndpointConfig, "sampling": RemoteSampling},
     **{"evaluate-endpoint": RemoteEvalConfig, "judge": JudgeConfig, "open": OpenConfig},
     **{"judge-scheme": SchemeConfig, "lmms-eval": LmmsConfig},
@@ -57,9 +64,10 @@ _RECIPES = Path(recipe.__file__).with_name("recipes")
 
 
 def classes() -> dict[str, type[Config]]:
-    """Return the configs by name: a run's and its sections', each kind's of features, and each selector's."""
+    """Return the configs by name: a run's and its sections', each kind's of features, each selector's and pick rule's."""
     own = {name: kinds.find(name).Config for name in kinds.names()}
-    return _SECTIONS | own | {name: type(selectors.make(name).config) for name in selectors.names()}
+    own |= {name: type(selectors.make(name).config) for name in selectors.names()}
+    return _SECTIONS | own | {name: type(rules.make_rule(name).config) for name in rules.names()}
 
 
 def names() -> list[str]:

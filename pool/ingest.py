@@ -16,6 +16,7 @@ from ..store.errors import InputError
 from ..store.facts import read_fields
 from ..store.files import exists, join, open_fs, write_json
 from ..store.ids import ids_digest
+from ..store.meters import count_refused
 from ..store.reading import as_kind
 from ..store.usage import EXPECTED, Usage
 from .dedup import Likeness, counted
@@ -118,6 +119,7 @@ def _ingest(
         # many are often lost for one cause: the first one's words name the way out
         first = f" First, row {lost.row}: {lost.detail}" if lost else ""
         raise InputError(f"{error}{first}") from error
+    count_refused("ingest", reasons)
     report.digest, report.rows, report.refused = ids_digest(ids), len(ids), sum(reasons.values())
     report.by_source, report.by_task, report.reasons = dict(sources), dict(tasks), dict(reasons)
     report.duplicates, report.near_duplicates = likeness.repeats, likeness.near()

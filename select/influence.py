@@ -49,6 +49,8 @@ class Influence(Ranked):
     kind: ClassVar[str]
     Config = Aggregation
     config: Aggregation
+    # fields that a pick rule over all targets takes the place of
+    replaced_by_rule: ClassVar[tuple[str, ...]] = ("aggregate", "vote_share")
 
     @abstractmethod
     def known_tasks(self, view: View, step: int) -> list[str]:
@@ -71,14 +73,19 @@ class Influence(Ranked):
             InputError: a task is unknown, or has no gradient at all.
             KeyMismatchError: features and targets were not made alike.
         """
-        tasks, scores_NT, notes = self._against_tasks(view)
         if self.config.aggregate == "vote":
-            return matrix_scores_table(view.ids, tasks, scores_NT, notes)
+            return self.score_targets(view, seed)
+        tasks, scores_NT, notes = self._against_tasks(view)
         if self.config.aggregate == "mean":
             nothing = np.zeros(len(view.ids))
             return scores_table(view.ids, "mean", nothing, scores_NT.mean(1, dtype=np.float64), notes)
         best = scores_NT.argmax(1)
         return scores_table(view.ids, Labels(best, tasks), best, scores_NT.max(1), notes)
+
+    def score_targets(self, view: View, seed: int) -> pa.Table:
+        """Return SCORES with one row per sample and task, for a pick rule that reads them all. Raises: as `score`."""
+        tasks, scores_NT, notes = self._against_tasks(view)
+        return matrix_scores_table(view.ids, tasks, scores_NT, notes)
 
     def pick(self, scores: pa.Table, budget: int, seed: int) -> pa.Table:
         """Return the best rows; for `vote` the score is the number of votes."""

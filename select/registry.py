@@ -67,7 +67,11 @@ def score_means(selector: Selector) -> ScoreMeans:
 
 
 def source_digest(selector: Selector) -> str:
-    """Digest the files of a selector's class and of its bases: edited code must not meet scores of the old one."""
+    """Digest the files of a selector's class and of its bases: edited code must not meet scores of the old one.
+
+    One that picks by a rule scores by the code of the selector beneath.
+    """
+    selector = getattr(selector, "base", selector)
     modules = dict.fromkeys(k.__module__ for k in type(selector).__mro__)
     files = [sys.modules[m].__file__ for m in modules if m.split(".")[0] not in sys.stdlib_module_names]
     return digest(*(Path(f).read_bytes() for f in files if f is not None))

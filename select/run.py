@@ -12,14 +12,14 @@ import pyarrow as pa
 from .. import __version__
 from ..store.claim import claim
 from ..store.errors import DamagedError, InputError
-from ..store.files import digest, exists, join, reading_parquet, write_parquet
+from ..store.files import digest, exists, join, list_files, reading_parquet, write_parquet
 from ..store.names import is_name, path_part
 from ..store.reading import shown
 from ..store.tables import PICKS, SCORES, check_unique, conform, write_rows
 from . import registry
 from .pickers import check_budget
-from .protocol import Selector
 from .rows import NOTES, notes_in, read_notes
+from .rule import Picker, Ruled
 from .view import View
 
 FOOTER = b"vinnow.scores"
@@ -97,19 +97,20 @@ def select(
 
 
 def select_by(
-    view: View, selector: Selector, label: str, budgets: Sequence[int | str], seed: int, out: str
+    view: View, selector: Picker, label: str, budgets: Sequence[int | str], seed: int, out: str
 ) -> dict[str, str]:
     """The same with a selector that is made; files and the column `selector` go by its label. Raises: as `select`."""
     path_part(label, "label")
     if not -(1 << 63) <= seed < 1 << 63:
         raise InputError(f"seed {shown(seed)} does not fit into 64 bits.")
+    selector = selector.on(view) if isinstance(selector, Ruled) else selector
     rows = {str(b): budget_rows(b, len(view.ids)) for b in budgets}
     refuse_repeats(budgets)
     with claim(join(out, "picks"), "select"):
         return _picked(view, selector, label, rows, seed, out)
 
 
-def _picked(view: View, selector: Selector, label: str, rows: dict[str, int], seed: int, out: str) -> dict[str, str]:
+def _picked(view: View, selector: Picker, label: str, rows: dict[str, int], seed: int, out: str) -> dict[str, str]:
     name = selector.name
     scores = load_scores(view, selector, seed, out, label)
     paths = {}
@@ -125,11 +126,11 @@ def _picked(view: View, selector: Selector, label: str, rows: dict[str, int], se
     return paths
 
 
-def load_scores(view: View, selector: Selector, seed: int, out: str, label: str = "") -> pa.Table:
+def load_scores(view: View, selector: Picker, seed: int, out: str, label: str = "") -> pa.Table:
     """Return a selector's SCORES: those on disk if made from just these inputs, else new ones, written.
 
     `out/scores/LABEL[-sSEED].parquet`, LABEL being the method's name if none is given; a method whose scores do not depend
-    on the seed has one file for all.
+    on the seed has one file for all. What another label's scores were made from in the same way is taken, not scored again.
     """
     path = join(out, "scores", f"{label or selector.name}{_suffix(seed) if selector.seeded else ''}.parquet")
     facts = {
@@ -138,10 +139,16 @@ def load_scores(view: View, selector: Selector, seed: int, out: str, label: str 
         "seed": seed if selector.seeded else None,
         "code": [__version__, registry.source_digest(selector)],
     }
+    if isinstance(selector, Ruled) and selector.rule.each_target:
+        facts["targets"] = "each"
     key = digest(json.dumps(facts, sort_keys=True)).encode()
     kept = _read_if(path, key) if exists(path) else None
     if kept is not None:
         return kept
+    same = _alike(join(out, "scores"), key)
+    if same is not None:
+        write_parquet(path, same)
+        return same
     scores = conform(selector.score(view, seed), SCORES, f"{selector.name} scores")
     _check_scores(scores, selector.name, view)
     scores = scores.replace_schema_metadata((scores.schema.metadata or {}) | {FOOTER: key})
@@ -157,6 +164,15 @@ def scores_notes(out: str, label: str, seed: int) -> dict[str, Any]:
             with reading_parquet(path, "Delete it: it is scored anew.") as file:
                 return notes_in(file.schema_arrow.metadata or {})
     return {}
+
+
+def _alike(folder: str, key: bytes) -> pa.Table | None:
+    """Return SCORES of another label under this key, with their footer; None where there are none."""
+    for path in list_files(folder, ".parquet"):
+        scores = _read_if(path, key)
+        if scores is not None:
+            return scores
+    return None
 
 
 def _read_if(path: str, key: bytes) -> pa.Table | None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from .arrays import Array
 from .files import exists, join, list_files, open_fs
+from .meters import count_refused
 from .names import path_part
 from .reading import as_kind, parse_json
 from .tables import REFUSED, read_rows, write_rows
@@ -55,6 +56,7 @@ def write_refused(
     if tasks is not None:
         table = table.replace_schema_metadata({TASKS: json.dumps([tasks[i] for i in ids])})
     write_rows(path, table, REFUSED)
+    count_refused(feature, Counter(reasons))
 
 
 def read_refused(root: str | os.PathLike[str], feature: str) -> pa.Table:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ..store.errors import InputError
+from ..store.meters import count_refused
 from ..store.usage import by_reason
 from .config import TrainConfig
 from .data import REFUSED, refusals
@@ -32,6 +33,8 @@ class Account:
             InputError: not one row could be used so far, or more are lost by now than `max_refused` allows.
         """
         counts = [sum(b["asked"] for b in batches), sum(b["used"] for b in batches), sum(map(trained_tokens, batches))]
+        for batch in batches:
+            count_refused("train", batch["refused"])
         if self.config.workers > 1:
             everywhere = torch.tensor(counts, dtype=torch.int64, device=self.device)
             torch.distributed.all_reduce(everywhere)

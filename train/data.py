@@ -10,6 +10,7 @@ import glob
 import multiprocessing
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -101,6 +102,7 @@ class Batches:
         tokenizer = processor.tokenizer
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self.refused_file, self.refused = refused_file, set[int]()
+        self._fresh = Counter[str]()  # refused since the last batch, by reason
         # rows of whose answers a part lies behind max_len: used, and told
         folder, name = os.path.split(refused_file)
         self.cut_file, self.cut = os.path.join(folder, name.replace(REFUSED, CUT)), set[int]()
@@ -111,14 +113,16 @@ class Batches:
     def make(self, positions: Array, normalised: bool = True) -> dict[str, Any]:
         """Return the batch of these positions; with no usable row, one placeholder without labels.
 
-        `asked` and `used` count the rows wanted and those that could be used; the others are listed. Pictures that are not
+        `asked` and `used` count the rows wanted and those that could be used; the others are listed, and counted by reason
+        in the `refused` of the batch that met them first. Pictures that are not
         normalised yet are uint8, a quarter of the bytes to hand over.
         """
         ready = self._prepared(self.rows.ids[positions])
         nothing = Encoded(0, np.full(2, self.pad_id, np.int64), np.full(2, -100), ())
         batch = collate(ready or [nothing], self.pad_id)
         batch = self.encoder.finish(batch) if normalised else batch
-        return batch | {"asked": len(positions), "used": len(ready)}
+        fresh, self._fresh = self._fresh, Counter[str]()
+        return batch | {"asked": len(positions), "used": len(ready), "refused": dict(fresh)}
 
     def _prepared(self, ids: Array) -> list[Encoded]:
         """Return the usable rows of these ids, in order; rows seen in an earlier epoch may come from memory."""
@@ -152,6 +156,7 @@ class Batches:
         if row.sample_id in self.refused:
             return
         self.refused.add(row.sample_id)
+        self._fresh[row.reason] += 1
         listed = {"sample_id": row.sample_id, "reason": row.reason, "detail": row.detail, "step": self.step}
         append_line(self.refused_file, listed)
 

@@ -18,6 +18,7 @@ from ..store.errors import InputError, NotFiniteError, WriteError
 from ..store.facts import read_lines
 from ..store.files import append_line, write_json, write_lines
 from ..store.machine import writing
+from . import live
 from .account import Account
 from .checkpoint import Extra, gather_moments, load_state, save_model, save_state, seed_step
 from .config import TrainConfig
@@ -109,6 +110,7 @@ def _train(worker: Worker, where: dict[str, Any]) -> None:
     save_model(worker.engine, worker.processor, os.path.join(worker.out, "model"), worker.rank)
     for tracker in worker.trackers:
         tracker.close()
+    live.ended()
     worker.session.report({"step": worker.steps, "seconds": time.perf_counter() - start})
 
 
@@ -228,6 +230,8 @@ def _validate(worker: Worker, done: int) -> None:
     worker.best = min(worker.best, loss)
     # last: a step in the log has its model
     worker.validation.note(done, loss)
+    if worker.rank == 0:
+        live.validated(worker.out, loss)
 
 
 def _report_state(worker: Worker, step: int, loss: float) -> None:
@@ -258,6 +262,7 @@ def _log(worker: Worker, step: int, done: tuple[float, int, float]) -> None:
     if worker.config.use_gpu:
         row["gpu_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
     append_line(os.path.join(worker.out, LOG), row)
+    live.stepped(worker.out, row, worker.config.global_batch)
     for tracker in worker.trackers:
         rates = {"rows_per_second": worker.config.global_batch / seconds, "tokens_per_second": tokens / seconds}
         tracker.log(step, {"loss": loss, "lr": row["lr"]} | rates)

@@ -7,10 +7,14 @@ classes before it starts the first.
 from typing import Any
 
 from ..store.importing import uncollected
+from ..store.meters import export_to
 
 
 def worker_loop(values: dict[str, Any]) -> None:
     """Run one of Ray Train's workers, with plain values. Raises: as `loop.run_worker`."""
+    from ray.util import metrics
+
+    export_to(metrics)
     with uncollected():
         import deepspeed  # noqa: F401
 

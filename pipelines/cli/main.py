@@ -17,6 +17,7 @@ from . import (  # noqa: F401
     evaluation,
     generate,
     importing,
+    jobs,
     judging,
     models,
     more,

@@ -49,9 +49,28 @@ def selectors(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def rules(as_json: AsJson = False) -> None:
+    """Every pick rule: how scores become picks, in place of a selector's own way (`vinnow select --rule`)."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ...select import rule
+
+    facts = [asdict(fact) for fact in rule.facts()]
+    if as_json:
+        show_json(facts)
+        return
+    table = Table("rule", "reads", "what it is", "config")
+    for row in facts:
+        reads = "every target's score" if row["each_target"] else "one score a row"
+        table.add_row(*map(escape, (row["name"], reads, row["about"], ", ".join(row["fields"]))))
+    show(table)
+
+
+@app.command()
 def config(
     name: Annotated[
-        str, typer.Argument(help="run, a section, a kind of feature, a selector or a recipe of trainings.")
+        str, typer.Argument(help="run, a section, a kind of feature, a selector, a pick rule or a recipe.")
     ],
 ) -> None:
     """Print a config as YAML, with its defaults and a word on each field; leave out what `--gpus auto` is to decide.

@@ -109,6 +109,9 @@ def select(
     reads: Annotated[
         list[str] | None, typer.Option(help="NEED=NAME: which feature is read, of several of a kind (repeatable).")
     ] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="A pick rule in place of the method's own; its fields: --set pick.…=….")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of whatever is random.")] = 0,
     max_refused: Annotated[
         float, typer.Option(min=0, max=1, help="The share of the pool's rows that may be without features.")
@@ -121,13 +124,19 @@ def select(
     Rows that the feature stage refused cannot be chosen; shares count the others.
     """
     from ...select import registry
+    from ...select.rule import with_rule
     from ...select.run import budget_rows, select_by
     from ...store.claim import claim
     from ..runs.picking import export_picks, make_view, told, traps
     from ..runs.plain_yaml import settings
 
     config = settings(sets)
+    rule_config = config.pop("pick", {})
     method, name = registry.make(selector, config), label or selector
+    if rule is not None:
+        method = with_rule(method, rule, rule_config)
+    elif rule_config:
+        raise InputError(f"--set pick.… sets {shown(rule_config)} of a pick rule: name it with --rule.")
     needs = method.needs.called(dict(_pair(text, "--reads NEED=NAME") for text in reads or []))
     view = make_view(pool, features, targets, needs, max_refused=max_refused)
     lines = told(pool, features, view)

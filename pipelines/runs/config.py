@@ -14,6 +14,7 @@ from ...actors.registry import find, names
 from ...models.specs import TinyModelConfig
 from ...pool.ingest import IngestConfig
 from ...select import registry
+from ...select.rule import Picker, with_rule
 from ...select.run import budget_rows, refuse_repeats
 from ...store.config import Config
 from ...store.errors import InputError
@@ -21,6 +22,7 @@ from ...store.facts import read_fields
 from ...store.files import digest, join, read_json
 from ...store.names import FeatureName, Name
 from ..blanks import refuse_blanks
+from .pick_rules import expanded
 from .placing import Devices
 from .plain_yaml import apply_set, read_yaml
 from .rates import PlanConfig
@@ -42,6 +44,13 @@ class ModelSection(Config):
         return self
 
 
+class PickSection(Config):
+    """A pick rule in place of a method's own."""
+
+    rule: str = Field(description="One of `vinnow rules`.", examples=["round_robin"])
+    config: dict[str, Any] = Field({}, description="The rule's own fields.")
+
+
 class SelectorSection(Config):
     """One selector of the sweep and its own config."""
 
@@ -57,6 +66,22 @@ class SelectorSection(Config):
         description="Need → the feature that it means, where the run makes that kind under another name: "
         "{gradient: grad_layer12}.",
     )
+    pick: PickSection | None = Field(
+        None,
+        description="A pick rule in place of the method's own; a list of them (`own` is the method's) is a selector each, "
+        "labelled LABEL-RULE, of scores that are made once.",
+    )
+
+    def method(self, where: str = "selectors") -> Picker:
+        """Return the selector that it means.
+
+        Raises:
+            InputError: unknown selector, rule or field; a rule that does not fit.
+        """
+        method = registry.make(self.name, self.config, f"{where}.config")
+        if self.pick is None:
+            return method
+        return with_rule(method, self.pick.rule, self.pick.config, f"{where}.pick.config")
 
     @model_validator(mode="after")
     def _free(self) -> "SelectorSection":
@@ -68,7 +93,7 @@ class SelectorSection(Config):
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Show what is said beyond the defaults: stages know their inputs by it, also those of older versions."""
         for name, value in super().__repr_args__():
-            if name in ("name", "config") or value not in (self.name, {}):
+            if name in ("name", "config") or value not in (self.name, {}, None):
                 yield name, value
 
 
@@ -145,7 +170,7 @@ class RunConfig(Config):
         pools = {"pool", "captions", "target", "test"}
         tree["features"] = [_ONCE_OF_ALL | _unless(f, name=f["kind"]) for f in tree["features"]]
         tree["sweep"] = _unless(tree["sweep"], **_SWEEP_ONCE)
-        tree["selectors"] = [_unless(s, label=s["name"], reads={}) for s in tree["selectors"]]
+        tree["selectors"] = [_unless(s, label=s["name"], reads={}, pick=None) for s in tree["selectors"]]
         kept = {k: _without(v, ("max_refused",) if k in pools else PLACES) for k, v in tree.items()}
         return digest(json.dumps(kept, sort_keys=True))
 
@@ -197,7 +222,7 @@ def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
     for entry in sets or []:
         apply_set(values, entry)
     refuse_blanks(values)
-    run = RunConfig.parse(resolved(values))
+    run = RunConfig.parse(resolved(expanded(values)))
     _refuse_empty(run)
     _refuse_twice_named(run)
     for stage in run.warmup:
@@ -289,7 +314,7 @@ def _check_selectors(run: RunConfig) -> None:
             raise InputError(f"selector {section.label!r} is listed twice; give each a label of its own.")
         if section.label != section.name and section.label in registry.names():
             raise InputError(f"selector {section.name!r}: the label {section.label!r} is another method's name.")
-        method = registry.make(section.name, section.config, f"selectors.{number}.config")
+        method = section.method(f"selectors.{number}")
         needs = method.needs.called(section.reads)
         if needs.targets and run.target is None:
             raise InputError(f"selector {section.label!r} reads targets, but the run has no `target` section.")

@@ -7,7 +7,6 @@ import numpy as np
 
 from ...pool.export import write_llava_json
 from ...pool.reader import Pool
-from ...select import registry
 from ...select.diagnostics import without_feature
 from ...select.needs import Needs
 from ...select.run import scores_notes, select_by
@@ -131,7 +130,7 @@ def select_all(
         seeds = list(dict.fromkeys(c.seed for c in choices if c.selector == section.label))
         if not seeds:
             continue
-        selector = registry.make(section.name, section.config)
+        selector = section.method()
         needs = selector.needs.called(section.reads)
         view = make_view(
             pool,

@@ -152,7 +152,9 @@ def _hours_of(line: Planned, left: bool = False) -> float:
 def _everything(run: RunConfig, plan: list[Planned]) -> float | None:
     """Return the GPU-hours of one fine-tune on the whole pool: its own line's, else those of a choice, by rows."""
     rows = next((line.rows for line in plan if line.stage == "ingest-pool"), 0)
-    trials = [line for line in plan if line.within == "sweep" and line.price and line.price.row and line.rows and line.count]
+    trials = [
+        line for line in plan if line.within == "sweep" and line.price and line.price.row and line.rows and line.count
+    ]
     if not trials or not rows:
         return None
     whole = max(trials, key=lambda line: line.rows)

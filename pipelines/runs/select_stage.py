@@ -6,6 +6,7 @@ from typing import Any
 
 from ...pool.reader import Pool
 from ...select import registry
+from ...select.rule import make_rule
 from ...select.run import budget_rows
 from ...store.errors import DamagedError, InputError
 from ...store.files import exists
@@ -84,7 +85,7 @@ class Select(Stage):
 
 def read_by(section: SelectorSection) -> tuple[str, ...]:
     """Return the stages whose results a selector reads."""
-    needs = registry.make(section.name, section.config).needs.called(section.reads)
+    needs = section.method().needs.called(section.reads)
     stages = ["ingest-pool", *(f"features-{n}" for n in needs.names)]
     return (*stages, *(["ingest-target", *(f"targets-{n}" for n in needs.names)] if needs.targets else []))
 
@@ -150,12 +151,17 @@ def adopt(run: Run) -> None:
 
 
 def _said(section: SelectorSection) -> dict[str, Any]:
-    return {"name": section.name, "config": section.config, "reads": section.reads}
+    said = {"name": section.name, "config": section.config, "reads": section.reads}
+    return said if section.pick is None else said | {"pick": section.pick.model_dump()}
 
 
 def _meant(said: dict[str, Any]) -> dict[str, Any]:
     """Return a selector's section with all that it leaves to defaults: the same choice, however it was written."""
-    return said | {"config": registry.make(said["name"], said["config"]).config.model_dump(mode="json")}
+    meant = said | {"config": registry.make(said["name"], said["config"]).config.model_dump(mode="json")}
+    if "pick" in said:
+        rule = make_rule(said["pick"]["rule"], said["pick"]["config"])
+        meant["pick"] = said["pick"] | {"config": rule.config.model_dump(mode="json")}
+    return meant
 
 
 def _pick_origins(done: StageRecord, path: str) -> dict[str, dict[str, Any]]:

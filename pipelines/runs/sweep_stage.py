@@ -108,9 +108,7 @@ class Sweep(Stage):
             named = [Choice(label, budget, seed).trial(variant) for seed in self.run_config.seeds]
             names = [n for n in named if n not in gone] or named
             places = [join(self.run_config.out, "sweep", name) for name in names]
-            untrained = [
-                0.0 if echoes(p) else left_of(recipe, join(p, "train"), each) for p in places
-            ]
+            untrained = [0.0 if echoes(p) else left_of(recipe, join(p, "train"), each) for p in places]
             unasked = [_unasked(p, planning) for p in places]
             there = [exists(join(p, RESULT)) and not u + n for p, u, n in zip(places, untrained, unasked, strict=True)]
             line.questions = planning.rows("test") * len(set(names) - same.keys())
@@ -123,9 +121,7 @@ class Sweep(Stage):
                 asked = f"{line.questions_left:,} of {line.questions:,} questions are still to be asked"
                 line.note = "; ".join([f"{trained:,} of {len(places):,} trials are trained; {asked}", *said])
 
-    def _line(
-        self, planning: Planning, choice: tuple[str, str, int], variant: str, same: dict[str, str]
-    ) -> Planned:
+    def _line(self, planning: Planning, choice: tuple[str, str, int], variant: str, same: dict[str, str]) -> Planned:
         run, (label, budget, rows) = self.run_config, choice
         config = run.finetune.by_name()[variant].recipe()
         name = f"sweep-{label}-{budget}" + (f"-{variant}" if variant else "")
@@ -201,6 +197,7 @@ def sweep_trials(run: Run, trials: "list[Trial]") -> None:
             record.facts.update(rows=sum(r["rows"] for r in outcome.results), trials=names)
             record.facts["told"] = refused_lines(outcome.results) + same_lines(trials)
             record.facts.update(search=searched(run.config), dropped=outcome.dropped, left=outcome.lines())
+            record.facts["notes"] = outcome.notes(run.config)
             if outcome.limit is not None:
                 record.facts["device_hours"] = round(outcome.spent, 6)
             record.items = origins | {n: wanted[n] for n in names}

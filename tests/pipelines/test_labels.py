@@ -37,6 +37,7 @@ def values(tmp_path_factory):
             {"name": "less"},
             {"name": "less", "label": "less_l1", "reads": {"gradient": "grad_l1"}},
             {"name": "less", "label": "less_mean", "config": {"aggregate": "mean"}},
+            {"name": "less", "label": "less_turns", "pick": "round_robin"},
             {"name": "xmas", "label": "xmas_2", "config": {"clusters": 2}},
             {"name": "xmas", "label": "xmas_3", "config": {"clusters": 3}},
         ],
@@ -57,6 +58,11 @@ def values(tmp_path_factory):
         ([{"name": "less", "reads": {"gradient": "trajectory"}}], "'trajectory' is of kind 'trajectory'"),
         ([{"name": "less", "reads": {"grad": "grad_l1"}}], "needs no 'grad' features; did you mean 'gradient'"),
         ([{"name": "less", "read": {}}], "unknown field 'selectors.0.read'; did you mean 'reads'"),
+        ([{"name": "less", "pick": []}], "selectors.0.pick is an empty list"),
+        ([{"name": "less", "pick": "tops"}], "unknown pick rule 'tops'; did you mean 'top'"),
+        ([{"name": "less", "pick": ["votes", "votes"]}], "'less-votes' is listed twice; give each a label"),
+        ([{"name": "less", "pick": {"rule": "votes", "config": {"shar": 1}}}], "selectors.0.pick.config.shar"),
+        ([{"name": "random", "pick": ["own", "round_robin"]}], "'random' has one score a row"),
     ],
 )
 def test_labels_and_reads_that_do_not_fit_are_refused(values, selectors, words):
@@ -81,6 +87,25 @@ def test_usual_labels_are_not_told_of(values):
     other = resolve(values | {"selectors": [usual | {"label": "x"}]})
     assert other.digest() != plain.digest()
     assert repr(other.selectors) == "[SelectorSection(name='less', config={}, label='x')]"
+
+
+def test_a_list_of_pick_rules_is_a_selector_for_each(values):
+    rules = ["own", "round_robin", {"rule": "votes", "config": {"share": 0.1}, "label": "few"}, {"rule": "balanced"}]
+    run = resolve(values | {"selectors": [{"name": "less", "config": {"targets": ["color"]}, "pick": rules}]})
+    written = [
+        {"name": "less", "config": {"targets": ["color"]}} | more
+        for more in (
+            {},
+            {"label": "less-round_robin", "pick": {"rule": "round_robin"}},
+            {"label": "few", "pick": {"rule": "votes", "config": {"share": 0.1}}},
+            {"label": "less-balanced", "pick": {"rule": "balanced"}},
+        )
+    ]
+    assert run.selectors == resolve(values | {"selectors": written}).selectors
+    assert resolve(run.model_dump()).digest() == run.digest()  # what was saved is read again as it is
+    alone, own = (resolve(values | {"selectors": [{"name": "less"} | more]}) for more in ({}, {"pick": ["own"]}))
+    assert alone.digest() == own.digest()
+    assert alone.digest() != resolve(values | {"selectors": [{"name": "less", "pick": "top"}]}).digest()
 
 
 def test_a_sweep_holds_one_method_several_times(values, tiny_model):
@@ -116,6 +141,7 @@ def test_a_sweep_holds_one_method_several_times(values, tiny_model):
     gathered = gather(config.out)
     assert {p.selector for p in gathered.picked} == set(labels)
     assert {s.selector for s in gathered.similarity} == {"less", "less_l1", "less_mean"}
+    assert "less_turns" in gathered.diagnoses
     assert gathered.trajectories is not None
     assert "Its clusters are not drawn" in "".join(gathered.notes.values())
 
@@ -138,6 +164,8 @@ def test_commands_take_names_too(values, tiny_model, tmp_path):
     )
     for more, words in (
         ("--reads gradient=grad_l1 --label mine", None),
+        ("--reads gradient=grad_l1 --label ours --rule votes --set pick.share=0.1", None),
+        ("--reads gradient=grad_l1 --set pick.share=0.1", "name it with --rule"),
         ("", "no 'gradient' features"),
         ("--reads gradient", "--reads NEED=NAME"),
         ("--reads loss=grad_l1", "needs no 'loss' features"),

@@ -44,7 +44,9 @@ def notes(config: RunConfig, same: dict[str, str]) -> list[str]:
         halved = len({s for s, _ in choices if not is_base(s)})
         kept = base + groups * most(halved, len(config.seeds), sweep.eta)
         about = "some" if sweep.search == "asha" else "at most"
-        said.append(f"{sweep.search} (eta {sweep.eta}) trains {about} {kept:,} of {len(names):,} trials, counted here in full")
+        said.append(
+            f"{sweep.search} (eta {sweep.eta}) trains {about} {kept:,} of {len(names):,} trials, counted here in full"
+        )
     if sweep.device_hours is not None:
         said.append(f"no trial begins that does not fit into {sweep.device_hours:g} device-hours")
     return said

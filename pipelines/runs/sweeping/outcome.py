@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ....store.errors import BudgetSpentError, UnfinishedError
+from ..config import RunConfig
 from ..trial import Trial
 
 # trials of one reason that are told by name
@@ -38,6 +39,17 @@ class Outcome:
         failed = [f"{names} failed: {why}" for why, names in _by_reason(self.failed)]
         away = _by_reason(self.dropped | dict.fromkeys(self.left, self._why()))
         return failed + [f"not run: {names}: {why}" for why, names in away]
+
+    def notes(self, config: RunConfig) -> list[str]:
+        """Return what a report says of the sweep beside its figures."""
+        same = dict.fromkeys((t.name for t in self.trials if t.same_as), "trained once")
+        said = [f"The same as other trials, {why}: {names}." for why, names in _by_reason(same)]
+        if config.sweep.search != "grid":
+            said.append(
+                f"Which choices went on after each seed was decided by questions about {config.sweep.rung_share:.0%} of the "
+                "pictures; these questions, and the choices that were stopped, are in no figure above."
+            )
+        return said + [line[0].upper() + line[1:] + "." for line in self.lines()]
 
     def check(self) -> None:
         """Return if every trial is done, or was dropped by the search.
