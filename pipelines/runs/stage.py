@@ -65,7 +65,8 @@ class Planned:
     `stage`: the line's name; `within`: the run's stage that it is a part of; `choosing`: as that says. `note`: what one
     should know of its rows. `devices`: GPUs or CPU workers that share the work, as `on` says. `state`: "done",
     "to do", or how much is there ("2 of 6 trials"); `left`: the share of price, steps and bytes that is still to come,
-    0 to 1. `count`: how many trainings the figures are of. `questions`: what models are asked, each question once a model; `questions_left`: those still to be asked.
+    0 to 1. `count`: how many trainings the figures are of. `questions`: what models are asked, each question once a model;
+    `questions_left`: those still to be asked.
     """
 
     stage: str

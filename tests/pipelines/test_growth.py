@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from finished import values_of
+from finished import drive, values_of
 from pictures import make_records, write_records
 from vinnow.actors import cluster, stream
 from vinnow.pipelines.report.gather import gather
@@ -14,7 +14,6 @@ from vinnow.pipelines.runs import answered, begin, sweep
 from vinnow.pipelines.runs.config import resolve
 from vinnow.pipelines.runs.run import run_stages
 from vinnow.pipelines.runs.status import status
-from vinnow.pipelines.runs.trial import run_trial
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError
 from vinnow.store.files import read_json, write_json
@@ -65,7 +64,7 @@ def work(monkeypatch):
     monkeypatch.setattr(sweep, "require_trials", lambda trials: None)
     monkeypatch.setattr(stream, "run_features", lambda spec, *_: stream.run_inline(spec))
     monkeypatch.setattr(training, "_fit", fit)
-    monkeypatch.setattr(sweep, "_tune", lambda desk: [run_trial(t.as_dict()) for t in desk.open] and None)
+    monkeypatch.setattr(sweep, "_tune", drive)
     return seen
 
 

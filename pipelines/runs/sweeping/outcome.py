@@ -45,9 +45,10 @@ class Outcome:
         same = dict.fromkeys((t.name for t in self.trials if t.same_as), "trained once")
         said = [f"The same as other trials, {why}: {names}." for why, names in _by_reason(same)]
         if config.sweep.search != "grid":
+            share = f"{config.sweep.rung_share:.0%} of the pictures"
             said.append(
-                f"Which choices went on after each seed was decided by questions about {config.sweep.rung_share:.0%} of the "
-                "pictures; these questions, and the choices that were stopped, are in no figure above."
+                f"Which choices went on after each seed was decided by questions about {share}; these questions, and the "
+                "choices that were stopped, are in no figure above."
             )
         return said + [line[0].upper() + line[1:] + "." for line in self.lines()]
 
