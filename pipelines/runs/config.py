@@ -124,6 +124,18 @@ class SweepSection(Config):
         description="GPU-hours (where no GPU is used, CPU-hours) that all fine-tunes may hold: none begins that is not "
         "expected to fit into the rest, and exit code 3 says that some were not run; more of it goes on. null: no limit.",
     )
+    trackers: list[Literal["mlflow", "wandb"]] = Field(
+        [],
+        description="What gets each trial's choice, curve and result beside TensorBoard; servers and keys come from "
+        "their own environment variables. Needs `vinnow[track]`.",
+    )
+    tracker_project: str = Field("vinnow", min_length=1, description="The project's name there.")
+
+    @model_validator(mode="after")
+    def _once(self) -> "SweepSection":
+        if len(set(self.trackers)) != len(self.trackers):
+            raise ValueError("trackers: name each once")
+        return self
 
 
 class RunConfig(Config):
@@ -183,6 +195,7 @@ PLACES = ("max_refused", "max_part_retries", "image_root", "target_image_root")
 _ANY_POOL = 10**12
 # what a sweep did before it could do otherwise
 _SWEEP_ONCE: dict[str, Any] = {"search": "grid", "eta": 3, "rung_share": 0.2, "device_hours": None}
+_SWEEP_ONCE |= {"trackers": [], "tracker_project": "vinnow"}
 # what every kind's config once held, in each digest still: runs go on in the folders that they began
 _ONCE_OF_ALL: dict[str, Any] = {
     **{"which": "projector", "mode": "sgd", "unit_rows": True, "top_k": 5, "attention": "flat", "pooling": "text"},
