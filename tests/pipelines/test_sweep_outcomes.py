@@ -21,7 +21,7 @@ from vinnow.store.files import read_json
 from vinnow.store.tables import EVALS, read_rows
 from vinnow.train import run as training
 
-EMBEDDING = {"kind": "embedding", "name": "seen"}
+NAMES = {"by_source": {"column": "source"}, "by_task": {"column": "task"}}
 
 
 class Trainings:
@@ -126,12 +126,11 @@ def test_what_fails_is_told_and_the_others_are_in_the_report(trained, values):
 
 
 def test_halving_stops_choices_and_leaves_their_questions_out(trained, values, monkeypatch):
-    values |= {
-        "seeds": [0, 1],
-        "budgets": [6],
-        "selectors": [{"name": "random"}, {"name": "length"}, {"name": "loss_free"}],
-    }
-    values["selectors"] = [{"name": "random"}, *({"name": n, "label": n} for n in NAMES)]
+    values |= {"seeds": [0, 1], "budgets": [6]}
+    values["selectors"] = [
+        {"name": "random"},
+        *({"name": "stratified", "label": n, "config": c} for n, c in NAMES.items()),
+    ]
     halved = values | {"sweep": {"full": False, "search": "successive", "eta": 2, "rung_share": 0.5}}
     config = run(halved)
     manifest = read_json(f"{config.out}/stages/sweep.json")
@@ -162,9 +161,6 @@ def test_halving_stops_choices_and_leaves_their_questions_out(trained, values, m
     assert trained.names[5:] == [name]
     assert len(told(config.out)[1]) == 3
     assert read_rows(f"{config.out}/evals.parquet", EVALS).num_rows == 6 * answers.num_rows
-
-
-NAMES = ("short", "long")
 
 
 def test_a_sweep_ends_where_its_device_hours_do_and_goes_on_with_more(trained, values, monkeypatch):
