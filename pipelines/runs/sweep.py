@@ -173,11 +173,13 @@ def collect(config: RunConfig, outcome: Outcome) -> str:
 
 
 def refused_lines(results: list[dict[str, Any]]) -> list[str]:
-    """Return a line for each trial that could not use all rows of its choice, or not ask all of its questions."""
+    """Return a line for each trial that was cut off, could not use all rows of its choice, or not ask all questions."""
     lines = []
     for result in results:
         if result.get("same_as"):  # said of that one
             continue
+        if result.get("cut_off"):
+            lines.append(f"{result['name']} was {result['cut_off']}")
         if result.get("reasons"):
             usage = Usage(result["used"] or 0, result["reasons"], result["listed"] or "")
             lines.append(f"{result['name']}: trained on {usage.line()}")
