@@ -69,7 +69,7 @@ def write_shown(folder: Path, pool: Any) -> int:
     from vinnow.pipelines.report.explorer.sample import sample_of
     from vinnow.pipelines.report.gather import read_picks
 
-    chosen = read_chosen(str(folder), pool, None, read_picks(str(folder), None))
+    chosen = read_chosen(str(folder), pool, None, read_picks(str(folder), None, []))
     names = {n for record in pool.take(chosen.ids_N[sample_of(chosen).held_H]) for n in record.images}
     write_pictures(sorted(names), folder / "images")
     return len(names)

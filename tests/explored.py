@@ -55,7 +55,7 @@ def explored_of(folder, rows=60, say=lambda text: text):
     from vinnow.pipelines.report.gather import read_picks
 
     pool = lay_run(folder, rows, say)
-    chosen = read_chosen(str(folder), pool, None, read_picks(str(folder), None))
+    chosen = read_chosen(str(folder), pool, None, read_picks(str(folder), None, []))
     choices = [replace(c, selector=say(c.selector), budget=say(c.budget)) for c in chosen.choices]
     scored = [replace(s, selector=say(s.selector)) for s in chosen.scored]
     return explore(str(folder), pool, replace(chosen, choices=choices, scored=scored))

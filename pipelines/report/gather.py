@@ -37,24 +37,27 @@ from .explorer.scores import Finder, Scored
 from .hours import held
 
 CARDS = 8
+# seeds of a choice that are read: of many, the first ones
+SEEDS = 3
 
 
 def gather(run_dir: str, title: str = "vinnow") -> ReportData:
     """Read what a run has left so far; what is not there yet stays empty, and the report says so."""
     run = saved_run(run_dir) if exists(join(run_dir, "run.json")) else None
     config = None if run is None else parsed(run, run_dir)
-    data = ReportData(title=title, refused=_refused(run_dir), trials=_trials(run_dir, config))
-    _add_run(run_dir, data, run, config)
+    results = _results(run_dir, config)
+    data = ReportData(title=title, refused=_refused(run_dir), trials=_trials(run_dir, results))
+    _add_run(run_dir, data, (run, config), results)
     if data.trials:
         data.majority = majority_baseline(data.trials[0].evals)
     if not exists(join(run_dir, "pool", "pool.json")):
         return data
     pool = Pool(join(run_dir, "pool"))
-    picks = read_picks(run_dir, config)
+    picks = read_picks(run_dir, config, results)
     chosen = read_chosen(run_dir, pool, config, picks)
     data.pool_tasks = _counts(chosen.task, slice(None))
     data.facts |= {"rows in the pool": f"{pool.rows:,}", "pool digest": pool.digest}
-    first = [c for budget in chosen.budgets() for c in chosen.at(budget)]
+    first = [c for budget in chosen.budgets() for c in chosen.of_budget(budget)]
     data.picked = [Picked(c.selector, c.budget, _counts(chosen.task, c.rows_K)) for c in first]
     data.composition = compose(pool, {f"{c.selector} {c.budget}": c.rows_K for c in first})
     for selector in dict.fromkeys(c.selector for c in first):
@@ -185,7 +188,9 @@ def _pictured(result: dict[str, Any]) -> float | None:
     return None if share == result.get("accuracy") else share
 
 
-def read_picks(run_dir: str, config: RunConfig | None) -> dict[tuple[str, str, int], pa.Table]:
+def read_picks(
+    run_dir: str, config: RunConfig | None, results: list[dict[str, Any]]
+) -> dict[tuple[str, str, int], pa.Table]:
     """Return the picks by (selector, budget as asked for or in rows, seed): smallest budget first, then by seed.
 
     Those that the config names; without one, all that are there.
@@ -193,23 +198,24 @@ def read_picks(run_dir: str, config: RunConfig | None) -> dict[tuple[str, str, i
     paths = list_files(join(run_dir, "picks"), ".parquet")
     asked: dict[str, str] = {}
     if config is not None:
-        asked = {picks_file(c.selector, c.budget, c.seed): c.budget for c in picked(config)}
+        # of a thousand, a few are read
+        few = set(sorted(config.seeds)[:SEEDS])
+        asked = {picks_file(c.selector, c.budget, c.seed): c.budget for c in picked(config) if c.seed in few}
         paths = [p for p in paths if p.rsplit("/", 1)[1] in asked]
     tables = [(read_rows(p, PICKS), asked.get(p.rsplit("/", 1)[1], "")) for p in paths]
-    labels = _labels(run_dir, config)
+    labels = _labels(results)
     picks: dict[tuple[str, str, int], pa.Table] = {}
-    for table, budget in sorted(
-        (t for t in tables if t[0].num_rows), key=lambda t: (len(t[0]), t[0]["seed"][0].as_py())
-    ):
+    there = ((t, budget, t["seed"][0].as_py()) for t, budget in tables if t.num_rows)
+    for table, budget, seed in sorted(there, key=lambda one: (len(one[0]), one[2])):
         rows = table.num_rows
         label = labels.get(rows) or (budget if budget.endswith("%") else f"{rows:,} rows")
-        picks[table["selector"][0].as_py(), label, table["seed"][0].as_py()] = table
+        picks[table["selector"][0].as_py(), label, seed] = table
     return picks
 
 
-def _labels(run_dir: str, config: RunConfig | None) -> dict[int, str]:
+def _labels(results: list[dict[str, Any]]) -> dict[int, str]:
     """Return the budgets as they were asked for ("10%") by rows, from the finished trials."""
-    return {int(r["rows"]): str(r["budget"]) for r in _results(run_dir, config) if r["selector"] != FULL}
+    return {int(r["rows"]): str(r["budget"]) for r in results if r["selector"] != FULL}
 
 
 def _results(run_dir: str, config: RunConfig | None) -> list[dict[str, Any]]:
@@ -224,20 +230,32 @@ def _results(run_dir: str, config: RunConfig | None) -> list[dict[str, Any]]:
     return [read_result(p) for p in paths if exists(p)]
 
 
-def _trials(run_dir: str, config: RunConfig | None) -> list[Trial]:
+def _trials(run_dir: str, results: list[dict[str, Any]]) -> list[Trial]:
     path = join(run_dir, "evals.parquet")
     if not exists(path):
         return []
     evals, test = read_rows(path, EVALS), join(run_dir, "test")
     if exists(join(test, "pool.json")):
         evals = with_clusters(evals, Pool(test))
-    told = []
-    for r in _results(run_dir, config):
-        answers = evals.filter(pc.equal(evals["run"], r["run"]))
-        if answers.num_rows:
+    told, by_run = [], _by_run(evals)
+    for r in results:
+        answers = by_run.get(r["run"])
+        if answers is not None:
             cells = (r["selector"], str(r["budget"]), r["seed"], r["rows"], r["train_seconds"])
             told.append(Trial(*cells, answers, r["variant"] or "", _pictured(r)))
     return told
+
+
+def _by_run(evals: pa.Table) -> dict[str, pa.Table]:
+    """Return an EVALS table cut by `run`, the rows of each in their order."""
+    numbers = pc.unique(evals["run"])
+    of_row = pc.index_in(evals["run"], numbers).to_numpy()
+    order, ends = np.argsort(of_row, kind="stable"), np.cumsum(np.bincount(of_row, minlength=len(numbers)))
+    whole = evals.take(pa.array(order))
+    return {
+        run: whole.slice(end - size, size)
+        for run, end, size in zip(numbers.to_pylist(), ends, np.diff(ends, prepend=0), strict=True)
+    }
 
 
 def _refused(run_dir: str) -> dict[str, pa.Table]:
@@ -252,9 +270,12 @@ def _refused(run_dir: str) -> dict[str, pa.Table]:
     return refused
 
 
-def _add_run(run_dir: str, data: ReportData, run: dict[str, Any] | None, config: RunConfig | None) -> None:
+def _add_run(
+    run_dir: str, data: ReportData, saved: tuple[dict[str, Any] | None, RunConfig | None], results: list[dict[str, Any]]
+) -> None:
     """Add the stages and, where the run saved its config, what is said of the run itself."""
-    kinds: dict[str, Any] = {"rows": int | None, "bytes": int | None}
+    run, config = saved
+    kinds: dict[str, Any] = {"rows": int | None, "bytes": int | None, "notes": list[str] | None}
     records = [read_stage(p) for p in list_files(join(run_dir, "stages"), ".json")]
     stages = [] if config is None else stages_of(config)
     order = {stage.name: number for number, stage in enumerate(stages)}
@@ -263,8 +284,9 @@ def _add_run(run_dir: str, data: ReportData, run: dict[str, Any] | None, config:
     for record in records:
         path = join(run_dir, "stages", f"{record.name}.json")
         record.facts |= with_fields(record.facts, kinds, path, "stage's manifest", "Delete it and run again.")
+        if record.name == "sweep":
+            data.sweep = record.facts["notes"] or []
     records.sort(key=lambda r: (order.get(r.name, 0), r.name))
-    results = _results(run_dir, config)
     for r in records:
         spent = held(stages, r, results)
         took = {"starts": r.starts, "last": r.last_seconds}

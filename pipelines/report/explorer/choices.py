@@ -67,11 +67,11 @@ class Chosen:
         """Return the budgets, in the order of the choices."""
         return list(dict.fromkeys(c.budget for c in self.choices))
 
-    def at(self, budget: str, seed: int | None = None) -> list[Choice]:
-        """Return the choices of a budget: of each selector's first seed, or those of a seed."""
+    def of_budget(self, budget: str) -> list[Choice]:
+        """Return the choices of a budget: each selector's first seed."""
         first: dict[str, Choice] = {}
         for choice in self.choices:
-            if choice.budget == budget and seed in (None, choice.seed):
+            if choice.budget == budget:
                 first.setdefault(choice.selector, choice)
         return list(first.values())
 
@@ -93,7 +93,9 @@ def codes_of(values_N: Array) -> Codes:
 
 def chosen_of(pool: Pool, picks: list[tuple[str, str, int, Array]], finder: Finder, scored: list[Scored]) -> Chosen:
     """Put together what was chosen; `picks`: selector, budget, seed, and the ids in the order of picking."""
-    choices = [Choice(s, b, seed, finder.rows(ids, f"picks of {s} at {b}")) for s, b, seed, ids in picks]
+    choices = [
+        Choice(s, b, seed, finder.rows(ids, f"picks of {s} at {b}").astype(np.int32)) for s, b, seed, ids in picks
+    ]
     # where a method made clusters, its notes count them
     made_clusters = (s for s in scored if b'"clusters"' in s.footer.get(b"vinnow.notes", b""))
     clustered = next(made_clusters, None)

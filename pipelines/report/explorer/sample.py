@@ -46,7 +46,7 @@ def sample_of(
     readable_N = np.zeros(chosen.rows, bool)
     readable_N[readable] = True
     drawn = [held_H]
-    for choice in (c for budget in chosen.budgets() for c in chosen.at(budget)):
+    for choice in (c for budget in chosen.budgets() for c in chosen.of_budget(budget)):
         drawn.append(rng.permutation(choice.rows_K[readable_N[choice.rows_K]])[:OF_CHOICE])
     points_P = _unique(np.concatenate([*drawn, rng.permutation(readable)[:points]]))[:points]
     words = (

@@ -72,7 +72,7 @@ def _count(what: str, chosen: Chosen, code_N: Array, names: list[str]) -> Shares
         return np.append(counts_V[shown], counts_V[rest].sum()) if len(rest) else counts_V[shown]
 
     taken = {
-        budget: {c.selector: folded(np.bincount(code_N[c.rows_K], minlength=values)) for c in chosen.at(budget)}
+        budget: {c.selector: folded(np.bincount(code_N[c.rows_K], minlength=values)) for c in chosen.of_budget(budget)}
         for budget in chosen.budgets()
     }
     titles = [names[i] for i in shown] + ([f"{len(rest):,} others"] if len(rest) else [])
