@@ -129,7 +129,7 @@ def _tune(config: RunConfig, trials: list[Trial]) -> list[str]:
 
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
-        kind = "cold" if not is_warm(trial) else json.dumps([resources_of(trial), trial.train.max_failures])
+        kind = json.dumps([resources_of(trial) if is_warm(trial) else "cold", trial.train.max_failures])
         groups.setdefault(kind, []).append(trial)
     failed = []
     with open(join(config.out, TUNE_WORDS), "w") as sink, redirect_stdout(sink):  # stdout is for results
@@ -149,8 +149,8 @@ def _fit_group(config: RunConfig, trials: list[Trial], name: str) -> Any:
     else:
         # 0.01 CPU: the driver of a trial only waits; a whole one would starve the workers it waits for (spec: Ray §3)
         trainable = tune.with_resources(_trainable, {"CPU": 0.01})
-    # a process that died is replaced, and its trial goes on; Ray Train does so itself
-    failures = tune.FailureConfig(max_failures=trials[0].train.max_failures if warm else 0)
+    # a process that died is replaced, and its trial goes on: elsewhere, if its node is lost
+    failures = tune.FailureConfig(max_failures=trials[0].train.max_failures)
     # what there is to go on from lies in the trial's own folder
     states = tune.CheckpointConfig(checkpoint_at_end=False)
     tuner = tune.Tuner(
@@ -193,7 +193,13 @@ def _trainable(values: dict[str, Any]) -> None:
     import ray.tune
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    ray.tune.report(plain_result(run_trial(json.loads(values["trial"]), (TuneReportCallback(),))))
+    from .warm import FAILED
+
+    try:
+        result = plain_result(run_trial(json.loads(values["trial"]), (TuneReportCallback(),)))
+    except VinnowError as error:  # Ray Train has tried as often as `max_failures` says: Tune is to replace lost drivers
+        result = {FAILED: one_line(error)}
+    ray.tune.report(result)
 
 
 def _failed(trials: list[Trial], results: Any) -> list[str]:
