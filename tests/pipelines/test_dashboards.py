@@ -132,8 +132,8 @@ def hparams(events):
     from tensorboard.plugins.hparams import metadata
 
     content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    given = metadata.parse_session_start_info_plugin_data(content).hparams
-    return {name: getattr(value, value.WhichOneof("kind")) for name, value in given.items()}
+    hparams_of_trial = metadata.parse_session_start_info_plugin_data(content).hparams
+    return {name: getattr(value, value.WhichOneof("kind")) for name, value in hparams_of_trial.items()}
 
 
 @pytest.mark.slow
