@@ -16,8 +16,10 @@ from ..store.claim import check_out, claim
 from ..store.errors import DamagedError, InputError
 from ..store.facts import read_as, read_fields, read_lines
 from ..store.files import exists, join, write_json
+from ..store.lock import check_free
 from ..store.names import place_in
 from ..store.usage import Usage
+from . import restarts
 from .config import TrainConfig
 from .data import REFUSED, Rows, count_cut, cut_refused, make_encoder, refusals, rows_digest
 from .environment import environment
@@ -51,7 +53,7 @@ class TrainReport:
     `validation`: (step, loss) of the held-out rows, `held_out` what became of them (rows, those left out because they are
     trained on, refusals by reason); `best`: the folder of the model of the lowest, `best_step` its step.
     `refused` rows could not be used, `refused_reasons` says why; `cut_off` rows lost a part of their answers at `max_len`.
-    `gpu_gb`: the most memory that worker 0's tensors took on its GPU, in 10⁹ bytes.
+    `gpu_gb`: the most memory that worker 0's tensors took on its GPU, in 10⁹ bytes. `restarts`: as `restarts.read`.
     """
 
     model: str
@@ -73,10 +75,13 @@ class TrainReport:
     best: str | None = None
     best_step: int | None = None
     gpu_gb: float | None = None
+    restarts: list[tuple[int, int]] = field(default_factory=list)
 
     def lines(self, max_len: int) -> list[str]:
         """Return what became of all rows, for the terminal."""
         said = [self.usage.line()]
+        if self.restarts:
+            said.append(restarts.told(self.restarts))
         if self.cut_off:
             said.append(f"{self.cut_off:,} rows lost a part of their answers at max_len {max_len}")
         if self.held_out and self.validation:
@@ -161,6 +166,7 @@ def _train(config: TrainConfig, out: str, fit: Callable[[TrainConfig, str], None
 def refuse_early(config: TrainConfig, out: str) -> None:
     """Refuse what `train` would refuse before its first step: for callers that start Ray themselves. Errors: as there."""
     check_out(out, _given(config))
+    check_free(out)
     out, config = os.path.abspath(out), config.absolute()
     if exists(join(out, REPORT)):
         _refuse_other(config, out)
@@ -235,6 +241,7 @@ def _collect(config: TrainConfig, out: str, wall: float) -> TrainReport:
         best=join(out, BEST) if best else None,
         best_step=best["step"] if best else None,
         gpu_gb=max((row["gpu_gb"] for row in log if "gpu_gb" in row), default=None),
+        restarts=restarts.read(out),
     )
 
 

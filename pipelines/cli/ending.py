@@ -21,6 +21,8 @@ GRACE = 2.5
 _AGAIN = "What is finished stays: run the same command again to go on."
 _CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 _ending = threading.Event()
+# what is said of how to go on, other than running the command again
+_instead: list[str] = []
 _SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -48,6 +50,16 @@ def listening() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         os.close(writer)  # the thread reads the end of the pipe, and is gone
+
+
+@contextmanager
+def going_on(text: str) -> Iterator[None]:
+    """While the body runs, a signal ends this process alone: say so in place of "run the same command again"."""
+    _instead.append(text)
+    try:
+        yield
+    finally:
+        _instead.remove(text)
 
 
 def lost(what: str) -> None:
@@ -97,7 +109,7 @@ def _heard(number: signal.Signals, seen: int) -> None:
     _ending.set()
     if seen > 1:
         end(_CODES[number])
-    say(f"ended by {'Ctrl-C' if number == signal.SIGINT else number.name}. {_AGAIN}")
+    say(f"ended by {'Ctrl-C' if number == signal.SIGINT else number.name}. {(_instead or [_AGAIN])[-1]}")
     deadline = threading.Timer(GRACE, end, (_CODES[number],))
     deadline.daemon = True
     deadline.start()

@@ -55,18 +55,43 @@ def sweep(run: RunFile, gpus: Gpus = "auto", sets: Sets = None) -> None:
 
 @app.command()
 def status(
-    run_folder: Annotated[str, typer.Argument(help="A run's folder.")],
+    run_folder: Annotated[str, typer.Argument(help="A run's folder or URI; with --address also a job's id.")],
     as_json: AsJson = False,
+    address: Annotated[str | None, typer.Option(help="URL of a cluster's job API: ask there, not here.")] = None,
 ) -> None:
     """Every stage of a run: done, under way or waiting, with rows, refused rows, seconds and bytes."""
     from ..runs.status import render
     from ..runs.status import status as work
 
+    if address is not None:
+        _show_afar(run_folder, address, as_json)
+        return
     stages = work(run_folder)
     if as_json:
         show_json([asdict(stage) for stage in stages])
     else:
         show(render(stages))
+
+
+def _show_afar(name: str, address: str, as_json: bool) -> None:
+    from ..jobs.afar import status_afar
+    from ..jobs.client import address_of
+    from ..runs.status import render
+
+    afar = status_afar(name, address_of(address))
+    if as_json:
+        show_json(asdict(afar))
+        return
+    if afar.job is not None:
+        time = "" if afar.job["seconds"] is None else f", {afar.job['seconds']:,.0f} s"
+        show(
+            f"{afar.job['job']}: {afar.job['status']}{time}{'' if afar.job['out'] is None else ', ' + afar.job['out']}"
+        )
+        show("\n".join(f"  {line}" for line in afar.said))
+    if afar.missing:
+        show(f"no stages: {afar.missing}")
+    if afar.stages:
+        show(render(afar.stages))
 
 
 @app.command()

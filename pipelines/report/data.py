@@ -148,6 +148,8 @@ class ReportData:
     trajectories: Trajectories | None = None
     similarity: list[Similarity] = field(default_factory=list)
     galleries: list[Gallery] = field(default_factory=list)
+    # of the sweep: trials that are others again, failed, were dropped or not run
+    sweep: list[str] = field(default_factory=list)
     refused: dict[str, pa.Table] = field(default_factory=dict)
     stages: list[Stage] = field(default_factory=list)
     about: About | None = None

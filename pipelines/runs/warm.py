@@ -1,7 +1,7 @@
 """Trials in a process that stays: Tune gives it one after another, so that a short training does not pay for a start.
 
 Only a trial of one worker, answered by one actor, without parameters that ZeRO-3 spreads. The others go through Ray Train
-(`sweep.py`), each in processes of its own.
+(`sweeping/tuning.py`), each in processes of its own.
 """
 
 import json
@@ -12,12 +12,10 @@ from ray import tune
 
 from ...store.importing import uncollected
 from ...train.environment import environment
+from .watch import FAILED
 
 if TYPE_CHECKING:
     from .trial import Trial
-
-# what a trial that ended by an error of ours leaves in the place of a result
-FAILED = "failed"
 
 
 def is_warm(trial: "Trial") -> bool:

@@ -1,84 +1,16 @@
 """A selection as a Ray job: a head of its own, the package brought by `py_modules`, picks at the end."""
 
 import json
-import os
 import shutil
-import signal
-import socket
 import subprocess
-import sys
-import tempfile
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from heads import BIN, Head
 from vinnow.store.tables import PICKS, read_rows
 
 ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
-START_S, STOP_S, JOB_S = 60, 40, 90
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago; all are held at once, so that they differ."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in held]
-    for s in held:
-        s.close()
-    return ports
-
-
-def clean_env(**more: str) -> dict[str, str]:
-    """The environment without what would lead to another cluster or put the repository on the path."""
-    gone = {"RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "PYTHONPATH"}
-    kept = {k: v for k, v in os.environ.items() if k not in gone}
-    return kept | {"PATH": f"{BIN}:{kept['PATH']}", "RAY_AUTH_MODE": "disabled"} | more
-
-
-def wait_for_head(address: str, head: subprocess.Popen[str], log: Path) -> None:
-    """Return when the dashboard takes jobs; fail with the head's own words when it ends or is late."""
-    for _ in range(START_S * 5):
-        if head.poll() is not None:
-            break
-        try:
-            with urllib.request.urlopen(f"{address}/api/jobs/", timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(f"the head does not take jobs at {address}:\n{log.read_text()[-3000:]}")
-
-
-@pytest.fixture(scope="module")
-def head() -> Iterator[str]:
-    """The job address of a one-node cluster of our own; only its process group is ended afterwards."""
-    # Ray's sockets live below its folder, and their paths may not pass 107 bytes: not pytest's tmp_path
-    folder = Path(tempfile.mkdtemp(prefix="vn"))
-    port, dashboard, client, agent = free_ports(4)
-    options = {
-        "port": port,
-        "dashboard-host": "127.0.0.1",
-        "dashboard-port": dashboard,
-        "ray-client-server-port": client,
-        "dashboard-agent-listen-port": agent,
-        "num-cpus": 2,
-        "object-store-memory": 200_000_000,
-        "temp-dir": folder,
-    }
-    command = [str(BIN / "ray"), "start", "--head", "--block", *(f"--{k}={v}" for k, v in options.items())]
-    log = folder / "head.log"
-    with log.open("w") as sink:
-        process = subprocess.Popen(command, env=clean_env(), cwd=folder, stdout=sink, stderr=sink, text=True)
-    address = f"http://127.0.0.1:{dashboard}"
-    try:
-        wait_for_head(address, process, log)
-        yield address
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(STOP_S)
-        shutil.rmtree(folder, ignore_errors=True)
+JOB_S = 90
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +27,11 @@ def package(tmp_path_factory) -> Path:
     return target
 
 
-def submit(head: str, package: Path, cwd: Path, *command: str) -> subprocess.Popen[str]:
+def submit(head: Head, package: Path, cwd: Path, *command: str) -> subprocess.Popen[str]:
     """Begin `ray job submit`, which stays until the job's end; its exit code is the job's."""
-    line = [str(BIN / "ray"), "job", "submit", "--address", head]
+    line = [str(BIN / "ray"), "job", "submit", "--address", head.address]
     line += ["--runtime-env-json", json.dumps({"py_modules": [str(package)]}), "--", *command]
-    return subprocess.Popen(line, env=clean_env(), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(line, env=head.env(), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def selecting(pool: str, selector: str, out: Path) -> str:
