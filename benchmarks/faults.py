@@ -30,13 +30,13 @@ def table(file: Path) -> list[dict]:
     """Return a row for each scenario."""
     rows = []
     for case in ElementTree.parse(file).getroot().iter("testcase"):
-        found = {p.attrib["name"]: p.attrib["value"] for p in case.iter("property")}
+        properties = {p.attrib["name"]: p.attrib["value"] for p in case.iter("property")}
         broken = [e.tag for e in case if e.tag in ("failure", "error", "skipped")]
         row = {"scenario": case.attrib["name"].removeprefix("test_").replace("_", " ")}
         row |= {"seconds": round(float(case.attrib["time"]), 1), "verdict": broken[0] if broken else "as undisturbed"}
-        if found:
-            counts = {name: int(found[name]) for name in ("of", "lost", "twice")}
-            row |= counts | {"what": found["what"], "again": found["again"]}
+        if properties:
+            counts = {name: int(properties[name]) for name in ("of", "lost", "twice")}
+            row |= counts | {"what": properties["what"], "again": properties["again"]}
         rows.append(row)
     return rows
 

@@ -1,7 +1,7 @@
 """A cluster of several raylets on this machine, whose nodes a test adds and loses, and commands that join it.
 
-The head has no CPU and no memory to give: whatever is placed lies on nodes that can be lost. Nothing here sleeps for a result: `until` waits for what
-can be seen.
+The head has no CPU and no memory to give: whatever is placed lies on nodes that can be lost. Nothing here sleeps for a
+result: `until` waits for what can be seen.
 """
 
 import os

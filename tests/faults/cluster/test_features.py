@@ -55,7 +55,7 @@ def parts(out):
 
 def written_ids(out):
     """Return the ids of all rows of all files, as they lie there."""
-    return [i for path in parts(out) for i in pq.read_table(path, columns=["sample_id"])["sample_id"].to_pylist()]
+    return [i for path in parts(out) for i in pq.ParquetFile(path).read(["sample_id"])["sample_id"].to_pylist()]
 
 
 def under_way(out):
