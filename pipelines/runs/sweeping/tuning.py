@@ -17,9 +17,10 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from ....store.errors import one_line
 from ....store.files import digest
+from ..choices import DRIVER
 from ..config import RunConfig
 from ..stage import tell
-from ..trial import Trial, plain_result, run_trial
+from ..trial import Trial, job_of, plain_result, run_trial
 from ..warm import WarmTrial, is_warm, resources_of
 from ..watch import FAILED
 from . import seal
@@ -29,8 +30,6 @@ from .searcher import DESKS, FromDesk
 
 # what Tune prints of itself
 TUNE_WORDS = "tune.log"
-# the driver of a trial under Ray Train only waits
-DRIVER = {"CPU": 0.01}
 
 
 class Sealer(tune.Callback):
@@ -77,7 +76,9 @@ def run_desk(desk: Desk) -> None:
 def _tuner(config: RunConfig, group: list[Trial], place: str) -> tune.Tuner:
     """Return the experiment of a group: the one that was cut off, or a new one."""
     shape, warm = _shape(config, group), is_warm(group[0])
-    trainable = tune.with_resources(WarmTrial, resources_of(group[0])) if warm else tune.with_resources(cold, DRIVER)
+    trainable = (
+        tune.with_resources(WarmTrial, resources_of(group[0])) if warm else tune.with_resources(cold, {"CPU": DRIVER})
+    )
     why_not = seal.why_not(place, shape)
     if why_not is None:
         try:
@@ -133,7 +134,7 @@ def cold(values: dict[str, Any]) -> None:
     """A trial through Ray Train, as a function of Tune's."""
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    tune.report(plain_result(run_trial(json.loads(values["trial"]), (TuneReportCallback(),))))
+    tune.report(plain_result(run_trial(job_of(values["trial"]), (TuneReportCallback(),))))
 
 
 def _faults(desk: Desk, results: Any) -> dict[str, str]:
