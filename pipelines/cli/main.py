@@ -13,6 +13,7 @@ from ..progress import console, plain
 
 # each puts its commands on the app
 from . import (  # noqa: F401
+    dashboards,
     data,
     ending,
     evaluation,

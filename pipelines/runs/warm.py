@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from ...store.importing import uncollected
+from ...store.meters import export_to
 from ...train.environment import environment
 from .watch import FAILED
 
@@ -34,7 +35,10 @@ class WarmTrial(tune.Trainable):
     """One process of a sweep. A step is a whole trial; its model is loaded once."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Set what libraries read when they are imported."""
+        """Set what libraries read when they are imported, and say to whom this process's meters go."""
+        from ray.util import metrics
+
+        export_to(metrics)
         training = json.loads(config["trial"])["train"]
         os.environ.update(environment(training["threads"], training["use_gpu"]))
         self._bases: Any = None

@@ -15,7 +15,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
-from ....store.errors import one_line
+from ....store.errors import VinnowError, one_line
 from ....store.files import digest
 from ..choices import DRIVER
 from ..config import RunConfig
@@ -54,7 +54,7 @@ def run_desk(desk: Desk) -> None:
     """Run what the desk hands out, group by group; it knows afterwards what failed."""
     groups: dict[str, list[Trial]] = {}
     for trial in (t for t in desk.trials if not t.same_as):
-        kind = "cold" if not is_warm(trial) else json.dumps([resources_of(trial), trial.train.max_failures])
+        kind = json.dumps([resources_of(trial) if is_warm(trial) else "cold", trial.train.max_failures])
         groups.setdefault(kind, []).append(trial)
     open_names = {t.name for t in desk.open}
     with open(os.path.join(desk.config.out, TUNE_WORDS), "w") as sink:
@@ -99,8 +99,8 @@ def _tuner(config: RunConfig, group: list[Trial], place: str) -> tune.Tuner:
     for name in (seal.SEAL, *seal.state_files(place)):  # a new experiment; its curves lie beside those before
         if os.path.exists(path := os.path.join(place, name)):
             os.remove(path)
-    # a process that died is replaced, and its trial goes on; Ray Train does so itself
-    failures = tune.FailureConfig(max_failures=group[0].train.max_failures if warm else 0)
+    # a process that died is replaced, and its trial goes on: elsewhere, if its node is lost
+    failures = tune.FailureConfig(max_failures=group[0].train.max_failures)
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -134,7 +134,13 @@ def cold(values: dict[str, Any]) -> None:
     """A trial through Ray Train, as a function of Tune's."""
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    tune.report(plain_result(run_trial(job_of(values["trial"]), (TuneReportCallback(),))))
+    try:
+        result = plain_result(run_trial(job_of(values["trial"]), (TuneReportCallback(),)))
+    except (
+        VinnowError
+    ) as error:  # Ray Train has tried as often as `max_failures` says: Tune replaces lost drivers alone
+        result = {FAILED: one_line(error)}
+    tune.report(result)
 
 
 def _faults(desk: Desk, results: Any) -> dict[str, str]:
