@@ -8,8 +8,6 @@ from .config import RunConfig
 FULL, WHOLE = "full", "100%"
 # what all choices are compared with, by its label
 RANDOM = "random"
-# CPUs that Tune holds for the driver of a trial under Ray Train, which only waits for its workers
-DRIVER = 0.01
 
 
 @dataclass(frozen=True)

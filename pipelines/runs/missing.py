@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ...actors.capacity import Node, Share, connected, fits, lacking, startable
 from ...actors.pool import FEWER as FEWER_ACTORS
 from .begin import FEWER, without_gpus
-from .choices import DRIVER, trials
+from .choices import trials
 from .config import RunConfig
 from .placing import find_devices
 from .stage import Planned
@@ -63,9 +63,7 @@ def _asked(config: RunConfig, rows: dict[str, int]) -> Iterator[Asked]:
     first = {variant: name for name, (_, variant) in reversed(trials(config).items())}
     for variant, name in first.items():
         section = sections[variant]
-        several = section.workers > 1 or config.evaluate.actors > 1 or section.recipe().zero_stage == 3
-        driver = [Share(1, DRIVER)] if several else []  # one in a process that stays has none
-        yield "sweep", f"trial {name}", [Share(section.workers, 1, float(section.use_gpu)), *driver], FEWER
+        yield "sweep", f"trial {name}", [Share(section.workers, 1, float(section.use_gpu))], FEWER
     asked = config.evaluate
     parts = math.ceil(rows.get("ingest-test", 0) / asked.rows_per_part)
     answers = Share(min(asked.actors, parts), asked.cpus_per_actor, asked.gpus_per_actor)

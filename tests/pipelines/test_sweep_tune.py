@@ -103,10 +103,8 @@ def test_what_no_cluster_here_can_give_is_refused_by_name_before_any_trial_begin
         "max_len": 256,
     }
     fits = trial_of(run, "fits", training, target_pool)
-    # as many workers as there are CPUs leave none for the driver of their trial
     for changes, words in (
         ({"workers": 8}, r"trial wide asks for 8 × \(1 CPU\)"),
-        ({"workers": 4}, r"trial wide asks for 4 × \(1 CPU\) and 1 × \(0.01 CPUs\)"),
         ({"use_gpu": True}, r"trial wide asks for 1 × \(1 GPU, 1 CPU\)"),
     ):
         with pytest.raises(InputError, match=words):

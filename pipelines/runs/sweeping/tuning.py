@@ -1,7 +1,7 @@
 """A sweep's trials on Ray Tune: those of a kind together, in one experiment that a killed driver takes up again.
 
-How trials over Ray Train cannot lock each other up: Tune holds 0.01 CPU for a trial that goes through Ray Train (its
-driver only waits; a whole CPU each would starve the workers that they wait for), and what computes is asked for in one
+How trials over Ray Train cannot lock each other up: Tune holds no CPU for a trial that goes through Ray Train (its driver
+only waits; a hundredth of a CPU would keep two workers off two nodes of one CPU), and what computes is asked for in one
 piece: all workers of a training are one placement group, given whole or not at all, and its answering actors start after
 that is given back. A trial never waits while it holds what another waits for. One in a process that stays holds one bundle
 from the start. What no cluster could ever give is refused by name before the first trial begins (`sweep.py`).
@@ -17,7 +17,6 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from ....store.errors import VinnowError, one_line
 from ....store.files import digest
-from ..choices import DRIVER
 from ..config import RunConfig
 from ..stage import tell
 from ..trial import Trial, job_of, plain_result, run_trial
@@ -30,6 +29,8 @@ from .searcher import DESKS, FromDesk
 
 # what Tune prints of itself
 TUNE_WORDS = "tune.log"
+# the driver of a trial under Ray Train only waits: Tune wants it to hold something, and this is a megabyte
+DRIVER = tune.PlacementGroupFactory([{"memory": 1_000_000}])
 
 
 class Sealer(tune.Callback):
@@ -76,9 +77,7 @@ def run_desk(desk: Desk) -> None:
 def _tuner(config: RunConfig, group: list[Trial], place: str) -> tune.Tuner:
     """Return the experiment of a group: the one that was cut off, or a new one."""
     shape, warm = _shape(config, group), is_warm(group[0])
-    trainable = (
-        tune.with_resources(WarmTrial, resources_of(group[0])) if warm else tune.with_resources(cold, {"CPU": DRIVER})
-    )
+    trainable = tune.with_resources(WarmTrial, resources_of(group[0])) if warm else tune.with_resources(cold, DRIVER)
     why_not = seal.why_not(place, shape)
     if why_not is None:
         try:
