@@ -151,7 +151,7 @@ class Sweep(Stage):
         running = [said for t in there if (said := under_way(t))]
         path = manifest_path(run_dir, self.name)
         facts = with_fields(read_stage(path).facts, _KINDS, path, "manifest", _WAY_OUT) if exists(path) else {}
-        said = [] if running else facts.get("left") or []  # of the last try; one that is under way tries them again
+        said = [f"the last try: {line}" for line in facts.get("left") or []]
         return self.begun(bool(there), "; ".join([f"{done} trials finished", *running, *said]))
 
     def held(self, record: StageRecord, results: list[dict[str, Any]]) -> Held | None:
