@@ -13,6 +13,7 @@ from ...select.diagnostics import Diagnosis
 from ...select.protocol import ScoreMeans
 from ...store.arrays import Array
 from ..runs.stage import Held
+from .costs import Costs
 
 RANDOM, FULL = "random", "full"
 
@@ -151,4 +152,5 @@ class ReportData:
     refused: dict[str, pa.Table] = field(default_factory=dict)
     stages: list[Stage] = field(default_factory=list)
     about: About | None = None
+    costs: Costs | None = None
     absent: dict[str, str] = field(default_factory=dict)

@@ -30,6 +30,7 @@ from ..runs.stages import stages_of
 from ..runs.trial import read_result
 from .about import about, run_facts
 from .composition import compose
+from .costs import gather_costs
 from .data import Gallery, Picked, ReportData, Shown, Similarity, Stage, Trajectories, Trial
 from .hours import held
 
@@ -40,8 +41,9 @@ def gather(run_dir: str, title: str = "vinnow") -> ReportData:
     """Read what a run has left so far; what is not there yet stays empty, and the report says so."""
     run = saved_run(run_dir) if exists(join(run_dir, "run.json")) else None
     config = None if run is None else parsed(run, run_dir)
-    data = ReportData(title=title, refused=_refused(run_dir), trials=_trials(run_dir, config))
-    _add_run(run_dir, data, run, config)
+    results = _results(run_dir, config)
+    data = ReportData(title=title, refused=_refused(run_dir), trials=_trials(run_dir, results))
+    _add_run(run_dir, data, (run, config), results)
     if data.trials:
         data.majority = majority_baseline(data.trials[0].evals)
     if not exists(join(run_dir, "pool", "pool.json")):
@@ -50,7 +52,7 @@ def gather(run_dir: str, title: str = "vinnow") -> ReportData:
     ids, tasks = pool.ids(), pool.column("task")
     data.pool_tasks = _count(tasks)
     data.facts |= {"rows in the pool": f"{pool.rows:,}", "pool digest": pool.digest}
-    picks = _picks(run_dir, config)
+    picks = _picks(run_dir, config, results)
     chosen: dict[str, Array] = {}
     for (selector, budget), table in picks.items():
         rows = match_rows(ids, table["sample_id"].to_numpy(), f"picks {selector}-{budget}")
@@ -178,7 +180,7 @@ def _pictured(result: dict[str, Any]) -> float | None:
     return None if share == result.get("accuracy") else share
 
 
-def _picks(run_dir: str, config: RunConfig | None) -> dict[tuple[str, str], pa.Table]:
+def _picks(run_dir: str, config: RunConfig | None, results: list[dict[str, Any]]) -> dict[tuple[str, str], pa.Table]:
     """Return the picks of the first seed by (selector, budget in rows), smallest budget first.
 
     Those that the config names; without one, all that are there.
@@ -188,16 +190,16 @@ def _picks(run_dir: str, config: RunConfig | None) -> dict[tuple[str, str], pa.T
     if config is not None:
         named = {picks_file(c.selector, c.budget, c.seed) for c in picked(config)}
         paths = [p for p in paths if p.rsplit("/", 1)[1] in named]
-    tables, labels = [read_rows(p, PICKS) for p in paths], _labels(run_dir, config)
+    tables, labels = [read_rows(p, PICKS) for p in paths], _labels(results)
     for table in sorted((t for t in tables if t.num_rows), key=lambda t: (t.num_rows, t["seed"][0].as_py())):
         selector, rows = table["selector"][0].as_py(), table.num_rows
         picks.setdefault((selector, labels.get(rows, f"{rows:,} rows")), table)
     return picks
 
 
-def _labels(run_dir: str, config: RunConfig | None) -> dict[int, str]:
+def _labels(results: list[dict[str, Any]]) -> dict[int, str]:
     """Return the budgets as they were asked for ("10%") by rows, from the finished trials."""
-    return {int(r["rows"]): str(r["budget"]) for r in _results(run_dir, config) if r["selector"] != FULL}
+    return {int(r["rows"]): str(r["budget"]) for r in results if r["selector"] != FULL}
 
 
 def _results(run_dir: str, config: RunConfig | None) -> list[dict[str, Any]]:
@@ -212,20 +214,33 @@ def _results(run_dir: str, config: RunConfig | None) -> list[dict[str, Any]]:
     return [read_result(p) for p in paths if exists(p)]
 
 
-def _trials(run_dir: str, config: RunConfig | None) -> list[Trial]:
+def _trials(run_dir: str, results: list[dict[str, Any]]) -> list[Trial]:
     path = join(run_dir, "evals.parquet")
     if not exists(path):
         return []
     evals, test = read_rows(path, EVALS), join(run_dir, "test")
     if exists(join(test, "pool.json")):
         evals = with_clusters(evals, Pool(test))
-    told = []
-    for r in _results(run_dir, config):
-        answers = evals.filter(pc.equal(evals["run"], r["run"]))
-        if answers.num_rows:
+    by_run, told = by_run_of(evals), []
+    for r in results:
+        if (answers := by_run.get(r["run"])) is not None:
             cells = (r["selector"], str(r["budget"]), r["seed"], r["rows"], r["train_seconds"])
             told.append(Trial(*cells, answers, r["variant"] or "", _pictured(r)))
     return told
+
+
+def by_run_of(evals: pa.Table) -> dict[str, pa.Table]:
+    """Return EVALS by run, in one pass; rows of a run that stand together, as a sweep leaves them, are not copied."""
+    run_N = pc.dictionary_encode(evals["run"].combine_chunks())
+    number_N = run_N.indices.to_numpy()
+    starts = np.flatnonzero(np.r_[True, number_N[1:] != number_N[:-1]]) if len(number_N) else np.zeros(0, int)
+    if len(starts) > len(run_N.dictionary):
+        order = np.argsort(number_N, kind="stable")
+        evals, number_N = evals.take(pa.array(order)), number_N[order]
+        starts = np.flatnonzero(np.r_[True, number_N[1:] != number_N[:-1]])
+    names = run_N.dictionary.to_pylist()
+    ends = np.r_[starts[1:], len(number_N)]
+    return {names[number_N[a]]: evals.slice(a, b - a) for a, b in zip(starts.tolist(), ends.tolist(), strict=False)}
 
 
 def _refused(run_dir: str) -> dict[str, pa.Table]:
@@ -240,8 +255,14 @@ def _refused(run_dir: str) -> dict[str, pa.Table]:
     return refused
 
 
-def _add_run(run_dir: str, data: ReportData, run: dict[str, Any] | None, config: RunConfig | None) -> None:
-    """Add the stages and, where the run saved its config, what is said of the run itself."""
+def _add_run(
+    run_dir: str,
+    data: ReportData,
+    saved: tuple[dict[str, Any] | None, RunConfig | None],
+    results: list[dict[str, Any]],
+) -> None:
+    """Add the stages and, where the run saved its config, costs and what is said of the run itself."""
+    run, config = saved
     kinds: dict[str, Any] = {"rows": int | None, "bytes": int | None}
     records = [read_stage(p) for p in list_files(join(run_dir, "stages"), ".json")]
     stages = [] if config is None else stages_of(config)
@@ -252,11 +273,11 @@ def _add_run(run_dir: str, data: ReportData, run: dict[str, Any] | None, config:
         path = join(run_dir, "stages", f"{record.name}.json")
         record.facts |= with_fields(record.facts, kinds, path, "stage's manifest", "Delete it and run again.")
     records.sort(key=lambda r: (order.get(r.name, 0), r.name))
-    results = _results(run_dir, config)
     for r in records:
         spent = held(stages, r, results)
         took = {"starts": r.starts, "last": r.last_seconds}
         data.stages.append(Stage(r.name, r.seconds, r.facts.get("rows"), r.facts.get("bytes"), spent, **took))
+    data.costs = gather_costs(config, stages, records, results)
     if run:
         data.about, data.facts = about(run_dir, run), run_facts(run, records, data.stages)
 

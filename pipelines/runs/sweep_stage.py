@@ -132,16 +132,17 @@ class Sweep(Stage):
 
     def held(self, record: StageRecord, results: list[dict[str, Any]]) -> Held | None:
         """What each trial took to train and to answer."""
-        return Held.total(self._trial_held(r) for r in results)
+        return Held.total(part for r in results for part in self.trial_held(r))
 
-    def _trial_held(self, result: dict[str, Any]) -> Held:
+    def trial_held(self, result: dict[str, Any]) -> tuple[Held, Held]:
+        """Return what one trial held to train, and to answer."""
         run, then = self.run_config, result.get("places") or {}  # what they were when it ran, if its result says
         section = run.finetune.by_name()[result.get("variant") or ""]
         training = workers_of(section.model_copy(update=then.get("train", {})))
         asked = run.evaluate.model_copy(update=then.get("evaluate", {}))
         actors, gpus, cpus = asked.actors, asked.gpus_per_actor, asked.cpus_per_actor
         hours = result["train_seconds"] / 3600, result.get("eval_seconds", 0.0) / 3600
-        return Held.total([training.times(hours[0]), Held(gpus, cpus).times(actors).times(hours[1])])
+        return training.times(hours[0]), Held(gpus, cpus).times(actors).times(hours[1])
 
 
 def _unasked(trial: str, planning: Planning) -> int:
