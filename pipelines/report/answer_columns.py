@@ -109,3 +109,12 @@ COLUMNS = (
     Column("unknown", TEXT, "why cells are empty; empty where all is known", lambda a: a.unknown),
 )
 ANSWER = pa.schema([pa.field(c.name, c.kind, nullable=c.kind != TEXT or c.name == "verdict") for c in COLUMNS])
+
+
+def page() -> str:
+    """Return the columns as a table of docs/answer.md."""
+    lines = [f"| `{c.name}` | {_KINDS[c.kind]} | {c.what} |" for c in COLUMNS]
+    return "\n".join(["| column | type | what it is |", "|---|---|---|", *lines]) + "\n"
+
+
+_KINDS = {TEXT: "text", WHOLE: "whole number", REAL: "number", YES: "true or false"}

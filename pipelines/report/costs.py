@@ -18,6 +18,8 @@ from ..runs.stage import Held, Stage
 from ..runs.sweep_stage import Sweep
 
 Device = Literal["GPU", "CPU"]
+# the yardstick, which chooses without looking: its T_sel is nothing
+RANDOM = "random"
 # of a selector's price: the part, and how its stages' names begin
 PARTS = {"training": "proxy", "features": "features-", "targets": "targets-"}
 
@@ -181,7 +183,7 @@ def _notes(config: RunConfig, costs: Costs, records: dict[str, StageRecord]) -> 
         said.append(
             f"{again} trials are others again (the same rows, trained alike): each is priced as if it had been trained."
         )
-    silent = sorted({label for label, c in costs.choosing.items() if label != "random" and not c.seconds})
+    silent = sorted(label for label, c in costs.choosing.items() if label != RANDOM and _is_silent(c))
     if silent and Select(config).name in records:
         said.append(
             f"What scoring took is not known of {', '.join(silent)}: an older version, or nothing, picked for them."
@@ -189,6 +191,10 @@ def _notes(config: RunConfig, costs: Costs, records: dict[str, StageRecord]) -> 
     if config.warmup:
         said.append("The warm-up is no price of choosing: what is trained on everything begins with its model, too.")
     return said
+
+
+def _is_silent(choosing: Choosing) -> bool:
+    return not choosing.seconds or any("scoring" not in took for took in choosing.seconds.values())
 
 
 def _sum(values: Iterable[float | None]) -> Any:

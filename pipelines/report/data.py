@@ -13,9 +13,9 @@ from ...select.diagnostics import Diagnosis
 from ...select.protocol import ScoreMeans
 from ...store.arrays import Array
 from ..runs.stage import Held
+from .costs import FULL as FULL
+from .costs import RANDOM as RANDOM
 from .costs import Costs
-
-RANDOM, FULL = "random", "full"
 
 
 @dataclass(frozen=True)

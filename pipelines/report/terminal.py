@@ -74,8 +74,8 @@ def _costs(told: list[Answer], data: ReportData) -> Table:
             reuses_of(a),
         )
     table.caption = (
-        "*: on the Pareto front. C < 1: cheaper, for what it reaches, than the whole pool.\n"
-        "up to: rows at which it pays; after: trainings that pay the choosing; ?: not recorded."
+        "*: Pareto front. C < 1: cheaper for what it reaches than all rows. ?: unknown.\n"
+        "up to: rows at which it pays. after: trainings that pay for the choosing."
     )
     table.caption_justify = "left"
     return table
