@@ -4,6 +4,7 @@ Terminal, report and files show these rows; `answer_columns.py` says what each c
 says why.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,14 +73,15 @@ def choice_name(row: Row) -> str:
 
 def answers(rows: list[Row], data: ReportData) -> list[Answer]:
     """Return the answer's rows, in the headline's order."""
-    costs, trials = data.costs, data.trials
-    prices = [_price(row, costs, trials) for row in rows]
+    costs, seeds = data.costs, _seeds(data.trials)
+    prices = [_price(row, costs, seeds) for row in rows]
+    paces = _paces(rows, prices)
     full = {row.variant: price.training for row, price in zip(rows, prices, strict=True) if row.selector == FULL}
     by = dominators([p.whole for p in prices], [r.accuracy.estimate for r in rows])
     told = []
     for row, price, dominator in zip(rows, prices, by, strict=True):
         whole = full.get(row.variant)
-        per_row = _per_row(row, rows, prices)
+        per_row = paces[row.selector, row.variant]
         paid = None if row.selector == FULL else whole
         known = price.whole is not None and paid is not None
         told.append(
@@ -100,12 +102,17 @@ def answers(rows: list[Row], data: ReportData) -> list[Answer]:
     return told
 
 
-def _price(row: Row, costs: Costs | None, trials: list[Trial]) -> Price:
+def _seeds(trials: list[Trial]) -> dict[tuple[str, str, str], list[int]]:
+    seeds: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for trial in trials:
+        seeds[trial.selector, trial.budget, trial.variant].append(trial.seed)
+    return seeds
+
+
+def _price(row: Row, costs: Costs | None, seeds_of: dict[tuple[str, str, str], list[int]]) -> Price:
     if costs is None:
         return Price({}, None, None, None, None)
-    seeds = sorted(
-        {t.seed for t in trials if (t.selector, t.budget, t.variant) == (row.selector, row.budget, row.variant)}
-    )
+    seeds = sorted(set(seeds_of[row.selector, row.budget, row.variant]))
     held = [costs.trials.get((row.selector, row.budget, row.variant, seed)) for seed in seeds]
     training = _mean([None if h is None or h.training is None else costs.on(h.training) for h in held])
     # answering may be on CPUs in a run whose trainings had GPUs: then it is not in the same unit, and not told
@@ -136,16 +143,14 @@ def _choosing(row: Row, costs: Costs) -> Choosing:
     return costs.choosing.get(row.selector) or Choosing("", [])
 
 
-def _per_row(row: Row, rows: list[Row], prices: list[Price]) -> float | None:
-    """Return the seconds of training a row: of all budgets of a selector by one fine-tune, together."""
-    mine = [
-        (r.rows, p.training)
-        for r, p in zip(rows, prices, strict=True)
-        if (r.selector, r.variant) == (row.selector, row.variant)
-    ]
-    if any(seconds is None for _, seconds in mine):
-        return None
-    return sum(seconds for _, seconds in mine if seconds is not None) / max(1, sum(n for n, _ in mine))
+def _paces(rows: list[Row], prices: list[Price]) -> dict[tuple[str, str], float | None]:
+    """Return the seconds of training a row by (selector, fine-tune): of all budgets together."""
+    spent: dict[tuple[str, str], float | None] = defaultdict(float)
+    trained: dict[tuple[str, str], int] = defaultdict(int)
+    for row, price in zip(rows, prices, strict=True):
+        key = (row.selector, row.variant)
+        spent[key], trained[key] = _plus(spent[key], price.training), trained[key] + row.rows
+    return {key: None if total is None else total / max(1, trained[key]) for key, total in spent.items()}
 
 
 def _pool(rows: list[Row], costs: Costs | None) -> int:

@@ -1,21 +1,14 @@
-"""The answer in words and in the report: its sentence, the table of costs, and the Pareto front."""
+"""The answer in the report: the tables of costs, and the Pareto front; and how its numbers are shown."""
 
 from typing import Any
 
-from .answer import Answer, answers, sentence
+from .answer import Answer, answers
 from .charts import Frame, Spot, colors, scatter_chart
 from .data import FULL, RANDOM, ReportData
 from .headline import Row, minus, percent
 from .markup import Cell, Table
 
 NEVER = "never"
-
-
-def answer_section(data: ReportData, rows: list[Row]) -> dict[str, Any] | None:
-    """The answer in one sentence, and what it does not know of its costs."""
-    if not rows:
-        return None
-    return {"sentence": sentence(answers(rows, data)), "files": ("answer.csv", "answer.parquet")}
 
 
 def cost_section(data: ReportData, rows: list[Row]) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from ..runs.choices import FULL
 from ..runs.config import RunConfig, SelectorSection
 from ..runs.select_stage import Select, read_by
 from ..runs.stage import Held, Stage
-from ..runs.sweep_stage import Sweep
+from ..runs.sweeping.hours import split
 
 Device = Literal["GPU", "CPU"]
 # the yardstick, which chooses without looking: its T_sel is nothing
@@ -95,11 +95,10 @@ def gather_costs(
     if config is None:
         return None
     by_name, recorded = {s.name: s for s in stages}, {r.name: r for r in records}
-    sweep = next(s for s in stages if isinstance(s, Sweep))
     trials = {}
     for r in results:
         key = (str(r["selector"]), str(r["budget"]), str(r.get("variant") or ""), int(r["seed"]))
-        trials[key] = _trained(sweep, r)
+        trials[key] = _trained(config, r)
     needs = {s.label: _chosen_by(s, by_name) for s in config.selectors}
     users = {name: sum(name in needed for needed in needs.values()) for name in by_name}
     seconds = _select_seconds(config, recorded)
@@ -137,8 +136,8 @@ def _part(stage: Stage, record: StageRecord | None, shared: int) -> Part:
     return Part(stage.name, kind, held, record.seconds, shared, record.starts, size)
 
 
-def _trained(sweep: Sweep, result: dict[str, Any]) -> Trained:
-    training, answering = (held.times(3600) for held in sweep.trial_held(result))
+def _trained(config: RunConfig, result: dict[str, Any]) -> Trained:
+    training, answering = (held.times(3600) for held in split(config, result))
     # a result of before answering was timed
     known = result.get("eval_seconds") is not None
     return Trained(training, answering if known else None, str(result.get("same_as") or ""))

@@ -16,6 +16,7 @@ from ..runs.stage import Held
 from .costs import FULL as FULL
 from .costs import RANDOM as RANDOM
 from .costs import Costs
+from .explorer.gathering import Explored
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,14 @@ class ReportData:
     trajectories: Trajectories | None = None
     similarity: list[Similarity] = field(default_factory=list)
     galleries: list[Gallery] = field(default_factory=list)
+    # of the sweep: trials that are others again, failed, were dropped or not run
+    sweep: list[str] = field(default_factory=list)
     refused: dict[str, pa.Table] = field(default_factory=dict)
     stages: list[Stage] = field(default_factory=list)
     about: About | None = None
     costs: Costs | None = None
+    # what each choice shares with others and takes of the pool, and records to look at
+    explored: Explored | None = None
+    # in sentences, what the run says of its question
+    answer: list[str] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)

@@ -11,6 +11,8 @@ from .headline import Row, adjusted_p, caveats, findings, headline, of_whole, pe
 
 STYLES = {"better": "green", "worse": "red"}
 COMMONEST = "commonest answer"
+# choices that a table of the terminal holds; the files hold all
+MOST = 200
 
 
 def headline_table(data: ReportData, rows: list[Row] | None = None) -> Group:
@@ -23,13 +25,17 @@ def headline_table(data: ReportData, rows: list[Row] | None = None) -> Group:
     """
     rows = headline(data.trials) if rows is None else rows
     if not rows:
-        return Group("No fine-tune has been evaluated yet.")
+        return Group("No fine-tune has been evaluated yet.", *(f"• {escape(line)}" for line in data.sweep))
     told = answers(rows, data)
+    answer = sentence(told)
     said = [f"• {escape(line)}" for line in findings(rows, data)]
     said += [f"• {escape(line)}" for line in [*caveats(rows), *cost_notes(data)]]
+    if len(rows) > MOST:
+        said.insert(0, f"• The tables show {MOST} of {len(rows):,} choices; answer.csv has all.")
+        rows, told = rows[:MOST], told[:MOST]
     priced = any(a.price.training is not None for a in told)
     tables = [_choices(rows, data), *([_costs(told, data)] if priced else []), _by_task(rows, data)]
-    return Group(f"[bold]{escape(sentence(told))}[/]", *tables, *said)
+    return Group(f"[bold]{escape(answer)}[/]", *tables, *said)
 
 
 def _choices(rows: list[Row], data: ReportData) -> Table:
