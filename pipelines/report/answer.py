@@ -162,7 +162,7 @@ def _unknown(row: Row, price: Price, full: float | None, costs: Costs | None) ->
     if costs is None:
         return "no config was saved, so nothing is known of what was held"
     if costs.device is None:
-        return "some trainings held GPUs and some did not"
+        return "some of the work held GPUs and some trainings did not"
     said = [f"{what} not recorded" for what, spent in price.parts.items() if spent is None]
     if price.training is None:
         said.append("training not recorded")

@@ -111,7 +111,9 @@ def gather_costs(
         for s in config.selectors
     }
     pool = recorded.get("ingest-pool")
-    costs = Costs(_device(trials.values()), choosing, trials, None if pool is None else pool.facts.get("rows"))
+    costs = Costs(
+        _device(trials.values(), choosing.values()), choosing, trials, None if pool is None else pool.facts.get("rows")
+    )
     costs.notes = _notes(config, costs, recorded)
     return costs
 
@@ -154,8 +156,11 @@ def _select_seconds(config: RunConfig, records: dict[str, StageRecord]) -> dict[
     return {(label, budget, int(seed)): told[key] for key, (label, budget, seed) in parts.items()}
 
 
-def _device(trials: Iterable[Trained]) -> Device | None:
+def _device(trials: Iterable[Trained], choosing: Iterable[Choosing]) -> Device | None:
     kinds: set[Device] = {"GPU" if t.training.gpu else "CPU" for t in trials if t.training is not None}
+    # trainings without a GPU beside features that had one: there is no one unit
+    if kinds == {"CPU"} and any(p.held is not None and p.held.gpu for c in choosing for p in c.parts):
+        return None
     return next(iter(kinds)) if len(kinds) == 1 else None
 
 
@@ -164,7 +169,7 @@ def _notes(config: RunConfig, costs: Costs, records: dict[str, StageRecord]) -> 
     said = []
     if costs.trials and costs.device is None:
         said.append(
-            "Some trainings held GPUs and some did not: their seconds cannot be added up, and costs are left out."
+            "Some of the work held GPUs, and some trainings did not: seconds cannot be added up, and costs are left out."
         )
     if costs.trials and not any(selector == FULL for selector, *_ in costs.trials):
         said.append(

@@ -146,7 +146,7 @@ def test_never_is_no_number_and_unknown_says_why():
     assert less.unknown == "no training on everything"
     assert less.price.whole == 128.5
     _, by = told(trials, Costs(None, {}, costs.trials, 14000))
-    assert by["less", "10%"].unknown == "some trainings held GPUs and some did not"
+    assert by["less", "10%"].unknown == "some of the work held GPUs and some trainings did not"
     data = ReportData(trials=trials)
     (less,) = [a for a in answers(headline(trials), data) if a.row.selector == "less"]
     assert less.price.whole is None
