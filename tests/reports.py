@@ -115,7 +115,7 @@ def priced(trials, pool=14000):
     return Costs("CPU", choosing, held, pool, [HOSTILE])
 
 
-def full_data(folder):
+def full_data(folder, held=1200):
     records, pictures = make_records(5)
     write_records(folder, records, pictures)
     shown = [Shown(r["conversations"], r["task"], 0.25, r.get("image"), str(folder / "images")) for r in records]
@@ -170,6 +170,6 @@ def full_data(folder):
             Stage(HOSTILE, 0.0, 5, held=Held(0.0, 0.001)),
         ],
         costs=priced(trials),
-        explored=explored_of(folder / "explored", say=lambda text: text + HOSTILE.replace("\x00", "")),
+        explored=explored_of(folder / "explored", say=lambda text: text + HOSTILE.replace("\x00", ""), held=held),
         about=About({"out": HOSTILE, "proxy": {"lr": 1e-5}}, {HOSTILE: f"vinnow run {HOSTILE}"}),
     )
