@@ -282,7 +282,18 @@ def answers() -> str:
     return "\n".join(lines) + "\n"
 
 
+def faults() -> str:
+    """What was lost when something died, on a simulated cluster."""
+    lines = ["| scenario | of | lost | twice | computed again | ends |", "|---|---|---|---|---|---|"]
+    for r in (row for row in result("faults")["rows"] if "of" in row):
+        lines.append(
+            f"| {r['scenario']} | {r['of']} {r['what']} | {r['lost']} | {r['twice']} | {r['again']} | {r['verdict']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 TABLES = {
+    "faults": faults,
     "answers": answers,
     "generation": generation,
     "serving": serving,
