@@ -22,7 +22,13 @@ class Cleaner(PlacementGroupCleanerCallback):
         here = {"env_vars": {"RAY_ADDRESS": context.gcs_address}}
         cleaner: Any = (
             ray.remote(PlacementGroupCleaner)
-            .options(num_cpus=0, lifetime="detached", resources={HEAD_NODE_RESOURCE_NAME: 0.001}, runtime_env=here)
+            .options(
+                num_cpus=0,
+                lifetime="detached",
+                resources={HEAD_NODE_RESOURCE_NAME: 0.001},
+                scheduling_strategy="DEFAULT",  # not in the placement group of the trial that the training is of
+                runtime_env=here,
+            )
             .remote(
                 controller_actor_id=self._controller_actor_id,
                 check_interval_s=self._check_interval_s,
