@@ -292,8 +292,37 @@ def faults() -> str:
     return "\n".join(lines) + "\n"
 
 
+def coverage() -> str:
+    """How often intervals over few seeds hold the truth."""
+    row = result("coverage")
+    lines = [
+        "| seeds, choices, questions about 500 pictures | difference | accuracy | ratio | bootstrap of seeds, difference |"
+    ]
+    lines += ["|---|---|---|---|---|"]
+    for name, held in row["held"].items():
+        cells = [f"{100 * held[kind]:.1f}" for kind in ("difference", "accuracy", "ratio")]
+        drawn = held.get("difference, bootstrap")
+        lines.append(f"| {name} | {' | '.join(cells)} | {'' if drawn is None else f'{100 * drawn:.1f}'} |")
+    return "\n".join(lines) + "\n"
+
+
+def answer() -> str:
+    """The answer of a large sweep."""
+    row = result("answer")
+    lines = [
+        "| 1,000 trials of 5,000 answers | choices | reading, s | headline, s | answer, s | cores worked, s | peak GiB |"
+    ]
+    lines += ["|" + "---|" * 7]
+    for name, side in row["sides"].items():
+        cells = [f"{side[n]:.1f}" for n in ("reading", "headline", "answer", "cpu")]
+        lines.append(f"| {name} | {side['choices']:,} | {' | '.join(cells)} | {side['peak_gib']:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
 TABLES = {
     "faults": faults,
+    "coverage": coverage,
+    "answer": answer,
     "answers": answers,
     "generation": generation,
     "serving": serving,
