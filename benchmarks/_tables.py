@@ -218,6 +218,17 @@ def sweep() -> str:
     return "\n".join(lines) + "\n"
 
 
+def bookkeeping() -> str:
+    """What a thousand trials cost when their trainings take nothing."""
+    row = result("sweep_bookkeeping")
+    parts = row["seconds"]
+    lines = [f"| {row['trials']:,} trials, {row['machine']} | " + " | ".join(parts) + " | in all | bar |"]
+    lines += ["|---|" + "---|" * (len(parts) + 2)]
+    lines += ["| s a trial | " + " | ".join(f"{v:.4f}" for v in parts.values()) + f" | {row['each']:.2f} | 0.2 |"]
+    lines += ["| driver's peak memory, GiB | " + " | " * len(parts) + f"{row['peak_gib']:.1f} | 2 |"]
+    return "\n".join(lines) + "\n"
+
+
 def generation() -> str:
     """Requests per minute of instruction-data generation, with a limit and without."""
     row = result("generation")
@@ -336,6 +347,7 @@ TABLES = {
     "training": training,
     "loading": loading,
     "sweep": sweep,
+    "bookkeeping": bookkeeping,
     "scienceqa": scienceqa,
 }
 
