@@ -38,6 +38,16 @@ def open_fs(path: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
         raise InputError(f"cannot open {text!r}: {wrong(error)}. Use a local path, s3://… or gs://….") from error
 
 
+def is_uri(path: str | os.PathLike[str]) -> bool:
+    """Say whether a path is a URI (s3://…), which only `pyarrow.fs` opens."""
+    return "://" in os.fspath(path)
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """Return a path as processes that start in other folders find it; a URI is that already."""
+    return os.fspath(path).rstrip("/") if is_uri(path) else os.path.abspath(path)
+
+
 def join(root: str | os.PathLike[str], *names: str) -> str:
     """Join path parts; works for URIs too."""
     return "/".join([os.fspath(root).rstrip("/"), *names])
