@@ -6,6 +6,7 @@ What it writes of a part appears whole, so a repeated task changes nothing, and 
 (`remaining`).
 """
 
+import logging
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,10 @@ from ..store.meters import export_to
 from ..store.traces import leave_trace
 from ..store.tries import forget
 from .capacity import Share, require
-from .ray_worker import Attempts, ray_worker
+from .ray_worker import DIED, Attempts, ray_worker
+
+# heard on stderr by whoever sets up no logging
+log = logging.getLogger("vinnow.pool")
 
 FEWER = "Set fewer actors or loaders, or less for each (cpus_per_actor, gpus_per_actor)."
 # what Ray Data puts behind an actor's message: how to make it try again
@@ -76,7 +80,7 @@ def run_shards(shards: Sequence[dict[str, Any]], pools: Sequence[Workers], flow:
     """Pass each part through one worker of each pool; yield what the last returns, as it comes. No parts start nothing.
 
     A part's dict holds `part`, its name, `place`, which rows of what it is (for messages), and what its worker needs.
-    A worker whose process dies is replaced and its part done again.
+    A worker whose process dies, or whose node is lost, is replaced and its part done again; how many that were is logged.
 
     Raises:
         InputError: the cluster can never hold all workers at one time.
@@ -94,11 +98,24 @@ def run_shards(shards: Sequence[dict[str, Any]], pools: Sequence[Workers], flow:
                 row = worker(row)
             yield row
         return
-    rows = _on_ray(shards, pools, flow)
+    rows, again = _on_ray(shards, pools, flow), 0
     try:
-        yield from rows.iter_rows()
+        for row in rows.iter_rows():
+            again += bool(row.pop(DIED))
+            yield row
     except Exception as error:
         raise in_our_words(error, flow.out) from error
+    if again:
+        log.warning("%s", begun_again(flow, again))
+
+
+def begun_again(flow: Flow, count: int) -> str:
+    """Return what to say of parts that were done again."""
+    parts = "1 part was" if count == 1 else f"{count:,} parts were"
+    return (
+        f"{flow.name}: {parts} begun again, since the process that computed {'it' if count == 1 else 'them'} was gone: its "
+        "node was lost, its memory ran out, or it crashed."
+    )
 
 
 def _on_ray(shards: Sequence[dict[str, Any]], pools: Sequence[Workers], flow: Flow) -> Any:

@@ -10,6 +10,8 @@ from ..store.errors import VinnowError
 from ..store.meters import export_to
 from ..store.tries import begin, end
 
+# in a row, for the flow alone: how often the processes that computed its part died
+DIED = "died"
 # what loading weights and processors raises
 _AT_START = (VinnowError, OSError, RuntimeError, ValueError, TypeError, LookupError, MemoryError, ImportError)
 
@@ -52,9 +54,9 @@ class RayWorker:
 
     def _row(self, part: dict[str, Any]) -> dict[str, Any]:
         tries, name = self.attempts, part["part"]
-        begin(tries.out, tries.product, name, tries.most, part["place"])
+        died = part.pop(DIED, 0) + begin(tries.out, tries.product, name, tries.most, part["place"])
         try:
-            return self.worker(part)
+            return self.worker(part) | {DIED: died}
         finally:
             end(tries.out, tries.product, name)
 

@@ -19,9 +19,11 @@ from ..evaluate.clusters import with_clusters
 from ..evaluate.config import REPORT, TABLE
 from ..evaluate.metrics import accuracy
 from ..evaluate.statistics.compare import Comparison, adjusted, compare
+from ..evaluate.statistics.levels import spread_of
 from ..evaluate.statistics.pairs import read_scores
 from ..evaluate.statistics.relative import Relative, relative_performance
 from ..pool.reader import Pool
+from ..store.arrays import Array
 from ..store.errors import InputError
 from ..store.files import exists, join, read_json
 from ..store.reading import as_kind
@@ -114,6 +116,7 @@ def compared(
 ) -> list[dict[str, Any]]:
     """Return one row per choice and benchmark, each against the first choice: score, difference, 95 % interval, p, verdict.
 
+    How much seeds differ is pooled over the choices. `detectable`: what 8 of 10 would have told.
     With `full` rows say what per cent of that model's score they are; several benchmarks have a row of their average.
 
     Raises:
@@ -128,10 +131,13 @@ def compared(
     first, *others = choices
     benchmarks = sorted(first.tables)
     # one family: all that stands in the table
-    results = iter(adjusted([compare(c.tables[b], first.tables[b], seed) for c in others for b in benchmarks]))
+    spreads = {b: spread_of([_means(c.tables[b]) for c in choices], matched=False) for b in benchmarks}
+    results = iter(
+        adjusted([compare(c.tables[b], first.tables[b], seed, spreads[b]) for c in others for b in benchmarks])
+    )
     rows = []
     for number, choice in enumerate(choices):
-        relative = None if whole is None else relative_performance(choice.tables, whole.tables, seed)
+        relative = None if whole is None else relative_performance(choice.tables, whole.tables)
         rows += [_row(choice, b, next(results) if number else None, relative) for b in benchmarks]
         if relative is not None and len(choice.tables) > 1:
             rows.append(_average(choice, relative))
@@ -153,6 +159,7 @@ def render(rows: list[dict[str, Any]]) -> Group:
         "95 %",
         "p",
         "p (Holm)",
+        "sees",
         *["of full %"] * relative,
         "",
     ]:
@@ -165,7 +172,15 @@ def render(rows: list[dict[str, Any]]) -> Group:
         table.add_row(escape(",".join(map(os.path.normpath, row["evaluation"].split(",")))), *cells, last)
     told = dict.fromkeys(note for row in rows for note in row["notes"])
     tests = dict.fromkeys(row["test"] for row in rows if row["test"])
-    return Group(table, f"p: {'; '.join(tests)}. Intervals draw whole pictures.", *map(escape, told))
+    lines = (
+        f"p: {'; '.join(tests)}. Intervals of 95 %: whole pictures, and seeds where there are several.",
+        "sees: the smallest difference that would have been told in 8 of 10 cases, in points.",
+    )
+    return Group(table, *lines, *map(escape, told))
+
+
+def _means(tables: Sequence[pa.Table]) -> Array:
+    return read_scores(tables).scores_SN.mean(1)
 
 
 def _benchmarks(folder: str) -> dict[str, str]:
@@ -211,12 +226,15 @@ def _row(choice: Choice, benchmark: str, result: Comparison | None, relative: Re
         "score": float(scores.mean_N.mean()),
         "accuracy": float(np.mean([accuracy(t).overall for t in choice.tables[benchmark]])),
     }
-    row |= dict.fromkeys(("difference", "low", "high", "p", "p_adjusted", "comparisons", "test", "verdict"))
+    row |= dict.fromkeys(
+        ("difference", "low", "high", "p", "p_adjusted", "comparisons", "test", "verdict", "detectable")
+    )
     row |= {"relative": None, "relative_low": None, "relative_high": None, "notes": []}
     if result is not None:
         low, high = _bounds(result.difference)
         row |= {"difference": result.difference.estimate, "low": low, "high": high, "p": result.p, "test": result.test}
         row |= {"p_adjusted": result.p_adjusted, "comparisons": result.comparisons, "verdict": result.verdict}
+        row["detectable"] = result.detectable
         row["notes"] = result.notes
     if relative is not None:
         row["relative"], row["notes"] = relative.by_benchmark[benchmark], [*row["notes"], *relative.notes]
@@ -231,7 +249,7 @@ def _average(choice: Choice, relative: Relative) -> dict[str, Any]:
         ("questions", "clusters", "score", "accuracy", "difference", "low", "high", "p", "p_adjusted", "comparisons")
     )
     row |= {"evaluation": choice.name, "benchmark": AVERAGE, "seeds": len(next(iter(choice.tables.values())))}
-    row |= {"test": None, "verdict": None, "notes": relative.notes}
+    row |= {"test": None, "verdict": None, "detectable": None, "notes": relative.notes}
     return row | {"relative": relative.average.estimate, "relative_low": low, "relative_high": high}
 
 
@@ -241,9 +259,10 @@ def _bounds(interval: Any) -> tuple[float | None, float | None]:
 
 def _difference(row: dict[str, Any]) -> list[str]:
     if row["difference"] is None:
-        return [""] * 4
+        return [""] * 5
     span = "no interval" if row["low"] is None else f"{100 * row['low']:+.1f} … {100 * row['high']:+.1f}"
-    return [f"{100 * row['difference']:+.1f}", span, f"{row['p']:.3g}", f"{row['p_adjusted']:.3g}"]
+    sees = "" if row["detectable"] is None else f"{100 * row['detectable']:.1f}"
+    return [f"{100 * row['difference']:+.1f}", span, f"{row['p']:.3g}", f"{row['p_adjusted']:.3g}", sees]
 
 
 def _relative(row: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ process that died leaves it behind. Ray starts such an actor, and its task, agai
 """
 
 import os
+import socket
 from contextlib import suppress
 
 from .errors import VinnowError
@@ -19,20 +20,24 @@ class PoisonError(VinnowError):
     """A shard's computation ended its process again and again."""
 
 
-def begin(root: str | os.PathLike[str], feature: str, shard: str, most: int, rows: str) -> None:
-    """Note that a shard is begun; `rows` says which they are.
+def begin(root: str | os.PathLike[str], feature: str, shard: str, most: int, rows: str) -> int:
+    """Note that a shard is begun; `rows` says which they are. Returns how often it was begun before, and never ended.
 
     Raises:
         PoisonError: it was begun `most` times before and never ended.
     """
     path = _path(root, feature, shard)
-    before = read_fields(path, "count of tries", "Delete it.", tries=int)["tries"] if exists(path) else 0
+    kinds = {"tries": int, "host": str | None}
+    seen = read_fields(path, "count of tries", "Delete it.", **kinds) if exists(path) else {"tries": 0}
+    before = int(seen["tries"])
     if before >= most:
+        where = f", at last on {seen['host']}" if seen["host"] else ""
         raise PoisonError(
-            f"the process that computed {feature} of {shard} ({rows}) died {before} times. Was its memory not enough? Give "
-            "it more, or a smaller token_budget; or leave those rows out."
+            f"the process that computed {feature} of {shard} ({rows}) died {before} times{where}. Was its memory not "
+            "enough? Give it more, or a smaller token_budget; or leave those rows out."
         )
-    write_json(path, {"tries": before + 1})
+    write_json(path, {"tries": before + 1, "host": socket.gethostname(), "pid": os.getpid()})
+    return before
 
 
 def end(root: str | os.PathLike[str], feature: str, shard: str) -> None:

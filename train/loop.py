@@ -27,6 +27,7 @@ from .deepspeed_json import deepspeed_json, leave_muon
 from .loss import LossModule
 from .memory import explain
 from .optimizer import lr_factor, make_optimizer
+from .restarts import note
 from .session import Session
 from .stop import leave, raise_left
 from .trackers import Tracker, open_trackers
@@ -269,9 +270,10 @@ def _log(worker: Worker, step: int, done: tuple[float, int, float]) -> None:
 
 
 def _cut_log(worker: Worker, first: int) -> None:
-    """Drop log rows of steps that will be done again after a restart."""
+    """Drop log rows of steps that will be done again after a restart, which is noted."""
     path = os.path.join(worker.out, LOG)
     if worker.rank or not os.path.isfile(path):
         return
     rows = read_lines(path, "step of a training", "Delete that training's folder, and train again.", step=int)
+    note(worker.out, first, rows)
     write_lines(path, [row for row in rows if row["step"] <= first])

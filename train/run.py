@@ -18,6 +18,7 @@ from ..store.facts import read_as, read_fields, read_lines
 from ..store.files import exists, join, write_json
 from ..store.names import place_in
 from ..store.usage import Usage
+from . import restarts
 from .config import TrainConfig
 from .data import REFUSED, Rows, count_cut, cut_refused, make_encoder, refusals, rows_digest
 from .environment import environment
@@ -51,7 +52,7 @@ class TrainReport:
     `validation`: (step, loss) of the held-out rows, `held_out` what became of them (rows, those left out because they are
     trained on, refusals by reason); `best`: the folder of the model of the lowest, `best_step` its step.
     `refused` rows could not be used, `refused_reasons` says why; `cut_off` rows lost a part of their answers at `max_len`.
-    `gpu_gb`: the most memory that worker 0's tensors took on its GPU, in 10⁹ bytes.
+    `gpu_gb`: the most memory that worker 0's tensors took on its GPU, in 10⁹ bytes. `restarts`: as `restarts.read`.
     """
 
     model: str
@@ -73,10 +74,13 @@ class TrainReport:
     best: str | None = None
     best_step: int | None = None
     gpu_gb: float | None = None
+    restarts: list[tuple[int, int]] = field(default_factory=list)
 
     def lines(self, max_len: int) -> list[str]:
         """Return what became of all rows, for the terminal."""
         said = [self.usage.line()]
+        if self.restarts:
+            said.append(restarts.told(self.restarts))
         if self.cut_off:
             said.append(f"{self.cut_off:,} rows lost a part of their answers at max_len {max_len}")
         if self.held_out and self.validation:
@@ -235,6 +239,7 @@ def _collect(config: TrainConfig, out: str, wall: float) -> TrainReport:
         best=join(out, BEST) if best else None,
         best_step=best["step"] if best else None,
         gpu_gb=max((row["gpu_gb"] for row in log if "gpu_gb" in row), default=None),
+        restarts=restarts.read(out),
     )
 
 

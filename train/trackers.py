@@ -103,6 +103,8 @@ class Wandb:
 
 
 TRACKERS: dict[str, Any] = {"tensorboard": TensorBoard, "mlflow": Mlflow, "wandb": Wandb}
+# pip alone would take an MLflow from 2022: the whole of it allows no pandas 3
+_EXTRA = {"mlflow": "vinnow[track]", "wandb": "vinnow[track]"}
 
 
 def check_trackers(names: list[str]) -> None:
@@ -114,7 +116,8 @@ def check_trackers(names: list[str]) -> None:
     for name in names:
         package = TRACKERS[name].package
         if find_spec(package) is None:
-            raise InputError(f"trackers: {name} needs the package {package!r}: `pip install {package}`, or remove it.")
+            way_out = f"`pip install '{_EXTRA.get(name, package)}'`, or remove it"
+            raise InputError(f"trackers: {name} needs the package {package!r}: {way_out}.")
 
 
 def open_trackers(config: TrainConfig, out: str, first: int, rank: int) -> list[Tracker]:

@@ -1,8 +1,8 @@
-"""Intervals by resampling whole clusters (pictures), and, where there are several, seeds of training; all seeded.
+"""Intervals by resampling whole clusters (pictures), seeded. Comparisons, which know of seeds too, go by `levels.py`.
 
-Axes: N questions, C clusters, K columns, M kinds of clusters, R draws, S seeds. Clusters that are alike (as many questions,
+Axes: N questions, C clusters, K columns, M kinds of clusters, R draws. Clusters that are alike (as many questions,
 the same sums) are one kind: a draw of C clusters is one multinomial over the kinds, so 0/1 scores cost few of them.
-Source: Efron & Tibshirani 1993, ch. 13; clusters: Davison & Hinkley 1997, §3.8; seeds: Rao & Wu 1988.
+Source: Efron & Tibshirani 1993, ch. 13; clusters: Davison & Hinkley 1997, §3.8.
 """
 
 import numpy as np
@@ -53,53 +53,6 @@ def cluster_sums(columns_NK: Array, cluster_N: Array) -> Array:
     """Return [C, 1 + K]: each cluster's questions and sums."""
     columns = [np.ones(len(cluster_N)), *columns_NK.T]
     return np.stack([np.bincount(cluster_N, weights=column_N) for column_N in columns], axis=1)
-
-
-def seed_weights(seeds: int, rng: np.random.Generator, draws: int) -> Array:
-    """Return [R, S]: the share of each seed in a draw of S − 1 of S seeds with replacement; all 1 for one seed.
-
-    S − 1, not S: the variance of a draw's mean is then the unbiased one, which matters with three seeds. One seed says
-    nothing of how others differ, and stays as it is.
-    """
-    if seeds == 1:
-        return np.ones((draws, 1))
-    return rng.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=draws) / (seeds - 1)
-
-
-def paired_interval(
-    first_SN: Array, second_TN: Array, cluster_N: Array, seed: int, draws: int = DRAWS, confidence: float = CONFIDENCE
-) -> Interval:
-    """Return mean(first) − mean(second) with its percentile interval.
-
-    A draw takes seeds of either side, then clusters, the same for both sides. One cluster has no interval.
-
-    Raises:
-        InputError: the sides differ in their questions, or have none.
-    """
-    if first_SN.shape[1] != second_TN.shape[1] or first_SN.shape[1] != len(cluster_N) or not len(cluster_N):
-        raise InputError(f"paired scores need the same samples: {first_SN.shape[1]} against {second_TN.shape[1]}.")
-    estimate = float(first_SN.mean() - second_TN.mean())
-    if cluster_N.max() == 0:
-        return Interval.unknown(estimate)
-    s = len(first_SN)
-    if s == len(second_TN) == 1:  # the difference alone: far fewer kinds
-        sums_RK = resampled_sums((first_SN - second_TN).T, cluster_N, seed, draws)
-        return percentile(estimate, sums_RK[:, 1] / sums_RK[:, 0], confidence)
-    sums_RK = resampled_sums(np.concatenate([first_SN, second_TN]).T, cluster_N, seed, draws)
-    means_RK, rng = sums_RK[:, 1:] / sums_RK[:, :1], np.random.default_rng([seed, 1])
-    ours_RS, theirs_RT = (seed_weights(n, rng, draws) for n in (s, len(second_TN)))
-    return percentile(estimate, (means_RK[:, :s] * ours_RS).sum(1) - (means_RK[:, s:] * theirs_RT).sum(1), confidence)
-
-
-def share_interval(
-    scores_SN: Array, cluster_N: Array, seed: int, draws: int = DRAWS, confidence: float = CONFIDENCE
-) -> Interval:
-    """Return the mean score with its percentile interval over clusters and, where there are several, seeds.
-
-    Raises:
-        InputError: no questions.
-    """
-    return paired_interval(scores_SN, np.zeros((1, scores_SN.shape[1])), cluster_N, seed, draws, confidence)
 
 
 def mean_intervals(

@@ -13,6 +13,9 @@ import pyarrow as pa
 from ...store.arrays import Array
 from ...store.errors import DuplicateRowsError, InputError
 
+# columns that say which question a row is, and which picture it is about
+_SAME = ["sample", "cluster"]
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -60,19 +63,24 @@ def read_scores(tables: Sequence[pa.Table]) -> Scores:
     if not tables:
         raise InputError("a comparison needs at least one EVALS table on each side.")
     names_N, scores, keys = np.zeros(0, np.str_), [], []
+    # a sweep's tables hold the same questions in the same order: only one is sorted
+    order, before = np.zeros(0, np.int64), tables[0]
     for number, table in enumerate(tables):
         if not table.num_rows:
             raise InputError("an EVALS table holds no question: there is nothing to compare.")
-        asked = np.array(table["sample"].to_pylist(), dtype=np.str_)
-        order = np.argsort(asked, kind="stable")
-        ranked = asked[order]
-        if (ranked[1:] == ranked[:-1]).any():
-            raise DuplicateRowsError("an EVALS table holds a sample twice: give one run a table.")
-        if number and not np.array_equal(names_N, ranked):
-            raise InputError(f"runs to be averaged were asked other samples: {_differ(names_N, ranked)}")
-        names_N = ranked
-        scores.append(_numbers(table, asked)[order])
-        keys.append(_keys(table)[order])
+        if not number or not table["sample"].equals(before["sample"]):
+            asked = np.array(table["sample"].to_pylist(), dtype=np.str_)
+            order = np.argsort(asked, kind="stable")
+            ranked = asked[order]
+            if (ranked[1:] == ranked[:-1]).any():
+                raise DuplicateRowsError("an EVALS table holds a sample twice: give one run a table.")
+            if number and not np.array_equal(names_N, ranked):
+                raise InputError(f"runs to be averaged were asked other samples: {_differ(names_N, ranked)}")
+            names_N = ranked
+        scores.append(_numbers(table)[order])
+        alike = number and _clustered(table) and _clustered(before) and table.select(_SAME).equals(before.select(_SAME))
+        keys.append(keys[-1] if alike else _keys(table)[order])
+        before = table
     benchmarks = sorted({b for table in tables for b in table["benchmark"].unique().to_pylist()})
     return Scores(names_N, np.stack(scores), tuple(keys), ", ".join(benchmarks))
 
@@ -105,7 +113,7 @@ def merge_clusters(keys: Sequence[Array]) -> tuple[Array, int]:
     n = len(keys[0])
     unique: list[Array] = []
     for key_N in keys:
-        if not any(np.array_equal(key_N, other_N) for other_N in unique):
+        if not any(key_N is other_N or np.array_equal(key_N, other_N) for other_N in unique):
             unique.append(key_N)
     rows, columns, width = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], n
     known_N = np.zeros(n, bool)
@@ -122,19 +130,22 @@ def merge_clusters(keys: Sequence[Array]) -> tuple[Array, int]:
     return np.unique(labels, return_inverse=True)[1], int((~known_N).sum())
 
 
-def _numbers(table: pa.Table, asked_N: Array) -> Array:
+def _clustered(table: pa.Table) -> bool:
+    # a table of before there were clusters has no such column
+    return "cluster" in table.column_names
+
+
+def _numbers(table: pa.Table) -> Array:
     scores_N = table["score"].to_numpy().astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(scores_N))
     if len(bad):
-        raise InputError(
-            f"{len(bad)} of {len(scores_N)} scores are no numbers (NaN or infinite), first of {str(asked_N[bad[0]])!r}."
-        )
+        sample = table["sample"][int(bad[0])].as_py()
+        raise InputError(f"{len(bad)} of {len(scores_N)} scores are no numbers (NaN or infinite), first of {sample!r}.")
     return scores_N
 
 
 def _keys(table: pa.Table) -> Array:
-    # a table of before there were clusters has no such column
-    known = table["cluster"].to_pylist() if "cluster" in table.column_names else [None] * table.num_rows
+    known = table["cluster"].to_pylist() if _clustered(table) else [None] * table.num_rows
     return np.array([*known, None], object)[:-1]
 
 

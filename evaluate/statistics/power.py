@@ -4,7 +4,8 @@ Paired scores with E[d²] = `disagree` (of right and wrong answers: the share on
 picture, a correlation ρ of d inside of a picture, N questions and S seeds per side. The difference D then has the variance
 v = (disagree − D²) · (1 + (m − 1) · ρ) / N + 2 σ² / S, where σ is the spread of a training's score over seeds; random signs
 of pictures, which do not know D, have m · D² / N more. A two-sided test at α sees D with power 1 − β where
-D ≥ z(1 − α/2) · √(v + m D² / N) + z(1 − β) · √v. Sources: Connor 1987 (this, for m = 1); Kish 1965 (design effect).
+D ≥ z(1 − α/2) · √(v + m D² / N) + z(1 − β) · √v; the seeds' part of v has t on 2(S − 1) degrees of freedom in the place of
+z, as the interval has (`levels`). Sources: Connor 1987 (this, for m = 1 and one seed); Kish 1965 (design effect).
 """
 
 import math
@@ -106,8 +107,7 @@ def needed(assumed: Assumed, difference: float, seeds: int, aim: Aim) -> Needed:
             f"a difference of {100 * difference:g} points needs answers that differ on as many: "
             f"{100 * assumed.disagree:g} % is less."
         )
-    spread = assumed.seed_spread or 0.0
-    least = math.floor(2 * (spread * sum(aim.quantiles) / difference) ** 2) + 1
+    least = _least_seeds(assumed.seed_spread or 0.0, difference, aim)
     if seeds < least:
         return Needed(difference, seeds, None, None, least)
     # fewer answers that differ than this give no p under the level, however they fall
@@ -132,15 +132,40 @@ def seen(assumed: Assumed, pictures: int, seeds: int, aim: Aim) -> float | None:
     return high
 
 
+def _least_seeds(spread: float, difference: float, aim: Aim) -> int:
+    """Return from how many seeds on a difference can be seen, were there any number of questions."""
+
+    def hidden(seeds: int) -> bool:
+        return sum(_t(aim, seeds)) * spread * math.sqrt(2 / seeds) >= difference
+
+    low, high = 0, 1
+    while hidden(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if hidden(middle) else (low, middle)
+    return high
+
+
+def _t(aim: Aim, seeds: int) -> tuple[float, float]:
+    """Return t(1 − level/2) and t(power) of a spread that so many seeds per side show; one seed is taken as two."""
+    # here: it takes a second to import
+    from scipy.special import stdtrit
+
+    freedom = 2 * max(seeds - 1, 1)
+    return float(stdtrit(freedom, 1 - aim.level / 2)), float(stdtrit(freedom, aim.power))
+
+
 def _sees(assumed: Assumed, difference: float, sizes: tuple[int, int], aim: Aim) -> bool:
     """Whether a difference is seen with so many (pictures, seeds)."""
     pictures, seeds = sizes
     questions = pictures * assumed.per_picture
     variance = (assumed.disagree - difference**2) * assumed.design_effect / questions
-    variance += 2 * (assumed.seed_spread or 0.0) ** 2 / seeds
-    of_level, of_power = aim.quantiles
-    chance = math.sqrt(variance + difference**2 / pictures)
-    return difference >= of_level * chance + of_power * math.sqrt(variance)
+    (of_level, of_power), between = aim.quantiles, assumed.seed_spread or 0.0
+    t_level, t_power = _t(aim, seeds) if between else (0.0, 0.0)
+    between = 2 * between**2 / seeds
+    level = math.sqrt(of_level**2 * (variance + difference**2 / pictures) + t_level**2 * between)
+    return difference >= level + math.sqrt(of_power**2 * variance + t_power**2 * between)
 
 
 @dataclass(frozen=True)

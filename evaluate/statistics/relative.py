@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ...store.arrays import Array
 from ...store.errors import InputError
-from .bootstrap import DRAWS, percentile, resampled_sums, seed_weights
 from .compare import notes
 from .interval import Interval
+from .levels import Spread, Sums, mean, ratio, sums_of
 from .pairs import Pairs, pair
 
+# a divisor nearer to 0 than so many standard errors leaves a ratio without an interval (Fieller 1954)
+FAR = 3.0
 # EVALS tables of one choice by the name of the benchmark, one per seed of training
 ByBenchmark = Mapping[str, Sequence[pa.Table]]
 
@@ -24,8 +25,8 @@ ByBenchmark = Mapping[str, Sequence[pa.Table]]
 class Relative:
     """Per cent of the full-data model: the mean over benchmarks with its interval, and each benchmark's own.
 
-    The interval draws clusters (pictures) of each benchmark, the same for both models, and seeds of training, the same for
-    all benchmarks. Benchmarks are taken as they are: it says nothing of others.
+    The interval is that of `levels.ratio`: pictures of each benchmark, the same for both models, and seeds of training, the
+    same for all benchmarks. Benchmarks are taken as they are: it says nothing of others.
     """
 
     average: Interval
@@ -33,8 +34,8 @@ class Relative:
     notes: list[str]
 
 
-def relative_performance(choice: ByBenchmark, full: ByBenchmark, seed: int, draws: int = DRAWS) -> Relative:
-    """Return a choice's average performance relative to the full-data model's.
+def relative_performance(choice: ByBenchmark, full: ByBenchmark, spread: Spread | None = None) -> Relative:
+    """Return a choice's average performance relative to the full-data model's. `spread`: as `levels.ratio` takes it.
 
     Raises:
         InputError: a benchmark is missing on one side, was asked with other questions, is scored 0 by the full-data model
@@ -43,34 +44,32 @@ def relative_performance(choice: ByBenchmark, full: ByBenchmark, seed: int, draw
     _refuse_missing(choice, full)
     pairs = {name: _pair(name, choice[name], full[name]) for name in sorted(full)}
     ours, theirs = (_seeds(pairs, side) for side in (0, 1))
-    means = {name: (p.first_SN.mean(), p.second_TN.mean()) for name, p in pairs.items()}
-    if zero := [name for name, (_, whole) in means.items() if whole <= 0]:
-        raise InputError(f"the full-data model scores 0 on {', '.join(zero)}: there is nothing to be relative to.")
-    by_benchmark = {name: float(100 * mine / whole) for name, (mine, whole) in means.items()}
-    estimate = float(np.mean(list(by_benchmark.values())))
     told = [
         f"{name}: {note}" if name else note
         for name, p in pairs.items()
         for note in notes(len(p.names_N), p.clusters, (2, 2), p.unknown)
     ]
-    told += notes(2, 20, (ours, theirs), 0)
-    if min(p.clusters for p in pairs.values()) == 1:
-        return Relative(Interval.unknown(estimate), by_benchmark, told)
-    rng = np.random.default_rng([seed, 1])
-    weights = seed_weights(ours, rng, draws), seed_weights(theirs, rng, draws)
-    ratios_BR = np.stack([_ratios(p, weights, [seed, 2, b], draws) for b, p in enumerate(pairs.values())])
-    if not np.isfinite(ratios_BR).all():
-        told.append("Draws in which the full-data model has no right answer: there is no interval.")
-        return Relative(Interval.unknown(estimate), by_benchmark, told)
-    return Relative(percentile(estimate, 100 * ratios_BR.mean(0)), by_benchmark, told)
+    sums = {name: (sums_of(p.first_SN, p.cluster_N), sums_of(p.second_TN, p.cluster_N)) for name, p in pairs.items()}
+    return relative_of(sums, told + notes(2, 20, (ours, theirs), 0), spread)
 
 
-def _ratios(pairs: Pairs, weights: tuple[Array, Array], seed: list[int], draws: int) -> Array:
-    """Return [R] ratios of one benchmark's mean scores."""
-    sums_RK = resampled_sums(np.concatenate([pairs.first_SN, pairs.second_TN]).T, pairs.cluster_N, seed, draws)[:, 1:]
-    s = len(pairs.first_SN)
-    ours_R, theirs_R = (sums_RK[:, :s] * weights[0]).sum(1), (sums_RK[:, s:] * weights[1]).sum(1)
-    return np.divide(ours_R, theirs_R, out=np.full(draws, np.inf), where=theirs_R > 0)
+def relative_of(sums: Mapping[str, tuple[Sums, Sums]], told: list[str], spread: Spread | None = None) -> Relative:
+    """Return the same of sums by cluster; `told`: what is to be known of them.
+
+    Raises:
+        InputError: the full-data model scores 0 on a benchmark; names it.
+    """
+    if zero := [name for name, (_, whole) in sums.items() if whole.mean <= 0]:
+        raise InputError(f"the full-data model scores 0 on {', '.join(zero)}: there is nothing to be relative to.")
+    by_benchmark = {name: 100 * mine.mean / whole.mean for name, (mine, whole) in sums.items()}
+    estimate = float(np.mean(list(by_benchmark.values())))
+    if any(len(w.sizes_C) > 1 and w.mean < FAR * mean(w, None).error for _, w in sums.values()):
+        few = "The full-data model has so few right answers that a share of them has no interval."
+        return Relative(Interval.unknown(estimate), by_benchmark, [*told, few])
+    sure = ratio([mine for mine, _ in sums.values()], [whole for _, whole in sums.values()], spread)
+    share = sure.interval(estimate / 100)
+    low = max(0.0, 100 * share.low) if share.bounded else share.low
+    return Relative(Interval(estimate, low, 100 * share.high), by_benchmark, told)
 
 
 def _pair(name: str, choice: Sequence[pa.Table], full: Sequence[pa.Table]) -> Pairs:

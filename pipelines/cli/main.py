@@ -6,6 +6,7 @@ import tempfile
 import traceback
 
 from ...actors import cluster
+from ...store import lock
 from ...store.errors import InputError, VinnowError, one_line, plain_cause
 from ...store.machine import refusal
 from ..progress import console, plain
@@ -41,6 +42,7 @@ def main() -> None:
     keep_deepspeed_off()
     cluster.before_start[:] = [ray_words.keep_apart]
     cluster.when_lost[:] = [ending.lost]
+    lock.when_taken[:] = [ending.lost]
     with ending.listening():
         try:
             with naming_stdout():

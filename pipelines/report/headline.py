@@ -1,30 +1,34 @@
 """The headline: one row a selector, budget and fine-tune, with its interval and what it is worth against random.
 
-Several seeds of a choice are averaged sample by sample; questions about one picture are drawn together; p values are
-adjusted for the number of comparisons. The HTML table, the plot and the terminal show these rows.
+Several seeds of a choice are averaged sample by sample; questions about one picture belong together; how much seeds
+differ is pooled over the choices of a budget; p values are adjusted for the number of comparisons. The HTML table, the plot
+and the terminal show these rows. Axes: R trials, N questions, S seeds.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from ...evaluate.metrics import accuracy
-from ...evaluate.statistics.bootstrap import share_interval
-from ...evaluate.statistics.compare import Comparison, adjusted, compare
+from ...evaluate.statistics.compare import FEW, Comparison, adjusted, compare_pairs, notes
 from ...evaluate.statistics.interval import Interval, wilson_interval
-from ...evaluate.statistics.pairs import merge_clusters, read_scores
-from ...evaluate.statistics.relative import Relative, relative_performance
+from ...evaluate.statistics.levels import Spread, Sums, mean, spread_of, sums_of
+from ...evaluate.statistics.pairs import Pairs, merge_clusters, read_scores
+from ...evaluate.statistics.relative import Relative, relative_of
+from ...store.arrays import Array
+from ...store.errors import InputError
 from .data import FULL, RANDOM, ReportData, Trial
 
+# selector, budget, variant
+Cell = tuple[str, str, str]
 WORDS = {"better": "beats random", "worse": "worse than random", "cannot tell": "not told apart"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """`accuracy` 0…1: Wilson's 95 % for one seed and one question per picture, else a bootstrap; seconds are means."""
+    """`accuracy` 0…1: Wilson's 95 % for one seed and one question per picture, else by `levels`; seconds are means."""
 
     selector: str
     budget: str
@@ -60,40 +64,119 @@ def headline(trials: list[Trial], seed: int = 0) -> list[Row]:
     """Return the rows, smallest budget first, random before the others, the whole pool last.
 
     Raises:
-        InputError: two trials answered different test samples.
+        InputError: two trials answered different test samples, or were scored by other benchmarks.
     """
-    groups: dict[tuple[str, str, str], list[Trial]] = defaultdict(list)
-    for trial in trials:
-        groups[trial.selector, trial.budget, trial.variant].append(trial)
+    if not trials:
+        return []
+    answered = _Answered(trials)
+    groups = answered.groups
     variants = sorted({t.variant for t in trials})
     rows = []
-    for (selector, budget, variant), group in groups.items():
-        tables = [t.evals for t in group]
-        base = groups.get((RANDOM, budget, variant)) if selector != RANDOM else None
-        first = groups.get((selector, budget, variants[0])) if variant != variants[0] else None
-        whole = next((g for (s, _, v), g in groups.items() if (s, v) == (FULL, variant) and s != selector), None)
-        by_seed = [accuracy(t).by_task for t in tables]
-        share, clusters = _share(tables, seed)
+    for cell, numbers in groups.items():
+        (selector, budget, variant), group = cell, [trials[n] for n in numbers]
+        base = (RANDOM, budget, variant) if selector != RANDOM else cell
+        first = (selector, budget, variants[0])
+        whole = next((c for c in groups if (c[0], c[2]) == (FULL, variant) and c[0] != selector), None)
+        by_seed = [accuracy(t.evals).by_task for t in group]
         rows.append(
             Row(
                 selector,
                 budget,
                 group[0].rows,
                 len(group),
-                tables[0].num_rows,
-                share,
+                len(answered.names_N),
+                answered.share(cell),
                 {task: float(np.mean([b[task] for b in by_seed])) for task in sorted(by_seed[0])},
                 float(np.mean([t.train_seconds for t in group])),
-                compare(tables, [t.evals for t in base], seed) if base else None,
+                answered.against(cell, base, answered.spreads[budget, variant], seed) if base != cell else None,
                 variant,
-                compare(tables, [t.evals for t in first], seed) if first else None,
+                answered.against(cell, first, None, seed) if first != cell else None,
                 _mean([t.pictured for t in group]),
-                _relative(tables, [t.evals for t in whole], seed) if whole else None,
-                clusters,
+                answered.relative(cell, whole) if whole else None,
+                answered.clusters,
             )
         )
     rows.sort(key=lambda r: (r.selector == FULL, r.rows, r.selector != RANDOM, r.selector, r.variant))
     return _adjusted(rows)
+
+
+class _Answered:
+    """All trials' answers side by side: read, paired and added up once."""
+
+    def __init__(self, trials: list[Trial]) -> None:
+        scores = read_scores([t.evals for t in trials])
+        _refuse_other_benchmarks(trials)
+        self.trials, self.names_N, self._scores_RN = trials, scores.names_N, scores.scores_SN
+        self._cluster_N, self._unknown = merge_clusters(scores.keys)
+        self.clusters = int(self._cluster_N.max()) + 1
+        groups: dict[Cell, list[int]] = defaultdict(list)
+        for number in sorted(range(len(trials)), key=lambda n: trials[n].seed):
+            t = trials[number]
+            groups[t.selector, t.budget, t.variant].append(number)
+        self.groups = dict(groups)
+        self._sums = {cell: sums_of(self._scores_RN[numbers], self._cluster_N) for cell, numbers in self.groups.items()}
+        beside: dict[tuple[str, str], list[Cell]] = defaultdict(list)
+        for cell in self.groups:
+            beside[cell[1], cell[2]].append(cell)
+        self.spreads = {key: self.spread(cells) for key, cells in beside.items()}
+        # each benchmark's questions
+        of_N = np.array(trials[0].evals["benchmark"].to_pylist(), np.str_)
+        of_N = of_N[np.argsort(np.array(trials[0].evals["sample"].to_pylist(), np.str_), kind="stable")]
+        self._benchmarks = {name: np.flatnonzero(of_N == name) for name in np.unique(of_N).tolist()}
+
+    def spread(self, cells: Sequence[Cell]) -> Spread | None:
+        """Return how much seeds differ, over these cells together."""
+        seeds = {tuple(self.trials[n].seed for n in self.groups[cell]) for cell in cells}
+        return spread_of([self._sums[cell].means_S for cell in cells], matched=len(seeds) == 1)
+
+    def share(self, cell: Cell) -> Interval:
+        """Return a cell's accuracy."""
+        sums, mean_N = self._sums[cell], self._scores_RN[self.groups[cell]].mean(0)
+        alone = len(sums.sums_SC) == 1 and self.clusters == len(mean_N)
+        if alone and set(np.unique(mean_N)) <= {0.0, 1.0}:
+            return wilson_interval(int(mean_N.sum()), len(mean_N))
+        told = mean(sums, self.spreads[cell[1], cell[2]]).interval(sums.mean)
+        # a share lies from 0 to 1, and of one picture no more is known
+        highest = max(1.0, float(self._scores_RN.max()))
+        return Interval(told.estimate, max(0.0, told.low), min(highest, told.high))
+
+    def against(self, cell: Cell, other: Cell, spread: Spread | None, seed: int) -> Comparison | None:
+        """Return a cell held against another one, None where that is not there; without a `spread`, by that of the two."""
+        if other not in self.groups:
+            return None
+        spread = spread or self.spread([cell, other])
+        ours, theirs = (self._scores_RN[self.groups[c]] for c in (cell, other))
+        pairs = Pairs(self.names_N, ours, theirs, self._cluster_N, self._unknown)
+        return compare_pairs(pairs, seed, spread, (self._sums[cell], self._sums[other]))
+
+    def relative(self, cell: Cell, whole: Cell) -> Relative | None:
+        """Return a cell's performance relative to the whole pool's model; None where that is never right."""
+        alone = len(self._benchmarks) == 1
+        sums = {name: (self._sums[cell], self._sums[whole]) if alone else self._part(cell, whole, rows_n)
+                for name, rows_n in self._benchmarks.items()}  # fmt: skip
+        if any(w.means_S.min() <= 0 for _, w in sums.values()):
+            return None  # nothing to be relative to; the table shows that the pool's model is never right
+        seeds = (len(self.groups[cell]), len(self.groups[whole]))
+        spread = self.spreads[cell[1], cell[2]]
+        told = notes(len(self.names_N), self.clusters, seeds, self._unknown, FEW if max(seeds) > 1 else None)
+        return relative_of(sums, told, spread)
+
+    def _part(self, cell: Cell, whole: Cell, rows_n: Array) -> tuple[Sums, Sums]:
+        """Return the sums of one benchmark's questions."""
+        cluster_n = np.unique(self._cluster_N[rows_n], return_inverse=True)[1]
+        ours, theirs = (sums_of(self._scores_RN[np.ix_(self.groups[c], rows_n)], cluster_n) for c in (cell, whole))
+        return ours, theirs
+
+
+def _refuse_other_benchmarks(trials: list[Trial]) -> None:
+    first = trials[0].evals["benchmark"]
+    for t in trials[1:]:
+        if not t.evals["benchmark"].equals(first):
+            ours, theirs = (", ".join(sorted(set(c.to_pylist()))) for c in (t.evals["benchmark"], first))
+            if ours != theirs:
+                raise InputError(
+                    f"{t.selector} {t.budget} was scored by other benchmarks ({ours} against {theirs}): no pairs."
+                )
 
 
 def _adjusted(rows: list[Row]) -> list[Row]:
@@ -108,18 +191,6 @@ def _adjusted(rows: list[Row]) -> list[Row]:
         )
         for r in rows
     ]
-
-
-def _relative(tables: list[pa.Table], whole: list[pa.Table], seed: int) -> Relative | None:
-    ours, theirs = _by_benchmark(tables), _by_benchmark(whole)
-    if any(pc.sum(t["score"]).as_py() <= 0 for t in whole):
-        return None  # nothing to be relative to; the table shows that the pool's model is never right
-    return relative_performance(ours, theirs, seed)
-
-
-def _by_benchmark(tables: list[pa.Table]) -> dict[str, list[pa.Table]]:
-    names = {name for table in tables for name in table["benchmark"].unique().to_pylist()}
-    return {name: [t.filter(pc.equal(t["benchmark"], name)) for t in tables] for name in sorted(names)}
 
 
 def _mean(values: list[float | None]) -> float | None:
@@ -195,15 +266,3 @@ def _points(comparison: Comparison | None) -> str:
 def minus(text: str) -> str:
     """Return a number's text with a true minus sign, which no line break splits."""
     return text.replace("-", "\u2212")
-
-
-def _share(tables: list[pa.Table], seed: int) -> tuple[Interval, int]:
-    """Return the accuracy's interval, and how many clusters (pictures) the questions are about."""
-    scores = read_scores(tables)
-    cluster_N, _ = merge_clusters(scores.keys)
-    clusters, mean_N = int(cluster_N.max()) + 1, scores.mean_N
-    if len(tables) == 1 and clusters == len(cluster_N) and set(np.unique(mean_N)) <= {0.0, 1.0}:
-        return wilson_interval(int(mean_N.sum()), len(mean_N)), clusters
-    share = share_interval(scores.scores_SN, cluster_N, seed)
-    # of one picture: a share lies from 0 to 1, and no more is known
-    return (share if share.bounded else Interval(share.estimate, 0.0, 1.0)), clusters

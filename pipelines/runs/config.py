@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -102,6 +102,18 @@ class SweepSection(Config):
 
     concurrent: int = Field(1, ge=1, description="Fine-tunes that run at a time.")
     full: bool = Field(True, description="Fine-tune on the whole pool too.")
+    trackers: list[Literal["mlflow", "wandb"]] = Field(
+        [],
+        description="What gets each trial's choice, curve and result beside TensorBoard; servers and keys come from "
+        "their own environment variables. Needs `vinnow[track]`.",
+    )
+    tracker_project: str = Field("vinnow", min_length=1, description="The project's name there.")
+
+    @model_validator(mode="after")
+    def _once(self) -> "SweepSection":
+        if len(set(self.trackers)) != len(self.trackers):
+            raise ValueError("trackers: name each once")
+        return self
 
 
 class RunConfig(Config):

@@ -17,6 +17,7 @@ from .plan import make_plan
 from .plan_shown import summarise
 from .results import write_report
 from .stages import stages_of
+from .sweeping.ready import check_sweep_trackers
 
 
 def run_stages(config: RunConfig, report: bool = True) -> str | None:
@@ -30,6 +31,7 @@ def run_stages(config: RunConfig, report: bool = True) -> str | None:
     missing = without_gpus(config)
     if missing is not None:  # before a pool is read, and before the folder is this config's
         raise InputError(missing)
+    check_sweep_trackers(config.sweep)
     with claim(config.out, "run", r"run\.json"):
         return _run_claimed(config, report)
 

@@ -175,9 +175,11 @@ def _fit_group(config: RunConfig, trials: list[Trial], name: str) -> Any:
 
 
 def refused_lines(results: list[dict[str, Any]]) -> list[str]:
-    """Return a line for each trial that could not use all rows of its choice, or not ask all of its questions."""
+    """Return a line for each trial that was cut off, could not use all rows of its choice, or not ask all questions."""
     lines = []
     for result in results:
+        if result.get("cut_off"):
+            lines.append(f"{result['name']} was {result['cut_off']}")
         if result.get("reasons"):
             usage = Usage(result["used"] or 0, result["reasons"], result["listed"] or "")
             lines.append(f"{result['name']}: trained on {usage.line()}")

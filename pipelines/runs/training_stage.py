@@ -17,7 +17,7 @@ from .config import PLACES
 from .identity import TRAIN_FREE, how_trained, kept, pace_of
 from .model_stage import first_model
 from .sections import StageSection
-from .stage import Held, Item, Planned, Planning, Run, Stage, StageStatus
+from .stage import Held, Item, Planned, Planning, Run, Stage, StageStatus, tell
 from .watch import TRAINED, last_step, training_bar
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ class Proxy(Training):
 
 def _train(run: Run, config: TrainConfig, out: str, record: StageRecord) -> None:
     from ...actors.cluster import ensure_ray
+    from ...train.restarts import told
     from ...train.run import refuse_early, train
     from .begin import require_workers
 
@@ -142,6 +143,8 @@ def _train(run: Run, config: TrainConfig, out: str, record: StageRecord) -> None
     record.facts.update(rows=report.rows, loss=report.loss, steps=report.steps)
     record.account(report.usage)
     record.facts["bytes"] = folder_bytes(out)
+    if report.restarts:
+        tell(f"{record.name} was {told(report.restarts)}")
 
 
 def training_line(

@@ -3,6 +3,7 @@
 A trial that was cut off goes on, one that is finished does nothing again, and one that is asked more answers only that.
 """
 
+import os
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,7 +13,9 @@ from ...pool.reader import Pool
 from ...store.errors import InputError
 from ...store.facts import read_fields
 from ...store.files import exists, join, write_json
+from ...store.lock import attempt_of
 from ...train.config import TrainConfig
+from ...train.restarts import told
 from ...train.run import REPORT, TrainReport, train
 from ...train.solo import Bases, drop_states, fit_here
 from .answered import MADE_OF, ask, asked_of, drop_unfinished
@@ -24,7 +27,7 @@ _RESULT = {
     **{"selector": str, "budget": str | int, "seed": int, "run": str, "rows": int, "train_seconds": float},
     **{"name": str | None, "model": str | None, "accuracy": float | None, "image_accuracy": float | None},
     **{"variant": str | None, "used": int | None, "reasons": dict[str, int] | None, "listed": str | None},
-    **{"not_asked": int | None, "test": str | None},
+    **{"not_asked": int | None, "test": str | None, "cut_off": str | None},
     "places": dict[str, dict[str, float]] | None,
 }
 
@@ -120,6 +123,11 @@ def run_trial(values: dict[str, Any], callbacks: tuple[Any, ...] = (), bases: Ba
     path = join(trial.folder, RESULT)
     if exists(path):
         return read_result(path)
+    with attempt_of(os.path.dirname(os.path.dirname(trial.folder))):
+        return _run_trial(trial, path, callbacks, bases)
+
+
+def _run_trial(trial: Trial, path: str, callbacks: tuple[Any, ...], bases: Bases | None) -> dict[str, Any]:
     fit = None if bases is None else partial(fit_here, bases=bases)
     done = exists(join(trial.folder, "train", REPORT))  # of this trial, on however many workers it was
     place = join(trial.folder, "train")
@@ -138,6 +146,7 @@ def run_trial(values: dict[str, Any], callbacks: tuple[Any, ...] = (), bases: Ba
         "reasons": dict(trained.usage.refused),
         "listed": trained.usage.listed,
         "not_asked": measured.refused,
+        "cut_off": told(trained.restarts),
         "steps": trained.steps,
         "loss": trained.loss,
         "train_seconds": trained.seconds,

@@ -55,7 +55,7 @@ def test_verdict_interval_and_p_never_contradict_each_other():
         for shift in rng.choice([-0.4, 0, 0, 0.4], 4):
             right = rng.random(60) < 0.5 + shift
             tables.append(evals(right.astype(float), clusters=clusters))
-        for result in adjusted([compare([t], [tables[0]], seed=0, draws=300) for t in tables[1:]]):
+        for result in adjusted([compare([t], [tables[0]], seed=0) for t in tables[1:]]):
             clear = result.p_adjusted < 0.05 and not result.difference.low <= 0 <= result.difference.high
             assert result.p_adjusted >= result.p
             assert (result.verdict != "cannot tell") == clear
@@ -113,8 +113,11 @@ def test_what_the_interval_does_not_know_is_told():
     assert any("Of 60 of 60 questions" in note for note in older.notes)
     # one side knows
     assert compare([evals(scores, clusters=[None] * 60)], [evals(np.zeros(60))], seed=0).unknown == 0
-    several = compare([evals(scores), evals(scores)], [evals(scores), evals(scores)], seed=0)
+    several = compare([evals(scores)] * 3, [evals(scores)] * 3, seed=0)
     assert several.notes == []
+    two = compare([evals(scores)] * 2, [evals(scores)], seed=0)
+    assert any("rests on 1 degree of freedom" in note for note in two.notes)
+    assert any("One training seed on one side" in note for note in two.notes)
 
 
 def test_seeds_that_differ_widen_the_interval_and_a_sign_test_alone_would_not_know():
@@ -124,8 +127,12 @@ def test_seeds_that_differ_widen_the_interval_and_a_sign_test_alone_would_not_kn
     runs = [evals(base | flip) for flip in flips]
     lone = compare([runs[1]], [evals(base)], seed=0)
     both = compare(runs, [evals(base)], seed=0)
-    assert both.p < 0.001
+    assert lone.p < 1e-9
+    # six points, by seeds that differ by as many: nothing is known
+    assert both.p > 0.3
+    assert both.test == "t over seeds and pictures, and random signs of clusters, exact"
     assert both.difference.high - both.difference.low > 3 * (lone.difference.high - lone.difference.low)
+    assert both.detectable > 0.2 > lone.detectable
 
 
 def test_what_cannot_be_compared_is_refused():

@@ -87,9 +87,30 @@ def test_many_clusters_are_drawn_and_agree_with_all_patterns():
     assert tested != sign_flip(first, second, cluster, seed=1, draws=100_000)
 
 
-def test_a_drawn_p_is_never_0():
+@pytest.mark.parametrize("parts", [1, 3, 10, 30])
+def test_multiples_of_one_number_are_worked_out_whole(parts):
+    """Right and wrong, means of three seeds, of ten people, of both: exact, where drawing would not go under 1/10,001."""
+    rng = np.random.default_rng(parts)
+    clusters = EXACT + 3
+    cluster = np.r_[np.arange(clusters), rng.integers(0, clusters, 20)]
+    first, second = (rng.integers(0, parts + 1, len(cluster)) / parts for _ in range(2))
+    tested = sign_flip(first, second, cluster, seed=0)
+    assert tested.p == pytest.approx(every_pattern(first, second, cluster), abs=1e-12)
+    assert tested == sign_flip(first, second, cluster, seed=9)
+    assert "exact" in tested.test
+    for n, b in ((40, 29), (200, 120), (60, 60)):
+        right = np.r_[np.ones(b), np.zeros(n - b)]
+        assert sign_flip(right, 1 - right, np.arange(n), seed=0).p == pytest.approx(
+            max(1e-12, mcnemar_exact(right, 1 - right).p), rel=1e-6
+        )
+
+
+def test_a_p_is_never_0():
     first, second = np.ones(40), np.zeros(40)
-    assert sign_flip(first, second, np.arange(40), seed=0, draws=99).p == 1 / 100
+    assert sign_flip(first, second, np.arange(40), seed=0).p == pytest.approx(2 * 0.5**40, abs=1e-12)
+    assert sign_flip(np.ones(99), np.zeros(99), np.arange(99), seed=0).p > 0
+    odd = np.sqrt(np.arange(1, 41))
+    assert sign_flip(odd, second, np.arange(40), seed=0, draws=99).p == 1 / 100
     assert sign_flip(np.ones(4), np.ones(4), np.arange(4), seed=0).p == 1
 
 

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 from evals import alike, evals
-from vinnow.evaluate.statistics.bootstrap import paired_interval
+from vinnow.evaluate.statistics.compare import adjusted, compare
+from vinnow.evaluate.statistics.levels import difference as sure_of
+from vinnow.evaluate.statistics.levels import sums_of
 from vinnow.evaluate.statistics.permutation import sign_flip
 from vinnow.evaluate.statistics.power import Aim, Assumed, design_effect, estimate, needed, seen
 from vinnow.evaluate.statistics.verdict import decide
@@ -24,10 +26,10 @@ def test_questions_by_hand():
 
 def test_seeds_whose_spread_hides_the_difference_are_told():
     assumed = Assumed(0.1, seed_spread=0.01)
-    # 2 · (0.01 · 2.80159 / 0.01)² = 15.7
+    # t of 32 degrees of freedom: 2.03693 + 0.85299; 2 · 0.01² · 2.88992² / 0.01² = 16.7 ≤ 17, and of 30: 16.8 > 16
     hidden = needed(assumed, 0.01, 10, Aim())
-    assert (hidden.questions, hidden.pictures, hidden.least_seeds) == (None, None, 16)
-    enough = [needed(assumed, 0.01, s, Aim()).questions for s in (16, 30, 1000)]
+    assert (hidden.questions, hidden.pictures, hidden.least_seeds) == (None, None, 17)
+    enough = [needed(assumed, 0.01, s, Aim()).questions for s in (17, 30, 1000)]
     assert enough == sorted(enough, reverse=True)
     assert enough[-1] == pytest.approx(needed(Assumed(0.1), 0.01, 1, Aim()).questions, rel=0.02)
 
@@ -53,7 +55,8 @@ def test_a_planted_effect_is_seen_as_often_as_promised(power):
         first, second = (difference > 0).astype(float), (difference < 0).astype(float)
         p = sign_flip(first, second, cluster, run, draws=999).p
         if p < 0.05:  # else no interval is needed
-            told += decide(paired_interval(first[None], second[None], cluster, run, draws=500), p) == "better"
+            sure = sure_of(sums_of(first[None], cluster), sums_of(second[None], cluster), None)
+            told += decide(sure.interval(difference.mean()), p) == "better"
     assert told / runs == pytest.approx(power, abs=0.03)
 
 
@@ -101,3 +104,33 @@ def test_what_is_no_plan_is_refused():
         estimate([evals([1, 0])], [evals([1, 0])])
     with pytest.raises(InputError, match="one picture"):
         estimate([evals([1, 0], clusters="pp")], [evals([0, 0], clusters="pp")])
+
+
+def test_what_a_comparison_could_have_told_is_what_a_plan_says():
+    """The smallest difference by the standard error of finished answers, against the plan made of the same answers."""
+    rng, pictures = np.random.default_rng(0), 600
+    gap = alike((pictures, 6), (0.06, 0.87, 0.07), 0.15, rng).ravel()
+    cluster, sides = np.repeat(np.arange(pictures), 6), []
+    for sign in (1, -1):
+        sides.append([evals((gap == sign).astype(float), clusters=cluster)])
+    told = compare(*sides, seed=0)
+    planned = estimate(*sides).assumed
+    assert told.detectable == pytest.approx(seen(planned, pictures, 1, Aim()), rel=0.03)
+    many = adjusted([told] * 12)[0]
+    assert many.detectable == pytest.approx(seen(planned, pictures, 1, Aim(comparisons=12)), rel=0.03)
+    assert many.detectable > 1.25 * told.detectable
+
+
+def test_what_three_seeds_could_have_told_is_what_a_plan_says():
+    """The same with seeds: of flat pictures, whose level is nothing, on both sides' degrees of freedom."""
+    sides = [[evals(np.r_[np.ones(n), np.zeros(4000 - n)], clusters=np.arange(4000)) for n in rights]
+             for rights in ((2400, 2440, 2480), (2000, 2040, 2080))]  # fmt: skip
+    told = compare(*sides, seed=0)
+    assert told.sure.seeds.variance == pytest.approx(2 * 0.01**2 / 3)
+    smallest = told.sure.smallest(0.05, 0.8)
+    # t of 4 degrees of freedom: 2.77645 and 0.94096
+    own = np.sqrt(told.sure.pictures.variance)
+    of_level, of_power = (
+        np.hypot(t * 0.01 * np.sqrt(2 / 3), z * own) for t, z in ((2.77645, 1.96054), (0.94096, 0.84174))
+    )
+    assert smallest == pytest.approx(of_level + of_power, rel=1e-3)

@@ -49,6 +49,7 @@ MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 6
 # files that may catch everything without raising it there, and why; a process edge would be another
 SWALLOWERS: dict[str, str] = {
     "pipelines/serve/app.py": "a request that meets a bug is answered with 500 and its traceback logged; the others go on",
+    "pipelines/runs/sweeping/told.py": "a tracker's server that fails is told once; trials and their results go on",
     "store/meters.py": "a dashboard's numbers that cannot be exported are told once; the work that they are of goes on",
 }
 PICKLERS = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}

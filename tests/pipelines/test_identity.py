@@ -78,7 +78,12 @@ SECTIONS = {
         "finetune={variants: {a: {}}}": "adds",
     },
     "evaluate": {"evaluate.max_new_tokens=3": "sweep", "evaluate.actors=3": "free", "evaluate.template=plain": "sweep"},
-    "sweep": {"sweep.concurrent=3": "free", "sweep.full=false": "takes away"},
+    "sweep": {
+        "sweep.concurrent=3": "free",
+        "sweep.trackers=[wandb]": "free",
+        "sweep.tracker_project=p": "free",
+        "sweep.full=false": "takes away",
+    },
 }
 # of each config: the fields that change numbers, or how parts are cut. A new one belongs here, or to what is free
 IDENTITY = {
@@ -95,7 +100,7 @@ HELD = {
     ModelSection: "path twin",
     StageSection: "name data train",
     SelectorSection: "name config label reads",
-    SweepSection: "concurrent full",
+    SweepSection: "concurrent full trackers tracker_project",
 }
 
 

@@ -2,12 +2,14 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
-from vinnow.store import claim as claims
+from vinnow.store import lock as locks
 from vinnow.store.claim import LOCK, MARK, BusyError, check_new_file, check_out, claim
 from vinnow.store.errors import InputError
 
@@ -91,7 +93,7 @@ def test_another_host_is_believed_while_it_touches_its_lock(tmp_path, monkeypatc
     lock.write_text(json.dumps({"host": "elsewhere", "pid": 1, "born": "", "since": time.time(), "stage": "ingest"}))
     with pytest.raises(BusyError, match="process 1 on elsewhere"), claim(str(tmp_path / "out"), "ingest"):
         pass
-    old = time.time() - 2 * claims._STALE
+    old = time.time() - 2 * locks.STALE
     os.utime(lock, (old, old))
     with claim(str(tmp_path / "out"), "ingest"):
         pass
@@ -99,6 +101,93 @@ def test_another_host_is_believed_while_it_touches_its_lock(tmp_path, monkeypatc
     os.utime(lock, (old, old))
     with claim(str(tmp_path / "out"), "ingest"):
         pass
+
+
+def hold_elsewhere(out, seconds_ago=0.0, **fields):
+    """Leave the lock that a process of another machine would hold, which it touched so long ago."""
+    lock = out / LOCK
+    held = {"host": "elsewhere", "machine": "another", "pid": 1, "born": "", "since": time.time(), "stage": "train"}
+    lock.write_text(json.dumps(held | {"command": "vinnow train x.yaml"} | fields))
+    then = time.time() - seconds_ago
+    os.utime(lock, (then, then))
+    return lock
+
+
+def test_who_is_refused_is_told_how_the_folder_becomes_free(tmp_path):
+    with claim(str(tmp_path / "out"), "train"):
+        (tmp_path / "out/x").write_text("1")
+    lock = hold_elsewhere(tmp_path / "out", 100)
+    with pytest.raises(BusyError) as said, claim(str(tmp_path / "out"), "train"):
+        pass
+    assert ": vinnow train x.yaml). Wait for it, or name another output folder. It was last heard of 10" in str(
+        said.value
+    )
+    assert str(said.value).endswith(
+        f"if that machine is gone, the folder is free in 3 min, or as soon as you delete {str(lock)!r}."
+    )
+    lock.unlink()
+    with claim(str(tmp_path / "out"), "train"):
+        pass
+    assert not lock.exists()
+
+
+def test_containers_that_share_a_name_are_told_apart(tmp_path):
+    """By the number of a process alone one would take over what the other writes."""
+    (tmp_path / "out").mkdir()
+    hold_elsewhere(tmp_path / "out", host=socket.gethostname(), pid=(1 << 22) + 1)
+    with pytest.raises(BusyError, match="last heard of"), claim(str(tmp_path / "out"), "train"):
+        pass
+
+
+def test_an_attempt_follows_one_of_the_same_driver_at_once_and_waits_for_anybody_else_s(tmp_path):
+    """A trial whose node is lost leaves its lock; nobody on that node will ever take it away."""
+    run, out = tmp_path / "run", tmp_path / "run/sweep/a/train"
+    with claim(str(run), "run"):
+        with locks.attempt_of(str(run)), claim(str(out), "train"):
+            mine = json.loads((out / LOCK).read_text())
+            (out / "x").write_text("1")
+        lock = hold_elsewhere(out, run=mine["run"])
+        with pytest.raises(BusyError), claim(str(out), "train"):  # typed by hand, in the middle of it
+            pass
+        with locks.attempt_of(str(run)), claim(str(out), "train"):
+            pass
+        hold_elsewhere(out, run=f"{mine['run']}0")  # of a driver before
+        with locks.attempt_of(str(run)), pytest.raises(BusyError), claim(str(out), "train"):
+            pass
+        lock.unlink()
+
+
+def test_who_was_suspended_for_too_long_ends_and_leaves_the_new_owner_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "TOUCH", 0.01)
+    told, out = threading.Event(), tmp_path / "out"
+    monkeypatch.setattr(locks, "when_taken", [lambda what: told.set()])
+
+    def work():
+        with claim(str(out), "train"):
+            (out / "x").write_text("1")
+            hold_elsewhere(out)
+            assert told.wait(60)
+
+    with pytest.raises(BusyError, match="was taken over by process 1 on elsewhere"):
+        work()
+    assert json.loads((out / LOCK).read_text())["host"] == "elsewhere"
+
+
+def test_ages_are_those_of_the_disk_s_own_clock(tmp_path, monkeypatch):
+    """A machine whose clock is hours ahead must not take a living writer for a dead one."""
+    (tmp_path / "out").mkdir()
+    hold_elsewhere(tmp_path / "out")
+    now = time.time()
+    monkeypatch.setattr(locks.time, "time", lambda: now + 7200)
+    with pytest.raises(BusyError, match=r"last heard of \d s ago"), claim(str(tmp_path / "out"), "train"):
+        pass
+
+
+def test_a_lock_tells_the_command_and_no_secret(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/x/vinnow/__main__.py", "train", "a.yaml", "--set", "api_key=sk-123"])
+    with claim(str(tmp_path / "out"), "train"):
+        assert json.loads((tmp_path / "out" / LOCK).read_text())["command"] == "vinnow train a.yaml --set api_key=…"
+        (tmp_path / "out/x").write_text("1")
 
 
 def test_a_number_that_is_another_process_s_by_now_holds_nothing(tmp_path):

@@ -109,7 +109,7 @@ def test_held_out_rows_and_trackers_are_looked_at_before_ray_starts(tiny_pool, t
     picks = write_picks(tmp_path / "p.parquet", Pool(tiny_pool).ids()[:20])
     _, rows, left_out = held_out(config(tiny_pool, tiny_model, picks=picks, validation={"pool": tiny_pool}))
     assert (left_out, sorted(rows.ids.tolist())) == (20, sorted(Pool(tiny_pool).ids()[20:].tolist()))
-    with pytest.raises(InputError, match=r"mlflow needs the package 'mlflow': `pip install mlflow`"):
+    with pytest.raises(InputError, match=r"mlflow needs the package 'mlflow': `pip install 'vinnow\[track\]'`"):
         train(config(tiny_pool, tiny_model, trackers=["mlflow"]), str(tmp_path / "out"))
 
 
