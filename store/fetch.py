@@ -50,13 +50,15 @@ def local_folder(uri: str) -> str | None:
         lock = open(f"{place}.lock", "ab")  # noqa: SIM115
     except OSError as error:
         raise WriteError(f"cannot keep models in {cache_folder()!r}: {error}. Set VINNOW_CACHE to a folder.") from error
-    fcntl.flock(lock, fcntl.LOCK_EX)  # one process of a machine fetches, the others wait for it
-    if not os.path.isdir(place):
-        sizes = {n: i.size or 0 for n, i in infos.items()}
-        _make_room(place, sum(sizes.values()))
-        _fetch(root, place, sizes)
+    fcntl.flock(lock, fcntl.LOCK_SH)  # whoever would remove it wants this alone
     os.utime(f"{place}.lock")
-    fcntl.flock(lock, fcntl.LOCK_SH)
+    if not os.path.isdir(place):
+        with open(f"{place}.fetch", "ab") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)  # one process of a machine fetches, the others wait for it
+            if not os.path.isdir(place):
+                sizes = {n: i.size or 0 for n, i in infos.items()}
+                _make_room(place, sum(sizes.values()))
+                _fetch(root, place, sizes)
     _USED[place] = lock
     return place
 
@@ -89,7 +91,6 @@ def _make_room(place: str, need: int) -> None:
             shutil.rmtree(kept, ignore_errors=True)
             for left in Path(folder).glob(f"{Path(kept).name}.tmp-*"):
                 shutil.rmtree(left, ignore_errors=True)
-            path.unlink(missing_ok=True)
     free = shutil.disk_usage(folder).free
     if free < need + _SPARE:
         raise WriteError(

@@ -144,6 +144,14 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise
 
 
+def read_from(path: str | os.PathLike[str], begin: int) -> bytes:
+    """Read a file from a byte on; a negative one counts from its end. Raises: as `read_bytes`."""
+    fs, inner = open_fs(path)
+    with reading(path, "a file"), fs.open_input_file(inner) as source:
+        source.seek(begin if begin >= 0 else max(0, source.size() + begin))
+        return source.read()
+
+
 @contextmanager
 def whole_folder(out: str | os.PathLike[str]) -> Iterator[str]:
     """Yield a temporary folder beside a local `out`; it becomes `out`, which must not be there, when the body ends well.

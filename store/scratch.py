@@ -6,6 +6,8 @@ its own: its small files are fetched when it begins, and copied back whenever it
 
 import os
 import shutil
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,8 @@ from .folders import get_file, put_file, put_folder, remove
 
 # bytes: what is fetched when a worker begins are logs and notes
 _SMALL = 256_000_000
+# s between copies of a log that grows
+_EVERY = 10.0
 
 
 class Scratch:
@@ -24,6 +28,7 @@ class Scratch:
     def __init__(self, home: str, local: str) -> None:
         self.home, self.local = home, local
         self._seen: dict[str, tuple[int, int]] = {}
+        self._pushed = time.monotonic()
 
     @property
     def apart(self) -> bool:
@@ -42,6 +47,7 @@ class Scratch:
         """Copy what changed since the last time. Raises: WriteError: it cannot be written."""
         if not self.apart:
             return
+        self._pushed = time.monotonic()
         for path in sorted(Path(self.local).rglob("*")):
             name = path.relative_to(self.local).as_posix()
             if not path.is_file() or ".tmp-" in name:
@@ -50,6 +56,11 @@ class Scratch:
             if self._seen.get(name) != stamp:
                 put_file(path, join(self.home, name))
                 self._seen[name] = stamp
+
+    def push_now_and_then(self) -> None:
+        """Copy what changed, unless that was a moment ago: for who watches from elsewhere. Raises: as `push`."""
+        if time.monotonic() - self._pushed > _EVERY:
+            self.push()
 
     def put(self, name: str) -> None:
         """Copy a folder, in the place of one of that name, and free its room here. Raises: as `push`."""
@@ -64,6 +75,33 @@ class Scratch:
     def _stamp(self, name: str) -> tuple[int, int]:
         about = os.stat(os.path.join(self.local, name))
         return about.st_size, about.st_mtime_ns
+
+
+@contextmanager
+def local_file(path: str) -> Iterator[str]:
+    """Yield where to write a file that a library or a stream writes to: at its path, or beside, to be copied to its URI."""
+    if not is_uri(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        local = os.path.join(folder, path.rsplit("/", 1)[1])
+        try:
+            yield local
+        finally:
+            if os.path.isfile(local):
+                put_file(local, path)
+
+
+@contextmanager
+def local_output(folder: str) -> Iterator[str]:
+    """Yield where to write a folder whole: at its path, or beside, to be copied to its URI when the body ends well."""
+    if not is_uri(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        local = os.path.join(temporary, folder.rstrip("/").rsplit("/", 1)[1])
+        yield local
+        put_folder(local, folder)
 
 
 @contextmanager

@@ -16,8 +16,10 @@ from ...evaluate.config import TABLE
 from ...models.load import model_digest
 from ...pool.reader import Pool
 from ...store.errors import VinnowError, one_line
-from ...store.files import digest, exists, join
+from ...store.files import absolute, digest, exists, is_uri, join, open_fs
+from ...store.folders import move_file
 from ...store.ids import ids_digest
+from ...store.scratch import local_file
 from ...store.tables import EVALS, PICKS, read_rows, write_rows
 from ...store.usage import Usage
 from .answered import MADE_OF, answers, asked_of, unasked
@@ -95,7 +97,7 @@ def run_sweep(config: RunConfig, trials: list[Trial]) -> list[dict[str, Any]]:
 
 def _to_ask(trial: Trial, out: str) -> Trial:
     remember(trial)
-    return replace(trial, more=unasked(trial.folder, trial.evaluate.pool, join(os.path.abspath(out), "test-more")))
+    return replace(trial, more=unasked(trial.folder, trial.evaluate.pool, join(absolute(out), "test-more")))
 
 
 def open_again(trial: Trial, digest: str) -> bool:
@@ -106,7 +108,7 @@ def open_again(trial: Trial, digest: str) -> bool:
     covered = read_result(path)["test"] or asked_of(trial.folder)
     if covered in (None, digest):
         return False
-    os.replace(path, join(trial.folder, "result-before.json"))
+    move_file(path, join(trial.folder, "result-before.json"))
     return True
 
 
@@ -132,7 +134,8 @@ def _tune(config: RunConfig, trials: list[Trial]) -> list[str]:
         kind = "cold" if not is_warm(trial) else json.dumps([resources_of(trial), trial.train.max_failures])
         groups.setdefault(kind, []).append(trial)
     failed = []
-    with open(join(config.out, TUNE_WORDS), "w") as sink, redirect_stdout(sink):  # stdout is for results
+    # stdout is for results
+    with local_file(join(config.out, TUNE_WORDS)) as words, open(words, "w") as sink, redirect_stdout(sink):
         for number, group in enumerate(groups.values()):
             failed += _failed(group, _fit_group(config, group, "tune" if not number else f"tune-{number}"))
     return failed
@@ -153,6 +156,7 @@ def _fit_group(config: RunConfig, trials: list[Trial], name: str) -> Any:
     failures = tune.FailureConfig(max_failures=trials[0].train.max_failures if warm else 0)
     # what there is to go on from lies in the trial's own folder
     states = tune.CheckpointConfig(checkpoint_at_end=False)
+    fs, storage = open_fs(config.out)
     tuner = tune.Tuner(
         trainable,
         param_space={"trial": tune.grid_search([json.dumps(t.as_dict()) for t in trials])},
@@ -164,7 +168,8 @@ def _fit_group(config: RunConfig, trials: list[Trial], name: str) -> Any:
         ),
         run_config=tune.RunConfig(
             name=name,
-            storage_path=os.path.abspath(config.out),
+            storage_path=storage,
+            storage_filesystem=fs if is_uri(config.out) else None,
             verbose=0,
             failure_config=failures,
             checkpoint_config=states,
@@ -215,9 +220,9 @@ def _short(trial: Any) -> str:
 def _trial(config: RunConfig, choice: Choice, variant: str, model: str) -> Trial:
     selector, budget, seed, picks = choice
     name = Chosen(selector, budget, seed).trial(variant)
-    folder = os.path.abspath(join(config.out, "sweep", name))
-    pool, test = (os.path.abspath(join(config.out, n)) for n in ("pool", "test"))
-    section, start = config.finetune.by_name()[variant], os.path.abspath(model)
+    folder = absolute(join(config.out, "sweep", name))
+    pool, test = (absolute(join(config.out, n)) for n in ("pool", "test"))
+    section, start = config.finetune.by_name()[variant], absolute(model)
     training = section.job(model=start, pool=pool, picks=picks, seed=seed)
     # the run is what was trained on, how, and from where; not where it lies
     chosen = ids_digest(read_rows(picks, PICKS)["sample_id"].to_numpy()) if picks else Pool(pool).digest

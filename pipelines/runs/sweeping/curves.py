@@ -1,10 +1,10 @@
 """What a sweep's callbacks know of a trial: its choice, its numbers, and its training's steps as they are logged."""
 
 import json
-import os
 import time
 from typing import Any
 
+from ....store.files import exists, join, look_at, read_from
 from ..watch import LOG
 
 # seconds between looks at the logs of trials that run
@@ -48,15 +48,13 @@ class Curves:
 
     def new(self, folder: str) -> list[dict[str, Any]]:
         """Return the steps (`step`, `loss`, `lr`, `tokens`, `seconds`) that were logged since the last call."""
-        path = os.path.join(folder, "train", LOG)
-        if not os.path.isfile(path):
+        path = join(folder, "train", LOG)
+        if not exists(path):
             return []
-        place = self._places.get(folder, 0)
-        if os.path.getsize(path) < place:  # a training that went on from a state wrote its log anew
+        place, size = self._places.get(folder, 0), look_at(path).size or 0
+        if size < place:  # a training that went on from a state wrote its log anew
             place = 0
-        with open(path, "rb") as source:
-            source.seek(place)
-            text = source.read()
+        text = read_from(path, place) if size > place else b""
         whole = text[: text.rfind(b"\n") + 1]
         self._places[folder] = place + len(whole)
         rows = [json.loads(line) for line in whole.splitlines()]

@@ -1,12 +1,11 @@
 """A sweep's own meters: how many trials are done, running, waiting and failed, and what the finished ones reached."""
 
-import os
 from typing import Any
 
 from ray.tune import Callback
 
 from ....store import meters
-from ....store.files import exists, join
+from ....store.files import absolute, exists, join
 from ..choices import trials
 from ..config import RunConfig
 from ..trial import read_result
@@ -22,7 +21,7 @@ class Gauges(Callback):
     """Counts trials as Tune tells of them; those that were done before are read from their folders."""
 
     def __init__(self, config: RunConfig) -> None:
-        self.folders = {name: os.path.abspath(join(config.out, "sweep", name)) for name in trials(config)}
+        self.folders = {name: absolute(join(config.out, "sweep", name)) for name in trials(config)}
         self.apart = len(self.folders) <= MOST_APART
         self.done, self.running, self.failed = set[str](), set[str](), set[str]()
         self.reached: dict[tuple[str, str, str], dict[int, float]] = {}
