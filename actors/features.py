@@ -71,6 +71,8 @@ class FeatureActor:
                 self.failed[key.checkpoint] = str(error)
         self.one_tower = self._shares_tower()
         self.watch.spent("loading")
+        for meter in (FEATURE_ROWS, FEATURE_TOKENS):
+            meter.begin(kind=spec.config.kind)
 
     def _load(self, number: int, key: FeatureKey) -> None:
         loaded = load(self.spec.checkpoints[number].path, self.spec.config.precision, self.spec.device)

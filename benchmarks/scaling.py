@@ -1,15 +1,19 @@
 """The whole feature stage on 1 and on 2 GPUs of one host: pool on disk, loaders, actor pool, store; rows per second.
 
 Random weights, real JPEG files, some 776 tokens per row: gradients of LLaVA-1.5-7B's shape with a LoRA adapter, or
-trajectories of XMAS's 1.95B proxy shape. What starts up (Ray, reading weights) is left out: rows are counted from when
-every actor has finished a part until the first one has none left. `python benchmarks/scaling.py [--kind trajectory]` writes
-benchmarks/results/scaling.json (scaling_trajectory.json); fewer than 2 GPUs: it says so.
+trajectories of XMAS's 1.95B proxy shape, or gradients of Qwen2.5-VL-7B's shape and merger. What starts
+up (Ray, reading weights) is left out: rows are counted from when
+every actor has finished a part until the first one has none left. In that time the driver says how much of it each GPU had
+a kernel running (utilisation, five times a second): the rest it waited. `python benchmarks/scaling.py [--kind trajectory]`
+writes benchmarks/results/scaling.json (scaling_trajectory.json); fewer than 2 GPUs: it says so.
 """
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -73,9 +77,65 @@ def write_adapter(folder: Path) -> str:
     return str(folder / "adapter")
 
 
+def write_qwen(folder: Path) -> str:
+    """Write Qwen2.5-VL of 7B's shape, random weights; returns its folder. Pictures of 640 × 480 become some 391 tokens."""
+    from transformers import AutoConfig, Qwen2_5_VLConfig
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+    from vinnow.models.registry import families
+
+    family = families()["qwen2_5_vl"]
+    tiny = family.tiny(str(folder / "tiny"), [" ".join(WORDS)] * 50)
+    processor, small = family.load_processor(Path(tiny)), AutoConfig.from_pretrained(tiny)
+    vision = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584}
+    vision |= {"patch_size": 14, "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31]}
+    text = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28}
+    text |= {"num_key_value_heads": 4, "vocab_size": 152064, "max_position_embeddings": 32768}
+    text |= {"rope_parameters": {"rope_type": "default", "mrope_section": [16, 24, 24], "rope_theta": 1e6}}
+    names = ("image_token_id", "vision_start_token_id", "vision_end_token_id", "video_token_id")
+    config = Qwen2_5_VLConfig(vision_config=vision, text_config=text, **{n: getattr(small, n) for n in names})
+    processor.image_processor = Qwen2VLImageProcessorPil()
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device("cuda"):
+        model = family.class_of(config)._from_config(config, attn_implementation="sdpa")
+    torch.set_default_dtype(torch.float32)
+    model.save_pretrained(str(folder / "qwen"))
+    processor.save_pretrained(str(folder / "qwen"))
+    del model
+    torch.cuda.empty_cache()
+    return str(folder / "qwen")
+
+
+class Busy(threading.Thread):
+    """Asks the driver how busy each GPU is, five times a second: (time, share of it with a kernel running, by GPU)."""
+
+    ASK = "nvidia-smi --query-gpu=utilization.gpu --format=csv,noheader,nounits --loop-ms=200"
+
+    def __init__(self, gpus: int) -> None:
+        super().__init__(daemon=True)
+        self.gpus, self.seen = gpus, list[tuple[float, list[float]]]()
+        self.process = subprocess.Popen(self.ASK.split(), stdout=subprocess.PIPE, text=True)
+        self.start()
+
+    def run(self) -> None:
+        """Read until the process ends."""
+        lines: list[float] = []
+        for line in self.process.stdout or ():
+            lines.append(float(line) / 100)
+            if len(lines) == torch.cuda.device_count():
+                self.seen.append((time.time(), lines[: self.gpus]))
+                lines = []
+
+    def idle(self, first: float, last: float) -> float:
+        """Return the mean share of the time from `first` to `last` in which a GPU waited."""
+        self.process.terminate()
+        shares = [s for when, s in self.seen if first <= when <= last]
+        return 1 - float(np.mean(shares))
+
+
 def rate(spec, gpus: int) -> dict[str, float]:
     """Run the stage on so many GPUs; returns rows and tokens per second while all of them were at work."""
-    begin = time.time()
+    begin, busy = time.time(), Busy(gpus)
     resources = ActorResources(actors=gpus, gpus_per_actor=1, cpus_per_actor=1, loaders=6 * gpus, threads=2)
     report = run_features(spec, resources)
     parts = sorted(Path(spec.out).rglob("part-*.parquet"), key=lambda p: p.stat().st_mtime)
@@ -88,6 +148,7 @@ def rate(spec, gpus: int) -> dict[str, float]:
     return {
         "rows_per_s": rows / seconds,
         "tokens_per_row": tokens,
+        "gpu_waits": busy.idle(window[0], window[-1]),
         "window_s": seconds,
         "startup_s": done[0] - begin,
         "rows": report.rows,
@@ -103,6 +164,7 @@ GRADIENT = FeatureConfig(
     max_rows=16,
     rows_per_part=64,
 )
+QWEN = GRADIENT.model_copy(update={"which": "projector"})
 TRAJECTORY = FeatureConfig(
     kind="trajectory", precision="bfloat16", token_budget=32 * 800, max_rows=32, rows_per_part=128
 )
@@ -113,6 +175,12 @@ KINDS = {
         write_adapter,
         1536,
         "the feature stage (projector + LoRA gradients, sjlt, 7B shape) on 2 GPUs of one host against 1",
+    ),
+    "qwen": (
+        QWEN,
+        write_qwen,
+        1536,
+        "the feature stage (merger gradients, sjlt, Qwen2.5-VL-7B's shape) on 2 GPUs of one host against 1",
     ),
     "trajectory": (
         TRAJECTORY,

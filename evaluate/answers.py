@@ -53,6 +53,7 @@ class AnswerActor(Answerer):
         encoder = self.generator.encoder
         self.decoder = Decoder(encoder, config.image_root or self.pool.image_root, config.threads)
         self.watch.spent("loading")
+        QUESTIONS.begin(benchmark=config.benchmark)
 
     def answers(self, records: list[Record]) -> tuple[dict[int, Any], list[Refusal]]:
         """Return the answers by row, and the refusals; see `Answerer.answers`."""

@@ -107,7 +107,8 @@ def _check_ours(out: str, stage: str, known: str) -> None:
         if made_by != stage:
             raise InputError(f"{out!r} was made by {made_by!r}, not by {stage!r}. Name another output folder.")
         return
-    names = sorted(_names(out) - {LOCK})
+    # a mark or a lock that was being written when its process was killed is nobody's file
+    names = sorted(n for n in _names(out) if not n.startswith((f"{MARK}.tmp-", LOCK)))
     if names and not (known and any(re.fullmatch(known, n) for n in names)):
         raise InputError(
             f"{out!r} holds other files ({', '.join(map(repr, names[:3]))}{', …' if len(names) > 3 else ''}), and nothing "

@@ -49,6 +49,14 @@ class WriteError(VinnowError, OSError):
     """A file could not be written: the disk is full, or nobody may write there."""
 
 
+class UnfinishedError(VinnowError):
+    """Some of what a stage makes failed or was not made; the rest is kept, and told of."""
+
+
+class BudgetSpentError(UnfinishedError):
+    """Work ended because what it was allowed to take is spent, not because something failed; more of that goes on."""
+
+
 def plain_cause(error: BaseException) -> VinnowError | None:
     """Return the error of ours inside what Ray and others wrapped around it: the innermost one; None if there is none."""
     innermost, waiting, seen = None, [error], set[int]()

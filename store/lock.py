@@ -53,6 +53,18 @@ def attempt_of(run: str) -> Iterator[None]:
         _run.reset(before)
 
 
+def check_free(out: str) -> None:
+    """See that nobody writes into a folder: for what would start Ray only to find that out.
+
+    Raises:
+        BusyError: somebody does, as `locked` would say.
+    """
+    path = join(out, LOCK)
+    holder = _holder(path, _is_attempt_before(_read(path))) if exists(path) else None
+    if holder is not None:
+        raise BusyError(_said(out, path, holder))
+
+
 @contextmanager
 def locked(out: str, stage: str) -> Iterator[None]:
     """Hold a folder while the body runs.

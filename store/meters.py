@@ -2,12 +2,14 @@
 
 Every meter of the package stands here, so that dashboards and code cannot drift. Whoever runs under Ray calls
 `export_to(ray.util.metrics)`; without that a meter is an entry in a dictionary, and no library is imported. Values are
-added a batch, a part or a step at a time, and exported once a second at most.
+added a batch, a part or a step at a time, and exported by a thread once a second: Ray forgets a gauge that is not set
+again within two of its reports.
 
 Labels say what kind of thing is measured, never which row, part, step or trial: a meter has at most `MOST` combinations of
 them in a process. Of a counter, what is more is counted under "other"; of a gauge, it is left out. Either is told once.
 """
 
+import atexit
 import logging
 import os
 import threading
@@ -19,6 +21,7 @@ from typing import Any, Literal
 MOST = 200
 # seconds between exports
 _EVERY = 1.0
+_NEXT_TO_NOTHING = 1e-9
 _OTHER = "other"
 _LOG = logging.getLogger("vinnow.meters")
 
@@ -42,9 +45,17 @@ class Meter:
         if value > 0:
             _BOARD.take(self, value, labels)
 
+    def begin(self, **labels: str) -> None:
+        """Have a counter be there before it grows: one that begins at its first value has no rate. Ray's take no 0."""
+        _BOARD.take(self, _NEXT_TO_NOTHING, labels)
+
     def set(self, value: float, **labels: str) -> None:
-        """Set a gauge; all its labels are to be given."""
+        """Set a gauge; all its labels are to be given. It is told until it is dropped, or this process ends."""
         _BOARD.take(self, value, labels)
+
+    def drop(self, **labels: str) -> None:
+        """Tell a gauge no more: what it is of has ended."""
+        _BOARD.drop(self, labels)
 
 
 FEATURE_ROWS = Meter("vinnow_feature_rows", "counter", "Rows computed, once for each checkpoint.", ("kind",))
@@ -120,19 +131,18 @@ def flush() -> None:
 
 
 class _Board:
-    """The values of this process, and where they go."""
+    """The values of this process, and where they go: growth of counters since the last export, gauges as they are."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._series: dict[Meter, set[tuple[str, ...]]] = {}
-        self._pending: dict[tuple[Meter, tuple[str, ...]], float] = {}
+        self._growth: dict[tuple[Meter, tuple[str, ...]], float] = {}
+        self._gauges: dict[tuple[Meter, tuple[str, ...]], float] = {}
         self._sink: dict[Meter, Any] | None = None
-        self._process, self._last, self._told = 0, 0.0, set[str]()
+        self._process, self._ended, self._told = 0, threading.Event(), set[str]()
 
     def take(self, meter: Meter, value: float, labels: Mapping[str, str]) -> None:
-        if set(labels) != set(meter.labels):
-            raise KeyError(f"{meter.name} has the labels {meter.labels}, not {tuple(labels)}")
-        place = tuple(str(labels[name]) for name in meter.labels)
+        place = _place(meter, labels)
         with self._lock:
             known = self._series.setdefault(meter, set())
             if place not in known and len(known) >= MOST:
@@ -141,10 +151,14 @@ class _Board:
                     return
                 place = (_OTHER,) * len(place)
             known.add(place)
-            before = self._pending.get((meter, place), 0.0) if meter.kind == "counter" else 0.0
-            self._pending[meter, place] = before + value
-        if self._sink is not None and time.monotonic() - self._last >= _EVERY:
-            self.flush()
+            if meter.kind == "gauge":
+                self._gauges[meter, place] = value
+            else:
+                self._growth[meter, place] = self._growth.get((meter, place), 0.0) + value
+
+    def drop(self, meter: Meter, labels: Mapping[str, str]) -> None:
+        with self._lock:
+            self._gauges.pop((meter, _place(meter, labels)), None)
 
     def export_to(self, metrics: Any) -> None:
         kinds = {"counter": metrics.Counter, "gauge": metrics.Gauge}
@@ -152,16 +166,22 @@ class _Board:
             if self._sink is None or self._process != os.getpid():
                 self._sink = {m: kinds[m.kind](m.name, description=m.about, tag_keys=m.labels) for m in METERS}
                 self._process = os.getpid()
+                threading.Thread(target=self._keep_on, name="meters", daemon=True).start()
+                atexit.register(self._ended.set)
         self.flush()
+
+    def _keep_on(self) -> None:
+        while not self._ended.wait(_EVERY) and self._sink is not None:
+            self.flush()
 
     def flush(self) -> None:
         with self._lock:
             # a fork of an exporting process has no thread that would send anything
             if self._sink is None or self._process != os.getpid():
                 return
-            values, self._pending, self._last = self._pending, {}, time.monotonic()
+            growth, self._growth = self._growth, {}
             try:
-                for (meter, place), value in values.items():
+                for (meter, place), value in (growth | self._gauges).items():
                     series, tags = self._sink[meter], dict(zip(meter.labels, place, strict=True))
                     series.inc(value, tags) if meter.kind == "counter" else series.set(value, tags)
             except Exception as error:  # noqa: BLE001 – numbers for a dashboard: the work goes on
@@ -172,6 +192,12 @@ class _Board:
         if what not in self._told:
             self._told.add(what)
             _LOG.warning(words)
+
+
+def _place(meter: Meter, labels: Mapping[str, str]) -> tuple[str, ...]:
+    if set(labels) != set(meter.labels):
+        raise KeyError(f"{meter.name} has the labels {meter.labels}, not {tuple(labels)}")
+    return tuple(str(labels[name]) for name in meter.labels)
 
 
 _BOARD = _Board()

@@ -33,7 +33,8 @@ class Nodes:
 
         self._before = {name: os.environ.get(name) for name in RAY}
         os.environ.update(RAY)
-        head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False}
+        # Ray Train asks the dashboard which trainings live, and frees what dead ones held
+        head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": True, "dashboard_port": 0}
         with forked_workers(True):
             self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self.address = self._cluster.address
@@ -51,6 +52,10 @@ class Nodes:
         nodes = nodes[:count] + [self.add(cpus) for _ in range(count - len(nodes))]
         self.idle()
         return nodes
+
+    def all(self):
+        """Return the nodes beside the head."""
+        return list(self._cluster.worker_nodes)
 
     def crash(self, node) -> None:
         """Lose a node as its machine would be lost: all of its processes at once, no goodbye."""
@@ -143,6 +148,12 @@ class Command:
             raise AssertionError(f"it does not end: {self.said()}") from None
         assert self.process.returncode == code, self.said()
         return self.said()
+
+
+def has_state(training):
+    """Say whether Ray Train has noted a state of the training in this folder, to go on from."""
+    note = Path(training) / "ray/checkpoint_manager_snapshot.json"
+    return note.exists() and "checkpoint_dir_name" in note.read_text()
 
 
 def until(condition, told=lambda: ""):

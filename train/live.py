@@ -10,6 +10,8 @@ from typing import Any
 from ..store import meters
 
 SWEEP = "sweep"
+_COUNTERS = (meters.TRAIN_STEPS, meters.TRAIN_ROWS, meters.TRAIN_TOKENS)
+_GAUGES = (*(meters.TRAIN_STEP, meters.TRAIN_PLANNED, meters.TRAIN_LOSS, meters.LEARNING_RATE, meters.VALIDATION_LOSS),)
 
 
 def training_of(out: str) -> str:
@@ -18,6 +20,12 @@ def training_of(out: str) -> str:
     if folder.name == "train" and folder.parent.parent.name == SWEEP:
         return SWEEP
     return folder.name
+
+
+def begun(out: str) -> None:
+    """Begin a training, or go on with one."""
+    for meter in _COUNTERS:
+        meter.begin(training=training_of(out))
 
 
 def stepped(out: str, row: dict[str, Any], rows: int) -> None:
@@ -37,6 +45,8 @@ def validated(out: str, loss: float) -> None:
     meters.VALIDATION_LOSS.set(loss, training=training_of(out))
 
 
-def ended() -> None:
-    """Export what is left."""
+def ended(out: str) -> None:
+    """Export what is left; a process that stays has no loss any more until it trains again."""
     meters.flush()
+    for meter in _GAUGES:
+        meter.drop(training=training_of(out))

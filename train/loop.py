@@ -82,6 +82,7 @@ def run_worker(config: TrainConfig, out: str, session: Session) -> None:
             try:
                 _train(worker, where)
             finally:
+                live.ended(out)
                 session.close(worker.engine)
     except torch.OutOfMemoryError as error:
         explained = explain(config, session.rank, where, error)
@@ -97,6 +98,7 @@ def _train(worker: Worker, where: dict[str, Any]) -> None:
     config, first = worker.config, _restore(worker)
     _cut_log(worker, first)
     cut_refused(worker.out, worker.rank, first)
+    live.begun(worker.out)
     worker.trackers = open_trackers(config, worker.out, first, worker.rank)
     if worker.validation is not None:
         worker.best = worker.validation.past(first, worker.engine.device)
@@ -118,7 +120,6 @@ def _train(worker: Worker, where: dict[str, Any]) -> None:
     worker.place.put("model")
     for tracker in worker.trackers:
         tracker.close()
-    live.ended()
     worker.session.report({"step": worker.steps, "seconds": time.perf_counter() - start})
 
 

@@ -16,6 +16,7 @@ from ..store.claim import check_out, claim
 from ..store.errors import DamagedError, InputError
 from ..store.facts import read_as, read_fields, read_lines
 from ..store.files import absolute, exists, is_uri, join, open_fs, write_json
+from ..store.lock import check_free
 from ..store.names import place_in
 from ..store.usage import Usage
 from . import restarts
@@ -165,7 +166,8 @@ def _train(config: TrainConfig, out: str, fit: Callable[[TrainConfig, str], None
 def refuse_early(config: TrainConfig, out: str) -> None:
     """Refuse what `train` would refuse before its first step: for callers that start Ray themselves. Errors: as there."""
     check_out(out, _given(config))
-    out, config = absolute(out), config.absolute()
+    check_free(out)
+    out, config = os.path.abspath(out), config.absolute()
     if exists(join(out, REPORT)):
         _refuse_other(config, out)
     else:

@@ -137,7 +137,9 @@ def _run_here(values: dict[str, Any], ray: "RayConfig | None", out: str) -> "Eva
     from ...evaluate.config import OPEN, EvalConfig, OpenConfig
     from ...evaluate.open_answers import answer_open
     from ...evaluate.run import evaluate as work
+    from ...store.lock import check_free
 
+    check_free(out)
     is_open = values["benchmark"] == OPEN
     config = (OpenConfig if is_open else EvalConfig).parse(values)
     ensure_ray(ray or RayConfig())

@@ -7,12 +7,13 @@ import traceback
 
 from ...actors import cluster
 from ...store import lock
-from ...store.errors import InputError, VinnowError, one_line, plain_cause
+from ...store.errors import BudgetSpentError, InputError, VinnowError, one_line, plain_cause
 from ...store.machine import refusal
 from ..progress import console, plain
 
 # each puts its commands on the app
 from . import (  # noqa: F401
+    dashboards,
     data,
     ending,
     evaluation,
@@ -55,9 +56,12 @@ def main() -> None:
 
 
 def _told(error: Exception) -> int:
-    """Say what ended a command, and return its exit code: 2 for a user's mistake, 1 for what failed."""
+    """Say what ended a command, and return its exit code: 2: a user's mistake, 3: a budget is spent, 1: a failure."""
     # what Ray wrapped and nobody unwrapped on the way
     ours = plain_cause(error) if type(error).__module__.startswith("ray.") else error
+    if isinstance(ours, BudgetSpentError):
+        _say("stopped", str(ours))
+        return 3
     if isinstance(ours, VinnowError):
         word, code = ("error", 2) if isinstance(ours, InputError) else ("failed", 1)
         _say(word, str(ours) + (ray_words.name_in_failure() if code == 1 else ""))

@@ -13,6 +13,7 @@ from ...select.diagnostics import Diagnosis
 from ...select.protocol import ScoreMeans
 from ...store.arrays import Array
 from ..runs.stage import Held
+from .explorer.gathering import Explored
 
 RANDOM, FULL = "random", "full"
 
@@ -148,7 +149,13 @@ class ReportData:
     trajectories: Trajectories | None = None
     similarity: list[Similarity] = field(default_factory=list)
     galleries: list[Gallery] = field(default_factory=list)
+    # of the sweep: trials that are others again, failed, were dropped or not run
+    sweep: list[str] = field(default_factory=list)
     refused: dict[str, pa.Table] = field(default_factory=dict)
     stages: list[Stage] = field(default_factory=list)
     about: About | None = None
+    # what each choice shares with others and takes of the pool, and records to look at
+    explored: Explored | None = None
+    # in sentences, what the run says of its question
+    answer: list[str] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)

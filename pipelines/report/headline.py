@@ -218,7 +218,7 @@ def findings(rows: list[Row], data: ReportData) -> list[str]:
         first = next(r.variant for r in rows if not r.against_first)
         parts = [f"{r.variant} at {r.selector} {r.budget} ({_points(r.against_first)})" for r in beside]
         said.append(f"On the same rows, against {first}: {'; '.join(parts)}.")
-    return said
+    return said + data.sweep
 
 
 def percent(share: float) -> str:

@@ -19,7 +19,7 @@ def headline_table(data: ReportData) -> Group:
     """
     rows = headline(data.trials)
     if not rows:
-        return Group("No fine-tune has been evaluated yet.")
+        return Group("No fine-tune has been evaluated yet.", *(f"• {escape(line)}" for line in data.sweep))
     said = [f"• {escape(line)}" for line in findings(rows, data)]
     said += [f"• {escape(line)}" for line in caveats(rows)]
     return Group(_choices(rows, data), _by_task(rows, data), *said)

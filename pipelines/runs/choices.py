@@ -6,6 +6,8 @@ from .config import RunConfig
 
 # the whole pool beside the choices
 FULL, WHOLE = "full", "100%"
+# what all choices are compared with, by its label
+RANDOM = "random"
 
 
 @dataclass(frozen=True)

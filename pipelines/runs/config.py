@@ -102,6 +102,28 @@ class SweepSection(Config):
 
     concurrent: int = Field(1, ge=1, description="Fine-tunes that run at a time.")
     full: bool = Field(True, description="Fine-tune on the whole pool too.")
+    search: Literal["grid", "asha", "successive"] = Field(
+        "grid",
+        description="`grid`: every choice is trained with every seed. `successive`: after each seed, one choice in `eta` "
+        "of a budget goes on to the next; `asha`: the same without waiting for all. Random and the whole pool always "
+        "go on; what is dropped is told, and in no verdict.",
+    )
+    eta: int = Field(
+        3, ge=2, description="With `successive` and `asha`: one choice in so many goes on to the next seed."
+    )
+    rung_share: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="With `successive` and `asha`: the share of the test set's pictures whose questions decide which "
+        "choices go on, and are in no verdict.",
+    )
+    device_hours: float | None = Field(
+        None,
+        gt=0,
+        description="GPU-hours (where no GPU is used, CPU-hours) that all fine-tunes may hold: none begins that is not "
+        "expected to fit into the rest, and exit code 3 says that some were not run; more of it goes on. null: no limit.",
+    )
     trackers: list[Literal["mlflow", "wandb"]] = Field(
         [],
         description="What gets each trial's choice, curve and result beside TensorBoard; servers and keys come from "
@@ -159,6 +181,7 @@ class RunConfig(Config):
         tree = self.model_dump(exclude=free | {"actors": {"inline_parts"}})
         pools = {"pool", "captions", "target", "test"}
         tree["features"] = [_ONCE_OF_ALL | _unless(f, name=f["kind"]) for f in tree["features"]]
+        tree["sweep"] = _unless(tree["sweep"], **_SWEEP_ONCE)
         tree["selectors"] = [_unless(s, label=s["name"], reads={}, pick=None) for s in tree["selectors"]]
         kept = {k: _without(v, ("max_refused",) if k in pools else PLACES) for k, v in tree.items()}
         return digest(json.dumps(kept, sort_keys=True))
@@ -170,6 +193,9 @@ POOLS = ("pool", "captions", "target", "test")
 PLACES = ("max_refused", "max_part_retries", "image_root", "target_image_root")
 # rows of a pool that no budget in rows exceeds: whether one fits is seen when the pool is there
 _ANY_POOL = 10**12
+# what a sweep did before it could do otherwise
+_SWEEP_ONCE: dict[str, Any] = {"search": "grid", "eta": 3, "rung_share": 0.2, "device_hours": None}
+_SWEEP_ONCE |= {"trackers": [], "tracker_project": "vinnow"}
 # what every kind's config once held, in each digest still: runs go on in the folders that they began
 _ONCE_OF_ALL: dict[str, Any] = {
     **{"which": "projector", "mode": "sgd", "unit_rows": True, "top_k": 5, "attention": "flat", "pooling": "text"},
@@ -215,6 +241,10 @@ def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
     for stage in run.warmup:
         if stage.data == "captions" and run.captions is None:
             raise InputError(f"warmup.{stage.name} trains on captions, but the run has no `captions` section.")
+    if run.sweep.search != "grid" and len(run.seeds) < 2:
+        raise InputError(
+            f"sweep.search: {run.sweep.search} drops choices between seeds, and there is one: give seeds: [0, 1, 2]."
+        )
     _check_selectors(run)
     return run
 

@@ -152,11 +152,13 @@ def _hours_of(line: Planned, left: bool = False) -> float:
 def _everything(run: RunConfig, plan: list[Planned]) -> float | None:
     """Return the GPU-hours of one fine-tune on the whole pool: its own line's, else those of a choice, by rows."""
     rows = next((line.rows for line in plan if line.stage == "ingest-pool"), 0)
-    trials = [line for line in plan if line.within == "sweep" and line.price and line.price.row and line.rows]
+    trials = [
+        line for line in plan if line.within == "sweep" and line.price and line.price.row and line.rows and line.count
+    ]
     if not trials or not rows:
         return None
     whole = max(trials, key=lambda line: line.rows)
-    return _hours_of(whole) / len(run.seeds) * rows / whole.rows
+    return _hours_of(whole) / whole.count * rows / whole.rows
 
 
 def _wall(run: RunConfig, priced: list[Planned], left: bool = False) -> float | None:
@@ -164,7 +166,7 @@ def _wall(run: RunConfig, priced: list[Planned], left: bool = False) -> float | 
         return None
     trials = [line for line in priced if line.within == "sweep"]
     stages = [line for line in priced if line.within != "sweep"]
-    beside = min(run.sweep.concurrent, max(1, len(trials) * len(run.seeds)))
+    beside = min(run.sweep.concurrent, max(1, sum(line.count for line in trials)))
     alone, shared = (sum(_hours_of(n, left) / n.devices for n in some) for some in (stages, trials))
     return alone + shared / beside
 

@@ -7,7 +7,7 @@ resume inside (parts, checkpoints, trials).
 import time
 
 from ...store.claim import claim
-from ...store.errors import InputError
+from ...store.errors import InputError, UnfinishedError
 from ..progress import console
 from .ahead import Ahead
 from .begin import without_gpus
@@ -27,7 +27,7 @@ def run_stages(config: RunConfig, report: bool = True) -> str | None:
     Raises:
         BusyError: another process does this run.
         InputError: the run's folder was made by another config, or an input is missing.
-        VinnowError: a trial of the sweep failed; the rest is kept.
+        UnfinishedError: trials of the sweep failed, or `sweep.device_hours` ended it; the rest is kept, and in the report.
     """
     missing = without_gpus(config)
     if missing is not None:  # before a pool is read, and before the folder is this config's
@@ -46,8 +46,14 @@ def _run_claimed(config: RunConfig, report: bool) -> str | None:
     if config.devices is not None and config.devices.gpus:
         for text in summarise(config, make_plan(config, Ahead())).too_large:
             console.print(f"warning: {text}", markup=False, soft_wrap=True)
+    unfinished: UnfinishedError | None = None
     for stage in stages_of(config):
-        stage.run(run)
+        try:
+            stage.run(run)
+        except UnfinishedError as error:  # what is there is told all the same
+            unfinished = error
     path = write_report(config.out) if report else None
+    if unfinished is not None:
+        raise unfinished
     console.print(f"[bold]{config.out}[/]: all stages done, {time.perf_counter() - begin:.1f} s this time")
     return path

@@ -65,7 +65,8 @@ class Planned:
     `stage`: the line's name; `within`: the run's stage that it is a part of; `choosing`: as that says. `note`: what one
     should know of its rows. `devices`: GPUs or CPU workers that share the work, as `on` says. `state`: "done",
     "to do", or how much is there ("2 of 6 trials"); `left`: the share of price, steps and bytes that is still to come,
-    0 to 1. `questions`: what models are asked, each question once a model; `questions_left`: those still to be asked.
+    0 to 1. `count`: how many trainings the figures are of. `questions`: what models are asked, each question once a model;
+    `questions_left`: those still to be asked.
     """
 
     stage: str
@@ -85,6 +86,7 @@ class Planned:
     devices: int = 1
     within: str = ""
     choosing: bool = False
+    count: int = 1
 
     def stands(self, there: int, of: int, unit: str = "", left: float | None = None) -> None:
         """Say that `there` of `of` are there; `left`: the share of the price that is not, where it is another one."""
@@ -94,6 +96,7 @@ class Planned:
 
     def times(self, n: int) -> None:
         """Count the line `n` times over (a sweep's seeds)."""
+        self.count *= n
         self.steps, self.bytes = self.steps * n, self.bytes * n
         if self.price is not None:
             self.price = replace(self.price, tflop=self.price.tflop * n, hours=self.price.hours * n)

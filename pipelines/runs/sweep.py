@@ -1,102 +1,148 @@
-"""Ray Tune over budgets × selectors × seeds × fine-tunes: each trial is a Ray Train run and an evaluation, both resumable.
+"""A run's trials, from its choices to their results: budgets × selectors × seeds × fine-tunes, each resumable.
 
-A trial's folder is its name, so that a trial that was cut off goes on, and one that is finished does nothing again.
+A trial's folder is its name, so that a trial that was cut off goes on, and one that is finished does nothing again. Which
+runs when is the desk's (`sweeping/desk.py`); Ray Tune runs them (`sweeping/tuning.py`).
 """
 
-import json
+import math
 import os
-from contextlib import redirect_stdout
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
+from ...actors.capacity import Share, require
 from ...actors.cluster import ensure_ray
-from ...evaluate.config import TABLE
+from ...evaluate.config import TABLE, EvalConfig
 from ...models.load import model_digest
 from ...pool.reader import Pool
-from ...store.errors import VinnowError, one_line
-from ...store.files import absolute, digest, exists, is_uri, join, open_fs
+from ...store.files import absolute, digest, exists, join
 from ...store.folders import move_file
 from ...store.ids import ids_digest
-from ...store.scratch import local_file
 from ...store.tables import EVALS, PICKS, read_rows, write_rows
 from ...store.usage import Usage
-from .answered import MADE_OF, answers, asked_of, unasked
-from .begin import require_workers
+from ...train.config import TrainConfig
+from .answered import asked_of, unasked
+from .begin import FEWER, require_workers
 from .choices import FULL, WHOLE
 from .choices import Choice as Chosen
 from .config import RunConfig
 from .identity import how_asked, how_trained, recipe_json
-from .sweeping.callbacks import tune_callbacks
-from .trial import Trial, plain_result, read_result, remember, run_of, run_trial
-from .watch import RESULT, under_way, watching
+from .missing import FEWER_ACTORS
+from .sweeping.desk import Desk
+from .sweeping.order import in_order
+from .sweeping.outcome import Outcome
+from .sweeping.rungs import for_verdicts
+from .sweeping.same import answers_of, tell_same, with_leaders
+from .trial import Trial, read_result, run_of
+from .watch import RESULT, Looker, watching
 
-# what Tune prints of itself
-TUNE_WORDS = "tune.log"
 # selector, budget as configured, seed, PICKS file (None: the whole pool)
 Choice = tuple[str, str, int, str | None]
 
 
 def trials_of(config: RunConfig, picks: dict[tuple[str, str, int], str], model: str) -> list[Trial]:
-    """List the trials: every choice, and the whole pool beside them, dearest first so that none ends alone.
+    """List the trials in the order in which they are to run: every choice, and the whole pool beside them.
 
-    With variants of the fine-tune, each choice has a trial of every one.
+    With variants of the fine-tune, each choice has a trial of every one. `same_as` says of a trial which one it is again.
     """
     chosen: list[Choice] = [(*key, path) for key, path in picks.items()]
     if config.sweep.full:
         chosen += [(FULL, WHOLE, seed, None) for seed in config.seeds]
-    trials = [_trial(config, choice, variant, model) for choice in chosen for variant in config.finetune.by_name()]
-    return sorted(_apart(trials), key=lambda t: (-_rows(t, config.out), t.name))
-
-
-def _apart(trials: list[Trial]) -> list[Trial]:
-    """Give a trial that is another one again (the same rows, say) a run of its own: answers are told apart by it.
-
-    One that has begun keeps what it is called.
-    """
-    runs: set[str] = set()
-    apart = []
-    for trial in sorted(trials, key=lambda t: (not exists(join(t.folder, MADE_OF)), t.name)):
-        run = trial.evaluate.run
-        run = digest(run, trial.name) if run in runs else run
-        runs.add(run)
-        apart.append(replace(trial, evaluate=trial.evaluate.model_copy(update={"run": run})))
-    return apart
-
-
-def same_lines(trials: list[Trial]) -> list[str]:
-    """Return a line for each trial that is an earlier one again: the same rows, trained and asked in the same way."""
-    first: dict[str, str] = {}
-    lines = []
-    for trial in trials:
-        same = first.setdefault(json.dumps(trial.made_of, sort_keys=True), trial.name)
-        if same != trial.name:
-            lines.append(f"{trial.name} is {same} again, the same rows trained in the same way: one result, not two")
-    return lines
+    begun, variants = (absolute(model), model_digest(model)), config.finetune.by_name()
+    pool = Pool(join(config.out, "pool"))
+    trials = []
+    for choice in chosen:
+        ids = None if choice[3] is None else read_rows(choice[3], PICKS)["sample_id"].to_numpy()
+        rows = (pool.digest, pool.rows) if ids is None else (ids_digest(ids), len(ids))
+        trials += [_trial(config, choice, rows, variant, begun) for variant in variants]
+    return with_leaders(in_order(config, trials))
 
 
 def run_sweep(config: RunConfig, trials: list[Trial]) -> list[dict[str, Any]]:
     """Run the trials that are not done and return all results, in the order given.
 
     Raises:
+        InputError: one asks for what no cluster here can give; names it, before any begins.
         VinnowError: some trials failed; names them, the others' results stay on disk.
+        BudgetSpentError: `sweep.device_hours` ended it.
     """
-    open_trials = [_to_ask(t, config.out) for t in trials if not exists(join(t.folder, RESULT))]
-    if open_trials:
+    outcome = carry_out(config, trials)
+    outcome.check()
+    return outcome.results
+
+
+def carry_out(config: RunConfig, trials: list[Trial]) -> Outcome:
+    """The same, but what failed or was not run is a part of what is returned."""
+    waiting = [t for t in trials if not exists(join(t.folder, RESULT))]
+    more = {t.name: _to_ask(t, config.out) for t in waiting}
+    desk = Desk(config, [more.get(t.name, t) for t in trials])
+    if desk.look().begin:
         ensure_ray(config.ray)
-        for trial in open_trials:
-            require_workers(trial.train, f"trial {trial.name}")
+        require_trials(desk.open)
+        look = Looker([t.folder for t in trials])
         # counted from disk: Tune pickles its callbacks, and a progress bar cannot be pickled
-        with watching("sweep", "trials", lambda: _looked_at(trials), "no trial is done yet: the first ones start"):
-            errors = _tune(config, open_trials)
-        if errors:
-            raise VinnowError("trials failed: " + "; ".join(errors) + ". The others are kept; run again to retry.")
-    return [read_result(join(t.folder, RESULT)) for t in trials]
+        with watching("sweep", "trials", look.look, "no trial is done yet: the first ones start"):
+            _tune(desk)
+    return _outcome(desk)
+
+
+def _tune(desk: Desk) -> None:
+    from .sweeping.tuning import run_desk
+
+    run_desk(desk)
+
+
+def _outcome(desk: Desk) -> Outcome:
+    tell_same(desk.trials)
+    done = desk.done
+    names, dropped = {t.name for t in done}, desk.look().dropped
+    failed = {n: why for n, why in desk.failed.items() if n not in names}
+    for trial in desk.trials:
+        if trial.same_as in failed and trial.name not in names:
+            failed[trial.name] = f"it is {trial.same_as} again, and that failed: {failed[trial.same_as]}"
+    away = names | failed.keys() | dropped.keys()
+    return Outcome(
+        desk.trials,
+        done,
+        [read_result(join(t.folder, RESULT)) for t in done],
+        failed,
+        {n: why for n, why in dropped.items() if n not in names},
+        [t.name for t in desk.trials if t.name not in away],
+        desk.purse.spent,
+        desk.purse.limit,
+        desk.stopped,
+    )
+
+
+def require_trials(trials: list[Trial]) -> None:
+    """Return if the cluster can hold each of these trials alone. Raises: as `actors.capacity.require`."""
+    from .warm import is_warm, resources_of
+
+    seen: set[str] = set()
+    for trial in trials:
+        training, asking, warm = trial.train, trial.evaluate, is_warm(trial)
+        key = str(
+            [training.workers, training.use_gpu, asking.actors, asking.cpus_per_actor, asking.gpus_per_actor, warm]
+        )
+        if key in seen:  # a thousand trials ask for a few things
+            continue
+        seen.add(key)
+        if warm:
+            held = resources_of(trial)
+            require(f"trial {trial.name}", [Share(1, held["CPU"], held["GPU"])], FEWER)
+        else:
+            _require_cold(trial.name, training, asking)
+
+
+def _require_cold(name: str, training: TrainConfig, asking: EvalConfig) -> None:
+    require_workers(training, f"trial {name}")
+    parts = math.ceil(Pool(asking.pool).rows / asking.rows_per_part)
+    actors = Share(min(asking.actors, parts), asking.cpus_per_actor, asking.gpus_per_actor)
+    require(f"answering in trial {name}", [actors], FEWER_ACTORS)
 
 
 def _to_ask(trial: Trial, out: str) -> Trial:
-    remember(trial)
     return replace(trial, more=unasked(trial.folder, trial.evaluate.pool, join(absolute(out), "test-more")))
 
 
@@ -112,77 +158,27 @@ def open_again(trial: Trial, digest: str) -> bool:
     return True
 
 
-def collect(out: str, trials: list[Trial]) -> str:
-    """Write `RUN/evals.parquet`: every trial's answers, told apart by `run`."""
-    path = join(out, TABLE)
-    write_rows(path, pa.concat_tables([answers(t.folder) for t in trials]), EVALS)
+def collect(config: RunConfig, outcome: Outcome) -> str:
+    """Write `RUN/evals.parquet`: the answers that verdicts are made of, told apart by `run`.
+
+    Where a search has dropped choices, these and the questions that decided it are left out.
+    """
+    path, sweep = join(config.out, TABLE), config.sweep
+    stopped = {(t.selector, t.budget, t.variant) for t in outcome.stopped_choices}
+    kept = [t for t in outcome.done if (t.selector, t.budget, t.variant) not in stopped]
+    tables = [answers_of(t) for t in kept]
+    if sweep.search != "grid":
+        tables = [for_verdicts(table, sweep.rung_share) for table in tables]
+    write_rows(path, pa.concat_tables(tables) if tables else EVALS.empty_table(), EVALS)
     return path
-
-
-def _looked_at(trials: list[Trial]) -> tuple[int, int, str]:
-    """Return how many trials are done, of how many, and how far those are that run."""
-    done = sum(exists(join(t.folder, RESULT)) for t in trials)
-    return done, len(trials), "; ".join(said for t in trials if (said := under_way(t.folder)))
-
-
-def _tune(config: RunConfig, trials: list[Trial]) -> list[str]:
-    """Run trials by Tune, those of a kind together; return what failed."""
-    from .warm import is_warm, resources_of
-
-    groups: dict[str, list[Trial]] = {}
-    for trial in trials:
-        kind = "cold" if not is_warm(trial) else json.dumps([resources_of(trial), trial.train.max_failures])
-        groups.setdefault(kind, []).append(trial)
-    failed = []
-    # stdout is for results
-    with local_file(join(config.out, TUNE_WORDS)) as words, open(words, "w") as sink, redirect_stdout(sink):
-        for number, group in enumerate(groups.values()):
-            failed += _failed(group, _fit_group(config, group, "tune" if not number else f"tune-{number}"))
-    return failed
-
-
-def _fit_group(config: RunConfig, trials: list[Trial], name: str) -> Any:
-    from ray import tune
-
-    from .warm import WarmTrial, is_warm, resources_of
-
-    warm = is_warm(trials[0])
-    if warm:
-        trainable = tune.with_resources(WarmTrial, resources_of(trials[0]))
-    else:
-        # 0.01 CPU: the driver of a trial only waits; a whole one would starve the workers it waits for (spec: Ray §3)
-        trainable = tune.with_resources(_trainable, {"CPU": 0.01})
-    # a process that died is replaced, and its trial goes on; Ray Train does so itself
-    failures = tune.FailureConfig(max_failures=trials[0].train.max_failures if warm else 0)
-    # what there is to go on from lies in the trial's own folder
-    states = tune.CheckpointConfig(checkpoint_at_end=False)
-    fs, storage = open_fs(config.out)
-    tuner = tune.Tuner(
-        trainable,
-        param_space={"trial": tune.grid_search([json.dumps(t.as_dict()) for t in trials])},
-        tune_config=tune.TuneConfig(
-            max_concurrent_trials=config.sweep.concurrent,
-            reuse_actors=warm,
-            trial_dirname_creator=_short,
-            trial_name_creator=_short,
-        ),
-        run_config=tune.RunConfig(
-            name=name,
-            storage_path=storage,
-            storage_filesystem=fs if is_uri(config.out) else None,
-            verbose=0,
-            failure_config=failures,
-            checkpoint_config=states,
-            callbacks=tune_callbacks(config),
-        ),
-    )
-    return tuner.fit()
 
 
 def refused_lines(results: list[dict[str, Any]]) -> list[str]:
     """Return a line for each trial that was cut off, could not use all rows of its choice, or not ask all questions."""
     lines = []
     for result in results:
+        if result.get("same_as"):  # said of that one
+            continue
         if result.get("cut_off"):
             lines.append(f"{result['name']} was {result['cut_off']}")
         if result.get("reasons"):
@@ -194,46 +190,18 @@ def refused_lines(results: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _trainable(values: dict[str, Any]) -> None:
-    import ray.tune
-    from ray.tune.integration.ray_train import TuneReportCallback
-
-    ray.tune.report(plain_result(run_trial(json.loads(values["trial"]), (TuneReportCallback(),))))
-
-
-def _failed(trials: list[Trial], results: Any) -> list[str]:
-    """Return a line for each trial that failed."""
-    from .warm import FAILED
-
-    said = {}
-    for result in (results[i] for i in range(len(results))):
-        fault = one_line(result.error) if result.error else (result.metrics or {}).get(FAILED)
-        if fault:
-            said[json.loads(result.config["trial"])["name"]] = fault
-    return [f"{t.name}: {said[t.name].rstrip('.')}" for t in trials if t.name in said]
-
-
-def _short(trial: Any) -> str:
-    return json.loads(trial.config["trial"])["name"] + "-" + trial.trial_id[-5:]
-
-
-def _trial(config: RunConfig, choice: Choice, variant: str, model: str) -> Trial:
+def _trial(config: RunConfig, choice: Choice, rows: tuple[str, int], variant: str, begun: tuple[str, str]) -> Trial:
+    """Return a choice's trial; `rows`: their digest and number; `begun`: the model that it begins with, and its digest."""
     selector, budget, seed, picks = choice
     name = Chosen(selector, budget, seed).trial(variant)
     folder = absolute(join(config.out, "sweep", name))
     pool, test = (absolute(join(config.out, n)) for n in ("pool", "test"))
-    section, start = config.finetune.by_name()[variant], absolute(model)
-    training = section.job(model=start, pool=pool, picks=picks, seed=seed)
+    section = config.finetune.by_name()[variant]
+    training = section.job(model=begun[0], pool=pool, picks=picks, seed=seed)
     # the run is what was trained on, how, and from where; not where it lies
-    chosen = ids_digest(read_rows(picks, PICKS)["sample_id"].to_numpy()) if picks else Pool(pool).digest
     how = recipe_json(training)
-    begun = model_digest(model)
     asked = how_asked(config.evaluate.recipe())
-    made_of = {"rows": chosen, "model": begun, "train": how_trained(training)[0], "evaluate": asked}
-    run = run_of(folder, digest(chosen, how, begun), made_of)
+    made_of = {"rows": rows[0], "model": begun[1], "train": how_trained(training)[0], "evaluate": asked}
+    run = run_of(folder, digest(rows[0], how, begun[1]), made_of)
     scoring = config.evaluate.job(model=join(folder, "train", "model"), pool=test, run=run)
-    return Trial(name, selector, budget, seed, folder, training, scoring, variant, made_of=made_of)
-
-
-def _rows(trial: Trial, out: str) -> int:
-    return Pool(join(out, "pool")).rows if trial.train.picks is None else read_rows(trial.train.picks, PICKS).num_rows
+    return Trial(name, selector, budget, seed, folder, training, scoring, variant, made_of=made_of, rows=rows[1])

@@ -7,21 +7,25 @@ from ...pool.reader import Pool
 from ...select.run import budget_rows
 from ...store.files import exists, join
 from ...store.folders import is_folder, names
-from ...store.manifest import StageRecord
+from ...store.manifest import StageRecord, read_stage
 from ...store.reading import with_fields
 from .choices import FULL, WHOLE, Choice, trials
+from .config import RunConfig
 from .identity import how_asked, how_trained
 from .model_stage import model_stage
 from .sections import where_of
 from .select_stage import pick_key, picks_of
-from .stage import Held, Item, Planned, Planning, Run, Stage, StageStatus, State, tell
-from .training_stage import left_of, model_before, training_line, workers_of
+from .stage import Held, Item, Planned, Planning, Run, Stage, StageStatus, State, manifest_path, tell
+from .training_stage import left_of, model_before, training_line
 from .watch import RESULT, TRAINED, under_way
 
 if TYPE_CHECKING:
     from .sweep import Trial
 
-_KINDS = {"told": list[str] | None, "trials": list[str] | None}
+_KINDS: dict[str, Any] = {"told": list[str] | None, "trials": list[str] | None, "left": list[str] | None}
+_KINDS |= {"search": dict[str, Any] | None, "dropped": dict[str, str] | None}
+# what is recorded of a sweep in which every trial runs; older versions recorded nothing
+_GRID = {"search": "grid"}
 _WAY_OUT = "Delete it and run again."
 
 
@@ -60,6 +64,8 @@ class Sweep(Stage):
         states: dict[str, State] = {}
         for name in trials(self.run_config):
             folder = join(run_dir, "sweep", name)
+            if echoes(folder):  # another trial's training and answers are its own
+                states |= {f"trial {name}": "done", f"answers {name}": "done"}
             if is_folder(join(folder, "train")):
                 trained = exists(join(folder, "train", TRAINED))
                 states[f"trial {name}"] = "done" if trained else "under way"
@@ -70,11 +76,16 @@ class Sweep(Stage):
     def finished(self, record: StageRecord, path: str) -> bool:
         """Say whether every trial's answers are gathered."""
         facts = with_fields(record.facts, _KINDS, path, "manifest", _WAY_OUT)
-        return trials(self.run_config).keys() <= set(facts["trials"] or [])
+        return trials(self.run_config).keys() <= {*(facts["trials"] or []), *dropped_then(self.run_config, facts)}
 
     def estimate(self, planning: Planning) -> list[Planned]:
         """Price the trials, a line for all seeds of each."""
-        return [self._line(planning, choice, variant) for choice, variant in self._lines(planning)]
+        from .sweeping.foreseen import foreseen, notes
+
+        same = foreseen(self.run_config)
+        lines = [self._line(planning, choice, variant, same) for choice, variant in self._lines(planning)]
+        lines[0].note = "; ".join(notes(self.run_config, same))
+        return lines
 
     def _lines(self, planning: Planning) -> list[tuple[tuple[str, str, int], str]]:
         """Return (selector, budget, rows) and variant of each line of the plan."""
@@ -86,21 +97,31 @@ class Sweep(Stage):
 
     def stand(self, lines: list[Planned], planning: Planning) -> None:
         """Count each line's trials: those that are trained, and the questions that they answered."""
+        from .sweeping.foreseen import foreseen
+
+        path = manifest_path(self.run_config.out, self.name)
+        facts = with_fields(read_stage(path).facts, _KINDS, path, "manifest", _WAY_OUT) if exists(path) else {}
+        gone, same = dropped_then(self.run_config, facts), foreseen(self.run_config)
         for line, ((label, budget, _), variant) in zip(lines, self._lines(planning), strict=True):
+            each = line.steps // line.count if line.count else 1
             recipe = self.run_config.finetune.by_name()[variant].recipe()
-            names = [Choice(label, budget, seed).trial(variant) for seed in self.run_config.seeds]
+            named = [Choice(label, budget, seed).trial(variant) for seed in self.run_config.seeds]
+            names = [n for n in named if n not in gone] or named
             places = [join(self.run_config.out, "sweep", name) for name in names]
-            untrained = [left_of(recipe, join(p, "train"), line.steps // len(places)) for p in places]
+            untrained = [0.0 if echoes(p) else left_of(recipe, join(p, "train"), each) for p in places]
             unasked = [_unasked(p, planning) for p in places]
             there = [exists(join(p, RESULT)) and not u + n for p, u, n in zip(places, untrained, unasked, strict=True)]
-            line.questions, line.questions_left = planning.rows("test") * len(places), sum(unasked)
+            line.questions = planning.rows("test") * len(set(names) - same.keys())
+            line.questions_left = sum(n for name, n in zip(names, unasked, strict=True) if name not in same)
             line.stands(sum(there), len(places), "trials", sum(untrained) / len(places))
-            trained = untrained.count(0.0)
+            trained, said = untrained.count(0.0), [line.note] if line.note else []
+            if len(names) < len(named):
+                line.note = "; ".join([*said, f"{len(named) - len(names)} of {len(named)} seeds were dropped"])
             if trained and not line.done:
                 asked = f"{line.questions_left:,} of {line.questions:,} questions are still to be asked"
-                line.note = f"{trained:,} of {len(places):,} trials are trained; {asked}"
+                line.note = "; ".join([f"{trained:,} of {len(places):,} trials are trained; {asked}", *said])
 
-    def _line(self, planning: Planning, choice: tuple[str, str, int], variant: str) -> Planned:
+    def _line(self, planning: Planning, choice: tuple[str, str, int], variant: str, same: dict[str, str]) -> Planned:
         run, (label, budget, rows) = self.run_config, choice
         config = run.finetune.by_name()[variant].recipe()
         name = f"sweep-{label}-{budget}" + (f"-{variant}" if variant else "")
@@ -111,7 +132,7 @@ class Sweep(Stage):
             "sweep": run.sweep.model_dump(),
             "seeds": run.seeds,
         }
-        line.times(len(run.seeds))
+        line.times(sum(Choice(label, budget, seed).trial(variant) not in same for seed in run.seeds))
         return line
 
     def run(self, run: Run) -> None:
@@ -132,49 +153,82 @@ class Sweep(Stage):
 
     def held(self, record: StageRecord, results: list[dict[str, Any]]) -> Held | None:
         """What each trial took to train and to answer."""
-        return Held.total(self._trial_held(r) for r in results)
+        from .sweeping.hours import held
 
-    def _trial_held(self, result: dict[str, Any]) -> Held:
-        run, then = self.run_config, result.get("places") or {}  # what they were when it ran, if its result says
-        section = run.finetune.by_name()[result.get("variant") or ""]
-        training = workers_of(section.model_copy(update=then.get("train", {})))
-        asked = run.evaluate.model_copy(update=then.get("evaluate", {}))
-        actors, gpus, cpus = asked.actors, asked.gpus_per_actor, asked.cpus_per_actor
-        hours = result["train_seconds"] / 3600, result.get("eval_seconds", 0.0) / 3600
-        return Held.total([training.times(hours[0]), Held(gpus, cpus).times(actors).times(hours[1])])
+        return Held.total(held(self.run_config, r) for r in results)
 
 
 def _unasked(trial: str, planning: Planning) -> int:
     """Return how many questions a trial is still to be asked."""
     from .answered import questions_left
 
+    if echoes(trial):
+        return 0
     questions = planning.questions
     return planning.rows("test") if questions is None else questions_left(trial, questions.digest, questions.ids)
 
 
 def sweep_trials(run: Run, trials: "list[Trial]") -> None:
-    """Run the trials that are not done and gather every one's answers into `RUN/evals.parquet`."""
-    from .sweep import collect, open_again, refused_lines, run_sweep, same_lines
+    """Run the trials that are not done and gather every one's answers into `RUN/evals.parquet`.
+
+    Raises:
+        VinnowError, BudgetSpentError: some trials failed, or were not run; the others are gathered before.
+    """
+    from .sweep import carry_out, collect, open_again, refused_lines
+    from .sweeping.same import same_lines
 
     digest = Pool(run.folder("test")).digest
     wanted = {t.name: {"run": t.evaluate.run, "test": digest} for t in trials}
     done, path = run.manifest.read("sweep"), run.manifest.path("sweep")
     origins, gathered = _trial_origins(done, path, digest) if done else ({}, set())
-    left = [t for t in trials if origins.get(t.name) != wanted[t.name]]
-    work = done is None or bool(left) or not wanted.keys() <= gathered
+    facts = with_fields(done.facts if done else {}, _KINDS, path, "manifest", _WAY_OUT)
+    dropped = dropped_then(run.config, facts)
+    left = [t for t in trials if origins.get(t.name) != wanted[t.name] and t.name not in dropped]
+    whole = wanted.keys() <= {*gathered, *dropped} and (facts["search"] or _GRID) == searched(run.config)
+    work, outcome = done is None or bool(left) or not whole, None
     if work:
         again = [t.name for t in left if open_again(t, digest)]
         if again:
             tell(f"sweep: {len(again)} trials are asked the questions that are new; none is trained again")
         with run.manifest.growing("sweep", {"test": str(run.config.evaluate.model_dump())}) as record:
-            results = run_sweep(run.config, trials)
-            collect(run.out, trials)
-            record.facts.update(rows=sum(r["rows"] for r in results), trials=[t.name for t in trials])
-            record.facts["told"] = refused_lines(results) + same_lines(trials)
-            record.items = origins | wanted
-    facts = run.say("sweep", new=work).facts
-    for line in with_fields(facts, _KINDS, path, "manifest", _WAY_OUT)["told"] or []:
+            outcome = carry_out(run.config, trials)
+            collect(run.config, outcome)
+            names = [t.name for t in outcome.done]
+            record.facts.update(rows=sum(r["rows"] for r in outcome.results), trials=names)
+            record.facts["told"] = refused_lines(outcome.results) + same_lines(trials)
+            record.facts.update(search=searched(run.config), dropped=outcome.dropped, left=outcome.lines())
+            record.facts["notes"] = outcome.notes(run.config)
+            if outcome.limit is not None:
+                record.facts["device_hours"] = round(outcome.spent, 6)
+            record.items = origins | {n: wanted[n] for n in names}
+    if outcome is not None:
+        for line in outcome.lines() if outcome.failed or outcome.left else ():
+            tell(line)
+        outcome.check()
+    facts = with_fields(run.say("sweep", new=work).facts, _KINDS, path, "manifest", _WAY_OUT)
+    for line in (facts["told"] or []) + (facts["left"] or []):
         tell(line)
+
+
+def searched(config: RunConfig) -> dict[str, Any]:
+    """Return the settings by which trials are dropped, and questions set apart."""
+    sweep = config.sweep
+    return dict(_GRID) if sweep.search == "grid" else sweep.model_dump(include={"search", "eta", "rung_share"})
+
+
+def dropped_then(config: RunConfig, facts: dict[str, Any]) -> dict[str, str]:
+    """Return the trials that a sweep's manifest says were dropped, and why; none where another search is asked for now."""
+    return (facts.get("dropped") or {}) if facts.get("search") == searched(config) else {}
+
+
+def echoes(folder: str) -> str:
+    """Return which trial the one in a folder says that it is again; "" of one with a training of its own, or no result."""
+    from .trial import read_result
+
+    path = join(folder, RESULT)
+    if not exists(path) or is_folder(join(folder, "train")):
+        return ""
+    return read_result(path)["same_as"] or ""
 
 
 def adopt(run: Run) -> None:

@@ -4,7 +4,8 @@ A trial that was cut off goes on, one that is finished does nothing again, and o
 """
 
 import os
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
@@ -16,11 +17,11 @@ from ...store.files import exists, join, write_json
 from ...store.lock import attempt_of
 from ...train.config import TrainConfig
 from ...train.restarts import told
-from ...train.run import REPORT, TrainReport, train
+from ...train.run import REPORT, TrainReport, read_log, train
 from ...train.solo import Bases, drop_states, fit_here
 from .answered import MADE_OF, ask, asked_of, drop_unfinished
 from .identity import differences
-from .watch import RESULT
+from .watch import LOG, RESULT
 
 _IDENTITY, _AGAIN = "identity of a trial", "Delete that trial's folder, and run again."
 _RESULT = {
@@ -28,6 +29,7 @@ _RESULT = {
     **{"name": str | None, "model": str | None, "accuracy": float | None, "image_accuracy": float | None},
     **{"variant": str | None, "used": int | None, "reasons": dict[str, int] | None, "listed": str | None},
     **{"not_asked": int | None, "test": str | None, "cut_off": str | None},
+    **{"same_as": str | None, "held_seconds": float | None},
     "places": dict[str, dict[str, float]] | None,
 }
 
@@ -37,7 +39,8 @@ class Trial:
     """One fine-tune and its evaluation. `budget` is the label as configured ("10%"), "100%" for the whole pool.
 
     `variant`: which of the run's fine-tunes; "" where there is one. `more`: the pool of the questions that it has not been
-    asked, where it answered a shorter test set. `made_of`: what its numbers follow from.
+    asked, where it answered a shorter test set. `made_of`: what its numbers follow from. `rows`: on how many it trains.
+    `same_as`: the trial that it is again, the only one of the two that is trained; "" of all others.
     """
 
     name: str
@@ -50,12 +53,12 @@ class Trial:
     variant: str = ""
     more: str = ""
     made_of: dict[str, Any] = field(default_factory=dict)
+    rows: int = 0
+    same_as: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, to travel to Tune's workers."""
-        plain = {
-            k: getattr(self, k) for k in ("name", "selector", "budget", "seed", "folder", "variant", "more", "made_of")
-        }
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("train", "evaluate")}
         return plain | {
             "train": self.train.model_dump(mode="json"),
             "evaluate": self.evaluate.model_dump(mode="json"),
@@ -114,6 +117,11 @@ def remember(trial: Trial) -> None:
         write_json(path, {"run": trial.evaluate.run, "made_of": trial.made_of, "test": test})
 
 
+def logged_seconds(folder: str) -> float:
+    """Return the seconds of all steps in a trial's log."""
+    return sum(row["seconds"] for row in read_log(join(folder, "train", LOG)))
+
+
 def run_trial(values: dict[str, Any], callbacks: tuple[Any, ...] = (), bases: Bases | None = None) -> dict[str, Any]:
     """Fine-tune and evaluate one trial, write its result, return it.
 
@@ -124,10 +132,12 @@ def run_trial(values: dict[str, Any], callbacks: tuple[Any, ...] = (), bases: Ba
     if exists(path):
         return read_result(path)
     with attempt_of(os.path.dirname(os.path.dirname(trial.folder))):
+        remember(trial)
         return _run_trial(trial, path, callbacks, bases)
 
 
 def _run_trial(trial: Trial, path: str, callbacks: tuple[Any, ...], bases: Bases | None) -> dict[str, Any]:
+    begin, before = time.perf_counter(), logged_seconds(trial.folder)
     fit = None if bases is None else partial(fit_here, bases=bases)
     done = exists(join(trial.folder, "train", REPORT))  # of this trial, on however many workers it was
     place = join(trial.folder, "train")
@@ -156,6 +166,9 @@ def _run_trial(trial: Trial, path: str, callbacks: tuple[Any, ...], bases: Bases
         "refused": {"train": trained.refused_reasons, "evaluate": measured.reasons},
         "by_task": measured.by_task,
         "model": trained.model,
+        "same_as": "",
+        # with the steps of tries that were cut off; what those took besides nobody knows
+        "held_seconds": round(before + time.perf_counter() - begin, 3),
         "places": {
             "train": trial.train.model_dump(include={"workers", "use_gpu"}),
             "evaluate": trial.evaluate.model_dump(include={"actors", "gpus_per_actor", "cpus_per_actor"}),

@@ -1,7 +1,7 @@
 """Trials in a process that stays: Tune gives it one after another, so that a short training does not pay for a start.
 
 Only a trial of one worker, answered by one actor, without parameters that ZeRO-3 spreads. The others go through Ray Train
-(`sweep.py`), each in processes of its own.
+(`sweeping/tuning.py`), each in processes of its own.
 """
 
 import json
@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from ...store.importing import uncollected
+from ...store.meters import export_to
 from ...train.environment import environment
+from .watch import FAILED
 
 if TYPE_CHECKING:
     from .trial import Trial
-
-# what a trial that ended by an error of ours leaves in the place of a result
-FAILED = "failed"
 
 
 def is_warm(trial: "Trial") -> bool:
@@ -36,7 +35,10 @@ class WarmTrial(tune.Trainable):
     """One process of a sweep. A step is a whole trial; its model is loaded once."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Set what libraries read when they are imported."""
+        """Set what libraries read when they are imported, and say to whom this process's meters go."""
+        from ray.util import metrics
+
+        export_to(metrics)
         training = json.loads(config["trial"])["train"]
         os.environ.update(environment(training["threads"], training["use_gpu"]))
         self._bases: Any = None

@@ -13,6 +13,8 @@ from ..progress import bar
 LOG = "log.jsonl"
 # there when a trial is done, and when its training is (`train.run.REPORT`)
 RESULT, TRAINED = "result.json", "train.json"
+# what a trial that ended by an error of ours tells Tune in the place of a result
+FAILED = "failed"
 
 
 @contextmanager
@@ -67,3 +69,15 @@ def under_way(folder: str) -> str:
         return f"{name} answers questions"
     step, steps, loss = last_step(training)
     return f"{name} at step {step:,}/{steps:,}, {loss}" if step else f"{name} starts"
+
+
+class Looker:
+    """How far a sweep is, from its trials' folders; one that was seen to be done is not looked at again."""
+
+    def __init__(self, folders: list[str]) -> None:
+        self._folders, self._all = list(folders), len(folders)
+
+    def look(self) -> tuple[int, int, str]:
+        """Return how many trials are done, of how many, and how far those are that run."""
+        self._folders = [f for f in self._folders if not exists(join(f, RESULT))]
+        return self._all - len(self._folders), self._all, "; ".join(s for f in self._folders if (s := under_way(f)))

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from finished import values_of
+from finished import drive, values_of
 from pictures import make_records, write_records
 from vinnow.actors import cluster, stream
 from vinnow.pipelines.report.gather import gather
@@ -60,11 +60,11 @@ def work(monkeypatch):
     monkeypatch.setattr(answered, "evaluate", ask)
     for where in (cluster, sweep):
         monkeypatch.setattr(where, "ensure_ray", lambda config: None)
-    for where in (begin, sweep):
-        monkeypatch.setattr(where, "require_workers", lambda config, what: None)
+    monkeypatch.setattr(begin, "require_workers", lambda config, what: None)
+    monkeypatch.setattr(sweep, "require_trials", lambda trials: None)
     monkeypatch.setattr(stream, "run_features", lambda spec, *_: stream.run_inline(spec))
     monkeypatch.setattr(training, "_fit", fit)
-    monkeypatch.setattr(sweep, "_tune", lambda config, trials: [sweep.run_trial(t.as_dict()) for t in trials] and [])
+    monkeypatch.setattr(sweep, "_tune", drive)
     return seen
 
 

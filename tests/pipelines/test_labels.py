@@ -9,7 +9,8 @@ from vinnow.pipelines.runs.config import resolve
 from vinnow.pipelines.runs.opening import start
 from vinnow.pipelines.runs.plan import make_plan
 from vinnow.pipelines.runs.select_stage import pick
-from vinnow.pipelines.runs.sweep import same_lines, trials_of
+from vinnow.pipelines.runs.sweep import trials_of
+from vinnow.pipelines.runs.sweeping.same import same_lines
 from vinnow.pool.ingest import ingest
 from vinnow.store.errors import InputError
 from vinnow.store.tables import PICKS, read_rows

@@ -103,6 +103,13 @@ def test_another_host_is_believed_while_it_touches_its_lock(tmp_path, monkeypatc
         pass
 
 
+def test_what_a_kill_left_of_a_mark_or_a_lock_holds_nobody_up(tmp_path):
+    for name in (f"{MARK}.tmp-4b1913b4699c", f"{LOCK}.123"):
+        (tmp_path / name).write_text("{")
+    with claim(str(tmp_path), "run"):
+        (tmp_path / "x").write_text("1")
+
+
 def hold_elsewhere(out, seconds_ago=0.0, **fields):
     """Leave the lock that a process of another machine would hold, which it touched so long ago."""
     lock = out / LOCK
@@ -155,6 +162,31 @@ def test_an_attempt_follows_one_of_the_same_driver_at_once_and_waits_for_anybody
         with locks.attempt_of(str(run)), pytest.raises(BusyError), claim(str(out), "train"):
             pass
         lock.unlink()
+
+
+def test_a_folder_behind_a_uri_has_one_writer_too(tmp_path):
+    """As a bucket's does: there the lock is made in two steps, and its age is the store's own."""
+    out = f"file://{tmp_path}/out"
+    with claim(out, "train"):
+        (tmp_path / "out/x").write_text("1")
+        held = json.loads((tmp_path / "out" / LOCK).read_text())
+        assert held["pid"] == os.getpid()
+    assert not (tmp_path / "out" / LOCK).exists()
+    lock = hold_elsewhere(tmp_path / "out", 100)
+    with pytest.raises(BusyError, match=rf"as soon as you delete 'file://{lock}'"), claim(out, "train"):
+        pass
+    hold_elsewhere(tmp_path / "out", 2 * locks.STALE)
+    with claim(out, "train"):
+        pass
+    # a dead process of this machine
+    process = subprocess.Popen([sys.executable, "-c", HOLD.replace('"ingest"', '"train"'), out], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"held\n"
+    with pytest.raises(BusyError, match=f"process {process.pid} on"), claim(out, "train"):
+        pass
+    process.kill()
+    process.wait()
+    with claim(out, "train"):
+        pass
 
 
 def test_who_was_suspended_for_too_long_ends_and_leaves_the_new_owner_alone(tmp_path, monkeypatch):

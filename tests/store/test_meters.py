@@ -50,7 +50,9 @@ class Sink:
 def board(monkeypatch):
     monkeypatch.setattr(meters, "METERS", (ROWS, LOSS))
     monkeypatch.setattr(meters, "_BOARD", meters._Board())
-    return meters._BOARD
+    monkeypatch.setattr(meters, "_EVERY", 600.0)  # the thread waits; tests flush
+    yield meters._BOARD
+    meters._BOARD._ended.set()
 
 
 def test_what_was_measured_before_anybody_exports_is_not_lost(board):
@@ -65,7 +67,6 @@ def test_what_was_measured_before_anybody_exports_is_not_lost(board):
 def test_a_thousand_values_are_exported_together(board):
     sink = Sink()
     meters.export_to(sink)
-    board._last = float("inf")  # the second never ends
     threads = [threading.Thread(target=lambda: [ROWS.add(1, kind="a") for _ in range(1000)]) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -74,9 +75,35 @@ def test_a_thousand_values_are_exported_together(board):
     assert sink.calls == 0
     meters.flush()
     assert (sink.calls, sink.values) == (1, {("x_rows", "a"): 4000})
-    board._last = 0.0  # and has ended
-    ROWS.add(1, kind="a")
-    assert sink.calls == 2
+
+
+def test_gauges_are_told_again_until_they_are_dropped_and_a_counter_grows_once(board):
+    sink = Sink()
+    meters.export_to(sink)
+    LOSS.set(2, kind="a")
+    ROWS.begin(kind="a")
+    ROWS.add(5, kind="a")
+    meters.flush()
+    sink.values["x_loss", "a"] = None  # as Ray forgets it
+    meters.flush()
+    assert sink.values == {("x_rows", "a"): pytest.approx(5), ("x_loss", "a"): 2}
+    LOSS.drop(kind="a")
+    del sink.values["x_loss", "a"]
+    meters.flush()
+    assert ("x_loss", "a") not in sink.values
+
+
+def test_a_thread_exports_what_nobody_flushes(board, monkeypatch):
+    monkeypatch.setattr(meters, "_EVERY", 0.01)
+    sink = Sink()
+    meters.export_to(sink)
+    ROWS.add(5, kind="a")
+    for _ in range(1000):
+        if sink.values:
+            break
+        threading.Event().wait(0.01)
+    assert sink.values == {("x_rows", "a"): 5}
+    board._ended.set()
 
 
 def test_labels_stay_bounded_and_that_is_told_once(board, caplog):

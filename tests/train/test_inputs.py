@@ -14,7 +14,7 @@ from vinnow.pool.reader import Pool
 from vinnow.store.errors import DuplicateRowsError, InputError, MissingRowsError
 from vinnow.store.files import read_json, write_json
 from vinnow.store.tables import PICKS, write_rows
-from vinnow.train import memory, stop
+from vinnow.train import memory, stop, trackers
 from vinnow.train import run as training
 from vinnow.train.checkpoint import load_state
 from vinnow.train.config import TrainConfig
@@ -101,7 +101,7 @@ def test_numbers_may_be_mended_before_the_first_step_and_speed_at_any_time(tiny_
         train(cheaper.model_copy(update={"micro_batch": 1}), out)
 
 
-def test_held_out_rows_and_trackers_are_looked_at_before_ray_starts(tiny_pool, tiny_model, tmp_path):
+def test_held_out_rows_and_trackers_are_looked_at_before_ray_starts(tiny_pool, tiny_model, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="no finished pool"):
         train(config(tiny_pool, tiny_model, validation={"pool": str(tmp_path)}), str(tmp_path / "out"))
     with pytest.raises(InputError, match=r"all its 60 rows are trained on, so none is held out"):
@@ -109,6 +109,7 @@ def test_held_out_rows_and_trackers_are_looked_at_before_ray_starts(tiny_pool, t
     picks = write_picks(tmp_path / "p.parquet", Pool(tiny_pool).ids()[:20])
     _, rows, left_out = held_out(config(tiny_pool, tiny_model, picks=picks, validation={"pool": tiny_pool}))
     assert (left_out, sorted(rows.ids.tolist())) == (20, sorted(Pool(tiny_pool).ids()[20:].tolist()))
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"mlflow needs the package 'mlflow': `pip install 'vinnow\[track\]'`"):
         train(config(tiny_pool, tiny_model, trackers=["mlflow"]), str(tmp_path / "out"))
 

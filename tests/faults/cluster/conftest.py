@@ -1,10 +1,10 @@
-"""For all tests here: one simulated cluster a module."""
+"""For all tests here: one simulated cluster."""
 
 import pytest
 from nodes import Nodes
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def nodes():
     several = Nodes()
     yield several

@@ -105,3 +105,29 @@ def test_an_actor_and_then_a_node_are_lost(nodes, pool, tiny_model, undisturbed,
     assert {p.stem for p, when in written.items() if p.stat().st_mtime_ns != when} <= {first_part, second_part}
     same(tmp_path, undisturbed)
     nodes.idle()
+
+
+def test_a_node_that_is_added_half_way_is_used(nodes, pool, tiny_model, undisturbed, tmp_path):
+    """The test is the autoscaler that the head's config promises: it brings the second node when work is under way."""
+    nodes.have(1)
+    home = tmp_path / "home"
+    home.mkdir()
+    kinds = {"head": {"resources": {}}, "spot": {"max_workers": 2, "resources": {"CPU": 1}}}
+    config = {"max_workers": 2, "head_node_type": "head", "available_node_types": kinds}
+    (home / "ray_bootstrap_config.yaml").write_text(json.dumps(config))
+    out = tmp_path / "out"
+    command = nodes.start(*line(pool, tiny_model, out), HOME=str(home))
+    held(nodes, command, out, 1)
+    assert "waits for 2 × (1 CPU)" in command.said()
+    assert "the autoscaler may start spot" in command.said()
+    added = nodes.add()
+    both = {nodes.node_of(actor["Pid"]): actor for actor, _ in held(nodes, command, out, 2)}
+    assert added in both
+    assert both.keys() != {added}
+    for actor in both.values():
+        go_on(actor)
+    said = command.end()
+    assert "begun again" not in said
+    assert f"{PARTS} parts written, 0 were there; {ROWS} rows computed" in said
+    same(out, undisturbed)
+    nodes.idle()

@@ -4,14 +4,15 @@ import json
 
 import psutil
 import pytest
-from nodes import until
+from nodes import has_state, until
 from pictures import make_records, write_records
+from vinnow.store.errors import InputError
 from vinnow.store.files import read_json
 from vinnow.store.tables import EVALS, PICKS, read_rows
 from vinnow.train.run import TrainReport
 
 STEPS, STATES = 16, 2
-TRAINING = {"max_len": 256, "lr": 1e-3, "global_batch": 8, "micro_batch": 8, "max_steps": STEPS}
+TRAINING = {"max_len": 256, "lr": 1e-3, "global_batch": 8, "micro_batch": 4, "max_steps": STEPS}
 TRIALS = ("full-100pct-s0", "random-30pct-s0", "random-60pct-s0")
 
 
@@ -63,8 +64,9 @@ def process_of(out, name):
 
 
 def under_way(out):
-    """Return the trials that have a state to go on from and steps since, and are not trained."""
-    return [n for n in TRIALS if steps(out, n) > STATES and not (trial(out, n) / "train/train.json").exists()]
+    """Return the trials that are trained just now and have a state to go on from."""
+    begun = [n for n in TRIALS if steps(out, n) > STATES and not (trial(out, n) / "train/train.json").exists()]
+    return [n for n in begun if psutil.pid_exists(read_json(trial(out, n) / "train/engine.json")["pid"])]
 
 
 def done(out):
@@ -72,7 +74,7 @@ def done(out):
 
 
 def frozen(command, out, count):
-    """Freeze trials as they come, each between its first state and its last step, until there are so many."""
+    """Freeze trials as they come, none of them at its end, until there are so many; return their names."""
 
     def all_inside():
         for name in (names := under_way(out)):
@@ -117,24 +119,26 @@ def test_a_node_with_a_trial_is_lost(nodes, sources, undisturbed, tmp_path):
     assert said.count("was cut off") == 1
     restarts = {n: len(TrainReport.read(str(trial(out, n) / "train")).restarts) for n in TRIALS}
     assert restarts == dict.fromkeys(TRIALS, 0) | {lost: 1}
-    assert process_of_report(out, other) == process.pid
+    assert TrainReport.read(str(trial(out, other) / "train")).engine["pid"] == process.pid
     same(out, undisturbed)
     nodes.idle()
 
 
-def process_of_report(out, name):
-    return TrainReport.read(str(trial(out, name) / "train")).engine["pid"]
-
-
 def test_the_driver_is_killed_twice(nodes, sources, undisturbed, tmp_path):
-    nodes.have(2)
+    _, node = nodes.have(2)
     file, out = write(tmp_path, sources)
     first = nodes.start("run", file)
     frozen(first, out, 2)
     first.kill()
     # what the dead driver's job had is free again, though its processes were not even running
     nodes.idle()
+    nodes.crash(node)
     second = nodes.start("run", file)
+    # one trial at a time, until there is room for another
+    (one,) = frozen(second, out, 1)
+    nodes.add()
+    frozen(second, out, 2)
+    process_of(out, one).resume()
     second.until(lambda: done(out) and under_way(out))
     finished = {n: (trial(out, n) / "result.json").stat().st_mtime_ns for n in done(out)}
     second.kill()
@@ -144,3 +148,53 @@ def test_the_driver_is_killed_twice(nodes, sources, undisturbed, tmp_path):
     assert all((trial(out, n) / "result.json").stat().st_mtime_ns == when for n, when in finished.items())
     same(out, undisturbed)
     nodes.idle()
+
+
+def test_nodes_of_a_trial_of_two_workers_are_lost(nodes, sources, undisturbed, tmp_path):
+    """The node of a worker, which Ray Train sees to, and then that of the trial's own driver, which Tune does."""
+    nodes.have(2)
+    name, two = "random-30pct-s0", TRAINING | {"resume_steps": STATES, "workers": 2}
+    file, out = write(tmp_path, sources, budgets=["30%"], finetune=two, sweep={"full": False})
+    training = trial(out, name) / "train"
+    command = nodes.start("run", file)
+    worker = held(command, out, name, lambda: has_state(training) and steps(out, name) > STATES)
+    (driver,) = nodes.actors("ImplicitFunc")
+    place = nodes.node_of(driver["Pid"])
+    nodes.crash(next(n for n in nodes.all() if n is not place))
+    nodes.add()
+    if worker.is_running():
+        worker.resume()
+    held(command, out, name, lambda: (training / "restarts.jsonl").exists())
+    assert nodes.actors("ImplicitFunc") == [driver]
+    nodes.crash(place)
+    nodes.add()
+    said = command.end()
+    report = TrainReport.read(str(training))
+    assert len(report.restarts) == 2
+    assert f"{name} was cut off 2 times (a worker, a node or the driver was lost)" in said
+    assert [step for step, _, _ in report.curve] == list(range(1, STEPS + 1))
+    # of one worker: the same steps, but for the order in which gradients are added up
+    whole = TrainReport.read(str(trial(undisturbed, name) / "train"))
+    assert [loss for _, loss, _ in report.curve] == pytest.approx([loss for _, loss, _ in whole.curve], rel=1e-4)
+    a, b = (read_rows(trial(o, name) / "eval/evals.parquet", EVALS)["sample"].to_pylist() for o in (out, undisturbed))
+    assert a == b
+    nodes.idle()
+
+
+def held(command, out, name, condition):
+    """Freeze the first worker of a trial's training when something is true, before its last step; return its process."""
+
+    def inside():
+        try:
+            process = process_of(out, name)
+            process.suspend()
+            until(lambda: process.status() == psutil.STATUS_STOPPED)
+        except (psutil.NoSuchProcess, InputError):
+            return None
+        if condition():
+            assert steps(out, name) < STEPS
+            return process
+        process.resume()
+        return None
+
+    return command.until(inside)
