@@ -21,7 +21,7 @@ from ....store.files import absolute, digest, is_uri, join
 from ....store.scratch import local_file
 from ..config import RunConfig
 from ..stage import tell
-from ..trial import Trial, plain_result, run_trial
+from ..trial import Trial, job_of, plain_result, run_trial
 from ..warm import WarmTrial, is_warm, resources_of
 from ..watch import FAILED
 from . import seal
@@ -144,7 +144,7 @@ def cold(values: dict[str, Any]) -> None:
     from ray.tune.integration.ray_train import TuneReportCallback
 
     try:
-        result = plain_result(run_trial(json.loads(values["trial"]), (TuneReportCallback(),)))
+        result = plain_result(run_trial(job_of(values["trial"]), (TuneReportCallback(),)))
     except (
         VinnowError
     ) as error:  # Ray Train has tried as often as `max_failures` says: Tune replaces lost drivers alone
