@@ -26,8 +26,8 @@ def choice_of(values: dict[str, Any]) -> dict[str, Any]:
 
 def numbers_of(result: dict[str, Any]) -> dict[str, float]:
     """Return what a trial reached and took, of what it told Tune; a task's accuracy is `accuracy_TASK`."""
-    names = [n for n in result if n in NUMBERS or n.startswith("accuracy_")]
-    return {n: float(result[n]) for n in names if isinstance(result[n], (int, float))}
+    names = [*NUMBERS, *(n for n in result if n.startswith("accuracy_"))]
+    return {n: float(result[n]) for n in names if isinstance(result.get(n), (int, float))}
 
 
 class Curves:
@@ -54,15 +54,22 @@ class Curves:
         place = self._places.get(folder, 0)
         if os.path.getsize(path) < place:  # a training that went on from a state wrote its log anew
             place = 0
+        try:
+            rows = self._read(folder, path, place)
+        except ValueError:  # so it did, and has more lines by now: this place lies inside one
+            rows = self._read(folder, path, 0)
+        rows = [row for row in rows if row["step"] > self._steps.get(folder, 0)]
+        if rows:
+            self._steps[folder] = rows[-1]["step"]
+        return rows
+
+    def _read(self, folder: str, path: str, place: int) -> list[dict[str, Any]]:
         with open(path, "rb") as source:
             source.seek(place)
             text = source.read()
         whole = text[: text.rfind(b"\n") + 1]
-        self._places[folder] = place + len(whole)
         rows = [json.loads(line) for line in whole.splitlines()]
-        rows = [row for row in rows if row["step"] > self._steps.get(folder, 0)]
-        if rows:
-            self._steps[folder] = rows[-1]["step"]
+        self._places[folder] = place + len(whole)
         return rows
 
     def last(self, folder: str) -> int:
