@@ -14,6 +14,7 @@ from pydantic import Field
 from ..store.config import Config
 from ..store.errors import InputError
 from .forks.start import forked_workers
+from .node_watch import watch_nodes
 from .surroundings import Kills, check_surroundings, not_started
 
 
@@ -69,6 +70,7 @@ def ensure_ray(config: RayConfig) -> None:
                 f"no Ray cluster at {address!r}: {error}. Start one, or leave ray.address empty."
             ) from error
         _watch(_silent_cluster(ray.get_runtime_context().gcs_address))
+        watch_nodes()
         return
     _keep_to_loopback()
     if os.environ.get("RAY_AUTH_MODE", "token").lower() == "token":

@@ -10,7 +10,7 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -132,24 +132,32 @@ def write_images(source: str | Path, folder: str | Path, n: int, seed: int = 0) 
                 wanted[json.loads("{" + line.rstrip().rstrip(",") + "}")["image"]] = None
                 if len(wanted) == n:
                     break
+    write_pictures(wanted, folder, seed)
+    return len(wanted)
+
+
+def write_pictures(names: Iterable[str], folder: str | Path, seed: int = 0) -> None:
+    """Write pictures of 640 × 480 by their names."""
     rng = np.random.default_rng(seed)
-    for name in wanted:
+    for name in names:
         coarse = rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)
         smooth = np.asarray(Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC), np.int16)
         grain = rng.integers(-12, 12, (480, 640, 1), dtype=np.int16)
         path = Path(folder) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8)).save(path, quality=85)
-    return len(wanted)
+
+
+KINDS = {"gradient": (8192, "float16"), "embedding": (4096, "float16"), "trajectory": (5, "float32")}
 
 
 def write_features(pool: Pool, out: str | Path, kind: str, steps: range, seed: int = 0) -> None:
-    """Write `gradient` (8192 columns, float16) or `trajectory` (5 columns, float32) features of a pool's rows.
+    """Write features of a pool's rows: `gradient` (8192 columns) or `embedding` (4096) in float16, `trajectory` (5) in 32.
 
     A vector is its cluster's centre (`source` and a hash of the id name the cluster, some move with the step) and
     noise: a window into one long random line, so that a part costs a copy and no generator. Parts that are there stay.
     """
-    dim, stored = {"gradient": (8192, "float16"), "trajectory": (5, "float32")}[kind]
+    dim, stored = KINDS[kind]
     ids, sources = pool.ids(), pool.column("source")
     names = {name: i for i, name in enumerate(sorted(set(sources)))}
     cluster_N = np.array([names[s] for s in sources]) * 8 + (ids % np.uint64(8)).astype(np.int64)
@@ -187,7 +195,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--images", type=int, default=0, help="pictures to write under OUT/images")
     parser.add_argument("--features", help="an ingested pool: write its features under OUT/features and nothing else")
-    parser.add_argument("--kind", choices=("gradient", "trajectory"), default="gradient")
+    parser.add_argument("--kind", choices=tuple(KINDS), default="gradient")
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()

@@ -21,10 +21,10 @@ import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _measure import RESULTS, one_side, versions, write
-from make_pool import ROWS, write_features, write_json
+from make_pool import ROWS, write_features, write_json, write_pictures
 
-BUDGETS, STEPS, ANSWERS = ("1%", "5%", "10%", "20%"), range(1, 5), 5000
-SCORED = ("less", "diverse")
+BUDGETS, STEPS, ANSWERS = ("1%", "5%", "20%"), range(1, 5), 5000
+SCORED = ("less", "diverse", "perplexity_middle")
 
 
 def make_run(folder: Path, rows: int) -> dict[str, Any]:
@@ -37,10 +37,12 @@ def make_run(folder: Path, rows: int) -> dict[str, Any]:
     from vinnow.select.run import select
     from vinnow.store.tables import PICKS, SCORES, write_rows
 
+    (folder / "images").mkdir()
     source = write_json(folder / "mix.json", rows)
-    ingest(IngestConfig(source=source, check_images="none"), str(folder / "pool"))
+    ingest(IngestConfig(source=source, image_root=str(folder / "images"), check_images="none"), str(folder / "pool"))
     pool = Pool(str(folder / "pool"))
     write_features(pool, folder / "features", "trajectory", STEPS)
+    write_features(pool, folder / "features", "embedding", STEPS[-1:])
     for name, needs, config in (("random", Needs(), {}), ("xmas", Needs(("trajectory",)), {"niter": 2})):
         features = str(folder / "features") if needs.features else None
         select(make_view(str(folder / "pool"), features, None, needs), name, config, list(BUDGETS), 0, str(folder))
@@ -54,8 +56,23 @@ def make_run(folder: Path, rows: int) -> dict[str, Any]:
             taken = order[: rows * int(budget[:-1]) // 100]
             picks = picks_table(ids[taken], none_N[taken], score_N[taken], name, len(taken), 0)
             write_rows(folder / "picks" / f"{name}-{budget[:-1]}pct-s0.parquet", picks, PICKS)
+    view = make_view(str(folder / "pool"), None, None, Needs())
+    for seed in (1, 2):
+        select(view, "random", {}, list(BUDGETS), seed, str(folder))
     write_answers(folder, rows, rng)
-    return {"rows": pool.rows}
+    return {"rows": pool.rows, "pictures": write_shown(folder, pool)}
+
+
+def write_shown(folder: Path, pool: Any) -> int:
+    """Write the pictures of those records that the report holds, as many files as it will open; returns how many."""
+    from vinnow.pipelines.report.explorer.gathering import read_chosen
+    from vinnow.pipelines.report.explorer.sample import sample_of
+    from vinnow.pipelines.report.gather import read_picks
+
+    chosen = read_chosen(str(folder), pool, None, read_picks(str(folder), None, []))
+    names = {n for record in pool.take(chosen.ids_N[sample_of(chosen).held_H]) for n in record.images}
+    write_pictures(sorted(names), folder / "images")
+    return len(names)
 
 
 def write_answers(folder: Path, rows: int, rng: np.random.Generator) -> None:

@@ -150,17 +150,18 @@ class FeatureSet:
             footer = _read_footer(self._of(step)[0])
             _refuse_other(self._of(step)[0], footer, replace(footer, key=replace(footer.key, **expected)))
 
-    def scan(self, step: int) -> Iterator[FeatureBatch]:
+    def scan(self, step: int, every: int = 1) -> Iterator[FeatureBatch]:
         """Yield one batch per row group, in shard order, dequantised to float32; memory does not grow with the pool.
 
-        Threads read up to READERS row groups ahead.
+        Threads read up to READERS row groups ahead. `every`: only each so-manyth shard is read, for who wants a sample.
 
         Raises:
             KeyMismatchError: a shard has another key or storage than the first one.
         """
         first = _read_footer(self._of(step)[0])
         with ThreadPoolExecutor(READERS, thread_name_prefix="features") as threads:
-            for path, file, batch in prefetch(threads, lambda path: _read_group(path, first), self._of(step), READERS):
+            paths = self._of(step)[::every]
+            for path, file, batch in prefetch(threads, lambda path: _read_group(path, first), paths, READERS):
                 yield batch
                 more = range(1, file.num_row_groups)
                 for _, _, later in prefetch(threads, partial(_read_group, path, first, file), more, READERS):
@@ -177,10 +178,10 @@ class FeatureSet:
         take = match_rows(whole.ids, whole.ids if ids is None else ids, f"{self.name} at step {step}")
         return whole if ids is None else whole.rows(take)
 
-    def ids(self, step: int) -> Array:
-        """Return the ids of one checkpoint, in shard order, without reading vectors."""
+    def ids(self, step: int, every: int = 1) -> Array:
+        """Return the ids of one checkpoint, in shard order, without reading vectors; of each so-manyth shard (`every`)."""
         ids_of_shards = []
-        for path in self._of(step):
+        for path in self._of(step)[::every]:
             with reading_parquet(path, _ANEW) as file:
                 read_footer(file.schema_arrow, path)
                 ids_of_shards.append(file.read(columns=["sample_id"])["sample_id"].to_numpy())

@@ -1,7 +1,7 @@
 """A cluster of several raylets on this machine, whose nodes a test adds and loses, and commands that join it.
 
-The head has no CPU: what computes lies on nodes that can be lost. Nothing here sleeps for a result: `until` waits for what
-can be seen.
+The head has no CPU and no memory to give: whatever is placed lies on nodes that can be lost. Nothing here sleeps for a
+result: `until` waits for what can be seen.
 """
 
 import os
@@ -33,8 +33,9 @@ class Nodes:
 
         self._before = {name: os.environ.get(name) for name in RAY}
         os.environ.update(RAY)
+        head = {"num_cpus": 0, "memory": 1000, "object_store_memory": STORE}
         # Ray Train asks the dashboard which trainings live, and frees what dead ones held
-        head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": True, "dashboard_port": 0}
+        head |= {"include_dashboard": True, "dashboard_port": 0}
         with forked_workers(True):
             self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self.address = self._cluster.address

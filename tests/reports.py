@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pyarrow as pa
 import pytest
+from explored import explored_of
 from pictures import make_records, write_records
 from vinnow.evaluate.metrics import majority_baseline
 from vinnow.pipelines.report.composition import MOST
@@ -153,5 +154,6 @@ def full_data(folder):
             Stage("sweep", 98.0, held=Held(1.25, 40.0)),
             Stage(HOSTILE, 0.0, 5, held=Held(0.0, 0.001)),
         ],
+        explored=explored_of(folder / "explored", say=lambda text: text + HOSTILE.replace("\x00", "")),
         about=About({"out": HOSTILE, "proxy": {"lr": 1e-5}}, {HOSTILE: f"vinnow run {HOSTILE}"}),
     )

@@ -19,6 +19,7 @@ from ...store.errors import InputError, suggest
 from ...store.reading import wrong
 from ..folders import LOCAL, chain, processor_folder
 from ..protocol import Batch, Components, Family, base_of
+from .of_qwen.windows import group_windows
 
 PIXELS, GRID = "pixel_values", "image_grid_thw"
 START, IMAGE, END = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"
@@ -182,7 +183,9 @@ class Qwen25VL(Family):
 
     def see(self, model: Any, media: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the merged tokens, [R, H]: the merger ends the tower's own pass."""
-        return base_of(model).model.visual(media[PIXELS], grid_thw=media[GRID]).pooler_output
+        tower = base_of(model).model.visual
+        group_windows(tower)
+        return tower(media[PIXELS], grid_thw=media[GRID]).pooler_output
 
     def connect(self, model: Any, seen: torch.Tensor, media: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return them as they are."""

@@ -12,10 +12,13 @@ from ...store.files import write_bytes
 from .data import ReportData
 from .headline import headline
 from .markup import render
+from .overview import overview
 from .sections import SECTIONS, absent
 
 NAME = "report.html"
 HERE = Path(__file__).parent
+# in this order: each uses what those before it offer
+EXPLORER = ("choose", "gallery", "record", "map")
 # a second lock besides escaping: even injected markup could not fetch anything, nor run what is not ours to the letter
 POLICY = (
     "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {}; "
@@ -41,20 +44,31 @@ def page(data: ReportData) -> str:
     sections = [(name, title, render(name, **values)) for name, title, values in shown if values is not None]
     if missing := [name for name, _, values in shown if values is None]:
         sections.append(("absent", "Not in this report", render("absent", missing=absent(data, missing))))
-    return document(data.title, render("report", title=data.title, facts=data.facts, sections=sections))
+    return document(
+        data.title, render("report", title=data.title, facts=data.facts, sections=sections, **overview(data, rows))
+    )
 
 
 def document(title: str, body: Markup) -> str:
     """Return a page of its own, with the report's style inside, and with Plotly where the body has a chart."""
-    scripts: list[Markup] = []
+    texts: list[str] = []
+    if "<table" in body:
+        texts.append(_own("page.js"))
+    if 'id="explorer-data"' in body:
+        texts += [_own(f"explorer/{name}.js") for name in EXPLORER]
     if 'class="chart"' in body:
         # the whole library, 4.8 MB: the package has no smaller one (its basic bundle would be 1.2)
         from plotly.offline import get_plotlyjs
 
-        scripts = [Markup(text) for text in (get_plotlyjs(), (HERE / "draw.js").read_text(encoding="utf-8"))]
-    style = Markup((HERE / "report.css").read_text(encoding="utf-8"))
+        texts += [get_plotlyjs(), _own("draw.js")]
+    scripts = [Markup(text) for text in texts]
+    style = Markup(_own("report.css"))
     values: dict[str, Any] = {"policy": _policy(scripts), "scripts": scripts, "style": style}
     return render("document", title=title, body=body, **values)
+
+
+def _own(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
 
 
 def _policy(scripts: list[Markup]) -> str:

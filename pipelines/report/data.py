@@ -13,6 +13,7 @@ from ...select.diagnostics import Diagnosis
 from ...select.protocol import ScoreMeans
 from ...store.arrays import Array
 from ..runs.stage import Held
+from .explorer.gathering import Explored
 
 RANDOM, FULL = "random", "full"
 
@@ -153,4 +154,8 @@ class ReportData:
     refused: dict[str, pa.Table] = field(default_factory=dict)
     stages: list[Stage] = field(default_factory=list)
     about: About | None = None
+    # what each choice shares with others and takes of the pool, and records to look at
+    explored: Explored | None = None
+    # in sentences, what the run says of its question
+    answer: list[str] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)

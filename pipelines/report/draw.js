@@ -38,4 +38,5 @@
   const all = () => document.querySelectorAll(".chart").forEach(draw);
   document.addEventListener("DOMContentLoaded", all);
   dark.addEventListener("change", all);
+  addEventListener("vinnow-theme", all);
 })();

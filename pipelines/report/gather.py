@@ -23,7 +23,7 @@ from ...store.features import FeatureSet, exists_any, match_rows
 from ...store.files import exists, join, list_files, open_fs
 from ...store.manifest import read_stage
 from ...store.reading import reading, with_fields
-from ...store.tables import EVALS, PICKS, REFUSED, SCORES, read_rows
+from ...store.tables import EVALS, PICKS, REFUSED, read_rows
 from ..runs.choices import FULL, picked, trials
 from ..runs.config import POOLS, RunConfig, SelectorSection, parsed, saved_run
 from ..runs.stages import stages_of
@@ -31,9 +31,14 @@ from ..runs.trial import read_result
 from .about import about, run_facts
 from .composition import compose
 from .data import Gallery, Picked, ReportData, Shown, Similarity, Stage, Trajectories, Trial
+from .explorer.choices import Codes, codes_of
+from .explorer.gathering import explore, read_chosen, section_of
+from .explorer.scores import Finder, Scored
 from .hours import held
 
 CARDS = 8
+# seeds of a choice that are read: of many, the first ones
+SEEDS = 3
 
 
 def gather(run_dir: str, title: str = "vinnow") -> ReportData:
@@ -48,36 +53,33 @@ def gather(run_dir: str, title: str = "vinnow") -> ReportData:
     if not exists(join(run_dir, "pool", "pool.json")):
         return data
     pool = Pool(join(run_dir, "pool"))
-    ids, tasks = pool.ids(), pool.column("task")
-    data.pool_tasks = _count(tasks)
+    picks = read_picks(run_dir, config, results)
+    chosen = read_chosen(run_dir, pool, config, picks)
+    data.pool_tasks = _counts(chosen.task, slice(None))
     data.facts |= {"rows in the pool": f"{pool.rows:,}", "pool digest": pool.digest}
-    picks = _picks(run_dir, config, results)
-    chosen: dict[str, Array] = {}
-    for (selector, budget), table in picks.items():
-        rows = match_rows(ids, table["sample_id"].to_numpy(), f"picks {selector}-{budget}")
-        data.picked.append(Picked(selector, budget, _count(tasks[rows])))
-        chosen[f"{selector} {budget}"] = rows
-    data.composition = compose(pool, chosen)
-    for selector in dict.fromkeys(name for name, _ in picks):
-        mine = {budget: table for (name, budget), table in picks.items() if name == selector}
+    first = [c for budget in chosen.budgets() for c in chosen.of_budget(budget)]
+    data.picked = [Picked(c.selector, c.budget, _counts(chosen.task, c.rows_K)) for c in first]
+    data.composition = compose(pool, {f"{c.selector} {c.budget}": c.rows_K for c in first})
+    for selector in dict.fromkeys(c.selector for c in first):
+        mine = {c.budget: picks[c.selector, c.budget, c.seed] for c in first if c.selector == selector}
         if said := without_feature(read_notes(next(iter(mine.values()))), pool.rows):
             data.notes[selector] = said
-        section = next((s for s in config.selectors if s.label == selector), None) if config else None
-        _add_selector(run_dir, data, pool, section or SelectorSection(name=selector), mine)
+        choice = next(c for c in first if c.selector == selector)
+        if (scored := chosen.scores_of(choice)) is not None:
+            _add_selector(run_dir, data, pool, (section_of(config, selector), scored, chosen.finder), mine)
+    data.explored = explore(run_dir, pool, chosen)
     return data
 
 
 def _add_selector(
-    run_dir: str, data: ReportData, pool: Pool, section: SelectorSection, picks: dict[str, pa.Table]
+    run_dir: str,
+    data: ReportData,
+    pool: Pool,
+    scored_by: tuple[SelectorSection, Scored, Finder],
+    picks: dict[str, pa.Table],
 ) -> None:
-    selector = section.label
-    seed = next(iter(picks.values()))["seed"][0].as_py()
-    # scores that do not depend on the seed lie in one file for all
-    names = [f"{selector}-s{seed}.parquet", f"{selector}.parquet"]
-    paths = [join(run_dir, "scores", n) for n in names if exists(join(run_dir, "scores", n))]
-    if not paths:
-        return
-    scores = read_rows(paths[0], SCORES)
+    section, scored, finder = scored_by
+    selector, scores = section.label, scored.table(pool.ids())
     data.diagnoses[selector] = diagnose(scores)
     method = section.method()
     needs = method.needs.called(section.reads)
@@ -89,12 +91,11 @@ def _add_selector(
             data.notes[selector] = f"{said} Its clusters are not drawn: those of a selector before it are.".strip()
     elif needs.features and section.pick is None:  # by a rule, the lowest score taken is no threshold
         # by SCORES, not PICKS: a vote's picks carry votes
-        ids, best = _best(scores)
         lowest = {
-            budget: float(best[match_rows(ids, table["sample_id"].to_numpy(), f"{selector} scores")].min())
+            budget: float(scored.best_N[finder.rows(table["sample_id"].to_numpy(), f"{selector} picks")].min())
             for budget, table in picks.items()
         }
-        data.similarity.append(Similarity(selector, best, lowest))
+        data.similarity.append(Similarity(selector, scores["score"].to_numpy(), lowest))
     budget = next(iter(picks))
     data.galleries.append(gallery_of(pool, (selector, budget), picks[budget], scores, registry.score_means(method)))
 
@@ -108,21 +109,29 @@ def _best(scores: pa.Table) -> tuple[Array, Array]:
 def gallery_of(pool: Pool, choice: tuple[str, str], picks: pa.Table, scores: pa.Table, means: ScoreMeans) -> Gallery:
     """Return the first taken and the worst passed over of a (selector, budget); rows with a picture where there are any."""
     taken = picks.sort_by("rank")
-    seen = pool.ids()[pool.has_image()]
+    seen = np.sort(pool.ids()[pool.has_image()])
     first_ids, first_score = taken["sample_id"].to_numpy(), taken["score"].to_numpy()
     if means == "worth":
         # equal scores stay as the method ranked them: by id, or by what settled a vote
         order = np.argsort(-first_score, kind="stable")
         first_ids, first_score = first_ids[order], first_score[order]
     ids, score = _best(scores)
-    ids, score = (x[~np.isin(ids, first_ids)] for x in (ids, score))
+    passed = ~_among(ids, np.sort(first_ids))
+    ids, score = ids[passed], score[passed]
     last = np.lexsort((ids, score))
     shown = []
     for row_ids, row_scores in ((first_ids, first_score), (ids[last], score[last])):
-        pictured = np.isin(row_ids, seen)
+        pictured = _among(row_ids, seen)
         keep = np.flatnonzero(pictured if pictured.any() else ~pictured)[:CARDS]
         shown.append(_shown(pool, row_ids[keep], row_scores[keep]))
     return Gallery(*choice, shown[0], shown[1], means, text_left_out=0 < len(seen) < pool.rows)
+
+
+def _among(ids: Array, ranked: Array) -> Array:
+    """Say of each id whether it is among `ranked`, which ascend."""
+    if not len(ranked):
+        return np.zeros(len(ids), bool)
+    return ranked[np.minimum(np.searchsorted(ranked, ids), len(ranked) - 1)] == ids
 
 
 def _shown(pool: Pool, ids: Array, scores: Array) -> list[Shown]:
@@ -157,7 +166,7 @@ def _trajectories(
         if len(rows):
             quartiles_3CT[:, c] = np.quantile(x_NT[rows], (0.25, 0.5, 0.75), axis=0)
     taken = {
-        budget: np.bincount(group[np.isin(ids, table["sample_id"].to_numpy())], minlength=clusters)
+        budget: np.bincount(group[_among(ids, np.sort(table["sample_id"].to_numpy()))], minlength=clusters)
         for budget, table in picks.items()
     }
     sources = by_source(pool, ids, group, clusters)
@@ -166,12 +175,12 @@ def _trajectories(
 
 def by_source(pool: Pool, ids: Array, group: Array, clusters: int) -> dict[str, Array]:
     """Return each source's rows by cluster [C], the largest source first."""
-    source_N = pool.column("source").astype(str)[match_rows(pool.ids(), ids, "xmas scores")]
-    names, number_N = np.unique(source_N, return_inverse=True)
+    sources = codes_of(pool.column("source"))
+    names, number_N = sources.names, sources.code_N[match_rows(pool.ids(), ids, "xmas scores")]
     counts_SC = np.zeros((len(names), clusters), np.int64)
     np.add.at(counts_SC, (number_N, group), 1)
     order = np.argsort(-counts_SC.sum(1), kind="stable")
-    return {str(names[s]): counts_SC[s] for s in order}
+    return {names[s]: counts_SC[s] for s in order if counts_SC[s].any()}
 
 
 def _pictured(result: dict[str, Any]) -> float | None:
@@ -179,23 +188,28 @@ def _pictured(result: dict[str, Any]) -> float | None:
     return None if share == result.get("accuracy") else share
 
 
-def _picks(run_dir: str, config: RunConfig | None, results: list[dict[str, Any]]) -> dict[tuple[str, str], pa.Table]:
-    """Return the picks of the first seed by (selector, budget in rows), smallest budget first.
+def read_picks(
+    run_dir: str, config: RunConfig | None, results: list[dict[str, Any]]
+) -> dict[tuple[str, str, int], pa.Table]:
+    """Return the picks by (selector, budget as asked for or in rows, seed): smallest budget first, then by seed.
 
     Those that the config names; without one, all that are there.
     """
-    picks: dict[tuple[str, str], pa.Table] = {}
     paths = list_files(join(run_dir, "picks"), ".parquet")
+    asked: dict[str, str] = {}
     if config is not None:
-        there, first = {p.rsplit("/", 1)[1]: p for p in paths}, dict[tuple[str, str], str]()
-        for c in sorted(picked(config), key=lambda c: c.seed):  # of a thousand, a few are read
-            if (name := picks_file(c.selector, c.budget, c.seed)) in there:
-                first.setdefault((c.selector, c.budget), there[name])
-        paths = list(first.values())
-    tables, labels = [read_rows(p, PICKS) for p in paths], _labels(results)
-    for table in sorted((t for t in tables if t.num_rows), key=lambda t: (t.num_rows, t["seed"][0].as_py())):
-        selector, rows = table["selector"][0].as_py(), table.num_rows
-        picks.setdefault((selector, labels.get(rows, f"{rows:,} rows")), table)
+        # of a thousand, a few are read
+        few = set(sorted(config.seeds)[:SEEDS])
+        asked = {picks_file(c.selector, c.budget, c.seed): c.budget for c in picked(config) if c.seed in few}
+        paths = [p for p in paths if p.rsplit("/", 1)[1] in asked]
+    tables = [(read_rows(p, PICKS), asked.get(p.rsplit("/", 1)[1], "")) for p in paths]
+    labels = _labels(results)
+    picks: dict[tuple[str, str, int], pa.Table] = {}
+    there = ((t, budget, t["seed"][0].as_py()) for t, budget in tables if t.num_rows)
+    for table, budget, seed in sorted(there, key=lambda one: (len(one[0]), one[2])):
+        rows = table.num_rows
+        label = labels.get(rows) or (budget if budget.endswith("%") else f"{rows:,} rows")
+        picks[table["selector"][0].as_py(), label, seed] = table
     return picks
 
 
@@ -281,6 +295,7 @@ def _add_run(
         data.about, data.facts = about(run_dir, run), run_facts(run, records, data.stages)
 
 
-def _count(tasks: Array) -> dict[str, int]:
-    names, counts = np.unique(tasks.astype(str), return_counts=True)
-    return {str(n): int(c) for n, c in zip(names, counts, strict=True)}
+def _counts(codes: Codes, rows: Any) -> dict[str, int]:
+    """Return how many of some rows have each name, by name; without those of none."""
+    counts = np.bincount(codes.code_N[rows], minlength=len(codes.names))
+    return {name: int(n) for name, n in sorted(zip(codes.names, counts, strict=True)) if n}

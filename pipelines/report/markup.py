@@ -20,12 +20,16 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell that is more than its text: bold, a badge of a `verdict` (better, worse, no), or a bar (`share` in %)."""
+    """A cell that is more than its text: bold, a badge of a `verdict` (better, worse, no), a bar (`share` in %), or heat.
+
+    Heat: a background of strength `share`, from -1 (less) to 1 (more); `note` is small text below.
+    """
 
     text: str = ""
-    kind: Literal["bold", "verdict", "bar"] = "bold"
+    kind: Literal["bold", "verdict", "bar", "heat"] = "bold"
     verdict: str = ""
     share: float = 0.0
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ...select.protocol import ScoreMeans
 from ...store.arrays import Array
@@ -11,13 +13,14 @@ from .about import about_section, hours
 from .charts import COLORS, Chart, Frame, Point, Series, bar_chart, fit, histogram, line_chart, small_chart
 from .composition import composition_section
 from .data import FULL, RANDOM, Gallery, ReportData, Trajectories
+from .explorer.sections import explorer_section, map_section, overlap_section, shares_section
 from .headline import Row, adjusted_p, caveats, findings, of_whole, percent, signed
 from .hours import Held
 from .markup import Cell, Table
 from .pictures import Card, card
 
 Values = dict[str, Any]
-BINS, CLUSTERS, REFUSED_ROWS, SOURCES = 60, 12, 40, 6
+BINS, CLUSTERS, REFUSED_ROWS, SOURCES = 60, 12, 400, 6
 GREY = COLORS - 1
 HOURS = (
     "Hours: seconds × the GPUs (or the cores) that Ray kept for trainings, features and evaluations; at most, since actors "
@@ -99,7 +102,7 @@ def headline_section(data: ReportData, rows: list[Row]) -> Values | None:
     )
     note = " ".join([note, *([RELATIVE] if relative else []), *caveats(rows)])
     table = Table("Every choice, and what it reached", head, lines, numeric)
-    return {"findings": findings(rows, data), "table": table, "note": note}
+    return {"findings": findings(rows, data) if data.answer else [], "table": table, "note": note}
 
 
 def accuracy_section(data: ReportData, rows: list[Row]) -> Values | None:
@@ -289,10 +292,23 @@ def refused_section(data: ReportData, rows: list[Row]) -> Values | None:
         counts = refused.group_by("reason").aggregate([([], "count_all")]).sort_by([("count_all", "descending")])
         lines = [[r["reason"], f"{r['count_all']:,}"] for r in counts.to_pylist()]
         reasons = Table(f"{name}: {refused.num_rows:,} refused rows", ["reason", "rows"], lines, {1})
-        shown = refused.slice(0, REFUSED_ROWS).to_pylist()
+        shown = _some_of_each(refused, [line[0] for line in lines])
         details = [[r["reason"], "–" if r["row"] < 0 else f"{r['row']:,}", r["detail"]] for r in shown]
-        pools.append((name, reasons, Table(f"The first {len(shown)}", ["reason", "input row", "detail"], details, {1})))
+        title = _refused_title(refused.num_rows, len(shown), len(lines))
+        pools.append((name, reasons, Table(title, ["reason", "input row", "detail"], details, {1})))
     return {"pools": pools}
+
+
+def _some_of_each(refused: pa.Table, reasons: list[str]) -> list[dict[str, Any]]:
+    """Return the first rows of each reason, as many of each as there is room for."""
+    each = max(2, REFUSED_ROWS // len(reasons))
+    return [
+        r for reason in reasons for r in refused.filter(pc.equal(refused["reason"], reason)).slice(0, each).to_pylist()
+    ]
+
+
+def _refused_title(rows: int, shown: int, reasons: int) -> str:
+    return f"All {rows:,}" if shown == rows else f"{shown:,} of {rows:,}: the first of each of {reasons:,} reasons"
 
 
 def stages_section(data: ReportData, rows: list[Row]) -> Values | None:
@@ -348,6 +364,10 @@ SECTIONS: tuple[Section, ...] = (
         composition_section,
         "Records have no subject, topic, skill or grade.",
     ),
+    ("overlap", "What selectors share", overlap_section, "There are not two choices to compare."),
+    ("shares", "What each takes, against the pool", shares_section, "No picks have been made yet."),
+    ("map", "A map of the pool", map_section, "The run has no features of two numbers or more."),
+    ("explorer", "Records", explorer_section, "No picks have been made yet."),
     ("trajectories", "Trajectories by cluster", trajectories_section, "No selector clustered trajectories."),
     ("similarity", "Scores and thresholds", similarity_section, "No selector scored by similarity."),
     ("pictures", "Records taken and passed over", pictures_section, "No picks have been made yet."),

@@ -1,10 +1,13 @@
 """Whatever a pool, a config or a path says stays text: each field that a template shows is given markup of its own."""
 
 import html
+import json
+import re
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from explored import explored_of
 from PIL import Image
 from reports import answers, figures, read, unbundled
 from vinnow.evaluate.metrics import majority_baseline
@@ -57,6 +60,12 @@ FIELDS = [
     "stage",
     "command-name",
     "command",
+    "answered",
+    # of what is explored: a selector, a budget, a source and a task stand in tables
+    "explored less",
+    "explored 6 rows",
+    "explored shapes",
+    "explored is_color",
 ]
 
 
@@ -108,6 +117,8 @@ def data_of(say, folder):
         galleries=[Gallery(say("gallery-of"), say("gallery-budget"), cards, [])],
         refused={say("refused-pool"): pa.Table.from_pylist([row], schema=REFUSED)},
         stages=[Stage(say("stage"), 1.0)],
+        explored=explored_of(folder / "explored", say=lambda text: say(f"explored {text}")),
+        answer=[say("answered")],
         about=About({"out": say("config")}, {say("command-name"): say("command")}),
     )
 
@@ -130,6 +141,16 @@ def test_a_field_is_shown_as_it_is(pages, field):
     seen = read(pages[0])
     shown = [*seen.text, *(v for _, _, v in seen.attributes)]
     assert any(hostile(field) in text for text in shown)
+
+
+def test_records_are_data_that_no_markup_can_leave(pages):
+    """What scripts show of a record they are given as JSON, without a sign that could end its element."""
+    (text,) = re.findall(r'<script type="application/json" id="explorer-data">(.*?)</script>', pages[0], re.DOTALL)
+    assert not re.search("[<>&\u2028]", text)
+    data = json.loads(text)
+    assert data["choices"][0]["selector"].startswith("explored ")
+    assert hostile("explored shapes") in data["sources"]
+    assert any(hostile("explored yes") in turn[1] for one in data["full"] for turn in one["turns"])
 
 
 def test_what_is_quoted_or_yaml_is_still_text(pages):

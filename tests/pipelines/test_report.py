@@ -75,11 +75,13 @@ def test_what_may_run_is_the_library_and_what_draws_and_nothing_else(markup):
     # pictures that are made here: thumbnails, and a chart's download
     assert rules["img-src"] == "data: blob:"
     run = re.findall("<script>(.*?)</script>", markup, re.DOTALL)
-    assert run == [get_plotlyjs(), (Path(build.__file__).parent / "draw.js").read_text()]
+    ours = ["page.js", *(f"explorer/{name}.js" for name in build.EXPLORER)]
+    folder = Path(build.__file__).parent
+    assert run == [*((folder / n).read_text() for n in ours), get_plotlyjs(), (folder / "draw.js").read_text()]
     hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in run]
     assert rules["script-src"].split() == hashes
-    # every other script is a figure's data, which no browser runs
-    assert len(re.findall("<script", markup)) == 2 + len(figures(markup))
+    # every other script is the data of a figure or of the records, which no browser runs
+    assert len(re.findall("<script", markup)) == len(run) + len(figures(markup)) + 1
     # the library once, however many charts; and none where there is no chart
     assert len(markup) < 1.1 * len(get_plotlyjs())
     assert len(page(ReportData())) < 20_000

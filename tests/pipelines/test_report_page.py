@@ -110,7 +110,7 @@ def test_no_part_of_a_page_is_empty(tree):
                 assert after is not None
                 assert after["name"] > here["name"] or after["name"][0] != "h", here
         sections = [e["attrs"]["id"] for e in one.all("section")]
-        assert [e["attrs"]["href"][1:] for e in one.all("a")] == sections
+        assert [e["attrs"]["href"][1:] for e in one.all("a")] == ["content", *sections]
     assert [e["attrs"]["id"] for e in nothing.all("section")] == ["absent"]
     assert len(nothing.all("li")) == 1 + len(SECTIONS)
     assert {"headline", "accuracy", "pictures", "absent"} == {e["attrs"]["id"] for e in alone.all("section")}

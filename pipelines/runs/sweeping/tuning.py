@@ -1,7 +1,7 @@
 """A sweep's trials on Ray Tune: those of a kind together, in one experiment that a killed driver takes up again.
 
-How trials over Ray Train cannot lock each other up: Tune holds 0.01 CPU for a trial that goes through Ray Train (its
-driver only waits; a whole CPU each would starve the workers that they wait for), and what computes is asked for in one
+How trials over Ray Train cannot lock each other up: Tune holds no CPU for a trial that goes through Ray Train (its driver
+only waits; a hundredth of a CPU would keep two workers off two nodes of one CPU), and what computes is asked for in one
 piece: all workers of a training are one placement group, given whole or not at all, and its answering actors start after
 that is given back. A trial never waits while it holds what another waits for. One in a process that stays holds one bundle
 from the start. What no cluster could ever give is refused by name before the first trial begins (`sweep.py`).
@@ -29,8 +29,8 @@ from .searcher import DESKS, FromDesk
 
 # what Tune prints of itself
 TUNE_WORDS = "tune.log"
-# the driver of a trial under Ray Train only waits
-DRIVER = {"CPU": 0.01}
+# the driver of a trial under Ray Train only waits: Tune wants it to hold something, and this is a megabyte
+DRIVER = tune.PlacementGroupFactory([{"memory": 1_000_000}])
 
 
 class Sealer(tune.Callback):

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 import pytest
 from nodes import until
 from pictures import make_records, write_records
@@ -13,6 +14,8 @@ from vinnow.models.projections.config import ProjectionConfig
 from vinnow.pool.ingest import IngestConfig, ingest
 from vinnow.store.features import FeatureSet
 
+# each is a whole command or three, on a machine that may do much else
+pytestmark = pytest.mark.timeout(900)
 ROWS, ROWS_PER_PART = 240, 4
 PARTS = ROWS // ROWS_PER_PART
 
@@ -48,6 +51,11 @@ def line(pool, tiny_model, out):
 
 def parts(out):
     return [p for p in out.glob("gradient/step=1/part-*.parquet") if ".tmp-" not in p.name]
+
+
+def written_ids(out):
+    """Return the ids of all rows of all files, as they lie there."""
+    return [i for path in parts(out) for i in pq.ParquetFile(path).read(["sample_id"])["sample_id"].to_pylist()]
 
 
 def under_way(out):
@@ -87,7 +95,7 @@ def same(out, undisturbed):
     assert all(np.array_equal(a, b) for a, b in zip(table(out), undisturbed, strict=True))
 
 
-def test_an_actor_and_then_a_node_are_lost(nodes, pool, tiny_model, undisturbed, tmp_path):
+def test_an_actor_and_then_a_node_are_lost(nodes, pool, tiny_model, undisturbed, tmp_path, account):
     nodes.have(2)
     command = nodes.start(*line(pool, tiny_model, tmp_path))
     (killed, first_part), (other, second_part) = held(nodes, command, tmp_path, 2)
@@ -104,10 +112,11 @@ def test_an_actor_and_then_a_node_are_lost(nodes, pool, tiny_model, undisturbed,
     assert f"{PARTS} parts written, 0 were there; {ROWS} rows computed" in said
     assert {p.stem for p, when in written.items() if p.stat().st_mtime_ns != when} <= {first_part, second_part}
     same(tmp_path, undisturbed)
+    account("rows", written_ids(tmp_path), ROWS, "2 parts")
     nodes.idle()
 
 
-def test_a_node_that_is_added_half_way_is_used(nodes, pool, tiny_model, undisturbed, tmp_path):
+def test_a_node_that_is_added_half_way_is_used(nodes, pool, tiny_model, undisturbed, tmp_path, account):
     """The test is the autoscaler that the head's config promises: it brings the second node when work is under way."""
     nodes.have(1)
     home = tmp_path / "home"
@@ -130,4 +139,5 @@ def test_a_node_that_is_added_half_way_is_used(nodes, pool, tiny_model, undistur
     assert "begun again" not in said
     assert f"{PARTS} parts written, 0 were there; {ROWS} rows computed" in said
     same(out, undisturbed)
+    account("rows", written_ids(out), ROWS, "nothing")
     nodes.idle()

@@ -1,6 +1,7 @@
 """A sweep on several nodes: a node with trials, and the driver itself, are lost; it ends as an undisturbed one does."""
 
 import json
+import time
 
 import psutil
 import pytest
@@ -11,7 +12,9 @@ from vinnow.store.files import read_json
 from vinnow.store.tables import EVALS, PICKS, read_rows
 from vinnow.train.run import TrainReport
 
-STEPS, STATES = 16, 2
+# each is a whole command or three, on a machine that may do much else
+pytestmark = pytest.mark.timeout(900)
+STEPS, STATES, QUESTIONS = 16, 2, 9
 TRAINING = {"max_len": 256, "lr": 1e-3, "global_batch": 8, "micro_batch": 4, "max_steps": STEPS}
 TRIALS = ("full-100pct-s0", "random-30pct-s0", "random-60pct-s0")
 
@@ -19,7 +22,7 @@ TRIALS = ("full-100pct-s0", "random-30pct-s0", "random-60pct-s0")
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
     folder, pools = tmp_path_factory.mktemp("sources"), {}
-    for name, rows in (("pool", 40), ("test", 9)):
+    for name, rows in (("pool", 40), ("test", QUESTIONS)):
         (folder / name).mkdir()
         source = write_records(folder / name, *make_records(rows, seed=rows))
         pools[name] = {"source": source, "image_root": str(folder / name / "images")}
@@ -73,6 +76,17 @@ def done(out):
     return [n for n in TRIALS if (trial(out, n) / "result.json").exists()]
 
 
+def answered(out):
+    """Return which question each trial answered, row by row."""
+    rows = read_rows(out / "evals.parquet", EVALS)
+    return zip(rows["run"].to_pylist(), rows["sample"].to_pylist(), strict=True)
+
+
+def done_again(out):
+    trained = [TrainReport.read(str(f / "train")) for f in (out / "sweep").iterdir() if (f / "result.json").exists()]
+    return f"{sum(again for report in trained for _, again in report.restarts)} steps"
+
+
 def frozen(command, out, count):
     """Freeze trials as they come, none of them at its end, until there are so many; return their names."""
 
@@ -106,7 +120,7 @@ def same(out, undisturbed):
         }
 
 
-def test_a_node_with_a_trial_is_lost(nodes, sources, undisturbed, tmp_path):
+def test_a_node_with_a_trial_is_lost(nodes, sources, undisturbed, tmp_path, account):
     nodes.have(2)
     file, out = write(tmp_path, sources)
     command = nodes.start("run", file)
@@ -121,10 +135,11 @@ def test_a_node_with_a_trial_is_lost(nodes, sources, undisturbed, tmp_path):
     assert restarts == dict.fromkeys(TRIALS, 0) | {lost: 1}
     assert TrainReport.read(str(trial(out, other) / "train")).engine["pid"] == process.pid
     same(out, undisturbed)
+    account("answers", answered(out), QUESTIONS * len(TRIALS), done_again(out))
     nodes.idle()
 
 
-def test_the_driver_is_killed_twice(nodes, sources, undisturbed, tmp_path):
+def test_the_driver_is_killed_twice(nodes, sources, undisturbed, tmp_path, account):
     _, node = nodes.have(2)
     file, out = write(tmp_path, sources)
     first = nodes.start("run", file)
@@ -147,10 +162,11 @@ def test_the_driver_is_killed_twice(nodes, sources, undisturbed, tmp_path):
     assert "was cut off" in said
     assert all((trial(out, n) / "result.json").stat().st_mtime_ns == when for n, when in finished.items())
     same(out, undisturbed)
+    account("answers", answered(out), QUESTIONS * len(TRIALS), done_again(out))
     nodes.idle()
 
 
-def test_nodes_of_a_trial_of_two_workers_are_lost(nodes, sources, undisturbed, tmp_path):
+def test_nodes_of_a_trial_of_two_workers_are_lost(nodes, sources, undisturbed, tmp_path, account):
     """The node of a worker, which Ray Train sees to, and then that of the trial's own driver, which Tune does."""
     nodes.have(2)
     name, two = "random-30pct-s0", TRAINING | {"resume_steps": STATES, "workers": 2}
@@ -178,6 +194,7 @@ def test_nodes_of_a_trial_of_two_workers_are_lost(nodes, sources, undisturbed, t
     assert [loss for _, loss, _ in report.curve] == pytest.approx([loss for _, loss, _ in whole.curve], rel=1e-4)
     a, b = (read_rows(trial(o, name) / "eval/evals.parquet", EVALS)["sample"].to_pylist() for o in (out, undisturbed))
     assert a == b
+    account("answers", answered(out), QUESTIONS, done_again(out))
     nodes.idle()
 
 
@@ -185,6 +202,8 @@ def held(command, out, name, condition):
     """Freeze the first worker of a trial's training when something is true, before its last step; return its process."""
 
     def inside():
+        if not steps(out, name):
+            return None
         try:
             process = process_of(out, name)
             process.suspend()
@@ -195,6 +214,7 @@ def held(command, out, name, condition):
             assert steps(out, name) < STEPS
             return process
         process.resume()
+        time.sleep(0.05)  # it does a step meanwhile, not all that are left
         return None
 
     return command.until(inside)

@@ -13,6 +13,8 @@ from foreign import one_line, vinnow
 from nodes import Command, until
 from vinnow.store.lock import LOCK
 
+# each is a whole command or three, on a machine that may do much else
+pytestmark = pytest.mark.timeout(900)
 TRAINING = {"parts": ["projector"], "global_batch": 8, "micro_batch": 8, "max_len": 256, "max_steps": 2}
 STAGES = {"features": "features gradient", "train": "train", "evaluate": "evaluate answers", "run": "run"}
 
