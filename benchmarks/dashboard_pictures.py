@@ -161,9 +161,7 @@ def main() -> None:
                 picture(browser, f"{dashboard}/#/actors", "dashboard-ray-actors", "table", 1000, still=10),
                 picture(browser, f"{dashboard}/#/jobs", "dashboard-ray-jobs", "table", 620, still=10),
                 picture(browser, f"{logs}#hparams", "dashboard-tensorboard-hparams", "body", still=25),
-                picture(
-                    browser, f"{logs}?tagFilter=train#timeseries", "dashboard-tensorboard-curves", "body", still=25
-                ),
+                picture(browser, f"{logs}#timeseries", "dashboard-tensorboard-curves", "body", still=25),
             ]
     for path in made:
         sys.stdout.write(f"{path}: {path.stat().st_size:,} bytes\n")

@@ -130,7 +130,7 @@ def test_tensorboard_has_a_trial_s_curve_and_its_result_by_choice(watched):
         curve = [(e.step, e.value) for e in events.Scalars("train/loss")]
         assert curve == [(row["step"], pytest.approx(row["loss"])) for row in log]
         result = read_json(watched.out / "sweep" / name / "result.json")
-        assert [e.value for e in events.Scalars("final/accuracy")] == [pytest.approx(result["accuracy"])]
+        assert [e.value for e in events.Scalars("trial/accuracy")] == [pytest.approx(result["accuracy"])]
         assert hparams(events) == {"selector": selector, "budget": "40%", "seed": 0.0}
 
 
@@ -165,11 +165,11 @@ def test_tensorboard_s_own_server_lists_trials_by_choice_with_their_accuracy(wat
     infos = {i["name"]: i.get("domainDiscrete") for i in experiment["hparamInfos"]}
     assert infos.keys() == {"selector", "budget", "seed"}
     asked = [{"hparam": name, "includeInResult": True} for name in infos]
-    metric = {"metric": {"group": "", "tag": "final/accuracy"}}
+    metric = {"metric": {"group": "", "tag": "trial/accuracy"}}
     columns = {"colParams": [*asked, metric], "allowedStatuses": ["STATUS_SUCCESS"], "startIndex": 0, "sliceSize": 9}
     groups = post("session_groups", experimentName="", **columns)["sessionGroups"]
     shown = {
-        g["hparams"]["selector"]: [m["value"] for m in g["metricValues"] if m["name"]["tag"] == "final/accuracy"]
+        g["hparams"]["selector"]: [m["value"] for m in g["metricValues"] if m["name"]["tag"] == "trial/accuracy"]
         for g in groups
     }
     results = [read_json(watched.out / "sweep" / name / "result.json") for name in TRIALS]

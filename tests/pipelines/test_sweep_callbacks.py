@@ -14,7 +14,7 @@ from vinnow.pipelines.runs.sweeping.curves import Curves
 from vinnow.pipelines.runs.sweeping.gauges import Gauges
 from vinnow.pipelines.runs.sweeping.ready import check_sweep_trackers
 from vinnow.pipelines.runs.sweeping.tensorboard import TensorBoard
-from vinnow.pipelines.runs.warm import FAILED
+from vinnow.pipelines.runs.watch import FAILED
 from vinnow.store import meters
 from vinnow.store.errors import InputError
 from vinnow.train import trackers
