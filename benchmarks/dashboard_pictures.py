@@ -155,7 +155,7 @@ def main() -> None:
         end = time.time()
         (folder / "board.html").write_text(board_page(address, begin, end), encoding="utf-8")
         with chromium() as browser, tensorboard(folder / "run" / "sweep") as logs:
-            made = [
+            pictures = [
                 picture(browser, (folder / "board.html").as_uri(), "dashboard-board", "#p0 svg", height=1960),
                 picture(browser, queries_page(address, begin, end), "dashboard-prometheus", "svg", height=1000),
                 picture(browser, f"{dashboard}/#/actors", "dashboard-ray-actors", "table", 1000, still=10),
@@ -163,7 +163,7 @@ def main() -> None:
                 picture(browser, f"{logs}#hparams", "dashboard-tensorboard-hparams", "body", still=25),
                 picture(browser, f"{logs}#timeseries", "dashboard-tensorboard-curves", "body", still=25),
             ]
-    for path in made:
+    for path in pictures:
         sys.stdout.write(f"{path}: {path.stat().st_size:,} bytes\n")
 
 
