@@ -82,10 +82,29 @@ def save(page: "Page", path: str | Path, part: str = "") -> Path:
 
 
 def report_pictures(run: Path) -> list[Path]:
-    """Picture a finished run's report: its top at a desk, in the dark, and on a phone."""
+    """Picture a finished run's report: its top, its map in the dark, its records filtered, one on a phone."""
     url = (run / "report.html").resolve().as_uri()
-    sizes = (("report-top", 1200, False), ("report-dark", 1200, True), ("report-phone", 390, False))
-    return [shot(url, IMAGES / f"{name}.png", width, dark) for name, width, dark in sizes]
+    made = []
+    with chromium() as browser:
+        with opened(browser, url, 1100) as page:
+            made.append(save(page, IMAGES / "report-top.png"))
+            page.locator("#explorer-state").select_option("taken")
+            show(page, "explorer")
+            made.append(save(page, IMAGES / "report-records.png"))
+        with opened(browser, url, 1100, dark=True) as page:
+            show(page, "map" if page.locator("#map").count() else "overlap")
+            made.append(save(page, IMAGES / "report-dark.png"))
+        with opened(browser, url, 390, height=780) as page:
+            page.locator("#explorer-cards a").first.click()
+            page.locator("#record").wait_for()
+            made.append(save(page, IMAGES / "report-phone.png"))
+    return made
+
+
+def show(page: "Page", section: str) -> None:
+    """Scroll to a section of a report, and wait until what it draws is drawn."""
+    page.evaluate("(id) => document.getElementById(id).scrollIntoView()", section)
+    page.wait_for_timeout(300)
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ def lay_run(folder, rows=60, say=lambda text: text):
     return pool
 
 
-def explored_of(folder, rows=60, say=lambda text: text):
+def explored_of(folder, rows=60, say=lambda text: text, held=1200):
     """Return what the explorer shows of such a run, with selectors and budgets as `say` has them."""
     from dataclasses import replace
 
@@ -58,4 +58,4 @@ def explored_of(folder, rows=60, say=lambda text: text):
     chosen = read_chosen(str(folder), pool, None, read_picks(str(folder), None, []))
     choices = [replace(c, selector=say(c.selector), budget=say(c.budget)) for c in chosen.choices]
     scored = [replace(s, selector=say(s.selector)) for s in chosen.scored]
-    return explore(str(folder), pool, replace(chosen, choices=choices, scored=scored))
+    return explore(str(folder), pool, replace(chosen, choices=choices, scored=scored), held)

@@ -100,7 +100,7 @@ def trial(selector, budget, rows, share, seed=0, shift=0):
     return Trial(selector, budget, seed, rows, 12.5, answers(f"{selector}{budget}{seed}", share, shift=shift))
 
 
-def full_data(folder):
+def full_data(folder, held=1200):
     records, pictures = make_records(5)
     write_records(folder, records, pictures)
     shown = [Shown(r["conversations"], r["task"], 0.25, r.get("image"), str(folder / "images")) for r in records]
@@ -154,6 +154,6 @@ def full_data(folder):
             Stage("sweep", 98.0, held=Held(1.25, 40.0)),
             Stage(HOSTILE, 0.0, 5, held=Held(0.0, 0.001)),
         ],
-        explored=explored_of(folder / "explored", say=lambda text: text + HOSTILE.replace("\x00", "")),
+        explored=explored_of(folder / "explored", say=lambda text: text + HOSTILE.replace("\x00", ""), held=held),
         about=About({"out": HOSTILE, "proxy": {"lr": 1e-5}}, {HOSTILE: f"vinnow run {HOSTILE}"}),
     )

@@ -1,4 +1,4 @@
-"""Whole runs: `plan`, `run`, `sweep`, `status`, `report`, `demo`."""
+"""Whole runs: `plan`, `run`, `sweep`, `status`, `report`, `show`, `demo`."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -100,6 +100,19 @@ def report(run_folder: Annotated[str, typer.Argument(help="A run's folder.")]) -
     from ..runs.results import write_report
 
     show(write_report(run_folder))
+
+
+@app.command("show")
+def show_command(
+    run_folder: Annotated[str, typer.Argument(help="A run's folder.")],
+    sample_id: Annotated[str, typer.Argument(help="The id of a record of its pool, as report and picks have it.")],
+    as_json: AsJson = False,
+) -> None:
+    """One record of a run: its conversation, every selector's score and rank of it, and which choices took it."""
+    from ..report.explorer.one import record_of, rendered
+
+    record = record_of(run_folder, sample_id)
+    show_json(record) if as_json else show(rendered(record))
 
 
 @app.command()

@@ -45,7 +45,7 @@ def gather(run_dir: str, title: str = "vinnow") -> ReportData:
     """Read what a run has left so far; what is not there yet stays empty, and the report says so."""
     run = saved_run(run_dir) if exists(join(run_dir, "run.json")) else None
     config = None if run is None else parsed(run, run_dir)
-    results = _results(run_dir, config)
+    results = results_of(run_dir, config)
     data = ReportData(title=title, refused=_refused(run_dir), trials=_trials(run_dir, results))
     _add_run(run_dir, data, (run, config), results)
     if data.trials:
@@ -218,7 +218,7 @@ def _labels(results: list[dict[str, Any]]) -> dict[int, str]:
     return {int(r["rows"]): str(r["budget"]) for r in results if r["selector"] != FULL}
 
 
-def _results(run_dir: str, config: RunConfig | None) -> list[dict[str, Any]]:
+def results_of(run_dir: str, config: RunConfig | None) -> list[dict[str, Any]]:
     """Return the results of the trials that the config names; without one, of all that are there."""
     fs, inner = open_fs(join(run_dir, "sweep"))
     # only one level down: Ray keeps thousands of files below

@@ -38,7 +38,7 @@ def overlap_section(data: ReportData, rows: list[Row]) -> Values | None:
             f"{min(r.kendall_rows for r in compared):,} of them, drawn with seed 0. Two selectors that have nothing to do "
             "with each other have 0."
         )
-    weight = f"Its weights fall so that the first {1 / DEPTH:.0%} of a choice have 86 % of them"
+    weight = f"Its weights fall so that the first {1 / DEPTH:.0%} of a choice have 85 % of them"
     return {"budgets": budgets, "ranks": ranks if overlap.ranks else [], "rank_note": note, "weight": weight}
 
 
