@@ -218,6 +218,17 @@ def sweep() -> str:
     return "\n".join(lines) + "\n"
 
 
+def bookkeeping() -> str:
+    """What a thousand trials cost when their trainings take nothing."""
+    row = result("sweep_bookkeeping")
+    parts = row["seconds"]
+    lines = [f"| {row['trials']:,} trials, {row['machine']} | " + " | ".join(parts) + " | in all | bar |"]
+    lines += ["|---|" + "---|" * (len(parts) + 2)]
+    lines += ["| s a trial | " + " | ".join(f"{v:.4f}" for v in parts.values()) + f" | {row['each']:.2f} | 0.2 |"]
+    lines += ["| driver's peak memory, GiB | " + " | " * len(parts) + f"{row['peak_gib']:.1f} | 2 |"]
+    return "\n".join(lines) + "\n"
+
+
 def generation() -> str:
     """Requests per minute of instruction-data generation, with a limit and without."""
     row = result("generation")
@@ -282,7 +293,36 @@ def answers() -> str:
     return "\n".join(lines) + "\n"
 
 
+def coverage() -> str:
+    """How often intervals over few seeds hold the truth."""
+    row = result("coverage")
+    lines = [
+        "| seeds, choices, questions about 500 pictures | difference | accuracy | ratio | bootstrap of seeds, difference |"
+    ]
+    lines += ["|---|---|---|---|---|"]
+    for name, held in row["held"].items():
+        cells = [f"{100 * held[kind]:.1f}" for kind in ("difference", "accuracy", "ratio")]
+        drawn = held.get("difference, bootstrap")
+        lines.append(f"| {name} | {' | '.join(cells)} | {'' if drawn is None else f'{100 * drawn:.1f}'} |")
+    return "\n".join(lines) + "\n"
+
+
+def answer() -> str:
+    """The answer of a large sweep."""
+    row = result("answer")
+    lines = [
+        "| 1,000 trials of 5,000 answers | choices | reading, s | headline, s | answer, s | cores worked, s | peak GiB |"
+    ]
+    lines += ["|" + "---|" * 7]
+    for name, side in row["sides"].items():
+        cells = [f"{side[n]:.1f}" for n in ("reading", "headline", "answer", "cpu")]
+        lines.append(f"| {name} | {side['choices']:,} | {' | '.join(cells)} | {side['peak_gib']:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
 TABLES = {
+    "coverage": coverage,
+    "answer": answer,
     "answers": answers,
     "generation": generation,
     "serving": serving,
@@ -296,6 +336,7 @@ TABLES = {
     "training": training,
     "loading": loading,
     "sweep": sweep,
+    "bookkeeping": bookkeeping,
     "scienceqa": scienceqa,
 }
 

@@ -20,6 +20,7 @@ from . import registry
 from .pickers import check_budget
 from .rows import NOTES, notes_in, read_notes
 from .rule import Picker, Ruled
+from .seconds import Took, timed, took
 from .view import View
 
 FOOTER = b"vinnow.scores"
@@ -115,7 +116,8 @@ def _picked(view: View, selector: Picker, label: str, rows: dict[str, int], seed
     scores = load_scores(view, selector, seed, out, label)
     paths = {}
     for budget, wanted in rows.items():
-        picks = conform(selector.pick(scores, wanted, seed), PICKS, f"{name} picks")
+        with timed(out, "picked", picks_file(label, budget, seed)):
+            picks = conform(selector.pick(scores, wanted, seed), PICKS, f"{name} picks")
         # what the scores say of themselves (rows without a gradient) goes where the picks go
         picks = picks.replace_schema_metadata({NOTES: json.dumps(read_notes(scores))})
         _check_picks(picks, name, wanted, seed, view)
@@ -149,7 +151,8 @@ def load_scores(view: View, selector: Picker, seed: int, out: str, label: str = 
     if same is not None:
         write_parquet(path, same)
         return same
-    scores = conform(selector.score(view, seed), SCORES, f"{selector.name} scores")
+    with timed(out, "scored", key.decode()):
+        scores = conform(selector.score(view, seed), SCORES, f"{selector.name} scores")
     _check_scores(scores, selector.name, view)
     scores = scores.replace_schema_metadata((scores.schema.metadata or {}) | {FOOTER: key})
     write_parquet(path, scores)
@@ -164,6 +167,17 @@ def scores_notes(out: str, label: str, seed: int) -> dict[str, Any]:
             with reading_parquet(path, "Delete it: it is scored anew.") as file:
                 return notes_in(file.schema_arrow.metadata or {})
     return {}
+
+
+def scoring_took(out: str, label: str, seed: int) -> Took | None:
+    """Return what a label's scores took to make, whoever made them; None where that is not known."""
+    for suffix in dict.fromkeys((_suffix(seed), "")):
+        path = join(out, "scores", f"{label}{suffix}.parquet")
+        if exists(path):
+            with reading_parquet(path, "Delete it: it is scored anew.") as file:
+                key = (file.schema_arrow.metadata or {}).get(FOOTER, b"")
+            return took(out, "scored", key.decode())
+    return None
 
 
 def _alike(folder: str, key: bytes) -> pa.Table | None:

@@ -11,6 +11,7 @@ from explored import explored_of
 from pictures import make_records, write_records
 from vinnow.evaluate.metrics import majority_baseline
 from vinnow.pipelines.report.composition import MOST
+from vinnow.pipelines.report.costs import Choosing, Costs, Part, Trained
 from vinnow.pipelines.report.data import (
     About,
     Composition,
@@ -100,6 +101,20 @@ def trial(selector, budget, rows, share, seed=0, shift=0):
     return Trial(selector, budget, seed, rows, 12.5, answers(f"{selector}{budget}{seed}", share, shift=shift))
 
 
+def priced(trials, pool=14000):
+    """Costs on CPUs: 2 cores for each training, a proxy that two share, one feature each."""
+    proxy = Part("proxy", "training", Held(0, 40.0), 20.0, 2, 1, 10_000)
+    choosing = {"random": Choosing("", [])}
+    for name in dict.fromkeys(t.selector for t in trials if t.selector not in ("random", "full")):
+        feature = Part(f"features-{name}", "features", Held(0, 60.0), 15.0, 1, 2, 2_000_000)
+        took = {(t.budget, t.seed): {"scoring": 3.0, "scoring_cpu": 5.0, "picking": 0.5} for t in trials}
+        choosing[name] = Choosing("votes", [proxy, feature], took)
+    held = {
+        (t.selector, t.budget, t.variant, t.seed): Trained(Held(0, 2 * t.train_seconds), Held(0, 7.0)) for t in trials
+    }
+    return Costs("CPU", choosing, held, pool, [HOSTILE])
+
+
 def full_data(folder, held=1200):
     records, pictures = make_records(5)
     write_records(folder, records, pictures)
@@ -154,6 +169,7 @@ def full_data(folder, held=1200):
             Stage("sweep", 98.0, held=Held(1.25, 40.0)),
             Stage(HOSTILE, 0.0, 5, held=Held(0.0, 0.001)),
         ],
+        costs=priced(trials),
         explored=explored_of(folder / "explored", say=lambda text: text + HOSTILE.replace("\x00", ""), held=held),
         about=About({"out": HOSTILE, "proxy": {"lr": 1e-5}}, {HOSTILE: f"vinnow run {HOSTILE}"}),
     )

@@ -118,10 +118,13 @@ def show_command(
 @app.command()
 def demo(
     out: Annotated[str, typer.Option(help="Output folder.")] = "runs/demo",
+    recipe: Annotated[
+        str, typer.Option(help="What runs on its data: demo, demo-sweep, or a YAML like theirs.")
+    ] = "demo",
     gpus: Gpus = "auto",
     sets: Sets = None,
 ) -> None:
     """The main job on real embedded data (easy-VQA), in minutes; then open `runs/demo/report.html`."""
     from ..demo.run import run_demo
 
-    run_demo(out, sets or [], gpus)
+    run_demo(out, sets or [], gpus, recipe)

@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from ...store.claim import claim
-from ...store.errors import VinnowError
+from ...store.errors import InputError, VinnowError
 from ...store.tables import REFUSED, read_rows
 from ..progress import console, show
 from ..runs.begin import devices_of
@@ -14,16 +14,20 @@ from ..runs.run import run_stages
 from .easy_vqa import DemoData, DemoDataConfig, build
 
 
-def run_demo(out: str, sets: list[str], gpus: str = "auto") -> str:
+def run_demo(out: str, sets: list[str], gpus: str = "auto", recipe: str = "demo") -> str:
     """Build the data, run every stage, check that exactly the planted damage was refused; return the report's path.
 
     `--set data.…` reaches the data (`data.pictures=1000`), everything else the run. `gpus`: as for every run
-    (`placing.find_devices`); recipe, batches, seeds and precision stay.
+    (`placing.find_devices`); recipe, batches, seeds and precision stay. `recipe`: what is run, by name or path.
 
     Raises:
-        InputError: as `placing.find_devices`.
+        InputError: as `placing.find_devices`; the recipe is none of the demo's.
     """
-    values = read_yaml("demo")
+    values = read_yaml(recipe)
+    if absent := [n for n in ("ray", "warmup", "proxy", "finetune", "evaluate", "features") if n not in values]:
+        raise InputError(
+            f"{recipe!r} is no recipe of the demo: it has no {absent[0]!r}. See pipelines/recipes/demo.yaml."
+        )
     for entry in sets:
         apply_set(values, entry)
     devices = devices_of(values | {"out": out}, gpus)

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ from markupsafe import Markup
 
 from ...store.files import join as join_path
 from ...store.files import write_bytes
+from .answer import answers, sentence
 from .data import ReportData
-from .headline import headline
+from .headline import Row, headline
 from .markup import render
 from .overview import overview
 from .sections import SECTIONS, absent
@@ -26,20 +28,22 @@ POLICY = (
 )
 
 
-def build_report(run_dir: str, data: ReportData) -> str:
-    """Write `RUN/report.html` and return its path.
+def build_report(run_dir: str, data: ReportData, rows: list[Row] | None = None) -> str:
+    """Write `RUN/report.html` and return its path. `rows`: the headline, where it is worked out already.
 
     Raises:
         InputError: two trials answered different test samples.
     """
     path = join_path(run_dir, NAME)
-    write_bytes(path, page(data).encode())
+    write_bytes(path, page(data, rows).encode())
     return path
 
 
-def page(data: ReportData) -> str:
+def page(data: ReportData, rows: list[Row] | None = None) -> str:
     """Return the whole page."""
-    rows = headline(data.trials)
+    rows = headline(data.trials) if rows is None else rows
+    if rows and not data.answer:
+        data = replace(data, answer=[sentence(answers(rows, data))])
     shown = [(name, title, show(data, rows)) for name, title, show, _ in SECTIONS]
     sections = [(name, title, render(name, **values)) for name, title, values in shown if values is not None]
     if missing := [name for name, _, values in shown if values is None]:

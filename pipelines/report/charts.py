@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from .data import FULL, RANDOM
 from .markup import Table, clean
 
 COLORS = 7
+# of random and of the whole pool, on the whole page
+GREY = COLORS - 1
 # letters of a name in a legend or title, and of a place on the axis; more places than MOST have not each their name
 NAME, PLACE, MOST = 60, 24, 30
 SIGNS = ("circle", "triangle-up", "square", "diamond")
@@ -60,6 +63,24 @@ class Chart:
     frame: Frame
     figure: dict[str, Any]
     table: Table | None
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One mark of a scatter chart: `y` with its interval; marks of one `name` are one line of the legend."""
+
+    name: str
+    color: int
+    x: float
+    y: tuple[float, float, float]
+    label: str
+    front: bool = False
+
+
+def colors(names: Sequence[str]) -> dict[str, int]:
+    """Give each selector one colour for the whole page; random and the pool are grey."""
+    others = [n for n in dict.fromkeys(names) if n not in (RANDOM, FULL)]
+    return {n: i % GREY for i, n in enumerate(others)} | {RANDOM: GREY, FULL: GREY}
 
 
 def line_chart(
@@ -159,6 +180,37 @@ def small_chart(
     figure["layout"]["modebar"] = {"remove": ["zoom", "pan", "zoomin", "zoomout", "autoscale", "resetscale"]}
     figure["layout"]["title"]["font"]["size"] = 13
     return Chart(frame, figure, table)
+
+
+def scatter_chart(frame: Frame, spots: Sequence[Spot]) -> Chart:
+    """Draw marks by two numbers, with whiskers; those on the front are full and joined by steps, the others hollow."""
+    traces = []
+    for number, name in enumerate(dict.fromkeys(s.name for s in spots)):
+        mine = [s for s in spots if s.name == name]
+        sign = SIGNS[number % len(SIGNS)]
+        up, down = [s.y[2] - s.y[0] for s in mine], [s.y[0] - s.y[1] for s in mine]
+        bars = {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1.2, "width": 3}
+        one = Series(name, mine[0].color, [])
+        hints = [f"{s.label}: {short(s.x)}, {short(s.y[0])} ({short(s.y[1])} to {short(s.y[2])})" for s in mine]
+        drawn = _line(one, number, [s.x for s in mine], hints) | {"mode": "markers", "y": [s.y[0] for s in mine]}
+        signs = [sign if s.front else f"{sign}-open" for s in mine]
+        drawn["marker"] = drawn["marker"] | {"symbol": signs, "size": 10}
+        traces.append(drawn | {"error_y": bars | {"color": _color(one.color)}})
+    front = sorted((s for s in spots if s.front), key=lambda s: s.x)
+    steps = _reference("Pareto front", 0.0, [s.x for s in front])
+    steps |= {"y": [s.y[0] for s in front], "hovertext": [hint(s.label) for s in front]}
+    steps["line"] = steps["line"] | {"shape": "hv"}
+    costs = [s.x for s in spots if s.x > 0]
+    # where the dearest costs tens of times the cheapest, those would stand on one another
+    axis = (
+        {"type": "log"}
+        if costs and max(costs) > 20 * min(costs) and len(costs) == len(spots)
+        else {"rangemode": "tozero"}
+    )
+    rows = [[s.label, short(s.x), *map(short, s.y), "yes" if s.front else "no"] for s in spots]
+    head = ["choice", frame.x_label, frame.y_label, "from", "to", "on the front"]
+    table = Table(f"{frame.title}: the numbers", head, rows, {1, 2, 3, 4})
+    return Chart(frame, _figure(frame, [*traces, steps], axis), table)
 
 
 def fit(text: str, letters: int) -> str:

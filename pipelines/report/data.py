@@ -13,9 +13,10 @@ from ...select.diagnostics import Diagnosis
 from ...select.protocol import ScoreMeans
 from ...store.arrays import Array
 from ..runs.stage import Held
+from .costs import FULL as FULL
+from .costs import RANDOM as RANDOM
+from .costs import Costs
 from .explorer.gathering import Explored
-
-RANDOM, FULL = "random", "full"
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,7 @@ class ReportData:
     refused: dict[str, pa.Table] = field(default_factory=dict)
     stages: list[Stage] = field(default_factory=list)
     about: About | None = None
+    costs: Costs | None = None
     # what each choice shares with others and takes of the pool, and records to look at
     explored: Explored | None = None
     # in sentences, what the run says of its question

@@ -30,6 +30,7 @@ from ..runs.stages import stages_of
 from ..runs.trial import read_result
 from .about import about, run_facts
 from .composition import compose
+from .costs import gather_costs
 from .data import Gallery, Picked, ReportData, Shown, Similarity, Stage, Trajectories, Trial
 from .explorer.choices import Codes, codes_of
 from .explorer.gathering import explore, read_chosen, section_of
@@ -237,25 +238,26 @@ def _trials(run_dir: str, results: list[dict[str, Any]]) -> list[Trial]:
     evals, test = read_rows(path, EVALS), join(run_dir, "test")
     if exists(join(test, "pool.json")):
         evals = with_clusters(evals, Pool(test))
-    told, by_run = [], _by_run(evals)
+    by_run, told = by_run_of(evals), []
     for r in results:
-        answers = by_run.get(r["run"])
-        if answers is not None:
+        if (answers := by_run.get(r["run"])) is not None:
             cells = (r["selector"], str(r["budget"]), r["seed"], r["rows"], r["train_seconds"])
             told.append(Trial(*cells, answers, r["variant"] or "", _pictured(r)))
     return told
 
 
-def _by_run(evals: pa.Table) -> dict[str, pa.Table]:
-    """Return an EVALS table cut by `run`, the rows of each in their order."""
-    numbers = pc.unique(evals["run"])
-    of_row = pc.index_in(evals["run"], numbers).to_numpy()
-    order, ends = np.argsort(of_row, kind="stable"), np.cumsum(np.bincount(of_row, minlength=len(numbers)))
-    whole = evals.take(pa.array(order))
-    return {
-        run: whole.slice(end - size, size)
-        for run, end, size in zip(numbers.to_pylist(), ends, np.diff(ends, prepend=0), strict=True)
-    }
+def by_run_of(evals: pa.Table) -> dict[str, pa.Table]:
+    """Return EVALS by run, in one pass; rows of a run that stand together, as a sweep leaves them, are not copied."""
+    run_N = pc.dictionary_encode(evals["run"].combine_chunks())
+    number_N = run_N.indices.to_numpy()
+    starts = np.flatnonzero(np.r_[True, number_N[1:] != number_N[:-1]]) if len(number_N) else np.zeros(0, int)
+    if len(starts) > len(run_N.dictionary):
+        order = np.argsort(number_N, kind="stable")
+        evals, number_N = evals.take(pa.array(order)), number_N[order]
+        starts = np.flatnonzero(np.r_[True, number_N[1:] != number_N[:-1]])
+    names = run_N.dictionary.to_pylist()
+    ends = np.r_[starts[1:], len(number_N)]
+    return {names[number_N[a]]: evals.slice(a, b - a) for a, b in zip(starts.tolist(), ends.tolist(), strict=False)}
 
 
 def _refused(run_dir: str) -> dict[str, pa.Table]:
@@ -273,7 +275,7 @@ def _refused(run_dir: str) -> dict[str, pa.Table]:
 def _add_run(
     run_dir: str, data: ReportData, saved: tuple[dict[str, Any] | None, RunConfig | None], results: list[dict[str, Any]]
 ) -> None:
-    """Add the stages and, where the run saved its config, what is said of the run itself."""
+    """Add the stages and, where the run saved its config, costs and what is said of the run itself."""
     run, config = saved
     kinds: dict[str, Any] = {"rows": int | None, "bytes": int | None, "notes": list[str] | None}
     records = [read_stage(p) for p in list_files(join(run_dir, "stages"), ".json")]
@@ -291,6 +293,7 @@ def _add_run(
         spent = held(stages, r, results)
         took = {"starts": r.starts, "last": r.last_seconds}
         data.stages.append(Stage(r.name, r.seconds, r.facts.get("rows"), r.facts.get("bytes"), spent, **took))
+    data.costs = gather_costs(config, stages, records, results)
     if run:
         data.about, data.facts = about(run_dir, run), run_facts(run, records, data.stages)
 

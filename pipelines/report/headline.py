@@ -126,8 +126,10 @@ class _Answered:
 
     def spread(self, cells: Sequence[Cell]) -> Spread | None:
         """Return how much seeds differ, over these cells together."""
-        seeds = {tuple(self.trials[n].seed for n in self.groups[cell]) for cell in cells}
-        return spread_of([self._sums[cell].means_S for cell in cells], matched=len(seeds) == 1)
+        # a choice that is another one again (the same rows, trained alike) says nothing of its own
+        apart = {self._sums[cell].sums_SC.tobytes(): cell for cell in reversed(cells)}.values()
+        seeds = {tuple(self.trials[n].seed for n in self.groups[cell]) for cell in apart}
+        return spread_of([self._sums[cell].means_S for cell in apart], matched=len(seeds) == 1)
 
     def share(self, cell: Cell) -> Interval:
         """Return a cell's accuracy."""

@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 from ...select.protocol import ScoreMeans
 from ...store.arrays import Array
 from .about import about_section, hours
-from .charts import COLORS, Chart, Frame, Point, Series, bar_chart, fit, histogram, line_chart, small_chart
+from .answer_shown import cost_section, sees_of
+from .charts import GREY, Chart, Frame, Point, Series, bar_chart, colors, fit, histogram, line_chart, small_chart
 from .composition import composition_section
 from .data import FULL, RANDOM, Gallery, ReportData, Trajectories
 from .explorer.sections import explorer_section, map_section, overlap_section, shares_section
@@ -21,7 +22,6 @@ from .pictures import Card, card
 
 Values = dict[str, Any]
 BINS, CLUSTERS, REFUSED_ROWS, SOURCES = 60, 12, 400, 6
-GREY = COLORS - 1
 HOURS = (
     "Hours: seconds × the GPUs (or the cores) that Ray kept for trainings, features and evaluations; at most, since actors "
     "may be fewer. What an attempt that was cut off had used may be missing."
@@ -29,6 +29,14 @@ HOURS = (
 RELATIVE = (
     "Of the whole pool: the score in per cent of the model's that was trained on all of it, averaged over benchmarks where "
     "there are several."
+)
+NOTE = (
+    "Accuracy on {questions} test questions about {pictures} pictures (one without counts as one); those that could not be "
+    "asked count as wrong. Intervals are of 95 %, by t over pictures and, where there are several, over seeds (pooled over "
+    "the choices of a budget). Against random: difference in points at the same budget, on the same questions. p, adjusted "
+    "by Holm for the {compared} comparisons of this table: of random signs of pictures (McNemar's test for one question a "
+    "picture) and of t over seeds and pictures, the larger. “Could see”: the smallest difference that 8 of 10 such "
+    "comparisons would have told. “Not told apart” means that 0 is inside of the interval, or that p is 0.05 or more."
 )
 # letters of a reference line's name, before its number
 NAMES = 30
@@ -38,12 +46,6 @@ TITLES: dict[ScoreMeans, tuple[str, str]] = {
     "order": ("Taken, in the order of picking", "Passed over, lowest score first"),
     "chance": ("Taken (a sample, as drawn)", "Passed over (a sample, as drawn)"),
 }
-
-
-def colors(names: list[str]) -> dict[str, int]:
-    """Give each selector one colour for the whole page; random and the pool are grey."""
-    others = [n for n in dict.fromkeys(names) if n not in (RANDOM, FULL)]
-    return {n: i % GREY for i, n in enumerate(others)} | {RANDOM: GREY, FULL: GREY}
 
 
 def headline_section(data: ReportData, rows: list[Row]) -> Values | None:
@@ -63,13 +65,14 @@ def headline_section(data: ReportData, rows: list[Row]) -> Values | None:
         *(["of the whole pool %"] if relative else []),
         "against random",
         "p (Holm)",
+        "could see",
         "verdict",
         "train s",
     ]
     lines: list[list[Any]] = []
     if data.majority:
         shares = [percent(data.majority.by_task.get(t, 0.0)) for t in tasks]
-        blank = [""] * (pictured + relative + 4)
+        blank = [""] * (pictured + relative + 5)
         lines.append(["commonest answer", "–", "0", percent(data.majority.overall), "", *shares, *blank])
     for r in rows:
         span = f"{percent(r.accuracy.low)} – {percent(r.accuracy.high)}"
@@ -86,6 +89,7 @@ def headline_section(data: ReportData, rows: list[Row]) -> Values | None:
                 *([of_whole(r)] if relative else []),
                 signed(r),
                 adjusted_p(r),
+                sees_of(r),
                 Cell(r.word, "verdict", kind) if r.word else "",
                 f"{r.seconds:,.1f}",
             ]
@@ -93,13 +97,7 @@ def headline_section(data: ReportData, rows: list[Row]) -> Values | None:
     questions = rows[0].questions
     numeric = set(range(2, len(head))) - {len(head) - 2}
     compared = sum(r.against_random is not None for r in rows)
-    note = (
-        f"Accuracy on {questions:,} test questions about {rows[0].clusters:,} pictures (one without counts as one); those "
-        "that could not be asked count as wrong. Intervals are of 95 % and draw whole pictures (and seeds, where there are "
-        "several). Against random: difference in points at the same budget, on the same questions. p: McNemar's exact "
-        f"test, or random signs of pictures, adjusted by Holm for the {compared} comparisons of this table. “Not told "
-        "apart” means that 0 is inside of the interval, or that p is 0.05 or more."
-    )
+    note = NOTE.format(questions=f"{questions:,}", pictures=f"{rows[0].clusters:,}", compared=compared)
     note = " ".join([note, *([RELATIVE] if relative else []), *caveats(rows)])
     table = Table("Every choice, and what it reached", head, lines, numeric)
     return {"findings": findings(rows, data) if data.answer else [], "table": table, "note": note}
@@ -357,6 +355,7 @@ Section = tuple[str, str, Callable[[ReportData, list[Row]], Values | None], str]
 SECTIONS: tuple[Section, ...] = (
     ("headline", "What each choice reached", headline_section, "No fine-tune has been evaluated yet."),
     ("accuracy", "Accuracy by budget", accuracy_section, "No selection has been evaluated yet."),
+    ("cost", "What it cost", cost_section, "No trial has recorded what it held, or the run did not save its config."),
     ("picked", "What each selector took", picked_section, "No picks have been made yet."),
     (
         "composition",

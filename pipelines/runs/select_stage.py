@@ -7,7 +7,8 @@ from typing import Any
 from ...pool.reader import Pool
 from ...select import registry
 from ...select.rule import make_rule
-from ...select.run import budget_rows
+from ...select.run import budget_rows, picks_file, scoring_took
+from ...select.seconds import took
 from ...store.errors import DamagedError, InputError
 from ...store.files import exists
 from ...store.manifest import StageRecord, read_stage
@@ -126,6 +127,7 @@ def _pick(
         for choice, file in picks.items():
             key = "|".join(map(str, choice))
             record.facts["picks"][key], record.items[key] = file, wanted[key]
+            record.facts.setdefault("seconds", {})[key] = _seconds(run.out, choice)
         run.manifest.keep(record)
 
     try:
@@ -135,6 +137,14 @@ def _pick(
             for out in ("features", "targets"):
                 run.manifest.undo(f"{out}-{config.name}")
         raise DamagedError(f"{error} In a run: run it again.") from error
+
+
+def _seconds(out: str, choice: tuple[str, str, int]) -> dict[str, float]:
+    """Return what a choice's scores took, whoever made them, and its picks; nothing where nobody noted it."""
+    label, budget, seed = choice
+    scoring, picking = scoring_took(out, label, seed), took(out, "picked", picks_file(label, budget, seed))
+    known = {} if scoring is None else {"scoring": scoring.seconds, "scoring_cpu": scoring.cpu}
+    return known if picking is None else known | {"picking": picking.seconds, "picking_cpu": picking.cpu}
 
 
 def adopt(run: Run) -> None:

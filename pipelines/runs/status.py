@@ -16,7 +16,7 @@ from .config import parsed, saved_run
 from .stage import Stage, StageStatus, in_all, manifest_path
 from .stages import stages_of
 
-_FACTS = dict.fromkeys(("rows", "refused", "bytes"), int | None)
+_FACTS: dict[str, Any] = dict.fromkeys(("rows", "refused", "bytes"), int | None) | {"notes": list[str] | None}
 
 
 def status(run_dir: str) -> list[StageStatus]:
@@ -52,9 +52,10 @@ def _one(run_dir: str, stage: Stage) -> StageStatus:
     if done is None or not stage.finished(done, path):
         return stage.progress(run_dir)
     facts = with_fields(done.facts, _FACTS, path, "stage's manifest", "Delete it and run again.")
-    facts = {k: facts[k] for k in _FACTS}
+    notes, facts = facts["notes"] or [], {k: facts[k] for k in _FACTS if k != "notes"}
     usage = done.usage()
     said = [usage.line()] if usage is not None and usage.refused else []
+    said += [note.rstrip(".") for note in notes]
     if done.starts > 1:
         last = "" if done.last_seconds is None else f", the last one {done.last_seconds:,.1f} s"
         said.append(f"{in_all(done)}{last}")

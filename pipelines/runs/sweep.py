@@ -22,7 +22,7 @@ from ...store.tables import EVALS, PICKS, read_rows, write_rows
 from ...store.usage import Usage
 from ...train.config import TrainConfig
 from .answered import asked_of, unasked
-from .begin import FEWER, require_workers
+from .begin import FEWER
 from .choices import FULL, WHOLE
 from .choices import Choice as Chosen
 from .config import RunConfig
@@ -135,7 +135,7 @@ def require_trials(trials: list[Trial]) -> None:
 
 
 def _require_cold(name: str, training: TrainConfig, asking: EvalConfig) -> None:
-    require_workers(training, f"trial {name}")
+    require(f"trial {name}", [Share(training.workers, 1, 1 if training.use_gpu else 0)], FEWER)
     parts = math.ceil(Pool(asking.pool).rows / asking.rows_per_part)
     actors = Share(min(asking.actors, parts), asking.cpus_per_actor, asking.gpus_per_actor)
     require(f"answering in trial {name}", [actors], FEWER_ACTORS)

@@ -149,7 +149,10 @@ class Sweep(Stage):
         there = sorted(os.path.join(folder, n) for n in os.listdir(folder)) if os.path.isdir(folder) else []
         done = sum(os.path.isfile(os.path.join(t, RESULT)) for t in there)
         running = [said for t in there if (said := under_way(t))]
-        return self.begun(bool(there), "; ".join([f"{done} trials finished", *running]))
+        path = manifest_path(run_dir, self.name)
+        facts = with_fields(read_stage(path).facts, _KINDS, path, "manifest", _WAY_OUT) if exists(path) else {}
+        said = [f"the last try: {line}" for line in facts.get("left") or []]
+        return self.begun(bool(there), "; ".join([f"{done} trials finished", *running, *said]))
 
     def held(self, record: StageRecord, results: list[dict[str, Any]]) -> Held | None:
         """What each trial took to train and to answer."""

@@ -3,6 +3,7 @@
 A trial that was cut off goes on, one that is finished does nothing again, and one that is asked more answers only that.
 """
 
+import json
 import os
 import time
 from dataclasses import dataclass, field, fields
@@ -12,7 +13,7 @@ from typing import Any
 from ...evaluate.config import EvalConfig
 from ...pool.reader import Pool
 from ...store.errors import InputError
-from ...store.facts import read_fields
+from ...store.facts import read_as, read_fields
 from ...store.files import exists, join, write_json
 from ...store.lock import attempt_of
 from ...train.config import TrainConfig
@@ -23,6 +24,8 @@ from .answered import MADE_OF, ask, asked_of, drop_unfinished
 from .identity import differences
 from .watch import LOG, RESULT
 
+# in a trial's folder: the trial, as it was handed out last
+JOB = "job.json"
 _IDENTITY, _AGAIN = "identity of a trial", "Delete that trial's folder, and run again."
 _RESULT = {
     **{"selector": str, "budget": str | int, "seed": int, "run": str, "rows": int, "train_seconds": float},
@@ -115,6 +118,17 @@ def remember(trial: Trial) -> None:
         drop_unfinished(trial.folder)
     if cut_off or not exists(path):
         write_json(path, {"run": trial.evaluate.run, "made_of": trial.made_of, "test": test})
+
+
+def leave_job(trial: Trial) -> None:
+    """Leave a trial in its folder, for the worker that it is handed to."""
+    write_json(join(trial.folder, JOB), trial.as_dict())
+
+
+def job_of(words: str) -> dict[str, Any]:
+    """Return the plain values of the trial that Tune's words tell of."""
+    path = join(json.loads(words)["folder"], JOB)
+    return read_as(path, dict[str, Any], "trial as it was handed out", _AGAIN)
 
 
 def logged_seconds(folder: str) -> float:

@@ -53,11 +53,11 @@ class WarmTrial(tune.Trainable):
             from ...store.errors import VinnowError, one_line
             from ...train.solo import Bases
             from ...train.stop import TrainingFailedError
-            from .trial import plain_result, run_trial
+            from .trial import job_of, plain_result, run_trial
 
         self._bases = self._bases or Bases()
         try:
-            return plain_result(run_trial(json.loads(self.config["trial"]), bases=self._bases)) | {"done": True}
+            return plain_result(run_trial(job_of(self.config["trial"]), bases=self._bases)) | {"done": True}
         except TrainingFailedError:
             raise  # by Tune, in a new process, as often as `max_failures` says
         except VinnowError as error:

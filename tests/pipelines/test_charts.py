@@ -52,7 +52,7 @@ def crowded(data):
 
 def test_every_chart_shows_its_title_and_both_axes_with_units(data):
     drawn = figures(page(data))
-    assert len(drawn) == 7
+    assert len(drawn) == 8
     for figure in drawn.values():
         layout = figure["layout"]
         assert layout["title"]["text"]

@@ -140,7 +140,7 @@ def test_every_chart_has_a_title_and_a_description(markup):
     boxes = re.findall(
         r'<div class="chart" id="([\w-]+)" data-figure="figure-([\w-]+)" role="img" aria-label="(.*?)">', markup
     )
-    assert len(boxes) == 7  # accuracy, picks, three clusters, their sizes, one histogram of scores
+    assert len(boxes) == 8  # accuracy, cost, picks, three clusters, their sizes, one histogram of scores
     drawn = figures(markup)
     assert [a for a, _, _ in boxes] == [b for _, b, _ in boxes] == list(drawn)
     for name, _, label in boxes:

@@ -89,6 +89,7 @@ def test_the_same_rows_are_trained_once_and_told_apart(trained, values):
     assert "The same as other trials, trained once: again-20pct-s0." in sentences
     assert rows == {("random", "20%", 1), ("again", "20%", 1)}
     assert {s.state for s in status(config.out)} == {"done"}
+    assert "trained once: again-20pct-s0" in status(config.out)[-1].detail
     plan = {line.stage: line for line in make_plan(config)}
     assert "2 trials, of which 1 are the same as others and trained once" in plan["sweep-random-20%"].note
     assert (plan["sweep-again-20%"].steps, plan["sweep-again-20%"].state) == (0, "done")
@@ -116,7 +117,9 @@ def test_what_fails_is_told_and_the_others_are_in_the_report(trained, values):
     assert rows == {("random", "20%", 1), ("again", "20%", 1)}
     assert "Random-40pct-s0 failed: no room for random-40pct-s0" in sentences
     assert os.path.exists(f"{out}/report.html")
-    assert {s.name: s.state for s in status(out)}["sweep"] == "under way"
+    under_way = status(out)[-1]
+    assert (under_way.name, under_way.state) == ("sweep", "under way")
+    assert "random-40pct-s0 failed: no room for random-40pct-s0" in under_way.detail
     trained.broken = set()
     run(values)
     assert trained.names == ["random-20pct-s0", "random-40pct-s0"]

@@ -47,7 +47,7 @@ def test_one_file_a_budget_by_name_and_seed(world, written, tmp_path):
     assert select(world.view(written, Needs()), "stratified", {}, [7], 4, str(tmp_path))["7"].endswith(
         "stratified-7-s4.parquet"
     )
-    assert sorted(os.listdir(tmp_path / "scores")) == ["stratified-s4.parquet", "stratified.parquet"]
+    assert sorted(os.listdir(tmp_path / "scores")) == ["seconds.json", "stratified-s4.parquet", "stratified.parquet"]
 
 
 @pytest.fixture

@@ -18,9 +18,14 @@ def held(config: RunConfig, result: dict[str, Any]) -> Held:
     """Return what a finished trial took to train and to answer, in hours; nothing of one that is another one again."""
     if result.get("same_as"):
         return Held(0.0, 0.0)
+    return Held.total(split(config, result))
+
+
+def split(config: RunConfig, result: dict[str, Any]) -> tuple[Held, Held]:
+    """Return what training and answering took, in hours; of one that is another one again, what that one's did."""
     training, asking = _devices(config, result)
     seconds = result["train_seconds"], result.get("eval_seconds", 0.0)
-    return Held.total([training.times(seconds[0] / 3600), asking.times(seconds[1] / 3600)])
+    return training.times(seconds[0] / 3600), asking.times(seconds[1] / 3600)
 
 
 def _devices(config: RunConfig, result: dict[str, Any]) -> tuple[Held, Held]:

@@ -10,7 +10,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from ....store.files import read_json, write_json
-from ..trial import Trial
+from ..trial import Trial, leave_job
 from ..watch import FAILED
 from .desk import Desk
 
@@ -62,6 +62,12 @@ class FromDesk(Searcher):
 
 
 def config_of(trial: Trial) -> dict[str, Any]:
-    """Return what Tune and its loggers are told of a trial, and the trial itself."""
-    told = {n: getattr(trial, n) for n in ("selector", "budget", "seed", "variant")}
-    return told | {"trial": json.dumps(trial.as_dict())}
+    """Return what Tune and its loggers are told of a trial; leave the trial itself in its folder, for its worker.
+
+    Tune writes the configs of all trials again and again: a few words each.
+    """
+    leave_job(trial)
+    choice = {n: getattr(trial, n) for n in ("selector", "budget", "seed", "variant")}
+    training = {n: getattr(trial.train, n) for n in ("model", "threads", "use_gpu")}
+    words = choice | {"name": trial.name, "folder": trial.folder, "train": training}
+    return choice | {"trial": json.dumps(words)}

@@ -19,7 +19,7 @@ from ....store.errors import VinnowError, one_line
 from ....store.files import digest
 from ..config import RunConfig
 from ..stage import tell
-from ..trial import Trial, plain_result, run_trial
+from ..trial import Trial, job_of, plain_result, run_trial
 from ..warm import WarmTrial, is_warm, resources_of
 from ..watch import FAILED
 from . import seal
@@ -134,7 +134,7 @@ def cold(values: dict[str, Any]) -> None:
     from ray.tune.integration.ray_train import TuneReportCallback
 
     try:
-        result = plain_result(run_trial(json.loads(values["trial"]), (TuneReportCallback(),)))
+        result = plain_result(run_trial(job_of(values["trial"]), (TuneReportCallback(),)))
     except (
         VinnowError
     ) as error:  # Ray Train has tried as often as `max_failures` says: Tune replaces lost drivers alone
