@@ -8,7 +8,7 @@ import pyarrow.fs as pafs
 from ....pool.reader import Pool
 from ....select import registry
 from ....store.files import exists, join, open_fs
-from ....store.names import AIMS, TAKEN
+from ....store.names import is_taken
 from ...runs.config import RunConfig, SelectorSection
 from .cells import cells_of
 from .choices import Chosen, chosen_of
@@ -77,5 +77,4 @@ def _features(root: str) -> list[str]:
     """Return the names of the features that lie there."""
     fs, inner = open_fs(root)
     folders = fs.get_file_info(pafs.FileSelector(inner, allow_not_found=True))
-    names = (f.base_name for f in folders if f.type == pafs.FileType.Directory)
-    return sorted(n for n in names if n not in TAKEN and not n.startswith(AIMS))
+    return sorted(f.base_name for f in folders if f.type == pafs.FileType.Directory and not is_taken(f.base_name))

@@ -26,8 +26,8 @@ def choice_of(values: dict[str, Any]) -> dict[str, Any]:
 
 def numbers_of(result: dict[str, Any]) -> dict[str, float]:
     """Return what a trial reached and took, of what it told Tune; a task's accuracy is `accuracy_TASK`."""
-    names = [n for n in result if n in NUMBERS or n.startswith("accuracy_")]
-    return {n: float(result[n]) for n in names if isinstance(result[n], (int, float))}
+    names = [*NUMBERS, *(n for n in result if n.startswith("accuracy_"))]
+    return {n: float(result[n]) for n in names if isinstance(result.get(n), (int, float))}
 
 
 class Curves:
@@ -54,13 +54,20 @@ class Curves:
         place, size = self._places.get(folder, 0), look_at(path).size or 0
         if size < place:  # a training that went on from a state wrote its log anew
             place = 0
-        text = read_from(path, place) if size > place else b""
-        whole = text[: text.rfind(b"\n") + 1]
-        self._places[folder] = place + len(whole)
-        rows = [json.loads(line) for line in whole.splitlines()]
+        try:
+            rows = self._read(folder, path, place)
+        except ValueError:  # so it did, and has more lines by now: this place lies inside one
+            rows = self._read(folder, path, 0)
         rows = [row for row in rows if row["step"] > self._steps.get(folder, 0)]
         if rows:
             self._steps[folder] = rows[-1]["step"]
+        return rows
+
+    def _read(self, folder: str, path: str, place: int) -> list[dict[str, Any]]:
+        text = read_from(path, place) if (look_at(path).size or 0) > place else b""
+        whole = text[: text.rfind(b"\n") + 1]
+        rows = [json.loads(line) for line in whole.splitlines()]
+        self._places[folder] = place + len(whole)
         return rows
 
     def last(self, folder: str) -> int:

@@ -58,7 +58,7 @@ class TensorBoard(TBXLoggerCallback):
         self._follow(trial)
         values, numbers, writer = values_of(trial), self._trial_result.pop(trial), self._trial_writer.pop(trial)
         if "accuracy" in numbers and not failed:
-            final = {f"final/{name}": value for name, value in numbers.items()}
+            final = {f"trial/{name}": value for name, value in numbers.items()}
             for summary in hparams(choice_of(values), final):
                 writer._get_file_writer().add_summary(summary)
             for name, value in final.items():
