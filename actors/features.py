@@ -151,6 +151,7 @@ class FeatureActor:
                 batches[step].append(TapBatch(rows, vec, tap.norms()))
             self.watch.spent("computing")
             FEATURE_ROWS.add(len(rows) * len(steps), kind=self.spec.config.kind)
+            FEATURE_TOKENS.add(batch["input_ids"].numel() * len(steps), kind=self.spec.config.kind)
         # the device is waited for here, once a part and step
         for step in steps:
             self.taps[step].settle()
@@ -172,7 +173,6 @@ class FeatureActor:
             computed, pads = count_tokens(lengths, rows)
             counts["tokens"] += computed
             counts["padded"] += pads
-            FEATURE_TOKENS.add(computed * len(self.models), kind=self.spec.config.kind)
             yield rows, self._collate(part, rows)
 
     def _write(self, name: str, part: LoadedPart, key: FeatureKey, vectors: Vectors, counts: dict[str, Any]) -> None:

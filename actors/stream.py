@@ -6,7 +6,6 @@ block, and leaves such as `from_items` duplicate rows silently (spec: Ray §1).
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,7 +23,7 @@ from ..pool.paths import absolute_root
 from ..pool.reader import Pool
 from ..store.claim import claim
 from ..store.errors import InputError, VinnowError
-from ..store.files import join
+from ..store.files import absolute, join
 from ..store.keys import FeatureKey
 from ..store.learning_rates import of_checkpoint, write_rates
 from ..store.meters import tell_parts
@@ -69,7 +68,7 @@ def make_spec(
     """
     if targets:
         config = kind_of(config).for_targets()
-    pool, out = _absolute(pool), _absolute(out)
+    pool, out = absolute(pool), absolute(out)
     roots = {n: getattr(config, n) for n in ("image_root", "target_image_root")}
     config = config.model_copy(update={n: absolute_root(root) for n, root in roots.items()})
     _check_checkpoints(checkpoints)
@@ -82,14 +81,13 @@ def make_spec(
             raise InputError(f"{config.kind} is measured against targets: give their pool (--target-pool).")
         # an output that cannot hold them is refused here, not on a worker
         means_path(out, config.name, checkpoints[0].step)
-        target_pool = _absolute(target_pool)
+        target_pool = absolute(target_pool)
         tasks = target_tasks(target_pool)
         facts = {"tasks": tasks, "digest": Pool(target_pool).digest}
     dim = kind.dim(lambda: hidden_size(checkpoints[0].path), len(tasks))
     # workers start in other folders than the driver
-    absolute = tuple(
-        replace(c, path=local_model(c.path), optimizer=c.optimizer and os.path.abspath(c.optimizer))
-        for c in checkpoints
+    reached = tuple(
+        replace(c, path=local_model(c.path), optimizer=c.optimizer and absolute(c.optimizer)) for c in checkpoints
     )
     keys = tuple(
         FeatureKey(
@@ -101,9 +99,9 @@ def make_spec(
             recipe=kind.key_recipe(text, facts),
             optimizer=kind.optimizer(c),
         )
-        for c in absolute
+        for c in reached
     )
-    return FeatureSpec(pool, out, config, absolute, keys, targets, target_pool if facts else None)
+    return FeatureSpec(pool, out, config, reached, keys, targets, target_pool if facts else None)
 
 
 def _check_checkpoints(checkpoints: list[CheckpointRef]) -> None:
@@ -114,10 +112,6 @@ def _check_checkpoints(checkpoints: list[CheckpointRef]) -> None:
         raise InputError(f"two checkpoints have the same step: {steps}.")
     for checkpoint in checkpoints:
         check_model(checkpoint.path)
-
-
-def _absolute(path: str) -> str:
-    return path if "://" in path else os.path.abspath(path)
 
 
 def run_features(

@@ -293,6 +293,16 @@ def answers() -> str:
     return "\n".join(lines) + "\n"
 
 
+def faults() -> str:
+    """What was lost when something died, on a simulated cluster."""
+    lines = ["| scenario | of | lost | twice | computed again | ends |", "|---|---|---|---|---|---|"]
+    for r in (row for row in result("faults")["rows"] if "of" in row):
+        lines.append(
+            f"| {r['scenario']} | {r['of']} {r['what']} | {r['lost']} | {r['twice']} | {r['again']} | {r['verdict']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def coverage() -> str:
     """How often intervals over few seeds hold the truth."""
     row = result("coverage")
@@ -321,6 +331,7 @@ def answer() -> str:
 
 
 TABLES = {
+    "faults": faults,
     "coverage": coverage,
     "answer": answer,
     "answers": answers,

@@ -84,21 +84,21 @@ def save(page: "Page", path: str | Path, part: str = "") -> Path:
 def report_pictures(run: Path) -> list[Path]:
     """Picture a finished run's report: its top, its map in the dark, its records filtered, one on a phone."""
     url = (run / "report.html").resolve().as_uri()
-    made = []
+    pictures = []
     with chromium() as browser:
         with opened(browser, url, 1100) as page:
-            made.append(save(page, IMAGES / "report-top.png"))
+            pictures.append(save(page, IMAGES / "report-top.png"))
             page.locator("#explorer-state").select_option("taken")
             show(page, "explorer")
-            made.append(save(page, IMAGES / "report-records.png"))
+            pictures.append(save(page, IMAGES / "report-records.png"))
         with opened(browser, url, 1100, dark=True) as page:
             show(page, "map" if page.locator("#map").count() else "overlap")
-            made.append(save(page, IMAGES / "report-dark.png"))
+            pictures.append(save(page, IMAGES / "report-dark.png"))
         with opened(browser, url, 390, height=780) as page:
             page.locator("#explorer-cards a").first.click()
             page.locator("#record").wait_for()
-            made.append(save(page, IMAGES / "report-phone.png"))
-    return made
+            pictures.append(save(page, IMAGES / "report-phone.png"))
+    return pictures
 
 
 def show(page: "Page", section: str) -> None:

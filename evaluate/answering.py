@@ -49,6 +49,7 @@ class Answerer(ABC):
         records = self.pool.read(self.shards[name])
         self.watch.spent("reading")
         answers, refused = self.answers(records)
+        self.watch.spent("computing")
         # the list of refusals goes first: the shard's own file says that all of it is done
         write_refused(self.spec.out, self.FOLDER, 0, name, refused)
         done = [records[i] for i in sorted(answers)]

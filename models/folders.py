@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..store.errors import InputError
-from ..store.files import read_json
+from ..store.fetch import local_folder
+from ..store.files import absolute, is_uri, read_json
 from ..store.reading import check_path, reading, refuse_irregular
 from .hub import fetching, hub_copy, is_hub_name
 
@@ -66,13 +67,28 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def find_folder(path: str | os.PathLike[str]) -> Path | None:
-    """Return the folder that a path, or the name of a model in Hugging Face's cache, means; None if there is none."""
+    """Return the folder that a path, or the name of a model in Hugging Face's cache, means; None if there is none.
+
+    What lies at a URI is fetched into this machine's cache (`store/fetch.py`).
+
+    Raises:
+        InputError: no path at all, or a URI that cannot be read.
+        WriteError: there is no room for what a URI holds.
+    """
+    if is_uri(path):
+        fetched = local_folder(os.fspath(path))
+        return None if fetched is None else Path(fetched)
     folder = Path(check_path(path))
     return folder if os.path.isdir(folder) else hub_copy(path)
 
 
 def local_model(path: str | os.PathLike[str]) -> str:
-    """Return a checkpoint's folder as workers find it, who start elsewhere; a hub's name that is not here stays one."""
+    """Return a checkpoint's folder as workers find it, who start elsewhere; a hub's name that is not here stays one.
+
+    So does a URI: each machine fetches it for itself.
+    """
+    if is_uri(path):
+        return absolute(path)
     folder = find_folder(path)
     return os.fspath(path) if folder is None and is_hub_name(path) else os.path.abspath(folder or path)
 
@@ -93,7 +109,7 @@ def adapter_base(folder: Path) -> Path:
         raise InputError(f"{str(folder / ADAPTER)!r} does not name its base model (base_model_name_or_path).")
     check_path(name)
     base = Path(name) if os.path.isabs(name) else folder / name
-    base = base if os.path.isdir(base) else hub_copy(name)
+    base = base if os.path.isdir(base) else find_folder(name) if is_uri(name) else hub_copy(name)
     if base is None:
         raise InputError(
             f"{str(folder / ADAPTER)!r}: its base (base_model_name_or_path) is {name!r}, and no such folder is here. "
@@ -135,12 +151,13 @@ def base_folder(folder: Path) -> Path | None:
     facts = facts_of(folder, kind)
     # a run's folder that was moved as a whole still finds a base inside it
     places = [facts["base"], os.path.normpath(folder / facts["relative"])]
-    bases = [p for p in places if os.path.isdir(p)]
+    known = (find_folder(p) if is_uri(p) else Path(p) for p in places)
+    bases = [p for p in known if p is not None and p.is_dir()]
     if not bases:
         raise InputError(f"{str(folder)!r} holds trained weights alone, and their base is gone: {places[0]!r}.")
-    if Path(bases[0]).resolve() == folder.resolve():
+    if bases[0].resolve() == folder.resolve():
         raise InputError(f"{str(folder / kind)!r} names its own folder as its base.")
-    return Path(bases[0])
+    return bases[0]
 
 
 def chain(path: str | os.PathLike[str]) -> list[Path]:

@@ -19,6 +19,7 @@ from transformers import AutoConfig
 from transformers.utils import logging
 
 from ..store.errors import InputError, suggest
+from ..store.files import is_uri
 from ..store.reading import wrong
 from .adapter_files import put_adapter, put_others
 from .components import base_of
@@ -83,7 +84,7 @@ def load(
     refuse_unsound(f"{str(path)!r} (in {dtype})", model.named_parameters())
     model = model if quantise else model.to(device)
     check_fit(base_of(model).config, processor, path)
-    return Loaded(model.eval(), processor, str(Path(path)))
+    return Loaded(model.eval(), processor, path if is_uri(path) else str(Path(path)))
 
 
 def read_model(path: str, dtype: str, attn: str, more: dict[str, Any]) -> Any:

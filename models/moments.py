@@ -19,10 +19,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..store.errors import InputError
+from ..store.files import is_uri
 from ..store.reading import check_path, reading
 from . import registry
 from .components import canonical
-from .folders import MOMENTS
+from .folders import MOMENTS, find_folder
 from .moment_files import KINDS, StoredState, read_state, torch_file
 from .moment_zero import MODELS, SHARDS, model_file, read_zero, zero_files
 from .tensors import header, refuse_misfits
@@ -104,7 +105,7 @@ def find_state(path: str | Path) -> Path:
     Raises:
         InputError: there is none, or several.
     """
-    path = Path(path)
+    path = (is_uri(path) and find_folder(path)) or Path(path)
     if path.is_file():
         return path
     if not path.is_dir():

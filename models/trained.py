@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from ..store.errors import InputError
-from ..store.files import write_json
+from ..store.files import absolute, is_uri, write_json
 from .components import canonical
 from .folders import TRAINED, facts_of
 from .tensors import put_tensors, read_tensors
@@ -41,9 +41,10 @@ def save_trained(
 
 def name_base(base: str, base_digest: str, folder: str) -> dict[str, Any]:
     """Return what a folder says of the model underneath, for `check_base`."""
-    base = os.path.abspath(base)
-    # a run's folder that was moved as a whole still finds a base inside it
-    return {"base": base, "base_digest": base_digest, "relative": os.path.relpath(base, folder)}
+    base = absolute(base)
+    # a run's folder that was moved as a whole still finds a base inside it; of a URI there is no way from a local folder
+    relative = os.path.join("..", os.path.basename(base)) if is_uri(base) else os.path.relpath(base, folder)
+    return {"base": base, "base_digest": base_digest, "relative": relative}
 
 
 def check_base(folder: Path, base: Path, digest_of: Callable[[str], str], file: str) -> None:

@@ -38,6 +38,16 @@ def open_fs(path: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
         raise InputError(f"cannot open {text!r}: {wrong(error)}. Use a local path, s3://… or gs://….") from error
 
 
+def is_uri(path: str | os.PathLike[str]) -> bool:
+    """Say whether a path is a URI (s3://…), which only `pyarrow.fs` opens."""
+    return "://" in os.fspath(path)
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """Return a path as processes that start in other folders find it; a URI is that already."""
+    return os.fspath(path).rstrip("/") if is_uri(path) else os.path.abspath(path)
+
+
 def join(root: str | os.PathLike[str], *names: str) -> str:
     """Join path parts; works for URIs too."""
     return "/".join([os.fspath(root).rstrip("/"), *names])
@@ -132,6 +142,14 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         if isinstance(error.__cause__, FileNotFoundError):
             raise InputError(f"no such file: {os.fspath(path)!r}.") from error
         raise
+
+
+def read_from(path: str | os.PathLike[str], begin: int) -> bytes:
+    """Read a file from a byte on; a negative one counts from its end. Raises: as `read_bytes`."""
+    fs, inner = open_fs(path)
+    with reading(path, "a file"), fs.open_input_file(inner) as source:
+        source.seek(begin if begin >= 0 else max(0, source.size() + begin))
+        return source.read()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import DamagedError, InputError
 from .facts import read_fields
-from .files import exists, join, write_json
+from .files import absolute, exists, join, write_json
 
 FILE = "learning_rates.json"
 # what a training leaves beside its checkpoints (`train.run.REPORT`)
@@ -19,9 +19,9 @@ _WAY_OUT = "Delete it; then checkpoints weigh equally, or give `checkpoint_weigh
 
 def of_checkpoint(path: str) -> float | None:
     """Return the mean learning rate on the way to a checkpoint, from the report of its training; None without one."""
-    folder = os.path.abspath(path)
-    report = os.path.join(os.path.dirname(folder), _REPORT)
-    if not os.path.isfile(report):
+    folder = absolute(path)
+    report = join(os.path.dirname(folder), _REPORT)
+    if not exists(report):
         return None
     try:
         kept = read_fields(report, "report of a training", _WAY_OUT, checkpoints=list[dict[str, Any]])["checkpoints"]

@@ -58,8 +58,13 @@ def _checked(name: str) -> str:
     return name
 
 
+def is_taken(name: str) -> bool:
+    """Say whether a feature store keeps something else than a feature under a name."""
+    return name.lower() in TAKEN or name.lower().startswith(AIMS)
+
+
 def _no_folder_of_a_store(name: str) -> str:
-    if name.lower() in TAKEN or name.lower().startswith(AIMS):
+    if is_taken(name):
         raise ValueError(f"a feature store keeps something else under {name!r}; take another name")
     return name
 

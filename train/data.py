@@ -6,7 +6,6 @@ of blocks has no such place to go back to, and would have to be shuffled and gro
 (`benchmarks/loading.py` measures both).
 """
 
-import glob
 import multiprocessing
 import os
 import re
@@ -29,7 +28,7 @@ from ..pool.records import Record
 from ..store.arrays import Array
 from ..store.errors import MissingRowsError
 from ..store.facts import read_lines
-from ..store.files import append_line, write_lines
+from ..store.files import append_line, list_files, write_lines
 from ..store.ids import ids_digest
 from ..store.prefetch import prefetch
 from ..store.tables import PICKS, check_unique, read_rows
@@ -193,24 +192,27 @@ class MicroBatches(Dataset[Any]):
 def refusals(out: str, prefix: str = REFUSED) -> dict[int, str]:
     """Return the rows that could not be used so far, and why, by sample_id; of `validation-` rows with that prefix."""
     reasons: dict[int, str] = {}
-    for file in sorted(glob.glob(os.path.join(glob.escape(out), f"{prefix}-rank*.jsonl"))):
+    for file in _lists(out, f"{prefix}-rank"):
         reasons |= {row["sample_id"]: str(row.get("reason")) for row in _listed(file)}
     return reasons
 
 
 def count_cut(out: str) -> int:
     """Return how many rows lost a part of their answers at `max_len`."""
-    files = glob.glob(os.path.join(glob.escape(out), f"{CUT}-rank*.jsonl"))
-    return len({row["sample_id"] for file in files for row in _listed(file)})
+    return len({row["sample_id"] for file in _lists(out, f"{CUT}-rank") for row in _listed(file)})
 
 
 def cut_refused(out: str, rank: int, done: int) -> None:
     """Drop what a worker listed of steps after `done`: those steps come again, and pictures may be back."""
-    for file in glob.glob(os.path.join(glob.escape(out), f"*-rank{rank}*.jsonl")):
+    for file in list_files(out, ".jsonl"):
         if not re.fullmatch(rf"({REFUSED}|{CUT})-rank{rank}(-loader\d+)?\.jsonl", os.path.basename(file)):
             continue
         kept = [row for row in _listed(file) if (row.get("step") or 0) <= done]
         write_lines(file, kept)
+
+
+def _lists(out: str, prefix: str) -> list[str]:
+    return [file for file in list_files(out, ".jsonl") if os.path.basename(file).startswith(prefix)]
 
 
 def _listed(file: str) -> list[dict[str, Any]]:

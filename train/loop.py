@@ -2,7 +2,6 @@
 
 import math
 import os
-import shutil
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -16,8 +15,9 @@ from ..models.mores import add_mores
 from ..models.registry import family_of
 from ..store.errors import InputError, NotFiniteError, WriteError
 from ..store.facts import read_lines
-from ..store.files import append_line, write_json, write_lines
+from ..store.files import absolute, append_line, write_json, write_lines
 from ..store.machine import writing
+from ..store.scratch import Scratch, scratch
 from . import live
 from .account import Account
 from .checkpoint import Extra, gather_moments, load_state, save_model, save_state, seed_step
@@ -42,7 +42,7 @@ class Worker:
     """What one worker holds while it trains."""
 
     config: TrainConfig
-    out: str
+    place: Scratch
     session: Session
     engine: Any
     processor: Any
@@ -52,6 +52,11 @@ class Worker:
     validation: Validation | None = None
     best: float = float("inf")  # the lowest held-out loss
     trackers: list[Tracker] = field(default_factory=list)
+
+    @property
+    def out(self) -> str:
+        """The local folder that it writes in."""
+        return self.place.local
 
     @property
     def rank(self) -> int:
@@ -72,12 +77,13 @@ def run_worker(config: TrainConfig, out: str, session: Session) -> None:
     torch.set_num_threads(config.threads)
     where = dict[str, Any]()
     try:
-        worker = _build(config, out, session)
-        try:
-            _train(worker, where)
-        finally:
-            live.ended(out)
-            session.close(worker.engine)
+        with scratch(out, f"rank{session.rank}") as place:
+            worker = _build(config, place, session)
+            try:
+                _train(worker, where)
+            finally:
+                live.ended(out)
+                session.close(worker.engine)
     except torch.OutOfMemoryError as error:
         explained = explain(config, session.rank, where, error)
         leave(out, explained)
@@ -111,16 +117,17 @@ def _train(worker: Worker, where: dict[str, Any]) -> None:
         if done % config.resume_steps == 0 and done < worker.steps:
             _report_state(worker, done, loss)
     save_model(worker.engine, worker.processor, os.path.join(worker.out, "model"), worker.rank)
+    worker.place.put("model")
     for tracker in worker.trackers:
         tracker.close()
     worker.session.report({"step": worker.steps, "seconds": time.perf_counter() - start})
 
 
-def _build(config: TrainConfig, out: str, session: Session) -> Worker:
+def _build(config: TrainConfig, place: Scratch, session: Session) -> Worker:
     import deepspeed
 
     leave_muon()
-    rank = session.rank
+    rank, out = session.rank, place.local
     if not config.use_gpu:
         # an optional shared-memory reduce that DeepSpeed would compile for half a minute; gloo does the work
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -129,9 +136,9 @@ def _build(config: TrainConfig, out: str, session: Session) -> Worker:
     torch.manual_seed(config.seed)  # LoRA's A and MoReS are drawn here: alike on every rank and at every restart
     if config.lora is not None or config.peft is not None:
         model = add_lora(model, config.lora) if config.lora else add_adapter(model, config.peft)
-        model.peft_config["default"].base_model_name_or_path = os.path.abspath(config.model)
+        model.peft_config["default"].base_model_name_or_path = absolute(config.model)
     if config.mores is not None:
-        add_mores(model, config.mores).base = os.path.abspath(config.model)
+        add_mores(model, config.mores).base = absolute(config.model)
     set_trainable(model, config.parts)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -158,7 +165,7 @@ def _build(config: TrainConfig, out: str, session: Session) -> Worker:
         write_json(os.path.join(out, ENGINE), facts)
     steps = config.planned_steps(len(rows.ids))
     account = Account(config, len(rows.ids), steps, engine.device, out)
-    worker = Worker(config, out, session, engine, loaded.processor, batches, steps, account)
+    worker = Worker(config, place, session, engine, loaded.processor, batches, steps, account)
     if config.validation is not None:
         worker.validation = Validation(config, loaded.processor, out, (rank, engine.world_size))
     return worker
@@ -208,13 +215,14 @@ def _keep(worker: Worker, step: int) -> None:
     moments = gather_moments(worker.engine, step, worker.rank) if worker.config.save_moments else None
     path, extra = os.path.join(worker.out, f"checkpoint-{step}"), Extra(moments)
     if worker.config.checkpoint_weights == "trained":
-        extra = Extra(moments, os.path.abspath(worker.config.model), step)
+        extra = Extra(moments, absolute(worker.config.model), step)
     save_model(worker.engine, worker.processor, path, worker.rank, extra)
+    worker.place.put(f"checkpoint-{step}")
     if worker.rank == 0:  # the new one stands: older ones may go
         kept = set(worker.config.kept_checkpoints(worker.steps, step))
         for old in worker.config.planned_checkpoints(worker.steps):
             if old <= step and old not in kept:
-                shutil.rmtree(os.path.join(worker.out, f"checkpoint-{old}"), ignore_errors=True)
+                worker.place.drop(f"checkpoint-{old}")
 
 
 def _validate(worker: Worker, done: int) -> None:
@@ -227,13 +235,14 @@ def _validate(worker: Worker, done: int) -> None:
         tracker.log(done, {"validation_loss": loss})
     if loss < worker.best and spec.keep_best:
         save_model(worker.engine, worker.processor, os.path.join(worker.out, BEST), worker.rank)
+        worker.place.put(BEST)
         if worker.rank == 0:
             write_json(os.path.join(worker.out, f"{BEST}.json"), {"step": done, "loss": loss})
     worker.best = min(worker.best, loss)
     # last: a step in the log has its model
     worker.validation.note(done, loss)
     if worker.rank == 0:
-        live.validated(worker.out, loss)
+        live.validated(worker.place.home, loss)
 
 
 def _report_state(worker: Worker, step: int, loss: float) -> None:
@@ -241,10 +250,11 @@ def _report_state(worker: Worker, step: int, loss: float) -> None:
     mine = [getattr(p, "ds_tensor", p).detach() for p in worker.engine.module.parameters() if p.requires_grad]
     if not bool(torch.stack([t.float().norm() for t in mine]).isfinite().all()):
         raise NotFiniteError(f"weights are not finite after step {step}. {AFTER_NAN}")
+    worker.place.push()  # the state is of no use without the log of its steps
     with tempfile.TemporaryDirectory() as folder:
         with writing(folder):
             save_state(worker.engine, folder, step, worker.rank)
-        with writing(worker.out):  # it is copied to there
+        with writing(worker.place.home):  # it is copied to there
             worker.session.report({"step": step, "loss": loss}, folder)
 
 
@@ -264,7 +274,8 @@ def _log(worker: Worker, step: int, done: tuple[float, int, float]) -> None:
     if worker.config.use_gpu:
         row["gpu_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
     append_line(os.path.join(worker.out, LOG), row)
-    live.stepped(worker.out, row, worker.config.global_batch)
+    live.stepped(worker.place.home, row, worker.config.global_batch)
+    worker.place.push_now_and_then()
     for tracker in worker.trackers:
         rates = {"rows_per_second": worker.config.global_batch / seconds, "tokens_per_second": tokens / seconds}
         tracker.log(step, {"loss": loss, "lr": row["lr"]} | rates)

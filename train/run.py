@@ -15,7 +15,7 @@ from ..pool.images import check_root
 from ..store.claim import check_out, claim
 from ..store.errors import DamagedError, InputError
 from ..store.facts import read_as, read_fields, read_lines
-from ..store.files import exists, join, write_json
+from ..store.files import absolute, exists, is_uri, join, open_fs, write_json
 from ..store.lock import check_free
 from ..store.names import place_in
 from ..store.usage import Usage
@@ -111,7 +111,7 @@ class TrainReport:
             InputError: it is not finished.
             DamagedError: it names a model or checkpoint that is not in `out`.
         """
-        path, out = join(out, REPORT), os.path.abspath(out)
+        path, out = join(out, REPORT), absolute(out)
         read = read_as(path, cls, "report of a training", _ANEW)
         kept = [replace(k, path=place_in(out, k.path, path)) for k in read.checkpoints]
         best = None if read.best is None else place_in(out, read.best, path)
@@ -133,7 +133,7 @@ def train(
         VinnowError: the workers failed more often than `max_failures`.
     """
     check_out(out, _given(config))
-    out, config = os.path.abspath(out), config.absolute()
+    out, config = absolute(out), config.absolute()
     if exists(join(out, REPORT)):
         _refuse_other(config, out)
         return TrainReport.read(out)
@@ -182,6 +182,7 @@ def _fit(config: TrainConfig, out: str, callbacks: Sequence[Any]) -> None:
 
     # threads are only a hint to torch: a worker asks Ray for one CPU, so that trials can share a small machine
     resources = {"CPU": 1.0, "GPU": 1.0} if config.use_gpu else {"CPU": 1.0}
+    fs, storage = open_fs(out)
     trainer = Trainer(
         worker_loop,
         train_loop_config={"config": config.model_dump(mode="json"), "out": out},
@@ -191,7 +192,8 @@ def _fit(config: TrainConfig, out: str, callbacks: Sequence[Any]) -> None:
         torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
         run_config=RunConfig(
             name="ray",  # the same name in the same folder: a rerun goes on from the last reported state
-            storage_path=out,
+            storage_path=storage,
+            storage_filesystem=fs if is_uri(out) else None,
             failure_config=FailureConfig(max_failures=config.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             worker_runtime_env={"env_vars": environment(config.threads, config.use_gpu)},

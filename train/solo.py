@@ -9,6 +9,7 @@ import gc
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,9 @@ import torch
 from ..models.folders import chain
 from ..models.load import Loaded, load
 from ..store.errors import VinnowError
-from ..store.files import whole_folder
+from ..store.files import exists, is_uri, join, whole_folder
+from ..store.folders import get_folder, names, put_folder, remove
+from .checkpoint import PROGRESS
 from .config import TrainConfig
 from .loop import run_worker
 from .stop import failed
@@ -60,7 +63,7 @@ class SoloSession:
     rank = 0
 
     def __init__(self, out: str, bases: Bases) -> None:
-        self._states, self._bases = os.path.join(out, STATES), bases
+        self._states, self._bases = join(out, STATES), bases
 
     def load(self, config: TrainConfig) -> Loaded:
         """Return a copy of the model that this process keeps."""
@@ -70,27 +73,36 @@ class SoloSession:
     def state(self) -> Iterator[str | None]:
         """Give the newest state."""
         states = self._state_names()
-        yield os.path.join(self._states, states[-1]) if states else None
+        if not states or not is_uri(self._states):
+            yield join(self._states, states[-1]) if states else None
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            get_folder(join(self._states, states[-1]), folder)
+            yield folder
 
     def report(self, numbers: dict[str, Any], folder: str | None = None) -> None:
         """Keep a state; numbers stand in the training's log already."""
         if folder is None:
             return
-        os.makedirs(self._states, exist_ok=True)
-        place = os.path.join(self._states, f"step-{int(numbers['step']):09d}")
-        shutil.rmtree(place, ignore_errors=True)
-        with whole_folder(place) as temporary:
-            shutil.copytree(folder, temporary, dirs_exist_ok=True)
+        place = join(self._states, f"step-{int(numbers['step']):09d}")
+        if is_uri(place):
+            put_folder(folder, place)
+        else:
+            os.makedirs(self._states, exist_ok=True)
+            remove(place)
+            with whole_folder(place) as temporary:
+                shutil.copytree(folder, temporary, dirs_exist_ok=True)
         for old in self._state_names()[:-_KEPT]:
-            shutil.rmtree(os.path.join(self._states, old))
+            remove(join(self._states, old))
 
     def close(self, engine: Any) -> None:
         """Free what the engine holds, hooks included."""
         engine.destroy()
 
     def _state_names(self) -> list[str]:
-        names = os.listdir(self._states) if os.path.isdir(self._states) else []
-        return sorted(n for n in names if re.fullmatch(r"step-\d+", n))
+        known = [n for n in names(self._states) if re.fullmatch(r"step-\d+", n)]
+        # what lies at a URI appears file by file: the one that says its step is the last
+        return [n for n in known if exists(join(self._states, n, PROGRESS))] if is_uri(self._states) else known
 
 
 def fit_here(config: TrainConfig, out: str, bases: Bases) -> None:
@@ -113,7 +125,7 @@ def fit_here(config: TrainConfig, out: str, bases: Bases) -> None:
 
 def drop_states(out: str) -> None:
     """Remove the resumable states of a training that is done: each takes several times the room of its model."""
-    shutil.rmtree(os.path.join(out, STATES), ignore_errors=True)
+    remove(join(out, STATES))
 
 
 def _join_alone(config: TrainConfig) -> None:

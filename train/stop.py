@@ -4,12 +4,12 @@ Ray Train starts a failed worker again. What a worker left here is raised by the
 by the driver in place of Ray's wrapping.
 """
 
-import os
 from contextlib import suppress
 
 from ..store.errors import InputError, NotFiniteError, VinnowError, WriteError, one_line, plain, plain_cause
 from ..store.facts import read_fields
-from ..store.files import write_json
+from ..store.files import exists, join, write_json
+from ..store.folders import remove
 from ..store.machine import refusal
 from ..store.traces import leave_trace
 
@@ -31,8 +31,8 @@ _KINDS: dict[str, type[VinnowError]] = {
 
 def leave(out: str, error: VinnowError) -> None:
     """Leave an error for the other attempts and the driver, the first one of all workers."""
-    path = os.path.join(out, FILE)
-    if not os.path.isfile(path):
+    path = join(out, FILE)
+    if not exists(path):
         kind = next(name for name, known in _KINDS.items() if isinstance(error, known))
         with suppress(WriteError):  # where there is no room even for this, the next attempt finds so by itself
             write_json(path, {"kind": kind, "message": plain(str(error))})
@@ -44,17 +44,15 @@ def raise_left(out: str) -> None:
     Raises:
         InputError, NotFiniteError, WriteError, OutOfMemoryError: what ended that attempt.
     """
-    path = os.path.join(out, FILE)
-    if os.path.isfile(path):
+    path = join(out, FILE)
+    if exists(path):
         note = read_fields(path, "note of what ended a training", "Delete it.", kind=str, message=str)
         raise _KINDS.get(note["kind"], InputError)(note["message"])
 
 
 def forget(out: str) -> None:
     """Begin anew: a rerun may find other rows or another GPU."""
-    path = os.path.join(out, FILE)
-    if os.path.isfile(path):
-        os.remove(path)
+    remove(join(out, FILE))
 
 
 def failed(out: str, error: BaseException) -> VinnowError:

@@ -7,6 +7,8 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
+from .cleaner import Cleaner
+
 
 class Trainer(TorchTrainer):
     """Ray Train's, with our workers' rows from `data.py`: it is handed no datasets."""
@@ -16,10 +18,9 @@ class Trainer(TorchTrainer):
 
     def _create_default_callbacks(self) -> list[Any]:
         """Return Ray's own but for those whose process would only cost its start, three seconds of a CPU each."""
-        idle: list[type[Any]] = [DatasetsCallback]
-        if not _can_ask_for_actors():
-            idle.append(PlacementGroupCleanerCallback)
-        return [c for c in super()._create_default_callbacks() if not isinstance(c, tuple(idle))]
+        replaced: tuple[type[Any], ...] = (DatasetsCallback, PlacementGroupCleanerCallback)
+        callbacks = [c for c in super()._create_default_callbacks() if not isinstance(c, replaced)]
+        return [*callbacks, Cleaner()] if _can_ask_for_actors() else callbacks
 
 
 def _can_ask_for_actors() -> bool:

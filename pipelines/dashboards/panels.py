@@ -107,8 +107,8 @@ _FEATURES = Row(
             "percent",
             (
                 Query(
-                    f"avg by (NodeAddress, GpuIndex) (ray_node_gpus_utilization{{{SESSION}}})",
-                    "{{NodeAddress}} {{GpuIndex}}",
+                    _node("gpus", "ip, GpuIndex"),
+                    "{{ip}} {{GpuIndex}}",
                 ),
             ),
             needs="gpu",
@@ -117,7 +117,7 @@ _FEATURES = Row(
             "CPUs at work",
             "What Ray measures of the nodes.",
             "percent",
-            (Query(_node("cpu", "NodeAddress"), "{{NodeAddress}}"),),
+            (Query(_node("cpu", "ip"), "{{ip}}"),),
         ),
     ),
 )

@@ -4,8 +4,6 @@
 later, each evaluated as a pool of its own (`RUN/test-more/DIGEST`). Answers that are there are never asked for again.
 """
 
-import os
-import shutil
 from collections import Counter
 from typing import Any
 
@@ -19,6 +17,7 @@ from ...pool.subset import write_subset
 from ...store.arrays import Array
 from ...store.facts import read_fields
 from ...store.files import exists, join, list_files
+from ...store.folders import names, remove
 from ...store.ids import ids_digest
 from ...store.tables import EVALS, read_rows
 
@@ -30,9 +29,8 @@ _ANEW = "Delete it and run again: its parts are there still."
 
 def folders(trial: str) -> list[str]:
     """Return the folders of a trial's finished evaluations, the first one first."""
-    later = os.path.join(trial, MORE)
-    names = sorted(os.listdir(later)) if os.path.isdir(later) else []
-    return [f for f in (join(trial, FIRST), *(join(later, n) for n in names)) if exists(join(f, REPORT))]
+    later = join(trial, MORE)
+    return [f for f in (join(trial, FIRST), *(join(later, n) for n in names(later))) if exists(join(f, REPORT))]
 
 
 def answers(trial: str) -> pa.Table:
@@ -95,7 +93,7 @@ def ask(config: EvalConfig, trial: str, more: str, here: bool) -> EvalReport:
 
 def drop_unfinished(trial: str) -> None:
     """Drop the answers of an evaluation that was cut off: parts of a shorter test set are no parts of a longer one."""
-    shutil.rmtree(join(trial, FIRST), ignore_errors=True)
+    remove(join(trial, FIRST))
 
 
 def _together(config: EvalConfig, trial: str) -> EvalReport:

@@ -11,7 +11,7 @@ import numpy as np
 from ...pool.ingest import MANIFEST, IngestConfig, IngestReport, ingest
 from ...pool.reader import Pool
 from ...store.errors import InputError
-from ...store.files import exists, join
+from ...store.files import exists, is_uri, join
 
 _NEXT, _BEFORE = "test-next", "test-before"
 
@@ -24,6 +24,11 @@ def check_longer(out: str, config: IngestConfig, beside: str | None = None) -> N
     Raises:
         InputError: it has not: answers that are there would be of no use; names how many.
     """
+    if is_uri(out):
+        raise InputError(
+            f"{out}: a longer test set takes the place of the one before by renaming folders, which no "
+            "URI can. Go on with the run in a folder, or name another `out`."
+        )
     place = beside or join(out, _NEXT)
     shutil.rmtree(place, ignore_errors=True)
     ingest(config, place)
@@ -54,6 +59,8 @@ def end_longer(out: str) -> None:
 
     The pool that was there comes back where a swap was cut off between its renames, and the config is the old one again.
     """
+    if is_uri(out):
+        return
     before, now, after = (join(out, n) for n in (_BEFORE, "test", _NEXT))
     if exists(before) and not exists(now):
         os.replace(before, now)

@@ -5,7 +5,9 @@ from typing import Any
 
 from ...models.specs import TinyModelConfig
 from ...pool.reader import Pool
+from ...store.files import is_uri
 from ...store.manifest import StageRecord
+from ...store.scratch import local_output
 from .config import RunConfig
 from .identity import without
 from .stage import Planned, Planning, Run, Stage, StageStatus
@@ -51,7 +53,8 @@ class Twin(Stage):
             from ...models.load import model_digest
 
             pools = [Pool(run.folder(n.removeprefix("ingest-"))) for n in self.needs]
-            build_tiny_model(out, words_of(pools), self.config)
+            with local_output(out) as local:
+                build_tiny_model(local, words_of(pools), self.config)
             record.facts["digest"] = model_digest(out)
 
         inputs = {"twin": self.config.model_dump_json(), "pool": Pool(run.folder("pool")).digest}
@@ -75,7 +78,7 @@ def first_model(run: Run) -> str:
     if path is None:
         return run.folder("twin")
     check_model(path)
-    return str(check_folder(path))
+    return path if is_uri(path) else str(check_folder(path))
 
 
 def model_stage(config: RunConfig) -> str | None:

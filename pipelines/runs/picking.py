@@ -1,6 +1,5 @@
 """Scores and picks of a run: one View a pool, every selector, budget and seed; picks also as LLaVA's own JSON."""
 
-import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,7 +13,7 @@ from ...select.view import EXTRA, View
 from ...store.arrays import Array
 from ...store.errors import InputError
 from ...store.features import FeatureSet, exists_any, is_store
-from ...store.files import exists, join
+from ...store.files import absolute, exists, join
 from ...store.learning_rates import read_rates
 from ...store.refusals import refused_ids, usage_of
 from ...store.tables import PICKS, read_rows
@@ -149,7 +148,7 @@ def select_all(
                 console.print(f"{section.label}: {line}", markup=False, soft_wrap=True)
             for path in paths.values():
                 export_picks(pool, path)
-            files = {(section.label, budget, seed): os.path.abspath(path) for budget, path in paths.items()}
+            files = {(section.label, budget, seed): absolute(path) for budget, path in paths.items()}
             if note is not None:
                 note(files)
             picks |= files

@@ -11,6 +11,7 @@ from ...store.errors import InputError, UnfinishedError
 from ..progress import console
 from .ahead import Ahead
 from .begin import without_gpus
+from .by_uri import refuse_by_uri
 from .config import RunConfig
 from .opening import start
 from .plan import make_plan
@@ -31,6 +32,7 @@ def run_stages(config: RunConfig, report: bool = True) -> str | None:
     missing = without_gpus(config)
     if missing is not None:  # before a pool is read, and before the folder is this config's
         raise InputError(missing)
+    refuse_by_uri(config)
     check_sweep_trackers(config.sweep)
     with claim(config.out, "run", r"run\.json"):
         return _run_claimed(config, report)

@@ -1,6 +1,5 @@
 """Picks: every selector scores the pool's rows by the features, and picks for every budget and seed."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ from ...select.rule import make_rule
 from ...select.run import budget_rows, picks_file, scoring_took
 from ...select.seconds import took
 from ...store.errors import DamagedError, InputError
-from ...store.files import exists
+from ...store.files import absolute, exists
 from ...store.manifest import StageRecord, read_stage
 from ...store.names import place_in
 from ...store.reading import reading, with_fields
@@ -201,7 +200,7 @@ def picks_of(run: Run) -> Picks:
     """
     done, file = run.manifest.read("select"), run.manifest.path("select")
     # a run's folder may have been moved; its manifest must not lead out of it
-    folder, wanted = os.path.abspath(run.folder("picks")), [c.key for c in picked(run.config)]
+    folder, wanted = absolute(run.folder("picks")), [c.key for c in picked(run.config)]
     facts = with_fields(done.facts if done else {}, {"picks": dict[str, str]}, file, "manifest of picks", _WAY_OUT)
     with reading(file, "a manifest of picks", _WAY_OUT):
         keys = {tuple(k.split("|")): place_in(folder, facts["picks"][k], file) for k in wanted}

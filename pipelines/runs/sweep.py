@@ -16,7 +16,8 @@ from ...actors.cluster import ensure_ray
 from ...evaluate.config import TABLE, EvalConfig
 from ...models.load import model_digest
 from ...pool.reader import Pool
-from ...store.files import digest, exists, join
+from ...store.files import absolute, digest, exists, join
+from ...store.folders import move_file
 from ...store.ids import ids_digest
 from ...store.tables import EVALS, PICKS, read_rows, write_rows
 from ...store.usage import Usage
@@ -48,7 +49,7 @@ def trials_of(config: RunConfig, picks: dict[tuple[str, str, int], str], model: 
     chosen: list[Choice] = [(*key, path) for key, path in picks.items()]
     if config.sweep.full:
         chosen += [(FULL, WHOLE, seed, None) for seed in config.seeds]
-    begun, variants = (os.path.abspath(model), model_digest(model)), config.finetune.by_name()
+    begun, variants = (absolute(model), model_digest(model)), config.finetune.by_name()
     pool = Pool(join(config.out, "pool"))
     trials = []
     for choice in chosen:
@@ -142,7 +143,7 @@ def _require_cold(name: str, training: TrainConfig, asking: EvalConfig) -> None:
 
 
 def _to_ask(trial: Trial, out: str) -> Trial:
-    return replace(trial, more=unasked(trial.folder, trial.evaluate.pool, join(os.path.abspath(out), "test-more")))
+    return replace(trial, more=unasked(trial.folder, trial.evaluate.pool, join(absolute(out), "test-more")))
 
 
 def open_again(trial: Trial, digest: str) -> bool:
@@ -153,7 +154,7 @@ def open_again(trial: Trial, digest: str) -> bool:
     covered = read_result(path)["test"] or asked_of(trial.folder)
     if covered in (None, digest):
         return False
-    os.replace(path, join(trial.folder, "result-before.json"))
+    move_file(path, join(trial.folder, "result-before.json"))
     return True
 
 
@@ -193,8 +194,8 @@ def _trial(config: RunConfig, choice: Choice, rows: tuple[str, int], variant: st
     """Return a choice's trial; `rows`: their digest and number; `begun`: the model that it begins with, and its digest."""
     selector, budget, seed, picks = choice
     name = Chosen(selector, budget, seed).trial(variant)
-    folder = os.path.abspath(join(config.out, "sweep", name))
-    pool, test = (os.path.abspath(join(config.out, n)) for n in ("pool", "test"))
+    folder = absolute(join(config.out, "sweep", name))
+    pool, test = (absolute(join(config.out, n)) for n in ("pool", "test"))
     section = config.finetune.by_name()[variant]
     training = section.job(model=begun[0], pool=pool, picks=picks, seed=seed)
     # the run is what was trained on, how, and from where; not where it lies

@@ -1,12 +1,12 @@
 """The sweep: a fine-tune and an evaluation of every choice, by every variant of the fine-tune."""
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...pool.reader import Pool
 from ...select.run import budget_rows
 from ...store.files import exists, join
+from ...store.folders import is_folder, names
 from ...store.manifest import StageRecord, read_stage
 from ...store.reading import with_fields
 from .choices import FULL, WHOLE, Choice, trials
@@ -63,13 +63,13 @@ class Sweep(Stage):
         """Trials by their folders, so that what a killed stage left counts too."""
         states: dict[str, State] = {}
         for name in trials(self.run_config):
-            folder = os.path.join(run_dir, "sweep", name)
+            folder = join(run_dir, "sweep", name)
             if echoes(folder):  # another trial's training and answers are its own
                 states |= {f"trial {name}": "done", f"answers {name}": "done"}
-            if os.path.isdir(os.path.join(folder, "train")):
-                trained = os.path.isfile(os.path.join(folder, "train", TRAINED))
+            if is_folder(join(folder, "train")):
+                trained = exists(join(folder, "train", TRAINED))
                 states[f"trial {name}"] = "done" if trained else "under way"
-            if os.path.isdir(os.path.join(folder, "eval")):
+            if is_folder(join(folder, "eval")):
                 states[f"answers {name}"] = "done"
         return states
 
@@ -146,8 +146,8 @@ class Sweep(Stage):
         """Count the trials that are done, and say how far those are that run."""
         folder = join(run_dir, "sweep")
         # only one level down: Ray keeps thousands of files below
-        there = sorted(os.path.join(folder, n) for n in os.listdir(folder)) if os.path.isdir(folder) else []
-        done = sum(os.path.isfile(os.path.join(t, RESULT)) for t in there)
+        there = [join(folder, n) for n in names(folder)]
+        done = sum(exists(join(t, RESULT)) for t in there)
         running = [said for t in there if (said := under_way(t))]
         path = manifest_path(run_dir, self.name)
         facts = with_fields(read_stage(path).facts, _KINDS, path, "manifest", _WAY_OUT) if exists(path) else {}
@@ -228,8 +228,8 @@ def echoes(folder: str) -> str:
     """Return which trial the one in a folder says that it is again; "" of one with a training of its own, or no result."""
     from .trial import read_result
 
-    path = os.path.join(folder, RESULT)
-    if not os.path.isfile(path) or os.path.isdir(os.path.join(folder, "train")):
+    path = join(folder, RESULT)
+    if not exists(path) or is_folder(join(folder, "train")):
         return ""
     return read_result(path)["same_as"] or ""
 

@@ -1,6 +1,5 @@
 """Trainings of the run's own: those of the warm-up, each from the one before, and the proxy over the whole pool."""
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -8,7 +7,7 @@ from ...actors.config import CheckpointRef
 from ...pool.reader import Pool
 from ...store.errors import InputError
 from ...store.facts import read_lines
-from ...store.files import exists, folder_bytes, join
+from ...store.files import absolute, exists, folder_bytes, join
 from ...store.manifest import StageRecord
 from ...store.reading import parse_json
 from ...train.config import TrainConfig
@@ -70,7 +69,7 @@ class Training(Stage):
         """
         pool, out = run.folder(self.section.data), run.folder("train", self.name)
         model = model_before(run, self.before)
-        config = self.config(model=os.path.abspath(model), pool=os.path.abspath(pool))
+        config = self.config(model=absolute(model), pool=absolute(pool))
 
         def work(record: StageRecord) -> None:
             _train(run, config, out, record)

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 
+from ...store.files import exists, join, read_from
+from ...store.folders import is_folder
 from ..progress import bar
 
 LOG = "log.jsonl"
@@ -45,12 +47,10 @@ def training_bar(what: str, out: str) -> AbstractContextManager[None]:
 
 def last_step(out: str) -> tuple[int, int, str]:
     """Return (step, steps in all, its loss in words) from the end of a training's log; (0, 0, "") before there is one."""
-    path = os.path.join(out, LOG)
-    if not os.path.isfile(path):
+    path = join(out, LOG)
+    if not exists(path):
         return 0, 0, ""
-    with open(path, "rb") as source:
-        source.seek(max(0, os.path.getsize(path) - 4096))
-        lines = source.read().decode(errors="replace").splitlines()
+    lines = read_from(path, -4096).decode(errors="replace").splitlines()
     for line in reversed(lines):
         # a line may be half written, or anything: whoever needs the log says what is wrong with it
         with suppress(ValueError, TypeError, KeyError, RecursionError):
@@ -62,10 +62,10 @@ def last_step(out: str) -> tuple[int, int, str]:
 
 def under_way(folder: str) -> str:
     """Say how far the trial in a folder is; nothing of one that has not begun, or is done."""
-    if not os.path.isdir(folder) or os.path.isfile(os.path.join(folder, RESULT)):
+    if not is_folder(folder) or exists(join(folder, RESULT)):
         return ""
-    name, training = os.path.basename(folder.rstrip("/")), os.path.join(folder, "train")
-    if os.path.isfile(os.path.join(training, TRAINED)):
+    name, training = os.path.basename(folder.rstrip("/")), join(folder, "train")
+    if exists(join(training, TRAINED)):
         return f"{name} answers questions"
     step, steps, loss = last_step(training)
     return f"{name} at step {step:,}/{steps:,}, {loss}" if step else f"{name} starts"
@@ -79,5 +79,5 @@ class Looker:
 
     def look(self) -> tuple[int, int, str]:
         """Return how many trials are done, of how many, and how far those are that run."""
-        self._folders = [f for f in self._folders if not os.path.isfile(os.path.join(f, RESULT))]
+        self._folders = [f for f in self._folders if not exists(join(f, RESULT))]
         return self._all - len(self._folders), self._all, "; ".join(s for f in self._folders if (s := under_way(f)))

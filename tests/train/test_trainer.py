@@ -17,11 +17,12 @@ def test_a_cleaner_that_could_ask_nobody_is_not_started(ray_cluster, monkeypatch
     if dashboard:
         monkeypatch.setattr(trainer.worker._global_node, "_webui_url", "127.0.0.1:8265")
     kinds = callbacks()
-    assert (PlacementGroupCleanerCallback in kinds) == dashboard
+    assert (trainer.Cleaner in kinds) == dashboard
+    assert PlacementGroupCleanerCallback not in kinds
     assert DatasetsCallback not in kinds
     assert BackendSetupCallback in kinds
 
 
 def test_a_cluster_elsewhere_keeps_its_cleaner(monkeypatch):
     monkeypatch.setattr(trainer.worker, "_global_node", None)
-    assert PlacementGroupCleanerCallback in callbacks()
+    assert trainer.Cleaner in callbacks()

@@ -8,6 +8,7 @@ import pyarrow.fs as pafs
 from ....pool.reader import Pool
 from ....select import registry
 from ....store.files import exists, join, open_fs
+from ....store.names import is_taken
 from ...runs.config import RunConfig, SelectorSection
 from .cells import cells_of
 from .choices import Chosen, chosen_of
@@ -76,4 +77,4 @@ def _features(root: str) -> list[str]:
     """Return the names of the features that lie there."""
     fs, inner = open_fs(root)
     folders = fs.get_file_info(pafs.FileSelector(inner, allow_not_found=True))
-    return sorted(f.base_name for f in folders if f.type == pafs.FileType.Directory and f.base_name != "refused")
+    return sorted(f.base_name for f in folders if f.type == pafs.FileType.Directory and not is_taken(f.base_name))

@@ -1,10 +1,10 @@
 """What a sweep's callbacks know of a trial: its choice, its numbers, and its training's steps as they are logged."""
 
 import json
-import os
 import time
 from typing import Any
 
+from ....store.files import exists, join, look_at, read_from
 from ..watch import LOG
 
 # seconds between looks at the logs of trials that run
@@ -26,8 +26,8 @@ def choice_of(values: dict[str, Any]) -> dict[str, Any]:
 
 def numbers_of(result: dict[str, Any]) -> dict[str, float]:
     """Return what a trial reached and took, of what it told Tune; a task's accuracy is `accuracy_TASK`."""
-    names = [n for n in result if n in NUMBERS or n.startswith("accuracy_")]
-    return {n: float(result[n]) for n in names if isinstance(result[n], (int, float))}
+    names = [*NUMBERS, *(n for n in result if n.startswith("accuracy_"))]
+    return {n: float(result[n]) for n in names if isinstance(result.get(n), (int, float))}
 
 
 class Curves:
@@ -48,21 +48,26 @@ class Curves:
 
     def new(self, folder: str) -> list[dict[str, Any]]:
         """Return the steps (`step`, `loss`, `lr`, `tokens`, `seconds`) that were logged since the last call."""
-        path = os.path.join(folder, "train", LOG)
-        if not os.path.isfile(path):
+        path = join(folder, "train", LOG)
+        if not exists(path):
             return []
-        place = self._places.get(folder, 0)
-        if os.path.getsize(path) < place:  # a training that went on from a state wrote its log anew
+        place, size = self._places.get(folder, 0), look_at(path).size or 0
+        if size < place:  # a training that went on from a state wrote its log anew
             place = 0
-        with open(path, "rb") as source:
-            source.seek(place)
-            text = source.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        self._places[folder] = place + len(whole)
-        rows = [json.loads(line) for line in whole.splitlines()]
+        try:
+            rows = self._read(folder, path, place)
+        except ValueError:  # so it did, and has more lines by now: this place lies inside one
+            rows = self._read(folder, path, 0)
         rows = [row for row in rows if row["step"] > self._steps.get(folder, 0)]
         if rows:
             self._steps[folder] = rows[-1]["step"]
+        return rows
+
+    def _read(self, folder: str, path: str, place: int) -> list[dict[str, Any]]:
+        text = read_from(path, place) if (look_at(path).size or 0) > place else b""
+        whole = text[: text.rfind(b"\n") + 1]
+        rows = [json.loads(line) for line in whole.splitlines()]
+        self._places[folder] = place + len(whole)
         return rows
 
     def last(self, folder: str) -> int:

@@ -3,10 +3,10 @@
 All that it decides follows from the trials' folders: one that is made anew after a kill decides the same.
 """
 
-import os
 from typing import Any
 
 from ....store.files import exists, join
+from ....store.folders import is_folder
 from ..config import RunConfig
 from ..trial import Trial
 from ..watch import RESULT
@@ -37,7 +37,7 @@ class Desk:
         for trial in trials:
             self._followers.setdefault(trial.same_as or trial.name, []).append(trial.name)
         self._places = {e.name: number for number, e in enumerate(self._entries)}
-        self.purse = Purse(config, [t for t in trials if os.path.isdir(join(t.folder, "train"))])
+        self.purse = Purse(config, [t for t in trials if is_folder(join(t.folder, "train"))])
 
     @property
     def open(self) -> list[Trial]:
@@ -103,6 +103,6 @@ class Desk:
             entry.state = "done"
             if self.config.sweep.search != "grid" and not entry.base:
                 entry.score = score_of(answers_of(trial), self.config.sweep.rung_share)
-        elif os.path.isdir(join(trial.folder, "train")):
+        elif is_folder(join(trial.folder, "train")):
             entry.state = "begun"
         return entry

@@ -1,18 +1,17 @@
 """A sweep's own meters: how many trials are done, running, waiting and failed, and what the finished ones reached."""
 
-import os
+import time
 from typing import Any
 
 from ray.tune import Callback
 
 from ....store import meters
-from ....store.files import exists, join
+from ....store.files import absolute, exists, join
 from ..choices import trials
 from ..config import RunConfig
 from ..trial import read_result
-from ..warm import FAILED
-from ..watch import RESULT
-from .curves import values_of
+from ..watch import FAILED, RESULT
+from .curves import EVERY, values_of
 
 # more trials than this: their accuracies are told as means over seeds, so that a sweep of thousands adds few series
 MOST_APART = meters.MOST
@@ -22,16 +21,15 @@ class Gauges(Callback):
     """Counts trials as Tune tells of them; those that were done before are read from their folders."""
 
     def __init__(self, config: RunConfig) -> None:
-        self.folders = {name: os.path.abspath(join(config.out, "sweep", name)) for name in trials(config)}
+        self.folders = {name: absolute(join(config.out, "sweep", name)) for name in trials(config)}
         self.apart = len(self.folders) <= MOST_APART
         self.done, self.running, self.failed = set[str](), set[str](), set[str]()
+        self.looked = 0.0
         self.reached: dict[tuple[str, str, str], dict[int, float]] = {}
 
     def setup(self, *arguments: Any, **info: Any) -> None:
         """Begin with what is there."""
-        for name, folder in self.folders.items():
-            if exists(join(folder, RESULT)):
-                self._reached(name, read_result(join(folder, RESULT)))
+        self._look()
         self._tell()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -52,6 +50,13 @@ class Gauges(Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """See `Callback`."""
         self.running.discard(values_of(trial)["name"])
+        if time.monotonic() - self.looked > EVERY:
+            self._look()
+        self._tell()
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        """See `Callback`."""
+        self._look()
         self._tell()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -59,6 +64,13 @@ class Gauges(Callback):
         self.failed.add(values_of(trial)["name"])
         self.running.discard(values_of(trial)["name"])
         self._tell()
+
+    def _look(self) -> None:
+        """Count what is done without Tune: before it began, or by another trial that is the same."""
+        self.looked = time.monotonic()
+        for name, folder in self.folders.items():
+            if name not in self.done and exists(join(folder, RESULT)):
+                self._reached(name, read_result(join(folder, RESULT)))
 
     def _reached(self, name: str, result: dict[str, Any]) -> None:
         self.done.add(name)

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from ....store.errors import DamagedError
 from ....store.files import digest, exists, join, write_json
+from ....store.folders import is_folder
 from ....store.tables import EVALS
 from ..answered import MADE_OF, answers
 from ..trial import Trial, read_result, remember
@@ -47,7 +48,7 @@ def _rank(trial: Trial) -> int:
     path = join(trial.folder, RESULT)
     if exists(path):
         return 1 if read_result(path)["same_as"] else 0
-    return 1 if os.path.isdir(join(trial.folder, "train")) else 2
+    return 1 if is_folder(join(trial.folder, "train")) else 2
 
 
 def _apart(trials: list[Trial]) -> list[Trial]:

@@ -1,10 +1,12 @@
 """TensorBoard's view of a sweep: each trial's curve in its own folder, and what it reached by selector, budget and seed."""
 
-import os
+import tempfile
 from typing import Any
 
 from ray.tune.logger.tensorboardx import TBXLoggerCallback
 
+from ....store.files import is_uri, join
+from ....store.folders import put_folder, remove
 from .curves import Curves, choice_of, numbers_of, values_of
 from .told import told
 
@@ -34,7 +36,9 @@ class TensorBoard(TBXLoggerCallback):
     def log_trial_start(self, trial: Any) -> None:
         """Open a trial's file; what an earlier try of it wrote is dropped by readers."""
         if trial not in self._trial_writer:
-            folder = os.path.join(values_of(trial)["folder"], FOLDER)
+            home = join(values_of(trial)["folder"], FOLDER)
+            # files that grow are none of a bucket's: they go there when they are whole
+            folder = tempfile.mkdtemp(prefix="vinnow-tensorboard-") if is_uri(home) else home
             self._trial_writer[trial] = self._summary_writer_cls(folder, purge_step=1, flush_secs=5)
             self._trial_result[trial] = {}
 
@@ -54,12 +58,15 @@ class TensorBoard(TBXLoggerCallback):
         self._follow(trial)
         values, numbers, writer = values_of(trial), self._trial_result.pop(trial), self._trial_writer.pop(trial)
         if "accuracy" in numbers and not failed:
-            final = {f"final/{name}": value for name, value in numbers.items()}
+            final = {f"trial/{name}": value for name, value in numbers.items()}
             for summary in hparams(choice_of(values), final):
                 writer._get_file_writer().add_summary(summary)
             for name, value in final.items():
                 writer.add_scalar(name, value, int(numbers.get("steps", 1)))
         writer.close()
+        if writer.logdir != (home := join(values["folder"], FOLDER)):
+            put_folder(writer.logdir, home)
+            remove(writer.logdir)
         self.curves.forget(values["folder"])
 
     def _follow(self, trial: Any) -> None:

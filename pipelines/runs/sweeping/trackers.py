@@ -13,7 +13,7 @@ from ray.air.integrations.wandb import WandbLoggerCallback, _QueueItem
 
 from ....store.files import digest
 from ..config import RunConfig
-from ..warm import FAILED
+from ..watch import FAILED
 from .curves import Curves, choice_of, numbers_of, values_of
 from .told import told
 

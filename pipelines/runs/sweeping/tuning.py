@@ -16,7 +16,9 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from ....store.errors import VinnowError, one_line
-from ....store.files import digest
+from ....store.fetch import cache_folder
+from ....store.files import absolute, digest, is_uri, join
+from ....store.scratch import local_file
 from ..config import RunConfig
 from ..stage import tell
 from ..trial import Trial, job_of, plain_result, run_trial
@@ -58,11 +60,11 @@ def run_desk(desk: Desk) -> None:
         kind = json.dumps([resources_of(trial) if is_warm(trial) else "cold", trial.train.max_failures])
         groups.setdefault(kind, []).append(trial)
     open_names = {t.name for t in desk.open}
-    with open(os.path.join(desk.config.out, TUNE_WORDS), "w") as sink:
+    with local_file(join(desk.config.out, TUNE_WORDS)) as words, open(words, "w") as sink:
         for number, group in enumerate(groups.values()):
             if not open_names & {t.name for t in group} or desk.stopped:
                 continue
-            place = os.path.abspath(os.path.join(desk.config.out, f"tune-{number}" if number else "tune"))
+            place = os.path.join(_home(desk.config.out), f"tune-{number}" if number else "tune")
             DESKS[place] = desk, {t.name for t in group}
             try:
                 tuner = _tuner(desk.config, group, place)
@@ -72,6 +74,14 @@ def run_desk(desk: Desk) -> None:
                 del DESKS[place]
             seal.seal(place, _shape(desk.config, group), ended=True)
             desk.failed |= _faults(desk, results)
+
+
+def _home(out: str) -> str:
+    """Return the folder of Tune's own files: a run's; of one at a URI a folder of this machine, whose seal they carry.
+
+    On another machine the trials' folders say what is done.
+    """
+    return cache_folder("tune", digest(absolute(out))) if is_uri(out) else os.path.abspath(out)
 
 
 def _tuner(config: RunConfig, group: list[Trial], place: str) -> tune.Tuner:

@@ -2,6 +2,8 @@
 
 import pytest
 from nodes import Nodes
+from pictures import make_records, write_records
+from trials import QUESTIONS, write
 
 
 @pytest.fixture
@@ -23,3 +25,21 @@ def nodes():
     several = Nodes()
     yield several
     several.shutdown()
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory):
+    folder, pools = tmp_path_factory.mktemp("sources"), {}
+    for name, rows in (("pool", 40), ("test", QUESTIONS)):
+        (folder / name).mkdir()
+        source = write_records(folder / name, *make_records(rows, seed=rows))
+        pools[name] = {"source": source, "image_root": str(folder / name / "images")}
+    return pools
+
+
+@pytest.fixture(scope="session")
+def undisturbed_sweep(nodes, sources, tmp_path_factory):
+    nodes.have(2)
+    file, out = write(tmp_path_factory.mktemp("undisturbed"), sources)
+    nodes.start("run", file).end()
+    return out
