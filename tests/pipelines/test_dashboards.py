@@ -6,7 +6,9 @@ One small run (features, two trials, TensorBoard, MLflow, W&B offline) serves al
 import json
 import os
 import re
+import shutil
 import subprocess
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -56,7 +58,7 @@ def watched(tmp_path_factory, target_pool):
         pytest.importorskip(package)
     prometheus.binary()
     folder = tmp_path_factory.mktemp("watched")
-    yaml, ray_tmp = written(folder, target_pool), tmp_path_factory.mktemp("r")
+    yaml, ray_tmp = written(folder, target_pool), Path(tempfile.mkdtemp(prefix="vn-"))  # short: sockets lie in it
     own = {"RAY_TMPDIR": str(ray_tmp), "WANDB_MODE": "offline", "RAY_AUTH_MODE": "disabled", **prometheus.OFTEN}
     with prometheus.started(folder / "prometheus", ray_tmp) as address:
         begin = time.time()
@@ -66,6 +68,7 @@ def watched(tmp_path_factory, target_pool):
         assert done.returncode == 0, done.stderr[-3000:]
         assert "gets no more of this sweep" not in done.stderr
         yield Watched(folder / "out", address, begin)
+    shutil.rmtree(ray_tmp, ignore_errors=True)
 
 
 def every_query():

@@ -23,7 +23,8 @@ from vinnow.train.solo import Bases, fit_here
 
 LESS = {"name": "less", "config": {"targets": ["shape"]}}
 # what tells of all trials together, and what a stage says of itself
-TOLD = ("run.json", "report.html", "evals.parquet", "stages/select.json", "stages/sweep.json", "tune.log")
+TOLD = ("run.json", "report.html", "answer.csv", "answer.parquet", "evals.parquet", "scores/seconds.json", "tune.log")
+TOLD += ("stages/select.json", "stages/sweep.json")
 
 
 class Work:

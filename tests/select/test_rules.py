@@ -118,7 +118,7 @@ def test_rules_share_the_scores_of_their_selector(world, written, tmp_path, monk
     for label, chosen in (("less", less), *((f"less-{n}", with_rule(less, n)) for n in rule.names())):
         select_by(world.view(written, less.needs), chosen, label, [20, 40], 0, str(tmp_path))
     assert len(scored) == 2  # one score a row, and every target's
-    assert len(list_files(str(tmp_path / "scores"))) == 1 + len(rule.names())
+    assert len(list_files(str(tmp_path / "scores"), ".parquet")) == 1 + len(rule.names())
 
 
 @pytest.mark.parametrize(
