@@ -226,7 +226,7 @@ def test_an_actor_of_ray_takes_parts_of_all(root, tiny_model, tmp_path):
     part = {"part": f"llava_bench.{shard}", "place": "all", "name": "llava_bench", "shard": shard}
     done = worker({k: np.array([v]) for k, v in part.items()})
     assert {k: v.tolist() for k, v in done.items()} == {
-        **{"part": [part["part"]], "name": ["llava_bench"], "rows": [6], "refused": [0]}
+        **{"part": [part["part"]], "name": ["llava_bench"], "rows": [6], "refused": [0], "died": [0]}
     }
     assert shards_left(jobs[1].spec, jobs[1].measurement.actor)[1] == []
     assert len(shards_left(jobs[0].spec, jobs[0].measurement.actor)[1]) == 1
