@@ -7,7 +7,7 @@ resume inside (parts, checkpoints, trials).
 import time
 
 from ...store.claim import claim
-from ...store.errors import InputError, UnfinishedError
+from ...store.errors import InputError, UnfinishedError, VinnowError
 from ..progress import console
 from .ahead import Ahead
 from .begin import without_gpus
@@ -52,7 +52,12 @@ def _run_claimed(config: RunConfig, report: bool) -> str | None:
             stage.run(run)
         except UnfinishedError as error:  # what is there is told all the same
             unfinished = error
-    path = write_report(config.out) if report else None
+    try:
+        path = write_report(config.out) if report else None
+    except VinnowError as error:
+        if unfinished is None:
+            raise
+        raise UnfinishedError(f"{unfinished} The report was not written either: {error}") from error
     if unfinished is not None:
         raise unfinished
     console.print(f"[bold]{config.out}[/]: all stages done, {time.perf_counter() - begin:.1f} s this time")

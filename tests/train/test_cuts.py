@@ -154,7 +154,7 @@ def test_rates_are_those_of_hugging_face(tiny_pool, tiny_model, steps, ratio):
 def batch_of(asked, used):
     labels = torch.full((max(used, 1), 3), -100)
     labels[:used, 1:] = 5
-    return {"asked": asked, "used": used, "labels": labels}
+    return {"asked": asked, "used": used, "labels": labels, "refused": {}}
 
 
 def test_a_step_without_a_usable_row_and_too_many_losses_end_a_training(tiny_pool, tiny_model, tmp_path):
