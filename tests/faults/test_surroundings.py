@@ -101,7 +101,7 @@ def test_a_disk_that_fills_again_and_again_gives_the_run_of_a_large_one(disk, tm
     assert np.array_equal(mine.vec, theirs.vec)
     disk.fill()
     report = (disk.path / "out/report.html").read_bytes()
-    assert FULL in one_line(vinnow("report", disk.path / "out"), "report.html")
+    assert FULL in one_line(vinnow("report", disk.path / "out"), str(disk.path / "out"))
     assert (disk.path / "out/report.html").read_bytes() == report
     assert vinnow("status", disk.path / "out").code == 0
     takes_nothing("status", str(disk.path / "out"), "--json")
