@@ -64,6 +64,8 @@ SECTIONS = {
     "selectors": {
         "selectors.1.config.aggregate=mean": "select",
         "selectors.1.config.targets=[x]": "select",
+        "selectors.1.pick=round_robin": "select",
+        "selectors.1.pick=[own, round_robin]": "adds",
         "selectors=[{name: less}, {name: random}]": "free",
         "selectors=[{name: less}, {name: random}, {name: less, label: b, config: {aggregate: mean}}]": "adds",
         "selectors=[{name: random}]": "takes away",
@@ -82,6 +84,10 @@ SECTIONS = {
         "sweep.concurrent=3": "free",
         "sweep.trackers=[wandb]": "free",
         "sweep.tracker_project=p": "free",
+        # what is trained stays; which questions and choices are in verdicts is said by the sweep itself
+        "sweep.eta=2": "free",
+        "sweep.rung_share=0.5": "free",
+        "sweep.device_hours=3": "free",
         "sweep.full=false": "takes away",
     },
 }
@@ -99,8 +105,8 @@ IDENTITY = {
 HELD = {
     ModelSection: "path twin",
     StageSection: "name data train",
-    SelectorSection: "name config label reads",
-    SweepSection: "concurrent full trackers tracker_project",
+    SelectorSection: "name config label reads pick",
+    SweepSection: "concurrent full search eta rung_share device_hours trackers tracker_project",
 }
 
 
