@@ -146,9 +146,9 @@ class Choice:
     """A selector and what it reads.
 
     `features`, `targets`: feature stores (folders, or what `features` returned). `config`: the selector's own fields.
-    `label`: what files call the choice; the selector's name, if left out. `reads`: need → the feature that it means, of
-    several of a kind. `rule`: a pick rule in place of the selector's own, with its own fields in `rule_config`.
-    `max_refused`: the share of the pool's rows that may be without features.
+    `label`: what files call the choice; left out: the selector's name, or SELECTOR-RULE. `reads`: need → the feature
+    that it means, of several of a kind. `rule`: a pick rule in place of the selector's own, with its own fields in
+    `rule_config`. `max_refused`: the share of the pool's rows that may be without features.
     """
 
     pool: str
@@ -166,7 +166,7 @@ class Choice:
     @property
     def name(self) -> str:
         """What files call it."""
-        return self.label or self.selector
+        return self.label or (self.selector if self.rule is None else f"{self.selector}-{self.rule}")
 
     def open(self) -> tuple[Picker, View]:
         """Return the selector, and the view of all that it may read. Raises: as `pick`."""

@@ -105,7 +105,9 @@ def select(
     out: Out,
     features: Annotated[str | None, typer.Option(help="The feature store, made by `vinnow features`.")] = None,
     targets: Annotated[str | None, typer.Option(help="The targets' feature store (LESS).")] = None,
-    label: Annotated[str | None, typer.Option(help="What files call this choice; SELECTOR, if left out.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="What files call this choice; left out: SELECTOR, or SELECTOR-RULE.")
+    ] = None,
     reads: Annotated[
         list[str] | None, typer.Option(help="NEED=NAME: which feature is read, of several of a kind (repeatable).")
     ] = None,
@@ -132,7 +134,7 @@ def select(
 
     config = settings(sets)
     rule_config = config.pop("pick", {})
-    method, name = registry.make(selector, config), label or selector
+    method, name = registry.make(selector, config), label or (selector if rule is None else f"{selector}-{rule}")
     if rule is not None:
         method = with_rule(method, rule, rule_config)
     elif rule_config:

@@ -186,13 +186,15 @@ def sentence(told: list[Answer]) -> str:
     """Return the answer in one sentence: what beats random, by how much, at what cost."""
     compared = [a for a in told if a.row.against_random]
     if not compared:
-        return "Nothing was held against random: the run has no selector called random, or nothing beside it."
+        return (
+            "Nothing was held against random: no training on rows of a selector called random is done, or none of another "
+            "at its budget."
+        )
     winners = sorted((a for a in compared if _verdict(a) == "better"), key=lambda a: -_gap(a).estimate)
     if not winners:
         best = max(compared, key=lambda a: _gap(a).estimate)
-        seen = [a.row.against_random.detectable for a in compared if a.row.against_random]
-        known = [100 * s for s in seen if s is not None]
-        could = f" It could have told differences of {min(known):.1f} points or more." if known else ""
+        seen = best.row.against_random.detectable if best.row.against_random else None
+        could = f" Its comparison would have told {100 * seen:.1f} points or more." if seen is not None else ""
         said = f"Nothing beats random here; {best.name} comes nearest ({_points(_gap(best))} points).{could}"
     else:
         parts = [f"{a.name} beats random by {_points(_gap(a))} points{_at_cost(a)}" for a in winners[:_NAMED]]

@@ -35,6 +35,8 @@ class Trial:
     variant: str = ""
     # the accuracy on questions with a picture, where others have none
     pictured: float | None = None
+    # the trial whose training this is: another one's, where both are of the same rows; "" where that is not known
+    trained_as: str = ""
 
 
 @dataclass(frozen=True)

@@ -242,7 +242,8 @@ def _trials(run_dir: str, results: list[dict[str, Any]]) -> list[Trial]:
     for r in results:
         if (answers := by_run.get(r["run"])) is not None:
             cells = (r["selector"], str(r["budget"]), r["seed"], r["rows"], r["train_seconds"])
-            told.append(Trial(*cells, answers, r["variant"] or "", _pictured(r)))
+            trained_as = str(r.get("same_as") or r["name"] or "")
+            told.append(Trial(*cells, answers, r["variant"] or "", _pictured(r), trained_as))
     return told
 
 

@@ -48,6 +48,8 @@ class Row:
     relative: Relative | None = None
     # what the questions are about: how many pictures
     clusters: int = 0
+    # the trainings that its seeds are, where that is known: choices of the same rows share them
+    trained: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -94,6 +96,7 @@ def headline(trials: list[Trial], seed: int = 0) -> list[Row]:
                 _mean([t.pictured for t in group]),
                 answered.relative(cell, whole) if whole else None,
                 answered.clusters,
+                frozenset(t.trained_as for t in group) if all(t.trained_as for t in group) else frozenset(),
             )
         )
     rows.sort(key=lambda r: (r.selector == FULL, r.rows, r.selector != RANDOM, r.selector, r.variant))
@@ -182,17 +185,22 @@ def _refuse_other_benchmarks(trials: list[Trial]) -> None:
 
 
 def _adjusted(rows: list[Row]) -> list[Row]:
-    """Adjust p among all rows that are held against random, and among those held against the first fine-tune."""
-    against_random = iter(adjusted([r.against_random for r in rows if r.against_random]))
-    against_first = iter(adjusted([r.against_first for r in rows if r.against_first]))
-    return [
-        replace(
-            r,
-            against_random=next(against_random) if r.against_random else None,
-            against_first=next(against_first) if r.against_first else None,
-        )
-        for r in rows
-    ]
+    """Adjust p among all rows that are held against random, and among those held against the first fine-tune.
+
+    Choices that are the same trainings are one comparison, not several.
+    """
+    against_random = _once([(r, r.against_random) for r in rows])
+    against_first = _once([(r, r.against_first) for r in rows])
+    pairs = zip(rows, against_random, against_first, strict=True)
+    return [replace(r, against_random=one, against_first=other) for r, one, other in pairs]
+
+
+def _once(compared: list[tuple[Row, Comparison | None]]) -> list[Comparison | None]:
+    """Return the comparisons with p adjusted, those of the same trainings counted once."""
+    keys = [(r.budget, r.variant, r.trained) if r.trained else (r.selector, r.budget, r.variant) for r, _ in compared]
+    there = {key: c for key, (_, c) in reversed(list(zip(keys, compared, strict=True))) if c is not None}
+    told = dict(zip(there, adjusted(list(there.values())), strict=True))
+    return [None if c is None else told[key] for key, (_, c) in zip(keys, compared, strict=True)]
 
 
 def _mean(values: list[float | None]) -> float | None:

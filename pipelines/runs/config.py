@@ -3,9 +3,9 @@
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, StrictInt, field_validator, model_validator
 
 from ...actors.cluster import RayConfig
 from ...actors.config import ActorResources, FeatureConfig
@@ -138,6 +138,10 @@ class SweepSection(Config):
         return self
 
 
+# what every library that draws takes
+Seed = Annotated[StrictInt, Field(ge=0, lt=2**32)]
+
+
 class RunConfig(Config):
     """The whole run. Sections named after a room are that room's config.
 
@@ -146,7 +150,7 @@ class RunConfig(Config):
     """
 
     out: str = Field(description="The folder of all that the run makes; the same command goes on where it stopped.")
-    seed: int = Field(0, description="Decides the trainings before the choices.")
+    seed: Seed = Field(0, description="Decides the trainings before the choices.")
     ray: RayConfig = Field(RayConfig(), description="Where it runs.")
     pool: IngestConfig = Field(description="What is chosen from.")
     captions: IngestConfig | None = Field(None, description="Rows for warm-up trainings.")
@@ -165,12 +169,26 @@ class RunConfig(Config):
     actors: ActorResources = Field(ActorResources(), description="What the feature stage may take.")
     selectors: list[SelectorSection] = Field(description="What chooses.", examples=[[{"name": "random"}]])
     budgets: list[int | str] = Field(description='Shares of the pool ("5%"), or numbers of rows.', examples=[["5%"]])
-    seeds: list[int] = Field([0], description="One choice and one fine-tune for each.")
+    seeds: list[Seed] = Field([0], description="One choice and one fine-tune for each.")
     finetune: FinetuneSection = Field(description="How each choice is trained on, in one way or in several `variants`.")
     evaluate: EvalSection = Field(EvalSection(), description="How the fine-tuned models are asked.")
     sweep: SweepSection = Field(SweepSection(), description="How the fine-tunes are run.")
     plan: PlanConfig = Field(PlanConfig(), description="How `vinnow plan` prices the run.")
     devices: Devices | None = Field(None, description="What --gpus found, from which open places were filled.")
+
+    @field_validator("out")
+    @classmethod
+    def _placed(cls, out: str) -> str:
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", out):  # it would be a folder of that name, here
+            raise ValueError(f"{out!r} is neither a folder nor a URI, which has two slashes: s3://bucket/run")
+        return out.removeprefix("file://") if out.startswith("file:///") else out
+
+    @field_validator("seeds")
+    @classmethod
+    def _apart(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError(f"{seeds} names a seed twice: it would be one result, not two")
+        return seeds
 
     def digest(self) -> str:
         """Return 16 hexadecimal digits of the resolved tree.

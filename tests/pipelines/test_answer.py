@@ -191,7 +191,7 @@ def test_the_sentence():
     _, by = told([trials[0], trial("xmas", "10%", 1400, 0.41), trials[2]])
     said = sentence(list(by.values()))
     assert said.startswith("Nothing beats random here; xmas at 10% comes nearest (1.0 [")
-    assert re.search(r"It could have told differences of \d+\.\d points or more\.$", said)
+    assert re.search(r"Its comparison would have told \d+\.\d points or more\.$", said)
     _, by = told(trials[1:])
     assert "Nothing was held against random" in sentence(list(by.values()))
     many = [trials[0], *(trial(f"s{i}", "10%", 1400, 0.55 + i / 100) for i in range(5))]
@@ -356,3 +356,18 @@ def test_equal_choices_do_not_make_seeds_look_surer():
     rows = {r.selector: r for r in headline(trials)}
     assert rows["less"].against_random.sure.seeds.freedom == 2
     assert rows["less"].against_random.difference == rows["less-again"].against_random.difference
+
+
+def test_choices_that_are_one_training_are_one_comparison():
+    trials = [trial("random", "10%", 1400, 0.40), trial("less", "10%", 1400, 0.47), trial("xmas", "10%", 1400, 0.44)]
+    apart = {r.selector: r.against_random for r in headline(trials)}
+    known = [replace(t, trained_as=f"{t.selector}-10pct-s0") for t in trials]
+    again = [replace(known[1], selector=f"less-{rule}") for rule in ("top", "own")]
+    told_once = {r.selector: r.against_random for r in headline([*known, *again])}
+    for name in ("less", "xmas"):
+        assert told_once[name].comparisons == apart[name].comparisons == 2
+        assert told_once[name].p_adjusted == apart[name].p_adjusted
+        assert told_once[name].detectable == pytest.approx(apart[name].detectable)
+    assert told_once["less-top"] == told_once["less"] == told_once["less-own"]
+    unknown = {r.selector: r.against_random for r in headline([*trials, *(replace(t, trained_as="") for t in again)])}
+    assert unknown["xmas"].comparisons == 4

@@ -71,6 +71,23 @@ def test_labels_and_reads_that_do_not_fit_are_refused(values, selectors, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seeds": [0, 1, 0]}, "names a seed twice"),
+        ({"seeds": [-1]}, "seeds.0: Input should be greater than or equal to 0"),
+        ({"seeds": [True]}, "seeds.0: Input should be a valid integer"),
+        ({"seed": 2**32}, "seed: Input should be less than"),
+        ({"out": "s3:/bucket/run"}, "neither a folder nor a URI, which has two slashes"),
+    ],
+)
+def test_seeds_and_places_that_would_mean_something_else_are_refused(values, change, words):
+    with pytest.raises(InputError) as caught:
+        resolve(values | change)
+    assert words in str(caught.value)
+    assert resolve(values | {"out": "file:///there/run"}).out == "/there/run"
+
+
 def test_a_feature_of_another_name_is_offered(values):
     with pytest.raises(InputError, match=r"makes \['grad_l1'\]. Say which with `reads: {gradient: grad_l1}`"):
         resolve(values | {"features": [LAYER], "selectors": [{"name": "less"}]})

@@ -47,8 +47,10 @@ class Outcome:
         if config.sweep.search != "grid":
             share = f"{config.sweep.rung_share:.0%} of the pictures"
             said.append(
-                f"Which choices went on after each seed was decided by questions about {share}; these questions, and the "
-                "choices that were stopped, are in no figure above."
+                f"Which choices went on after each seed was decided by questions about {share}; these questions"
+                + (", and the choices that were stopped," if self.dropped else "")
+                + " are in no figure above."
+                + ("" if self.dropped else " No choice was stopped.")
             )
         return said + [line[0].upper() + line[1:] + "." for line in self.lines()]
 
