@@ -106,7 +106,7 @@ def select(
     features: Annotated[str | None, typer.Option(help="The feature store, made by `vinnow features`.")] = None,
     targets: Annotated[str | None, typer.Option(help="The targets' feature store (LESS).")] = None,
     label: Annotated[
-        str | None, typer.Option(help="What files call this choice; left out: SELECTOR, or SELECTOR-RULE.")
+        str | None, typer.Option(help="What files call this choice; SELECTOR[-RULE], if left out.")
     ] = None,
     reads: Annotated[
         list[str] | None, typer.Option(help="NEED=NAME: which feature is read, of several of a kind (repeatable).")

@@ -116,9 +116,7 @@ def test_a_whole_run_and_a_second_one(values, ray_cluster):
         "ingest-target", "ingest-test", "proxy", "select", "sweep", "targets-gradient", "twin", "warmup-stage1",
     ]  # fmt: skip
     check_status(config, stages)
-    told = {
-        f"{out}/{name}" for name in ("report.html", "answer.csv", "answer.parquet")
-    }  # a report is written each time
+    told = {f"{out}/{n}" for n in ("report.html", "answer.csv", "answer.parquet")}  # of a report, which is written anew
     before = {f: os.stat(f).st_mtime_ns for f in every_file(out) if f not in told}
     begin = time.perf_counter()
     run_stages(config)
