@@ -105,9 +105,7 @@ def select(
     out: Out,
     features: Annotated[str | None, typer.Option(help="The feature store, made by `vinnow features`.")] = None,
     targets: Annotated[str | None, typer.Option(help="The targets' feature store (LESS).")] = None,
-    label: Annotated[
-        str | None, typer.Option(help="What files call this choice; SELECTOR[-RULE], if left out.")
-    ] = None,
+    label: Annotated[str | None, typer.Option(help="What files call it; left out: SELECTOR[-RULE].")] = None,
     reads: Annotated[
         list[str] | None, typer.Option(help="NEED=NAME: which feature is read, of several of a kind (repeatable).")
     ] = None,

@@ -102,8 +102,7 @@ def test_a_whole_run_and_a_second_one(values, ray_cluster):
     finetune = {"variants": VARIANTS, "template": "mistral_instruct"} | CPU | STEP
     written = json.dumps(values | {"selectors": trained, "finetune": finetune})
     config = resolve(json.loads(written))
-    path = run_stages(config)
-    out = config.out
+    path, out = run_stages(config), config.out
     check_report(path)
     evals = read_rows(f"{out}/evals.parquet", EVALS)
     assert evals.num_rows == 27
@@ -116,7 +115,7 @@ def test_a_whole_run_and_a_second_one(values, ray_cluster):
         "ingest-target", "ingest-test", "proxy", "select", "sweep", "targets-gradient", "twin", "warmup-stage1",
     ]  # fmt: skip
     check_status(config, stages)
-    told = {f"{out}/{n}" for n in ("report.html", "answer.csv", "answer.parquet")}  # of a report, which is written anew
+    told = {f"{out}/{n}" for n in ("report.html", "answer.csv", "answer.parquet")}  # written anew
     before = {f: os.stat(f).st_mtime_ns for f in every_file(out) if f not in told}
     begin = time.perf_counter()
     run_stages(config)
