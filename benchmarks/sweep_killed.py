@@ -92,7 +92,13 @@ def main() -> None:
     table = report(once)
     same = bool(table) and table == report(again)
     row = {"claim": "a sweep whose driver is killed twice ends with the table of an undisturbed one", "trials": len(a)}
-    row |= {"different trials": differ, "same report table": same, "killed at": places, "seconds": seconds}
+    row |= {
+        "different trials": differ,
+        "same report table": same,
+        "killed at": places,
+        "seconds": seconds,
+        "sets": asked.sets or [],
+    }
     row |= {"machine": f"{os.cpu_count()} CPU cores", "versions": versions("ray", "torch", "deepspeed")}
     print(json.dumps(row))
     write(row, RESULTS / "sweep_killed.json")
