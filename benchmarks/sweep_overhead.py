@@ -31,6 +31,7 @@ from vinnow.models.specs import TinyModelConfig
 from vinnow.pipelines.runs import warm
 from vinnow.pipelines.runs.config import RunConfig, resolve
 from vinnow.pipelines.runs.sweep import Trial, run_sweep
+from vinnow.pipelines.runs.sweeping import tuning
 from vinnow.store.files import read_json
 from vinnow.train.config import TrainConfig
 from vinnow.train.run import TrainReport
@@ -127,7 +128,8 @@ def main() -> None:
             os.makedirs(out)
             config = run_config(folder, out, asked.concurrent)
             ensure_ray(config.ray)
-            with mock.patch.object(warm, "is_warm", lambda trial, side=side: side == "warm"):
+            stays = {"is_warm": lambda trial, side=side: side == "warm"}
+            with mock.patch.multiple(warm, **stays), mock.patch.multiple(tuning, **stays):
                 row[side] = measure(config, trials_of(out, places, asked, count))
             print(side, row[side], flush=True)
     row["ratio"] = round(row["cold"]["own"] / row["warm"]["own"], 2) if "cold" in row else None
