@@ -182,6 +182,7 @@ def test_commands_take_names_too(values, tiny_model, tmp_path):
     for more, words in (
         ("--reads gradient=grad_l1 --label mine", None),
         ("--reads gradient=grad_l1 --label ours --rule votes --set pick.share=0.1", None),
+        ("--reads gradient=grad_l1 --rule round_robin", None),
         ("--reads gradient=grad_l1 --set pick.share=0.1", "name it with --rule"),
         ("", "no 'gradient' features"),
         ("--reads gradient", "--reads NEED=NAME"),
@@ -191,3 +192,6 @@ def test_commands_take_names_too(values, tiny_model, tmp_path):
         assert (done.exit_code == 0) == (words is None), done.output
         assert words is None or words in str(done.exception)
     assert (tmp_path / "out" / "picks" / "mine-9.parquet").exists()
+    # what a rule picked stands beside what the method itself did, under a name of its own
+    assert (tmp_path / "out" / "picks" / "less-round_robin-9.parquet").exists()
+    assert not (tmp_path / "out" / "picks" / "less-9.parquet").exists()
