@@ -175,7 +175,7 @@ class Encoder:
     def _tokenise(
         self, record: Record, segments: list[Segment], sizes: Sequence[Size] | None, among: int
     ) -> tuple[Array, Array]:
-        """Return ids and labels, i64 [T] both; `among`: pictures of the whole record, of which a prompt may show the first."""
+        """Return ids and labels, i64 [T] both; `among`: pictures of the whole record, of which a prompt shows the first."""
         marks = [i for i, s in enumerate(segments) if s.kind != "text"]
         shown, pictures = sum(segments[i].kind == "image" for i in marks), len(record.images)
         if shown != pictures:
