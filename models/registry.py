@@ -60,15 +60,18 @@ def family_of_processor(processor: Any) -> Family:
     Raises:
         UnknownFamilyError: there is none.
     """
-    name = type(processor).__name__
+    name, own = type(processor).__name__, getattr(processor, "family", None)
     for family in families().values():
-        if name in family.processors:
+        # processors of one class say themselves which family's they are
+        if name in family.processors and own in (None, family.name):
             return family
     raise UnknownFamilyError(f"no family of models has a {name}.")
 
 
 def base_component(name: str) -> str | None:
     """Name the model's own component that a parameter or module belongs to, by its name alone; None where none has it.
+
+    A component may hold bare parameters of the model beside modules (LLaVA-NeXT's `image_newline`).
 
     Modules of one name are one component in every family, or the families are refused.
     """
@@ -110,7 +113,7 @@ def _components(extra: str) -> tuple[re.Pattern[str], dict[str, str]]:
                 raise InputError(f"{family.name}: {module} is its {component}, another family's {components[short]}.")
     # at one place the longest name: a connector may lie inside the vision tower
     names = "|".join(map(re.escape, sorted(components, key=len, reverse=True)))
-    return re.compile(rf"(?:^|(?<=\.))({names})(?=\.)"), components
+    return re.compile(rf"(?:^|(?<=\.))({names})(?=\.|$)"), components
 
 
 def _check(family: type[Any], file: Path) -> None:
