@@ -53,6 +53,7 @@ class Patches:
             raise InputError("image mode 'square': Qwen2.5-VL takes pictures as they are; leave the mode as it is.")
         self.tokenizer, self.images, self.image_mode = processor.tokenizer, processor.image_processor, image_mode
         self.fixed: int | None = None
+        self.mark, self.around = START + IMAGE + END, ("", "")
         self.start, self.image_id, self.end = (_known(self.tokenizer, token) for token in (START, IMAGE, END))
 
     def ids(self, size: Size | None) -> list[int]:
