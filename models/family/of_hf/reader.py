@@ -1,0 +1,98 @@
+"""A picture as a Hugging Face processor makes it, in bytes, and the text that stands for it."""
+
+from abc import abstractmethod
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ....pool.encode import EncodeError
+from ....pool.vision import Size
+from ....store.arrays import Array
+from ....store.errors import InputError, suggest
+from .processor import FolderProcessor, known
+
+PIXELS = "pixel_values"
+# expansions that are kept, by size of picture
+_KEPT = 4096
+
+
+class HFReader:
+    """The `PictureReader` of a family; what differs stands in `expanded`, `laid` and `normalised`.
+
+    `image`: the token whose places features take; `mark`: what the model's own chat template writes for a picture;
+    `around`: text before and after a picture's ids that melts with its neighbours when it is tokenised.
+    """
+
+    image: str
+    mark: str
+    around: tuple[str, str] = ("", "")
+    fixed: int | None = None
+
+    def __init__(self, processor: FolderProcessor, image_mode: str, label: str) -> None:
+        """Check that the processor can do this.
+
+        Raises:
+            InputError: another image mode than the processor's own way, or a tokenizer without the image token.
+        """
+        if image_mode not in ("pad", "square"):
+            raise InputError(f"unknown image mode {image_mode!r}{suggest(image_mode, ('pad', 'square'))}")
+        if image_mode == "square":
+            raise InputError(f"image mode 'square': {label} takes pictures as they are; leave the mode as it is.")
+        self.processor, self.image_mode = processor, image_mode
+        self.tokenizer, self.images, self.settings = processor.tokenizer, processor.image_processor, processor.settings
+        self.image_id = known(self.tokenizer, self.image)
+        self._expansions = lru_cache(_KEPT)(self._expansion)
+
+    def ids(self, size: Size | None) -> list[int]:
+        """Return all token ids of a picture, without what is `around` it."""
+        return list(self._expansions(size))
+
+    def prepare(self, picture: Image.Image) -> dict[str, Array]:
+        """Return a picture as `laid` has it, its values in bytes."""
+        try:
+            cut = self.images.preprocess(picture, do_rescale=False, do_normalize=False, return_tensors="np")
+            return self.laid(dict(cut), (picture.width, picture.height))
+        except ValueError as error:
+            raise EncodeError(f"a picture of {picture.width} × {picture.height} pixels: {error}.") from error
+
+    def finish(self, media: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the media, normalised where they are bytes."""
+        values = media.get(PIXELS)
+        if values is None or values.dtype != torch.uint8:
+            return media
+        return media | {PIXELS: self.normalised(values)}
+
+    @abstractmethod
+    def expanded(self, size: Size | None) -> str:
+        """Return the text that Hugging Face's processor puts in place of a picture's mark, without what is `around` it.
+
+        It begins and ends in special tokens. Raises ValueError for a size that the processor does not take.
+        """
+
+    def laid(self, cut: dict[str, Array], size: Size) -> dict[str, Array]:
+        """Return one picture's media of what the processor gives: the first axis of each is tiles, patches or 1."""
+        return {PIXELS: as_bytes(cut[PIXELS])}
+
+    def normalised(self, values: torch.Tensor) -> torch.Tensor:
+        """Return [..., 3, H, W] in float32, scaled and normalised as the processor does."""
+        mean, std = (torch.tensor(v, device=values.device)[:, None, None] for v in self._colours())
+        return (values.float().mul_(float(self.images.rescale_factor)) - mean) / std
+
+    def _colours(self) -> tuple[list[float], list[float]]:
+        return list(self.images.image_mean), list(self.images.image_std)
+
+    def _expansion(self, size: Size | None) -> tuple[int, ...]:
+        try:
+            text = self.expanded(size)
+        except ValueError as error:
+            shown = "a picture" if size is None else f"a picture of {size[0]} × {size[1]} pixels"
+            raise EncodeError(f"{shown}: {error}.") from error
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def as_bytes(values: Any) -> Array:
+    """Return resized pixels as the bytes that they are."""
+    return np.clip(np.rint(np.asarray(values)), 0, 255).astype(np.uint8)
