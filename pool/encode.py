@@ -98,7 +98,7 @@ class Encoder:
             segments = template.segments(record.conversations, bool(record.images))
         except InputError as error:
             raise EncodeError(f"record {record.sample_id}: {error}") from error
-        ids_T, labels_T = self._tokenise(record, segments, sizes)
+        ids_T, labels_T = self._tokenise(record, segments, sizes, len(record.images))
         if record.images:
             end = int(np.flatnonzero(ids_T == self.image_id)[-1]) + 1
             if end > self.max_len:
@@ -127,19 +127,22 @@ class Encoder:
             raise EncodeError(f"record {record.sample_id}: {error}") from error
         if mark_question:
             segments = [part for segment in segments for part in _marked(segment)]
-        shown = sum(s.kind == "image" for s in segments)
+        shown, among = sum(s.kind == "image" for s in segments), len(record.images)
         if 0 < shown < len(record.images):
             record = replace(record, images=record.images[:shown])
-        ids_T, labels_T = self._tokenise(record, segments, sizes and sizes[:shown])
+        ids_T, labels_T = self._tokenise(record, segments, sizes and sizes[:shown], among)
         if len(ids_T) > self.max_len:
             raise EncodeError(
                 f"record {record.sample_id}: the prompt has {len(ids_T)} tokens, max_len is {self.max_len}."
             )
         return Encoded(record.sample_id, ids_T, labels_T, record.images)
 
-    def load(self, root: str | None, image: str, seen: int | None = None) -> Media:
-        """Return a picture of an image root as its model takes it; `seen`: `Record.seen`; raises what `load_image` does."""
-        return self.reader.prepare(load_image(root, image, pictures=self.pictures, seen=seen))
+    def load(self, root: str | None, image: str, seen: int | None = None, among: int = 1) -> Media:
+        """Return a picture of an image root as its model takes it; raises what `load_image` does.
+
+        `seen`: `Record.seen`; `among`: how many pictures its record has.
+        """
+        return self.reader.among(among).prepare(load_image(root, image, pictures=self.pictures, seen=seen))
 
     def sizes(self, root: str | None, record: Record) -> list[Size] | None:
         """Return the sizes of a record's pictures as they show; None where no number of tokens depends on them.
@@ -172,8 +175,10 @@ class Encoder:
             "pictures": self.pictures,
         }
 
-    def _tokenise(self, record: Record, segments: list[Segment], sizes: Sequence[Size] | None) -> tuple[Array, Array]:
-        """Return ids and labels, i64 [T] both."""
+    def _tokenise(
+        self, record: Record, segments: list[Segment], sizes: Sequence[Size] | None, among: int
+    ) -> tuple[Array, Array]:
+        """Return ids and labels, i64 [T] both; `among`: pictures of the whole record, of which a prompt shows the first."""
         if any(self.reader.around):
             segments = [part for segment in segments for part in self._with_around(segment)]
         marks = [i for i, s in enumerate(segments) if s.kind != "text"]
@@ -183,6 +188,7 @@ class Encoder:
                 f"record {record.sample_id}: each picture needs exactly one <image> in its questions; "
                 f"pictures: {pictures}, marks: {shown}."
             )
+        reader = self.reader.among(among)
         starts, ends = [0, *(i + 1 for i in marks)], [*marks, len(segments)]
         behind = [False, *(segments[i].kind != "image" for i in marks)]
         if sizes is None and pictures and self.reader.fixed is None:
@@ -195,7 +201,7 @@ class Encoder:
         pieces: list[Piece] = [] if bos is None else [([bos], np.zeros(1, bool))]
         pieces.append(next(texts))
         for mark, text in zip((segments[i] for i in marks), texts, strict=True):
-            special = self.reader.ids(next(waiting)) if mark.kind == "image" else self._special(mark)
+            special = reader.ids(next(waiting)) if mark.kind == "image" else self._special(mark)
             pieces += [(special, np.full(len(special), mark.trained)), text]
         ids_T = np.concatenate([np.array(ids, np.int64) for ids, _ in pieces])
         trained_T = np.concatenate([trained for _, trained in pieces])

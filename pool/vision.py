@@ -39,6 +39,10 @@ class PictureReader(Protocol):
         """Return an RGB picture as its model takes it, in as few bytes as can be (uint8 where normalising can wait)."""
         ...
 
+    def among(self, count: int) -> "PictureReader":
+        """Return what prepares a picture that is one of `count` of its record: some models see it otherwise than alone."""
+        ...
+
     def finish(self, media: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return a batch's media with all values as the model takes them, on their own device."""
         ...

@@ -15,6 +15,7 @@ import torch
 from ...store.errors import InputError
 from ..components import parameters_of, pick_linears
 from ..forward import decode, embed, on_device
+from ..products import Product, weight_name
 from ..projections.build import make_sink
 from ..projections.config import ProjectionConfig
 from ..projections.sink import Sink
@@ -111,12 +112,16 @@ class GradientTap(Tap):
             # patches or tiles: a gradient of each would be as large as a whole sample's
             (delta_NTo, rows_I), (inputs_NTi, _) = (_by_sample(x, owner_I) for x in (delta_NTo, inputs_NTi))
             owner_I = rows_I
+        module = self.modules[name]
+        weight, bias = weight_name(name, module), module.bias is not None
+        if isinstance(module, Product):  # whose weight lies the other way round
+            delta_NTo, inputs_NTi = inputs_NTi, delta_NTo
         if self.sink.factors:
-            self.sink.add_factors(f"{name}.weight", delta_NTo, inputs_NTi, owner_I)  # type: ignore[attr-defined]
+            self.sink.add_factors(weight, delta_NTo, inputs_NTi, owner_I)  # type: ignore[attr-defined]
         else:
             weight_NP = torch.bmm(delta_NTo.transpose(1, 2), inputs_NTi).flatten(1)
-            self._emit(f"{name}.weight", weight_NP, owner_I)
-        if self.modules[name].bias is not None:
+            self._emit(weight, weight_NP, owner_I)
+        if bias:
             self._emit(f"{name}.bias", delta_NTo.sum(1), owner_I)
 
     def _emit(self, name: str, grads_NP: torch.Tensor, owner_I: torch.Tensor | None) -> None:

@@ -54,6 +54,10 @@ class SquarePictures:
         """Return `pixels_u8` [1, 3, H, W], in this order in memory: a GPU's convolution goes by it."""
         return {PIXELS: np.ascontiguousarray(self.pixels_u8(picture)[None])}
 
+    def among(self, count: int) -> "SquarePictures":
+        """Return this: a picture is the same beside others."""
+        return self
+
     def finish(self, media: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the media, normalised."""
         return {name: self.normalise(pixels) for name, pixels in media.items()}
