@@ -26,7 +26,7 @@ from vinnow.models.shape import read_shape
 from vinnow.models.specs import LoraSpec, MoresSpec
 from vinnow.models.taps.attention import AttentionTap
 from vinnow.models.taps.forward import LossTap
-from vinnow.models.taps.gradients import GradientTap
+from vinnow.models.taps.gradients import LEAN, GradientTap
 from vinnow.pool.collate import collate, stack
 from vinnow.pool.encode import Encoded
 from vinnow.pool.records import Record
@@ -182,9 +182,11 @@ def test_rows_without_a_picture_need_no_mask(both):
 
 
 @pytest.mark.parametrize("which", ["projector", "re:^model.language_model.layers.[01].*(q_proj|down_proj)"])
-def test_gradients_are_those_of_autograd(path, both, which):
-    tap = GradientTap(load(path, "float64").model, which, ProjectionConfig(kind="none"))
+@pytest.mark.parametrize("fast", [True, False], ids=["lean", "hugging face"])
+def test_gradients_are_those_of_autograd(path, both, which, fast):
+    tap = GradientTap(load(path, "float64").model, which, ProjectionConfig(kind="none"), fast=fast)
     got = tap(both.batch([2, 1, 0]))
+    assert tap.ran[LEAN] == (3 if fast else 0)
     wanted = tap.parameters()
     assert wanted.keys() <= {n for n, _ in both.model.named_parameters()}
     mine = dict(both.model.named_parameters())
@@ -284,6 +286,29 @@ def test_squares_and_words_are_the_processor_s_own(path):
     again = reader.tokenizer(words.replace(reader.mark, one))["input_ids"]
     assert again == expected["input_ids"][0].tolist()
     assert reader.fixed == 4 == reader.ids(None).count(reader.image_id)
+
+
+def test_rows_are_those_of_the_processor_s_chat_template(both):
+    from transformers import Gemma3Processor
+
+    tokenizer = both.processor.tokenizer
+    theirs = Gemma3Processor(both.processor.image_processor, tokenizer, tokenizer.chat_template, image_seq_length=4)
+    said = ["  <image>\n" + ASKED, "a red square", "<image><image>and now? ", "the first one, as a rule"]
+    turns = [{"from": who, "value": text} for who, text in zip(["human", "gpt"] * 2, said, strict=True)]
+    row = both.encoder.encode(Record(1, "s", "t", ("a.png", "b.png", "c.png"), turns, {"system": "look, then answer"}))
+    chat = [{"role": "system", "content": [{"type": "text", "text": "look, then answer"}]}]
+    for who, text in zip(["user", "assistant"] * 2, said, strict=True):
+        parts = [p for piece in text.split("<image>") for p in ({"type": "image"}, {"type": "text", "text": piece})][1:]
+        # a text that is not there is no part
+        chat.append({"role": who, "content": [p for p in parts if p.get("text") != "" and p.get("text") != "  "]})
+    text = theirs.apply_chat_template(chat)
+    pictures = [picture(size) for size in SIZES.values()]
+    expected = theirs(images=pictures, text=text, add_special_tokens=False, return_tensors="pt")
+    assert row.input_ids.tolist() == expected["input_ids"][0].tolist()
+    kinds = FAMILY.image_mask(both.model.config, torch.from_numpy(row.input_ids))
+    assert torch.equal(kinds.long(), expected["token_type_ids"][0])
+    trained = row.input_ids[row.labels != -100]
+    assert tokenizer.decode(trained) == "a red square<end_of_turn>the first one, as a rule<end_of_turn>"
 
 
 def test_a_price_is_of_what_runs(path, both):
