@@ -151,9 +151,9 @@ def test_image_tokens_see_their_own_picture_and_no_later_one(both):
     model, batch = both.model, on_device(both.batch([2]), both.model)
     embeds_BTH, arguments = embed(model, batch)
     whole = decode(model, embeds_BTH, arguments)
-    at = batch["image_at"][1].tolist()
+    places = batch["image_at"][1].tolist()
     assert (decode(model, embeds_BTH, {}) - whole).abs().max() > 1e-3
-    for changed, same in ((at[3], at[0] - 1), (at[7], at[4] - 1)):
+    for changed, same in ((places[3], places[0] - 1), (places[7], places[4] - 1)):
         other = embeds_BTH.clone()
         other[0, changed] += 1
         moved = (decode(model, other, arguments) - whole)[0].abs().amax(-1) > 1e-9
