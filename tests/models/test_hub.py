@@ -116,7 +116,10 @@ LAYOUTS = {
         ["a language model alone", "vinnow build --llm", "none of those that work here"],
     ),
     "tower": ({"model_type": "clip", "architectures": ["CLIPModel"]}, ["a vision tower alone", "vinnow build --tower"]),
-    "video": ({"model_type": "llava_next_video", "vision_config": {}}, ["is a 'llava_next_video' model, none of those"]),
+    "video": (
+        {"model_type": "llava_next_video", "vision_config": {}},
+        ["is a 'llava_next_video' model, none of those"],
+    ),
     "odd": ({"model_type": ["x"], "architectures": 3}, ["model_type is ['x']"]),
 }
 
