@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from .forward import decode, embed, on_device
+from .products import LINEARS
 from .registry import family_of
 
 # attention by hand, and the kernel that a CPU takes, which the counter does not know
@@ -130,14 +131,14 @@ class _Watch:
     def __init__(self, model: Any) -> None:
         self.model, self.rows, self.order = model, Counter[str](), dict[str, int]()
         self.blocks = _blocks(model)
-        self._sizes = {n: 2 * m.weight.numel() for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+        self._sizes = {n: 2 * m.weight.numel() for n, m in model.named_modules() if isinstance(m, LINEARS)}
         self._mode, self._fakes = FakeTensorMode(allow_non_fake_inputs=True), dict[int, Any]()
         self._flop, self._counter = Counter[str](), FlopCounterMode(display=False)
         self._block: str | None = None
         self._ran: dict[Any, tuple[str, Any, Counter[str], Counter[str]]] = {}
         inside = {id(m) for block in self.blocks.values() for m in block.modules()}
         for name, module in model.named_modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, LINEARS):
                 module.register_forward_hook(partial(self._linear, name))
             if id(module) not in inside:
                 self._pretend(module)
@@ -164,7 +165,7 @@ class _Watch:
         by_operation = self._counter.get_flop_counts().get("Global", {})
         return Counter({str(op).rsplit(".", 1)[-1]: n for op, n in by_operation.items()})
 
-    def _linear(self, name: str, module: nn.Linear, args: tuple[torch.Tensor, ...], _output: Any) -> None:
+    def _linear(self, name: str, module: Any, args: tuple[torch.Tensor, ...], _output: Any) -> None:
         self.rows[name] += args[0].numel() // module.in_features
         self.order.setdefault(self._block or name, len(self.order))
 

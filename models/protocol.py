@@ -26,7 +26,8 @@ Batch = dict[str, Any]
 class Components:
     """Where a model's components lie, as full names of modules in memory; together they hold all of its parameters.
 
-    A name inside another one goes to the longer: a connector may lie inside the vision tower.
+    A name inside another one goes to the longer: a connector may lie inside the vision tower. Behind the connector's module
+    may stand names of bare parameters that belong to it.
     """
 
     vision: tuple[str, ...]

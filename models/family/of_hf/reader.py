@@ -53,10 +53,13 @@ class HFReader:
     def prepare(self, picture: Image.Image) -> dict[str, Array]:
         """Return a picture as `laid` has it, its values in bytes."""
         try:
-            cut = self.images.preprocess(picture, do_rescale=False, do_normalize=False, return_tensors="np")
-            return self.laid(dict(cut), (picture.width, picture.height))
+            return self.laid(self.cut(picture), (picture.width, picture.height))
         except ValueError as error:
             raise EncodeError(f"a picture of {picture.width} × {picture.height} pixels: {error}.") from error
+
+    def among(self, count: int) -> "HFReader":
+        """Return this: a picture is the same beside others."""
+        return self
 
     def finish(self, media: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the media, normalised where they are bytes."""
@@ -71,6 +74,10 @@ class HFReader:
 
         It begins and ends in special tokens. Raises ValueError for a size that the processor does not take.
         """
+
+    def cut(self, picture: Image.Image) -> dict[str, Array]:
+        """Return what the image processor makes of a picture, its values not yet scaled."""
+        return dict(self.images.preprocess(picture, do_rescale=False, do_normalize=False, return_tensors="np"))
 
     def laid(self, cut: dict[str, Array], size: Size) -> dict[str, Array]:
         """Return one picture's media of what the processor gives: the first axis of each is tiles, patches or 1."""
