@@ -86,10 +86,10 @@ def test_attention_of_answers_is_what_eager_gives(tiny_of, name):
             )
             assert out.sequences[0, len(ids_T) :].tolist()[:count] == new_BS[i, :count].tolist()
             sums = np.zeros((len(out.attentions[0]), 2))
-            for layers in out.attentions[:count]:
+            for step, layers in enumerate(out.attentions[:count]):
                 for n, weights in enumerate(layers):
                     last = weights[0, :, -1].mean(0)
-                    padded = torch.zeros(len(ids_T) + NEW).double()
-                    padded[: len(last)] = last
+                    padded = torch.zeros(len(ids_T) + step).double()
+                    padded[-len(last) :] = last  # a sliding cache has only the last keys
                     sums[n] += [float(padded[: len(ids_T)][image_T].sum()), float(padded[: len(ids_T)][~image_T].sum())]
             np.testing.assert_allclose(shares[i], sums / count, rtol=1e-9)

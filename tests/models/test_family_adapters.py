@@ -15,6 +15,7 @@ from vinnow.models.cost import RowSize, forward_flop, gradient_flop, training_fl
 from vinnow.models.load import load, model_digest
 from vinnow.models.mores import add_mores
 from vinnow.models.mores_files import save_mores
+from vinnow.models.products import LINEARS
 from vinnow.models.shape import read_shape
 from vinnow.models.specs import DEFAULT_TARGETS, METHODS, AdapterSpec, MoresSpec
 from vinnow.models.taps.forward import LossTap
@@ -148,7 +149,7 @@ def test_a_price_needs_no_weights(tiny_of, tmp_path, name, monkeypatch):
     for n, p in t.model.named_parameters():
         counts[component_of(n)] = counts.get(component_of(n), 0) + p.numel()
     assert shape.parameters() == counts
-    linears = {n: (m.out_features, m.in_features) for n, m in t.model.named_modules() if isinstance(m, torch.nn.Linear)}
+    linears = {n: (m.out_features, m.in_features) for n, m in t.model.named_modules() if isinstance(m, LINEARS)}
     assert {d.name: (d.outputs, d.inputs) for d in shape.linears} == linears
     assert shape.image_tokens > 0
     row = RowSize(tokens=80.0, squares=7000.0, labels=9.0, images=1.0, shown=20.0)

@@ -4,19 +4,24 @@ The oracle is Hugging Face's own forward pass of one row alone. Both sides stay 
 compared is the mathematics: 1e-9 of the largest value.
 """
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from tinies import RECORDS, TEXT, Wide, each_family
-from vinnow.models.components import add_lora, component_of, parameters_of
+from vinnow.models.components import add_lora, component_of, parameters_of, pick_linears, tied_linears
 from vinnow.models.load import load
+from vinnow.models.products import LINEARS
 from vinnow.models.projections.config import ProjectionConfig
+from vinnow.models.shape import read_shape
 from vinnow.models.specs import LoraSpec
 from vinnow.models.taps.attention import AttentionTap
 from vinnow.models.taps.entropy import EntropyTap
 from vinnow.models.taps.forward import EmbeddingTap, LossTap
 from vinnow.models.taps.gradients import GradientTap
 from vinnow.pool.encode import IGNORE
+from vinnow.store.errors import InputError
 
 CLOSE = 1e-9
 
@@ -71,7 +76,8 @@ def test_embeddings_are_means_of_what_hugging_face_computes(tiny_of, name):
 
 def linears(model, component):
     named = model.named_modules()
-    return [n for n, m in named if isinstance(m, torch.nn.Linear) and component_of(f"{n}.x") == component]
+    names = [n for n, m in named if isinstance(m, LINEARS) and component_of(f"{n}.x") == component]
+    return [n for n in names if n not in tied_linears(model)]
 
 
 def held(t, model, which):
@@ -105,6 +111,18 @@ def test_gradients_are_those_of_one_row_at_a_time(tiny_of, name, part):
     some = sorted({names[0], names[len(names) // 2], names[-1]})
     which = "projector" if part == "projector" else "re:" + "|".join(f"^{n}$" for n in some)
     held(t, t.copy("float64"), which)
+
+
+@each_family
+def test_a_head_that_is_the_embedding_too_is_refused(tiny_of, name):
+    t = tiny_of(name)
+    head = t.family.components.head[0]
+    if t.model.get_submodule(head).weight is not t.model.get_input_embeddings().weight:
+        assert list(pick_linears(t.model, f"re:^{head}$")) == [head]
+        return
+    for pick in (read_shape(t.path).chosen, partial(pick_linears, t.model)):
+        with pytest.raises(InputError, match="the words' embedding too"):
+            pick(f"re:^{head}$")
 
 
 @pytest.mark.works("gradients of LoRA")
