@@ -15,10 +15,11 @@ import numpy as np
 from ..store.arrays import Array
 from ..store.errors import InputError, suggest
 from .images import load_image
+from .own_template import OwnTemplate
 from .records import Record
 from .shown import PICTURES, Pictures
 from .stretches import Stretches
-from .templates import TEMPLATES, Segment
+from .templates import NAMES, OWN, TEMPLATES, Segment
 from .vision import Media, PictureReader, Size
 
 IGNORE = -100
@@ -71,14 +72,14 @@ class Encoder:
         Raises:
             InputError: unknown template or way to show pictures, or a tokenizer without the template's special tokens.
         """
-        if template not in TEMPLATES:
-            raise InputError(f"unknown conversation template {template!r}{suggest(template, TEMPLATES)}")
+        if template not in NAMES:
+            raise InputError(f"unknown conversation template {template!r}{suggest(template, NAMES)}")
         if pictures not in PICTURES:
             raise InputError(f"unknown way to show pictures {pictures!r}{suggest(pictures, PICTURES)}")
         self.reader, self.tokenizer, self.image_id = reader, reader.tokenizer, reader.image_id
-        self.template, self.max_len = TEMPLATES[template], max_len
-        self.pictures: Pictures = pictures
+        self.max_len, self.pictures = max_len, pictures
         _check_tokenizer(self.tokenizer, self.image_id)
+        self.template = OwnTemplate(self.tokenizer, reader.mark) if template == OWN else TEMPLATES[template]
         self._stretches = Stretches(self.tokenizer)
         self._tokens = {token: _single_id(self.tokenizer, token, template) for token in self.template.tokens}
 
@@ -161,12 +162,14 @@ class Encoder:
     def end_id(self) -> int | None:
         """The id that ends an answer, for generation; None where the tokenizer has no end."""
         end = self.template.end
-        return self._tokens[end.text] if end.kind == "token" else self.tokenizer.eos_token_id
+        return self._token(end.text) if end.kind == "token" else self.tokenizer.eos_token_id
 
     def recipe(self) -> dict[str, Any]:
         """Return what the numbers depend on, for feature keys."""
+        own = {"template_digest": self.template.digest} if isinstance(self.template, OwnTemplate) else {}
         return {
             "template": self.template.name,
+            **own,
             "max_len": self.max_len,
             "image_mode": self.reader.image_mode,
             "pictures": self.pictures,
@@ -176,6 +179,8 @@ class Encoder:
         self, record: Record, segments: list[Segment], sizes: Sequence[Size] | None, among: int
     ) -> tuple[Array, Array]:
         """Return ids and labels, i64 [T] both; `among`: pictures of the whole record, of which a prompt shows the first."""
+        if any(self.reader.around):
+            segments = [part for segment in segments for part in self._with_around(segment)]
         marks = [i for i, s in enumerate(segments) if s.kind != "text"]
         shown, pictures = sum(segments[i].kind == "image" for i in marks), len(record.images)
         if shown != pictures:
@@ -202,6 +207,13 @@ class Encoder:
         trained_T = np.concatenate([trained for _, trained in pieces])
         return ids_T, np.where(trained_T, ids_T, IGNORE)
 
+    def _with_around(self, segment: Segment) -> list[Segment]:
+        """Put the reader's text before and behind a picture."""
+        if segment.kind != "image":
+            return [segment]
+        before, behind = (Segment("text", text) for text in self.reader.around)
+        return [s for s in (before, segment, behind) if s.kind == "image" or s.text]
+
     def _texts(self, chunks: list[list[Segment]], behind_token: list[bool]) -> list[Piece]:
         """Tokenise each stretch between marks once, as a whole; say of each token whether it is trained."""
         texts = ["".join(s.text for s in chunk) for chunk in chunks]
@@ -218,9 +230,14 @@ class Encoder:
             out[i] = (ids, before[end] > before[begin])
         return out
 
+    def _token(self, text: str) -> int:
+        if text not in self._tokens:
+            self._tokens[text] = _single_id(self.tokenizer, text, self.template.name)
+        return self._tokens[text]
+
     def _special(self, mark: Segment) -> list[int]:
         if mark.kind == "token":
-            return [self._tokens[mark.text]]
+            return [self._token(mark.text)]
         if self.tokenizer.eos_token_id is None:
             raise InputError("the tokenizer has no end-of-text token, so answers could not end.")
         return [int(self.tokenizer.eos_token_id)]

@@ -37,6 +37,7 @@ class SquarePictures:
             )
         self.tokenizer, self.image_id = processor.tokenizer, int(processor.image_token_id)
         self.fixed: int | None = count_image_tokens(processor)
+        self.mark, self.around = str(processor.image_token), ("", "")
         self._mean = torch.tensor(self.images.image_mean, dtype=torch.float32)
         self._std = torch.tensor(self.images.image_std, dtype=torch.float32)
         if self.tokenizer.convert_ids_to_tokens(self.image_id) != processor.image_token:
