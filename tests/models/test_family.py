@@ -116,6 +116,14 @@ def test_attention_that_is_not_known_is_said():
     AttentionTap(model, 4, "flat")
     with pytest.raises(InputError, match="qk_layernorm: take 'flat'"):
         AttentionTap(model, 4, "heads")
+    model = in_memory(tiny_config(llm="gemma3_text"))
+    layer = model.model.language_model.layers[1].self_attn
+    layer.attn_logit_softcapping = 50.0
+    with pytest.raises(InputError, match="attn_logit_softcapping: take 'flat'"):
+        AttentionTap(model, 4, "heads")
+    layer.attn_logit_softcapping, layer.q_norm.weight = None, torch.nn.Parameter(torch.ones(32))
+    with pytest.raises(InputError, match="q_norm over all heads: take 'flat'"):
+        AttentionTap(model, 4, "heads")
 
 
 def test_gemma_scales_words_and_not_pictures():
