@@ -82,11 +82,12 @@ class Generator:
                 is no text (bytes that are no UTF-8, half a surrogate pair).
         """
         prompt = self.prompt(turns, [i.size for i in images], system)
-        return prompt.showing([self.encoder.reader.prepare(i) for i in images])
+        reader = self.encoder.reader.among(len(images))
+        return prompt.showing([reader.prepare(i) for i in images])
 
     def prompt(self, turns: Sequence[Turn], sizes: Sequence[tuple[int, int]] = (), system: str = "") -> Encoded:
         """Return the prompt of a history whose pictures have these sizes (width, height), without them: for whoever cannot
-        hold all of them decoded (`encoder.reader.prepare` makes each one small; `Encoded.showing` adds them).
+        hold all of them decoded (`encoder.reader.among(COUNT).prepare` makes each one small; `Encoded.showing` adds them).
 
         Raises:
             EncodeError: as `encode`.

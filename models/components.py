@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from ..store.errors import InputError, suggest
+from .products import LINEARS, weight_name
 from .protocol import base_of as base_of
 from .registry import base_component, family_of
 from .specs import COMPONENTS, LoraSpec
@@ -54,8 +55,8 @@ def set_trainable(model: nn.Module, components: list[str] | tuple[str, ...]) -> 
     return chosen
 
 
-def pick_linears(model: nn.Module, which: str) -> dict[str, nn.Linear]:
-    """Return the Linear modules whose gradients are asked for, by canonical name, in the model's order.
+def pick_linears(model: nn.Module, which: str) -> dict[str, Any]:
+    """Return the Linears, and products (`products.py`), whose gradients are asked for, by canonical name, in order.
 
     `which` is `projector`, `lora`, `projector+lora`, or `re:` and a regular expression over module names.
 
@@ -65,7 +66,7 @@ def pick_linears(model: nn.Module, which: str) -> dict[str, nn.Linear]:
     if "lora" in which and any(getattr(c, "use_dora", False) for c in getattr(model, "peft_config", {}).values()):
         raise InputError("gradients of LoRA: this is DoRA, whose products are no plain Linears. Ask for the projector.")
     keep = asked(which)
-    linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and keep(n)}
+    linears = {n: m for n, m in model.named_modules() if isinstance(m, LINEARS) and keep(n)}
     if not linears:
         raise InputError(f"gradients {which!r}: no Linear module matches. For lora the checkpoint must be an adapter.")
     return {canonical(n): m for n, m in linears.items()}
@@ -93,9 +94,13 @@ def asked(which: str) -> Callable[[str], bool]:
     )
 
 
-def parameters_of(modules: dict[str, nn.Linear]) -> dict[str, nn.Parameter]:
-    """Return the parameters of named Linears, as `NAME.weight` and `NAME.bias`, in order."""
-    return {f"{name}.{kind}": p for name, m in modules.items() for kind, p in m.named_parameters(recurse=False)}
+def parameters_of(modules: dict[str, Any]) -> dict[str, nn.Parameter]:
+    """Return the parameters of named Linears, as `NAME.weight` and `NAME.bias`, in order; of products what they hold."""
+    named = {}
+    for name, module in modules.items():
+        for kind, parameter in module.named_parameters(recurse=False):
+            named[f"{name}.bias" if kind == "bias" else weight_name(name, module)] = parameter
+    return named
 
 
 def canonical(name: str) -> str:

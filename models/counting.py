@@ -23,7 +23,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from .forward import decode, embed, on_device
-from .registry import family_of
+from .products import LINEARS
+from .registry import base_component, family_of
 
 # attention by hand, and the kernel that a CPU takes, which the counter does not know
 _ATTENTION = ("bmm", "baddbmm", "_scaled_dot_product_flash_attention_for_cpu")
@@ -44,7 +45,7 @@ class Beside:
 
 @dataclass(frozen=True)
 class Counted:
-    """`rows`: of each Linear a picture, or of the decoder a token. `order`: of blocks, and Linears outside, as they ran.
+    """`rows`: of each Linear a picture, or of the decoder a token. `order`: how deep blocks lie, and Linears outside.
 
     `blocks`: names of the blocks that Linears may lie in. `beside` by component. `image_tokens`: of the usual picture.
     """
@@ -97,7 +98,7 @@ def _count(config: Any, model: Any) -> Counted:
     beside = {"vision_tower": seeing, "projector": connecting}
     return Counted(
         rows=dict(pictures) | {name: rows / lengths[1] for name, rows in watch.rows.items()},
-        order=watch.order,
+        order=_order(watch.order),
         blocks=tuple(watch.blocks),
         beside={component: Beside(*counts.beside) for component, counts in beside.items()}
         | {"language_model": Beside(max(0.0, squares) / 2, max(0.0, linear))},
@@ -130,14 +131,14 @@ class _Watch:
     def __init__(self, model: Any) -> None:
         self.model, self.rows, self.order = model, Counter[str](), dict[str, int]()
         self.blocks = _blocks(model)
-        self._sizes = {n: 2 * m.weight.numel() for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+        self._sizes = {n: 2 * m.weight.numel() for n, m in model.named_modules() if isinstance(m, LINEARS)}
         self._mode, self._fakes = FakeTensorMode(allow_non_fake_inputs=True), dict[int, Any]()
         self._flop, self._counter = Counter[str](), FlopCounterMode(display=False)
         self._block: str | None = None
         self._ran: dict[Any, tuple[str, Any, Counter[str], Counter[str]]] = {}
         inside = {id(m) for block in self.blocks.values() for m in block.modules()}
         for name, module in model.named_modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, LINEARS):
                 module.register_forward_hook(partial(self._linear, name))
             if id(module) not in inside:
                 self._pretend(module)
@@ -164,7 +165,7 @@ class _Watch:
         by_operation = self._counter.get_flop_counts().get("Global", {})
         return Counter({str(op).rsplit(".", 1)[-1]: n for op, n in by_operation.items()})
 
-    def _linear(self, name: str, module: nn.Linear, args: tuple[torch.Tensor, ...], _output: Any) -> None:
+    def _linear(self, name: str, module: Any, args: tuple[torch.Tensor, ...], _output: Any) -> None:
         self.rows[name] += args[0].numel() // module.in_features
         self.order.setdefault(self._block or name, len(self.order))
 
@@ -195,6 +196,14 @@ class _Watch:
                     fake = FakeTensor(self._mode, tensor.detach().to("meta"), torch.device("cpu"))
                     self._fakes[id(tensor)] = nn.Parameter(fake, False) if isinstance(tensor, nn.Parameter) else fake
                 tensors[name] = self._fakes[id(tensor)]
+
+
+def _order(ran: dict[str, int]) -> dict[str, int]:
+    """Return how deep blocks and Linears lie: a connector behind all of vision, though a part may run in its middle."""
+    rank = {component: i for i, component in enumerate(("vision_tower", "projector", "language_model"))}
+    # what belongs nowhere runs last: the head
+    by_depth = sorted(ran, key=lambda name: (rank.get(base_component(f"{name}.") or "", len(rank)), ran[name]))
+    return {name: depth for depth, name in enumerate(by_depth)}
 
 
 def _blocks(model: nn.Module) -> dict[str, nn.Module]:

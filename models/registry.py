@@ -71,6 +71,8 @@ def family_of_processor(processor: Any) -> Family:
 def base_component(name: str) -> str | None:
     """Name the model's own component that a parameter or module belongs to, by its name alone; None where none has it.
 
+    A component may hold bare parameters of the model beside modules (LLaVA-NeXT's `image_newline`).
+
     Modules of one name are one component in every family, or the families are refused.
     """
     pattern, components = _components(os.environ.get(VARIABLE, ""))
@@ -111,7 +113,7 @@ def _components(extra: str) -> tuple[re.Pattern[str], dict[str, str]]:
                 raise InputError(f"{family.name}: {module} is its {component}, another family's {components[short]}.")
     # at one place the longest name: a connector may lie inside the vision tower
     names = "|".join(map(re.escape, sorted(components, key=len, reverse=True)))
-    return re.compile(rf"(?:^|(?<=\.))({names})(?=\.)"), components
+    return re.compile(rf"(?:^|(?<=\.))({names})(?=\.|$)"), components
 
 
 def _check(family: type[Any], file: Path) -> None:

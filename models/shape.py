@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 from transformers import AutoConfig
 
 from ..store.errors import InputError
@@ -23,6 +22,7 @@ from .components import asked, canonical, component_of, lora_targets
 from .counting import Counted, count, on_meta
 from .folders import LOCAL, read_object
 from .load import ADAPTER, adapter_base, check_folder
+from .products import LINEARS
 from .registry import UnknownFamilyError, family_of
 
 Place = Literal["vision_tower", "projector", "language_model", "lm_head"]
@@ -211,7 +211,7 @@ def _base(architecture: Architecture) -> _Base:
     config = architecture.config
     try:
         model = on_meta(config)
-        linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+        linears = {n: m for n, m in model.named_modules() if isinstance(m, LINEARS)}
         parameters: Counter[str] = Counter()
         for name, parameter in model.named_parameters():
             parameters[component_of(name)] += parameter.numel()
@@ -224,7 +224,7 @@ def _base(architecture: Architecture) -> _Base:
     return _Base(dense, dict(parameters), counted, targets)
 
 
-def _dense(config: Any, counted: Counted, name: str, module: nn.Linear) -> Dense:
+def _dense(config: Any, counted: Counted, name: str, module: Any) -> Dense:
     sizes = (module.out_features, module.in_features, module.bias is not None)
     if name in family_of(config).components.head:
         return Dense(name, *sizes, HEAD, _NEVER - 1)
@@ -249,7 +249,7 @@ def _adapted(architecture: Architecture, r: int, targets: str | tuple[str, ...])
         raise InputError(f"PEFT cannot put LoRA of rank {r} onto {goal!r}: {wrong(error)}.") from error
     linears = []
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, LINEARS):
             base = plain[canonical(name).removesuffix(".lora_A").removesuffix(".lora_B")]
             sizes = {"outputs": module.out_features, "inputs": module.in_features, "bias": module.bias is not None}
             linears.append(replace(base, name=name, **sizes))

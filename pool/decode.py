@@ -102,7 +102,7 @@ class Decoder:
         return _Begun(record, encoded, [self._threads.submit(self._picture, record, i) for i in encoded.images])
 
     def _picture(self, record: Record, image: str) -> Media:
-        return self.encoder.load(self.root, image, record.seen(image))
+        return self.encoder.load(self.root, image, record.seen(image), len(record.images))
 
 
 def is_readable(root: str | None, record: Record) -> bool:

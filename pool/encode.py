@@ -15,10 +15,11 @@ import numpy as np
 from ..store.arrays import Array
 from ..store.errors import InputError, suggest
 from .images import load_image
+from .own_template import OwnTemplate
 from .records import Record
 from .shown import PICTURES, Pictures
 from .stretches import Stretches
-from .templates import TEMPLATES, Segment
+from .templates import NAMES, OWN, TEMPLATES, Segment
 from .vision import Media, PictureReader, Size
 
 IGNORE = -100
@@ -71,14 +72,14 @@ class Encoder:
         Raises:
             InputError: unknown template or way to show pictures, or a tokenizer without the template's special tokens.
         """
-        if template not in TEMPLATES:
-            raise InputError(f"unknown conversation template {template!r}{suggest(template, TEMPLATES)}")
+        if template not in NAMES:
+            raise InputError(f"unknown conversation template {template!r}{suggest(template, NAMES)}")
         if pictures not in PICTURES:
             raise InputError(f"unknown way to show pictures {pictures!r}{suggest(pictures, PICTURES)}")
         self.reader, self.tokenizer, self.image_id = reader, reader.tokenizer, reader.image_id
-        self.template, self.max_len = TEMPLATES[template], max_len
-        self.pictures: Pictures = pictures
+        self.max_len, self.pictures = max_len, pictures
         _check_tokenizer(self.tokenizer, self.image_id)
+        self.template = OwnTemplate(self.tokenizer, reader.mark) if template == OWN else TEMPLATES[template]
         self._stretches = Stretches(self.tokenizer)
         self._tokens = {token: _single_id(self.tokenizer, token, template) for token in self.template.tokens}
 
@@ -97,7 +98,7 @@ class Encoder:
             segments = template.segments(record.conversations, bool(record.images))
         except InputError as error:
             raise EncodeError(f"record {record.sample_id}: {error}") from error
-        ids_T, labels_T = self._tokenise(record, segments, sizes)
+        ids_T, labels_T = self._tokenise(record, segments, sizes, len(record.images))
         if record.images:
             end = int(np.flatnonzero(ids_T == self.image_id)[-1]) + 1
             if end > self.max_len:
@@ -126,19 +127,22 @@ class Encoder:
             raise EncodeError(f"record {record.sample_id}: {error}") from error
         if mark_question:
             segments = [part for segment in segments for part in _marked(segment)]
-        shown = sum(s.kind == "image" for s in segments)
+        shown, among = sum(s.kind == "image" for s in segments), len(record.images)
         if 0 < shown < len(record.images):
             record = replace(record, images=record.images[:shown])
-        ids_T, labels_T = self._tokenise(record, segments, sizes and sizes[:shown])
+        ids_T, labels_T = self._tokenise(record, segments, sizes and sizes[:shown], among)
         if len(ids_T) > self.max_len:
             raise EncodeError(
                 f"record {record.sample_id}: the prompt has {len(ids_T)} tokens, max_len is {self.max_len}."
             )
         return Encoded(record.sample_id, ids_T, labels_T, record.images)
 
-    def load(self, root: str | None, image: str, seen: int | None = None) -> Media:
-        """Return a picture of an image root as its model takes it; `seen`: `Record.seen`; raises what `load_image` does."""
-        return self.reader.prepare(load_image(root, image, pictures=self.pictures, seen=seen))
+    def load(self, root: str | None, image: str, seen: int | None = None, among: int = 1) -> Media:
+        """Return a picture of an image root as its model takes it; raises what `load_image` does.
+
+        `seen`: `Record.seen`; `among`: how many pictures its record has.
+        """
+        return self.reader.among(among).prepare(load_image(root, image, pictures=self.pictures, seen=seen))
 
     def sizes(self, root: str | None, record: Record) -> list[Size] | None:
         """Return the sizes of a record's pictures as they show; None where no number of tokens depends on them.
@@ -158,19 +162,25 @@ class Encoder:
     def end_id(self) -> int | None:
         """The id that ends an answer, for generation; None where the tokenizer has no end."""
         end = self.template.end
-        return self._tokens[end.text] if end.kind == "token" else self.tokenizer.eos_token_id
+        return self._token(end.text) if end.kind == "token" else self.tokenizer.eos_token_id
 
     def recipe(self) -> dict[str, Any]:
         """Return what the numbers depend on, for feature keys."""
+        own = {"template_digest": self.template.digest} if isinstance(self.template, OwnTemplate) else {}
         return {
             "template": self.template.name,
+            **own,
             "max_len": self.max_len,
             "image_mode": self.reader.image_mode,
             "pictures": self.pictures,
         }
 
-    def _tokenise(self, record: Record, segments: list[Segment], sizes: Sequence[Size] | None) -> tuple[Array, Array]:
-        """Return ids and labels, i64 [T] both."""
+    def _tokenise(
+        self, record: Record, segments: list[Segment], sizes: Sequence[Size] | None, among: int
+    ) -> tuple[Array, Array]:
+        """Return ids and labels, i64 [T] both; `among`: pictures of the whole record, of which a prompt shows the first."""
+        if any(self.reader.around):
+            segments = [part for segment in segments for part in self._with_around(segment)]
         marks = [i for i, s in enumerate(segments) if s.kind != "text"]
         shown, pictures = sum(segments[i].kind == "image" for i in marks), len(record.images)
         if shown != pictures:
@@ -178,6 +188,7 @@ class Encoder:
                 f"record {record.sample_id}: each picture needs exactly one <image> in its questions; "
                 f"pictures: {pictures}, marks: {shown}."
             )
+        reader = self.reader.among(among)
         starts, ends = [0, *(i + 1 for i in marks)], [*marks, len(segments)]
         behind = [False, *(segments[i].kind != "image" for i in marks)]
         if sizes is None and pictures and self.reader.fixed is None:
@@ -190,11 +201,18 @@ class Encoder:
         pieces: list[Piece] = [] if bos is None else [([bos], np.zeros(1, bool))]
         pieces.append(next(texts))
         for mark, text in zip((segments[i] for i in marks), texts, strict=True):
-            special = self.reader.ids(next(waiting)) if mark.kind == "image" else self._special(mark)
+            special = reader.ids(next(waiting)) if mark.kind == "image" else self._special(mark)
             pieces += [(special, np.full(len(special), mark.trained)), text]
         ids_T = np.concatenate([np.array(ids, np.int64) for ids, _ in pieces])
         trained_T = np.concatenate([trained for _, trained in pieces])
         return ids_T, np.where(trained_T, ids_T, IGNORE)
+
+    def _with_around(self, segment: Segment) -> list[Segment]:
+        """Put the reader's text before and behind a picture."""
+        if segment.kind != "image":
+            return [segment]
+        before, behind = (Segment("text", text) for text in self.reader.around)
+        return [s for s in (before, segment, behind) if s.kind == "image" or s.text]
 
     def _texts(self, chunks: list[list[Segment]], behind_token: list[bool]) -> list[Piece]:
         """Tokenise each stretch between marks once, as a whole; say of each token whether it is trained."""
@@ -212,9 +230,14 @@ class Encoder:
             out[i] = (ids, before[end] > before[begin])
         return out
 
+    def _token(self, text: str) -> int:
+        if text not in self._tokens:
+            self._tokens[text] = _single_id(self.tokenizer, text, self.template.name)
+        return self._tokens[text]
+
     def _special(self, mark: Segment) -> list[int]:
         if mark.kind == "token":
-            return [self._tokens[mark.text]]
+            return [self._token(mark.text)]
         if self.tokenizer.eos_token_id is None:
             raise InputError("the tokenizer has no end-of-text token, so answers could not end.")
         return [int(self.tokenizer.eos_token_id)]

@@ -7,13 +7,15 @@ from pydantic import Field, field_validator
 from ..store.config import Config
 from ..store.errors import suggest
 from .shown import Pictures
-from .templates import TEMPLATES
+from .templates import NAMES
 
 
 class InputConfig(Config):
     """How a row becomes a model's input."""
 
-    template: str = Field("v1", description="The conversation template that texts are put into.")
+    template: str = Field(
+        "v1", description="The conversation template that texts are put into; `own` is the model's chat template."
+    )
     image_mode: Literal["pad", "square"] = Field(
         "pad", description="Pictures are padded to a square, or resized and cropped to one."
     )
@@ -27,6 +29,6 @@ class InputConfig(Config):
     @field_validator("template")
     @classmethod
     def _known_template(cls, name: str) -> str:
-        if name not in TEMPLATES:
-            raise ValueError(f"unknown template {name!r}{suggest(name, TEMPLATES)}")
+        if name not in NAMES:
+            raise ValueError(f"unknown template {name!r}{suggest(name, NAMES)}")
         return name

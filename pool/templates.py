@@ -246,3 +246,6 @@ _ALL = (
     ),
 )
 TEMPLATES = {template.name: template for template in _ALL}
+# the chat template in the model's own folder (`own_template.py`)
+OWN = "own"
+NAMES = (*TEMPLATES, OWN)

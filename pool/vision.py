@@ -20,13 +20,16 @@ class PictureReader(Protocol):
     """Prepares pictures for one processor, and says which token ids stand for one.
 
     `image_id`: the token that a picture's features take the place of. `fixed`: how many of them any picture becomes; None
-    where that depends on its size. `image_mode`: as in `Encoder`.
+    where that depends on its size. `image_mode`: as in `Encoder`. `mark`: what the model's own chat template writes for a
+    picture. `around`: text before and behind `ids(size)` that is tokenised with what stands beside it.
     """
 
     tokenizer: Any
     image_id: int
     fixed: int | None
     image_mode: str
+    mark: str
+    around: tuple[str, str]
 
     def ids(self, size: Size | None) -> list[int]:
         """Return all token ids of a picture, text around its features included; `size` may be None where `fixed` is not."""
@@ -34,6 +37,10 @@ class PictureReader(Protocol):
 
     def prepare(self, picture: Image.Image) -> dict[str, Array]:
         """Return an RGB picture as its model takes it, in as few bytes as can be (uint8 where normalising can wait)."""
+        ...
+
+    def among(self, count: int) -> "PictureReader":
+        """Return what prepares a picture that is one of `count` of its record: some models see it otherwise than alone."""
         ...
 
     def finish(self, media: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

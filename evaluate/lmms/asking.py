@@ -164,7 +164,8 @@ class Asking:
         row = encoder.encode(Record(0, "lmms-eval", request.task, names, turns), [i.size for i in images])
         if row.cut or not (row.labels != IGNORE).any():
             raise EncodeError(f"its continuation is empty, or ends behind max_len ({encoder.max_len} tokens).")
-        return row.showing([encoder.reader.prepare(i) for i in images])
+        reader = encoder.reader.among(len(images))
+        return row.showing([reader.prepare(i) for i in images])
 
     @torch.inference_mode()
     def _measured(self, rows: list[_Row]) -> list[tuple[float, bool]]:

@@ -155,7 +155,7 @@ class Server:
             image = open_picture(where, url, self._config)
             with self._encoding:
                 sizes.append(image.size)
-                media.append(self._generator.encoder.reader.prepare(image))
+                media.append(self._generator.encoder.reader.among(len(asked.urls)).prepare(image))
         try:
             with self._encoding:
                 prompt = self._generator.prompt(asked.turns, sizes, asked.system).showing(media)

@@ -54,10 +54,10 @@ SWALLOWERS: dict[str, str] = {
 }
 PICKLERS = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}
 # what renders a chat template, in transformers' sandbox but without a limit of time; and the files that bound it
-RENDERERS = {"apply_chat_template", "render_jinja_template", "compile_jinja_template"}
-RENDERING: set[str] = set()
+RENDERERS = {"apply_chat_template", "render_jinja_template", "compile_jinja_template", "_compile_jinja_template"}
+RENDERING = {"pool/rendering.py"}
 # modules of Jinja: its sandbox, and what one is made with, which renders nothing
-SANDBOX = {"sandbox", "loaders", "runtime"}
+SANDBOX = {"sandbox", "loaders", "runtime", "exceptions", "ext", "nodes"}
 IMPORTERS = {"import_module", "__import__"}
 # the one place that imports by a name found on disk
 SCANNERS = {"store/scan.py"}

@@ -14,8 +14,10 @@ from vinnow.models.encoding import default_template, make_encoder
 from vinnow.models.forward import decode, embed, last_hidden, on_device, seen_once, with_blank
 from vinnow.models.load import load
 from vinnow.models.projections.config import ProjectionConfig
+from vinnow.models.taps.attention import AttentionTap
 from vinnow.models.taps.forward import LossTap
-from vinnow.models.taps.gradients import GradientTap
+from vinnow.models.taps.gradients import LEAN, GradientTap
+from vinnow.models.taps.lean.architectures import TABLE
 from vinnow.pool.collate import collate
 from vinnow.pool.encode import IGNORE, EncodeError
 from vinnow.pool.records import Record
@@ -64,7 +66,10 @@ class Tiny:
     def rows(self, records=RECORDS):
         sizes = [self.encoder.sizes(self.root, r) for r in records]
         encoded = [self.encoder.encode(r, s) for r, s in zip(records, sizes, strict=True)]
-        return [row.showing([self.encoder.load(self.root, i) for i in row.images]) for row in encoded]
+        return [self.showing(row, r) for row, r in zip(encoded, records, strict=True)]
+
+    def showing(self, row, record):
+        return row.showing([self.encoder.load(self.root, i, among=len(record.images)) for i in row.images])
 
     def batch(self, records=RECORDS, side="right"):
         pad = self.processor.tokenizer.pad_token_id
@@ -164,9 +169,10 @@ def test_components_hold_every_parameter_once(tiny, name):
     t = tiny(name)
     mine = {n for n, _ in t.model.named_parameters(remove_duplicate=False)}
     named = t.family.components.by_module()
-    for module in named:
+    bare = dict(t.model.named_parameters())
+    for module in named.keys() - mine:
         t.model.get_submodule(module)
-    longest = {n: max((m for m in named if n.startswith(f"{m}.")), key=len) for n in mine}
+    longest = {n: max((m for m in named if f"{n}.".startswith(f"{m}.")), key=len) for n in mine}
     assert {n: named[m] for n, m in longest.items()} == {n: component_of(n) for n in mine}
     assert set(longest.values()) == set(named)
     whole = {id(p) for p in t.model.parameters()}
@@ -176,7 +182,8 @@ def test_components_hold_every_parameter_once(tiny, name):
         t.family.decoder(t.model),
         t.family.head(t.model),
     ]
-    assert {id(p) for module in modules for p in module.parameters()} == whole
+    held = {id(p) for module in modules for p in module.parameters()} | {id(bare[n]) for n in named if n in mine}
+    assert held == whole
     assert len(t.family.decoder(t.model).layers) == t.model.config.get_text_config().num_hidden_layers
     assert t.family.lora_names(t.model)
 
@@ -209,6 +216,8 @@ def test_gradients_are_those_of_one_row_at_a_time(tiny, name, part):
     model = load(t.path, "float64").model
     tap = GradientTap(model, which, ProjectionConfig(kind="none"))
     got = tap(t.batch())
+    if type(t.family.decoder(model)).__name__ in TABLE:  # the lean decoder runs whatever the family tells it
+        assert tap.facts()["ran"] == {LEAN: len(RECORDS)}
     wanted = [p for m in pick_linears(t.model, which).values() for p in m.parameters()]
     for i, one in enumerate(RECORDS):
         batch = t.batch([one])
@@ -218,6 +227,60 @@ def test_gradients_are_those_of_one_row_at_a_time(tiny, name, part):
         # some norms and losses round to float32 inside
         assert np.abs(got[i] - expected.numpy()).max() <= 1e-5 * max(1e-3, float(expected.abs().max()))
     assert np.abs(got[0]).max() > 0
+
+
+def seen_text(batch, image_BT):
+    """Which columns of one row are image tokens, and which rows are text behind the last of them."""
+    columns = image_BT[0].nonzero()[:, 0]
+    return columns, torch.arange(int(columns[-1]) + 1, len(image_BT[0]))
+
+
+@each
+def test_trajectories_of_heads_are_those_of_eager_attention(tiny, name):
+    t = tiny(name)
+    eager = load(t.path, "float64", attn="eager").model
+    got = AttentionTap(t.model, 5, "heads")(t.batch())
+    for i, one in enumerate(RECORDS):
+        batch = t.batch([one])
+        image_BT = t.family.image_mask(t.model.config, batch["input_ids"])
+        if not image_BT.any():
+            assert not got[i].any()
+            continue
+        with torch.no_grad():
+            attentions = eager(**t.theirs(batch), output_attentions=True).attentions
+        columns, text = seen_text(batch, image_BT)
+        whole = sum(a[0].double().mean(0) for a in attentions)
+        expected = torch.linalg.svdvals(whole[text][:, columns])[:5].numpy()
+        # eager softmax and norms round to float32 inside
+        np.testing.assert_allclose(got[i], np.pad(expected, (0, 5 - len(expected))), rtol=1e-5, atol=1e-6)
+
+
+@each
+def test_trajectories_of_flat_products_are_those_of_a_naive_loop(tiny, name):
+    t = tiny(name)
+    got = AttentionTap(t.model, 5, "flat")(t.batch())
+    layers = [layer.self_attn for layer in t.family.decoder(t.model).layers]
+    for i, one in enumerate(RECORDS):
+        batch, kept = t.batch([one]), []
+        image_BT = t.family.image_mask(t.model.config, batch["input_ids"])
+        if not image_BT.any():
+            assert not got[i].any()
+            continue
+        linears = [linear for layer in layers for linear in (layer.q_proj, layer.k_proj)]
+        hooks = [linear.register_forward_hook(lambda m, a, out: kept.append(out[0].double())) for linear in linears]
+        with torch.no_grad():
+            t.model(**t.theirs(batch))
+        for hook in hooks:
+            hook.remove()
+        (columns, text), whole = seen_text(batch, image_BT), 0
+        for layer, query, key in zip(layers, kept[::2], kept[1::2], strict=True):
+            heads = key.view(len(key), -1, layer.head_dim)
+            # each key serves several heads of queries
+            heads = heads.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+            scores = query[text] @ heads.flatten(1).T / query.shape[1] ** 0.5
+            whole = whole + torch.softmax(scores, -1)[:, columns]
+        expected = torch.linalg.svdvals(whole)[:5].numpy()
+        np.testing.assert_allclose(got[i], np.pad(expected, (0, 5 - len(expected))), rtol=1e-5, atol=1e-6)
 
 
 @each
@@ -245,7 +308,7 @@ def test_answers_are_those_of_plain_generate(tiny, name):
     t = tiny(name)
     rows = [RECORDS[i] for i in (1, 2, 4)]
     prompts = [t.encoder.prompt(r, sizes=t.encoder.sizes(t.root, r)) for r in rows]
-    shown = [p.showing([t.encoder.load(t.root, i) for i in p.images]) for p in prompts]
+    shown = [t.showing(p, r) for p, r in zip(prompts, rows, strict=True)]
     pad, words = t.processor.tokenizer.pad_token_id, {"max_new_tokens": 6, "do_sample": False}
     together = t.encoder.finish(collate(shown, pad, "left"))
     new = t.model.generate(**t.theirs(together), **words)[:, together["input_ids"].shape[1] :]
@@ -269,7 +332,7 @@ def test_a_saved_model_is_the_model(tiny, name, tmp_path):
     for row, one in zip(t.rows(), RECORDS, strict=True):
         assert row.input_ids.tolist() == encoder.encode(one, encoder.sizes(t.root, one)).input_ids.tolist()
         for media, image in zip(row.media, one.images, strict=True):
-            other = encoder.load(t.root, image)
+            other = encoder.load(t.root, image, among=len(one.images))
             assert all(np.array_equal(media[n], other[n]) for n in media)
     # it is Hugging Face's own folder
     alone = t.family.class_of(t.model.config).from_pretrained(tmp_path / "again", dtype=torch.float64)

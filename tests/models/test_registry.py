@@ -16,7 +16,9 @@ class Own(Llava):
     name = "own"
     kinds = ("{kind}",)
     processors = ("OwnProcessor",)
-    components = Components(("model.{tower}",), ("model.{tower}.merger",), ("model.words",), ("lm_head",))
+    components = Components(
+        ("model.{tower}",), ("model.{tower}.merger", "model.image_mark"), ("model.words",), ("lm_head",)
+    )
 
 
 FAMILY = Own
@@ -50,6 +52,11 @@ def test_a_file_of_one_s_own_is_a_family(own, tiny_model):
     # the connector lies inside the tower, the longer name wins; wrappers in front do not matter
     assert component_of("base_model.model.model.looker.merger.fc.weight") == "projector"
     assert component_of("model.words.layers.0.weight") == "language_model"
+    # a parameter of the model itself, which no module holds; another one's name may begin as its does
+    assert {component_of(f"{front}model.image_mark") for front in ("", "base_model.model.")} == {"projector"}
+    assert registry.plain_name("base_model.model.model.image_mark") == "image_mark"
+    with pytest.raises(InputError, match="belongs to no known part"):
+        component_of("model.image_marks")
     assert registry.family_of(load(tiny_model).model).name == "llava"
     with pytest.raises(InputError, match="belongs to no known part"):
         component_of("model.lookers.layer.weight")

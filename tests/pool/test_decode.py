@@ -76,9 +76,9 @@ def test_the_next_batch_is_decoded_while_one_is_used(pool, decoder, monkeypatch)
     encoded = [(r, decoder.encoder.prompt(r)) for r in records[:3]]
     begun, load = [threading.Event() for _ in encoded], Encoder.load
 
-    def watched(self, root, image, seen=None):
+    def watched(self, root, image, seen=None, among=1):
         begun[[e.images[0] for _, e in encoded].index(image)].set()
-        return load(self, root, image, seen)
+        return load(self, root, image, seen, among)
 
     monkeypatch.setattr(Encoder, "load", watched)
     batches = decoder.batches([pair] for pair in encoded)

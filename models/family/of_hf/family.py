@@ -7,6 +7,7 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ....pool.templates import OWN
 from ....store.errors import InputError
 from ...folders import chain, processor_folder
 from ...protocol import Family
@@ -57,7 +58,7 @@ class HFFamily(Family):
             InputError: the folder has none.
         """
         if getattr(tokenizer, "chat_template", None):
-            return "chatml"
+            return OWN
         raise InputError(
             f"this {self.label} has no chat template (chat_template.jinja): put the model's own file beside it, or name a "
             "conversation template."

@@ -35,12 +35,20 @@ class HFReader:
         """Check that the processor can do this.
 
         Raises:
-            InputError: another image mode than the processor's own way, or a tokenizer without the image token.
+            InputError: another image mode than the processor's own way, a processor that does not normalise, or a
+                tokenizer without the image token.
         """
         if image_mode not in ("pad", "square"):
             raise InputError(f"unknown image mode {image_mode!r}{suggest(image_mode, ('pad', 'square'))}")
         if image_mode == "square":
             raise InputError(f"image mode 'square': {label} takes pictures as they are; leave the mode as it is.")
+        images = processor.image_processor
+        idle = [name for name in ("do_rescale", "do_normalize") if not getattr(images, name, True)]
+        if idle:
+            raise InputError(
+                f"the image processor of this {label} has {', '.join(idle)} off: pictures are scaled and normalised here. "
+                "Take the model's own processor files."
+            )
         self.processor, self.image_mode = processor, image_mode
         self.tokenizer, self.images, self.settings = processor.tokenizer, processor.image_processor, processor.settings
         self.image_id = known(self.tokenizer, self.image)
@@ -53,10 +61,13 @@ class HFReader:
     def prepare(self, picture: Image.Image) -> dict[str, Array]:
         """Return a picture as `laid` has it, its values in bytes."""
         try:
-            cut = self.images.preprocess(picture, do_rescale=False, do_normalize=False, return_tensors="np")
-            return self.laid(dict(cut), (picture.width, picture.height))
+            return self.laid(self.cut(picture), (picture.width, picture.height))
         except ValueError as error:
             raise EncodeError(f"a picture of {picture.width} × {picture.height} pixels: {error}.") from error
+
+    def among(self, count: int) -> "HFReader":
+        """Return this: a picture is the same beside others."""
+        return self
 
     def finish(self, media: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the media, normalised where they are bytes."""
@@ -71,6 +82,10 @@ class HFReader:
 
         It begins and ends in special tokens. Raises ValueError for a size that the processor does not take.
         """
+
+    def cut(self, picture: Image.Image) -> dict[str, Array]:
+        """Return what the image processor makes of a picture, its values not yet scaled."""
+        return dict(self.images.preprocess(picture, do_rescale=False, do_normalize=False, return_tensors="np"))
 
     def laid(self, cut: dict[str, Array], size: Size) -> dict[str, Array]:
         """Return one picture's media of what the processor gives: the first axis of each is tiles, patches or 1."""
@@ -90,7 +105,7 @@ class HFReader:
         except ValueError as error:
             shown = "a picture" if size is None else f"a picture of {size[0]} × {size[1]} pixels"
             raise EncodeError(f"{shown}: {error}.") from error
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return tuple(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def as_bytes(values: Any) -> Array:

@@ -37,6 +37,7 @@ class SquarePictures:
             )
         self.tokenizer, self.image_id = processor.tokenizer, int(processor.image_token_id)
         self.fixed: int | None = count_image_tokens(processor)
+        self.mark, self.around = str(processor.image_token), ("", "")
         self._mean = torch.tensor(self.images.image_mean, dtype=torch.float32)
         self._std = torch.tensor(self.images.image_std, dtype=torch.float32)
         if self.tokenizer.convert_ids_to_tokens(self.image_id) != processor.image_token:
@@ -52,6 +53,10 @@ class SquarePictures:
     def prepare(self, picture: Image.Image) -> dict[str, Array]:
         """Return `pixels_u8` [1, 3, H, W], in this order in memory: a GPU's convolution goes by it."""
         return {PIXELS: np.ascontiguousarray(self.pixels_u8(picture)[None])}
+
+    def among(self, count: int) -> "SquarePictures":
+        """Return this: a picture is the same beside others."""
+        return self
 
     def finish(self, media: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the media, normalised."""
