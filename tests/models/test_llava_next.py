@@ -47,11 +47,11 @@ def test_tiles_and_tokens_are_the_processor_s_own(path):
         expected = theirs(processor)(text=text, images=[noise(size) for size in ALL])
         # as `generate` takes them: as many tiles as the picture of most, zeros behind the rest
         batch = {"input_ids": torch.ones(1, 1), "attention_mask": torch.ones(1, 1), "media": media}
-        given = family.generating(model, batch)
-        assert set(given) == {"input_ids", "attention_mask", "pixel_values", "image_sizes"}
-        assert given["image_sizes"].tolist() == [list(s) for s in expected["image_sizes"]]
+        inputs = family.generating(model, batch)
+        assert set(inputs) == {"input_ids", "attention_mask", "pixel_values", "image_sizes"}
+        assert inputs["image_sizes"].tolist() == [list(s) for s in expected["image_sizes"]]
         pixels = torch.stack([torch.as_tensor(p) for p in expected["pixel_values"]])
-        assert (given["pixel_values"] - pixels).abs().max() <= 1e-6
+        assert (inputs["pixel_values"] - pixels).abs().max() <= 1e-6
         for size, ids in zip(ALL, expected["input_ids"], strict=True):
             assert reader.ids(size) == [reader.image_id] * ids.count(reader.image_id)
         assert [len(reader.ids(size)) for size in ALL[:3]] == counts
@@ -64,8 +64,8 @@ def test_features_are_packed_as_the_model_does(path):
     family = registry.family_of(model)
     for layer in (-2, -1):
         model.config.vision_feature_layer = layer
-        given = family.generating(model, {"input_ids": None, "attention_mask": None, "media": media})
-        features = model.get_image_features(given["pixel_values"], given["image_sizes"]).pooler_output
+        inputs = family.generating(model, {"input_ids": None, "attention_mask": None, "media": media})
+        features = model.get_image_features(inputs["pixel_values"], inputs["image_sizes"]).pooler_output
         shown_RH = family.connect(model, family.see(model, media), media)
         assert (shown_RH - torch.cat(features)).abs().max() <= 1e-12
         assert [len(f) for f in features] == [len(reader.ids(size)) for size in ALL]
