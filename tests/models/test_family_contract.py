@@ -267,7 +267,9 @@ def test_trajectories_of_flat_products_are_those_of_a_naive_loop(tiny, name):
             assert not got[i].any()
             continue
         linears = [linear for layer in layers for linear in (layer.q_proj, layer.k_proj)]
-        hooks = [linear.register_forward_hook(lambda m, a, out: kept.append(out[0].double())) for linear in linears]
+        hooks = [
+            linear.register_forward_hook(lambda m, a, out, to=kept: to.append(out[0].double())) for linear in linears
+        ]
         with torch.no_grad():
             t.model(**t.theirs(batch))
         for hook in hooks:
