@@ -68,10 +68,11 @@ class LeanDecoder:
         tables = self._tables(x_BTH, arguments.get("position_ids"))
         masks = arguments.get("attention_mask") or {SLIDING: self._band(x_BTH)}
         deep, shown = arguments.get("deepstack_visual_embeds"), arguments.get("visual_pos_masks")
-        places_I = None if deep is None or shown is None else torch.nonzero(shown, as_tuple=True)
+        # a family may name places by index vectors: a GPU waits for a mask's
+        places_I = torch.nonzero(shown, as_tuple=True) if isinstance(shown, torch.Tensor) else shown
         for number, layer in enumerate(self.layers):
             x_BTH = self._run(layer, x_BTH, tables[layer.kind if self.entry.bases else ""], masks.get(layer.kind))
-            if places_I is not None and deep is not None and number < len(deep):
+            if deep is not None and number < len(deep):
                 seen_IH = x_BTH[places_I] + deep[number].to(x_BTH)
                 x_BTH = x_BTH.index_put(places_I, seen_IH)
         return self.last(x_BTH)
