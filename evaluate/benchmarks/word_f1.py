@@ -6,9 +6,10 @@ without spaces (Chinese, Japanese) is compared by its characters.
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 from ...pool.records import Record
-from ..benchmark import Benchmark, reference
+from ..benchmark import Answered, Benchmark, Metrics, reference
 
 # a run of letters and digits is a word; of scripts that put no spaces, each character is one
 _WORD = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\u3040-\u30ff]|[^\W_]+")
@@ -16,8 +17,7 @@ _WORD = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\u3040-\u30ff]|[^\W
 
 def words(text: str) -> Counter[str]:
     """Return how often each word stands in a text."""
-    found = _WORD.findall(text.lower())
-    return Counter(found or text.split())
+    return Counter(_WORD.findall(text.lower()) or text.split())
 
 
 class WordF1(Benchmark):
@@ -32,6 +32,10 @@ class WordF1(Benchmark):
         if not both:
             return float(not said and not right)
         return 2 * both / (sum(said.values()) + sum(right.values()))
+
+    def aggregate(self, rows: Sequence[Answered]) -> Metrics:
+        """Return the mean over rows."""
+        return Metrics("word F1", sum(r.score for r in rows) / len(rows))
 
 
 BENCHMARK = WordF1

@@ -67,13 +67,15 @@ def fitted(values: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: the model is not there, or is a twin, of which nothing is known yet.
     """
-    found = [(where, name) for where, section in _sections(values) for name in _FIELDS if section.get(name) == AUTO]
-    if not found:
+    left_open = [(where, name) for where, section in _sections(values) for name in _FIELDS if section.get(name) == AUTO]
+    if not left_open:
         return values
     model = values.get("model")
     folder = model.get("path") if isinstance(model, dict) else None
     if not isinstance(folder, str):
-        raise InputError(f"{found[0][0]}.{found[0][1]} is auto, which is asked of model.path, and the run names none.")
+        raise InputError(
+            f"{left_open[0][0]}.{left_open[0][1]} is auto, which is asked of model.path, and the run names none."
+        )
     return _put(values, cache(lambda: defaults(folder)))
 
 

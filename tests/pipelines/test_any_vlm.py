@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from foreign import vinnow
 from mixed import texts, write_mixed
@@ -24,7 +25,12 @@ SMALL = [
     "evaluate.max_new_tokens=4",
 ]
 SMALL += [f"{s}.{n}" for s in ("proxy", "finetune") for n in ("global_batch=8", "micro_batch=4", "max_steps=2")]
-SMALL += ["proxy.checkpoint_count=2", "features.0.projection.dim=64", "ray.object_store_mb=100"]
+SMALL += [
+    "proxy.checkpoint_count=2",
+    "features.0.projection.dim=64",
+    "ray.object_store_mb=100",
+    "actors.inline_parts=1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +42,19 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """Return a family's tiny model, made once."""
-    made = {}
+    folders = {}
 
     def get(name):
-        if name not in made:
-            made[name] = registry.families()[name].tiny(str(tmp_path_factory.mktemp(name) / "model"), texts())
-        return made[name]
+        if name not in folders:
+            folders[name] = registry.families()[name].tiny(str(tmp_path_factory.mktemp(name) / "model"), texts())
+        return folders[name]
 
     return get
+
+
+def shares(run):
+    """Return the share of its source that each pool takes."""
+    return {name: getattr(run, name).share for name in ("pool", "target", "test")}
 
 
 @pytest.mark.parametrize("name", sorted(registry.families()))
@@ -80,8 +91,8 @@ def test_one_word_fills_all_places_of_the_model(tmp_path, data, tiny):
     inputs = [run.proxy, run.finetune, run.evaluate, *run.features]
     assert {(i.template, i.max_len, i.image_mode) for i in inputs} == {("own", 512, "pad")}
     assert {f.kind for f in run.features} == {"gradient", "trajectory", "loss"}
-    assert [run.pool.share, run.target.share, run.test.share] == [(0.0, 0.96), (0.96, 0.98), (0.98, 1.0)]
-    assert {p.source for p in (run.pool, run.target, run.test)} == {run.pool.source}
+    assert shares(run) == {"pool": (0.0, 0.96), "target": (0.96, 0.98), "test": (0.98, 1.0)}
+    assert {getattr(run, pool).source for pool in shares(run)} == {run.pool.source}
     # what a run saved says the same, wherever the model is by then
     (tmp_path / "run.json").write_text(json.dumps({"config": run.model_dump(mode="json"), "digest": run.digest()}))
     assert load_run(str(tmp_path / "run.json")) == run
@@ -90,7 +101,7 @@ def test_one_word_fills_all_places_of_the_model(tmp_path, data, tiny):
 def test_a_source_of_one_s_own_takes_the_place_of_a_share(data, tiny):
     run = load_run("any-vlm", [f"model={tiny('qwen2_5_vl')}", *data, "test.source=test.json", "test.image_root=i"])
     assert (run.test.source, run.test.share, run.test.image_root) == ("test.json", None, "i")
-    assert [run.pool.share, run.target.share] == [(0.0, 0.98), (0.98, 1.0)]
+    assert shares(run) == {"pool": (0.0, 0.98), "target": (0.98, 1.0), "test": None}
 
 
 @pytest.mark.parametrize(
@@ -142,14 +153,16 @@ def test_a_mixed_pool_goes_from_ingest_to_report(name, tmp_path, data, tiny, ray
     shown = list(pools["pool"].take(pools["pool"].ids()))
     assert {len(r.images) for r in shown} == {0, 1, 3}
     assert any(r.extra.get("system") for r in shown)
-    trials = {n: read_json(str(out / "sweep" / f"{n}-20pct-s0" / "result.json")) for n in ("random", "less", "xmas")}
-    trials["perplexity_middle"] = read_json(str(out / "sweep/perplexity_middle-20pct-s0/result.json"))
-    for result in trials.values():
-        assert result["steps"] == 2
-        assert result["loss"] > 0
-    # no row was lost on the way: each is in the features, each question was answered
-    stages = {p.stem: read_json(str(p)) for p in (out / "stages").glob("*.json")}
+    # no row is lost on the way, and no question
     for stage in ("features-gradient", "features-loss", "features-trajectory", "targets-gradient"):
-        assert "refused" not in json.dumps(stages[stage]["facts"].get("reasons", {})), stage
-    assert "word_f1" in page
-    assert all(label in page for label in trials)
+        facts = read_json(str(out / "stages" / f"{stage}.json"))["facts"]
+        rows = pools["target" if stage.startswith("targets") else "pool"].rows
+        assert (facts["used"], facts["refused"]) == (rows, 0), stage
+    for label in ("random", "less", "xmas", "perplexity_middle"):
+        trial = out / "sweep" / f"{label}-20pct-s0"
+        result = read_json(str(trial / "result.json"))
+        assert (result["steps"], result["loss"] > 0) == (2, True)
+        asked = pq.read_table(str(trial / "eval" / "evals.parquet"))
+        assert set(asked["sample"].to_pylist()) == {str(i) for i in pools["test"].ids()}
+        assert set(asked["benchmark"].to_pylist()) == {"word_f1"}
+        assert label in page
