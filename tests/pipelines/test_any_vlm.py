@@ -13,6 +13,7 @@ from vinnow.pipelines.runs.config import load_run
 from vinnow.pipelines.runs.filled import LONGEST, defaults
 from vinnow.pipelines.runs.run import run_stages
 from vinnow.pool.reader import Pool
+from vinnow.pool.templates import NAMES
 from vinnow.store.errors import InputError
 from vinnow.store.files import read_json
 
@@ -64,7 +65,7 @@ def test_a_folder_says_its_template_and_how_long_a_row_may_be(name, tiny):
     limits = [config.get("text_config", config)["max_position_embeddings"]]
     limits.append(read_json(str(Path(tiny(name), "tokenizer_config.json"))).get("model_max_length", LONGEST))
     assert said["max_len"] == min(limits) <= 4096
-    assert said["template"] in ("own", "v1")
+    assert said["template"] in NAMES
     assert said["image_mode"] == "pad"
 
 
