@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from ..store.errors import InputError, suggest
-from .products import LINEARS, weight_name
+from .products import LINEARS, Product, weight_name
 from .protocol import base_of as base_of
 from .registry import base_component, family_of
 from .specs import COMPONENTS, LoraSpec
@@ -120,8 +120,9 @@ def parameters_of(modules: dict[str, Any]) -> dict[str, nn.Parameter]:
     """Return the parameters of named Linears, as `NAME.weight` and `NAME.bias`, in order; of products what they hold."""
     named = {}
     for name, module in modules.items():
-        for kind, parameter in module.named_parameters(recurse=False):
-            named[f"{name}.bias" if kind == "bias" else weight_name(name, module)] = parameter
+        if isinstance(module, Product):
+            named[weight_name(name, module)] = module.kept
+        named |= {f"{name}.{kind}": p for kind, p in module.named_parameters(recurse=False)}
     return named
 
 

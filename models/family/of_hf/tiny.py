@@ -9,8 +9,11 @@ import torch
 from .processor import FolderProcessor
 
 
-def words(texts: list[str], marks: tuple[str, ...], end: str) -> Any:
-    """Return a byte-level tokenizer trained on texts, with `marks` as special tokens; `end` ends a text."""
+def words(texts: list[str], marks: tuple[str, ...], end: str, named: dict[str, str] | None = None) -> Any:
+    """Return a byte-level tokenizer trained on texts, with `marks` as special tokens; `end` ends a text.
+
+    `named`: those that a model's own processor asks for by an attribute of the tokenizer.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -26,7 +29,7 @@ def words(texts: list[str], marks: tuple[str, ...], end: str) -> Any:
         tokenizer_object=core,
         pad_token="<pad>",
         eos_token=end,
-        extra_special_tokens={},
+        extra_special_tokens=named or {},
         padding_side="right",
         model_max_length=512,
         clean_up_tokenization_spaces=False,
