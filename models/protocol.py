@@ -129,8 +129,11 @@ class Family(ABC):
         return [_module(model, name) for name in self.components.vision]
 
     def connector(self, model: Any) -> nn.Module:
-        """Return the module between vision and decoder, or a list of all that there are."""
-        modules = [_module(model, name) for name in self.components.connector]
+        """Return the module between vision and decoder, or a list of all that there are; bare parameters are none."""
+        named = [(name.rpartition("."), name) for name in self.components.connector]
+        modules = [
+            _module(model, name) for (holder, _, leaf), name in named if leaf not in _module(model, holder)._parameters
+        ]
         return modules[0] if len(modules) == 1 else nn.ModuleList(modules)
 
     def decoder(self, model: Any) -> Any:

@@ -115,7 +115,9 @@ def tiny_of(tmp_path_factory, noise_root):
 
 def pytest_addoption(parser):
     parser.addoption("--record-seconds", action="store_true", help="write what each file takes to tests/seconds.json")
-    parser.addoption("--record-works", action="store_true", help="write what passes on which family to tests/works.json")
+    parser.addoption(
+        "--record-works", action="store_true", help="write what passes on which family to tests/works.json"
+    )
 
 
 def pytest_configure(config):

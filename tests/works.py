@@ -27,7 +27,11 @@ def marked(mark):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef):
                 calls = [d for d in node.decorator_list if isinstance(d, ast.Call)]
-                said += [(file, d.lineno, ast.literal_eval(d.args[0])) for d in calls if ast.unparse(d.func) == f"pytest.mark.{mark}"]
+                said += [
+                    (file, d.lineno, ast.literal_eval(d.args[0]))
+                    for d in calls
+                    if ast.unparse(d.func) == f"pytest.mark.{mark}"
+                ]
     return list(dict.fromkeys(what for _, _, what in sorted(said)))
 
 
