@@ -8,6 +8,7 @@ Axes: B rows, T tokens, I pictures, R image tokens of the batch, H the decoder's
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -129,11 +130,9 @@ class Family(ABC):
         return [_module(model, name) for name in self.components.vision]
 
     def connector(self, model: Any) -> nn.Module:
-        """Return the module between vision and decoder, or a list of all that there are; bare parameters are none."""
-        named = [(name.rpartition("."), name) for name in self.components.connector]
-        modules = [
-            _module(model, name) for (holder, _, leaf), name in named if leaf not in _module(model, holder)._parameters
-        ]
+        """Return the module between vision and decoder, or a list of all that there are; without bare parameters."""
+        members = [attrgetter(name)(base_of(model)) for name in self.components.connector]
+        modules = [member for member in members if isinstance(member, nn.Module)]
         return modules[0] if len(modules) == 1 else nn.ModuleList(modules)
 
     def decoder(self, model: Any) -> Any:
