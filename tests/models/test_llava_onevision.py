@@ -1,4 +1,4 @@
-"""LLaVA-OneVision beside the families' contract: what a picture becomes goes by how many its record has; misfits are refused."""
+"""LLaVA-OneVision beside the families' contract: a picture goes by how many its record has; misfits are refused."""
 
 from types import SimpleNamespace
 
@@ -43,7 +43,7 @@ def processors(path):
 
 
 class Words:
-    """What `LlavaOnevisionProcessor`, which cannot be made without torchvision, knows of its parts."""
+    """What `LlavaOnevisionProcessor`, which cannot be prepare without torchvision, knows of its parts."""
 
     image_token = "<image>"
     _get_number_of_features = LlavaOnevisionProcessor._get_number_of_features
@@ -74,8 +74,8 @@ def test_pictures_alone_and_beside_others_are_the_processor_s_own(path, model):
     family, counts = registry.family_of(model), []
     for processor in processors(path):
         reader, images = family.reader(processor, "pad"), [noise(size) for size in ALL]
-        for form, made in (([[i] for i in images], finished), ([images], together)):
-            media, each = made(reader, ALL)
+        for form, prepare in (([[i] for i in images], finished), ([images], together)):
+            media, each = prepare(reader, ALL)
             expected = processor.image_processor(form, return_tensors="pt")
             assert {one["pixel_values"].dtype.name for one in each} == {"uint8"}
             inputs = asked(family, model, media)
@@ -94,8 +94,8 @@ def test_pictures_alone_and_beside_others_are_the_processor_s_own(path, model):
 @torch.no_grad()
 def test_features_are_packed_as_the_model_does(path, model):
     reader, family = make_encoder(load_processor(path), "chatml").reader, registry.family_of(model)
-    for made, count in ((finished, 1), (together, len(ALL))):
-        media, _ = made(reader, ALL)
+    for prepare, count in ((finished, 1), (together, len(ALL))):
+        media, _ = prepare(reader, ALL)
         media = {n: v.double() if v.is_floating_point() else v for n, v in media.items()}
         inputs = asked(family, model, media)
         features = model.get_image_features(
