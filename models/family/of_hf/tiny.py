@@ -8,8 +8,11 @@ import torch
 from .processor import FolderProcessor
 
 
-def words(texts: list[str], marks: tuple[str, ...], end: str) -> Any:
-    """Return a byte-level tokenizer trained on texts, with `marks` as special tokens; `end` ends a text."""
+def words(texts: list[str], marks: tuple[str, ...], end: str, named: dict[str, str] | None = None) -> Any:
+    """Return a byte-level tokenizer trained on texts, with `marks` as special tokens; `end` ends a text.
+
+    `named`: special tokens that its processor asks the tokenizer for, by attribute.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -25,7 +28,7 @@ def words(texts: list[str], marks: tuple[str, ...], end: str) -> Any:
         tokenizer_object=core,
         pad_token="<pad>",
         eos_token=end,
-        extra_special_tokens={},
+        extra_special_tokens=named or {},
         padding_side="right",
         model_max_length=512,
         clean_up_tokenization_spaces=False,
