@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from vinnow.models import registry
 from vinnow.models.check import check_model
-from vinnow.models.components import component_of, pick_linears
+from vinnow.models.components import component_of, parameters_of, pick_linears
 from vinnow.models.encoding import default_template, make_encoder
 from vinnow.models.forward import decode, embed, last_hidden, on_device, seen_once, with_blank
 from vinnow.models.load import load
@@ -218,7 +218,7 @@ def test_gradients_are_those_of_one_row_at_a_time(tiny, name, part):
     got = tap(t.batch())
     if type(t.family.decoder(model)).__name__ in TABLE:  # the lean decoder runs whatever the family tells it
         assert tap.facts()["ran"] == {LEAN: len(RECORDS)}
-    wanted = [p for m in pick_linears(t.model, which).values() for p in m.parameters()]
+    wanted = list(parameters_of(pick_linears(t.model, which)).values())
     for i, one in enumerate(RECORDS):
         batch = t.batch([one])
         loss = t.model(**t.theirs(batch), labels=batch["labels"]).loss
@@ -267,7 +267,10 @@ def test_trajectories_of_flat_products_are_those_of_a_naive_loop(tiny, name):
             assert not got[i].any()
             continue
         linears = [linear for layer in layers for linear in (layer.q_proj, layer.k_proj)]
-        hooks = [linear.register_forward_hook(lambda m, a, out: kept.append(out[0].double())) for linear in linears]
+        hooks = [
+            linear.register_forward_hook(lambda m, a, out, kept=kept: kept.append(out[0].double()))
+            for linear in linears
+        ]
         with torch.no_grad():
             t.model(**t.theirs(batch))
         for hook in hooks:

@@ -103,7 +103,7 @@ class Plain(HFFamily):
         """Write what the entry says, with a chat template of marks and texts."""
         import transformers
 
-        from .tiny import words, write
+        from .tiny import drawn, words, write
 
         parts, end = self.entry.tiny, "<|im_end|>"
         marks = dict.fromkeys((self.entry.mark, self.entry.token, "<|im_start|>", *parts.get("marks", {})))
@@ -122,13 +122,8 @@ class Plain(HFFamily):
         )
         settings = {"processor_class": self.entry.processor} | parts.get("processor", {})
         images = self.image_processor()(**parts["images"])
-        return write(
-            out,
-            self.class_of(config),
-            config,
-            FolderProcessor(self.name, tokenizer, images, settings),
-            template(self.entry),
-        )
+        processor = FolderProcessor(self.name, tokenizer, images, settings)
+        return write(out, drawn(self.class_of(config)), config, processor, template(self.entry))
 
     def reader(self, processor: FolderProcessor, image_mode: str) -> PlainReader:
         """Return what calls the processor."""
@@ -185,7 +180,7 @@ def _processor(kind: Kind, processor: FolderProcessor) -> Any:
     """Return Hugging Face's processor with a folder's settings."""
     import transformers
 
-    made = getattr(transformers, kind.processor)
-    taken = inspect.signature(made.__init__).parameters
+    theirs = getattr(transformers, kind.processor)
+    taken = inspect.signature(theirs.__init__).parameters
     settings = {n: v for n, v in processor.settings.items() if n in taken and n not in ("image_processor", "tokenizer")}
-    return made(image_processor=processor.image_processor, tokenizer=processor.tokenizer, **settings)
+    return theirs(image_processor=processor.image_processor, tokenizer=processor.tokenizer, **settings)
