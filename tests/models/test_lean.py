@@ -43,6 +43,7 @@ DECODERS = {
     "qwen2": ("Qwen2Model", "Qwen2Config", {}),
     "qwen2, windows": ("Qwen2Model", "Qwen2Config", {"use_sliding_window": True} | SLIDES),
     "qwen2-vl": ("Qwen2VLTextModel", "Qwen2VLTextConfig", MROPE),
+    "qwen2-vl": ("Qwen2VLTextModel", "Qwen2VLTextConfig", MROPE),
     "qwen2.5-vl": ("Qwen2_5_VLTextModel", "Qwen2_5_VLTextConfig", MROPE),
     "qwen2.5-vl, windows": (
         "Qwen2_5_VLTextModel",
@@ -77,7 +78,7 @@ def decoder_of(name, lora=False, **changes):
 
 
 def class_of(kind):
-    for module in ("qwen2_5_vl", "qwen3_vl", "gemma3"):
+    for module in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "gemma3"):
         models = getattr(transformers.models, module)
         if hasattr(models, kind):
             return getattr(models, kind)
