@@ -80,7 +80,7 @@ class Encoder:
         self.max_len, self.pictures = max_len, pictures
         _check_tokenizer(self.tokenizer, self.image_id)
         self.template = OwnTemplate(self.tokenizer, reader.mark) if template == OWN else TEMPLATES[template]
-        self._stretches = Stretches(self.tokenizer)
+        self._stretches = Stretches(self.tokenizer, as_sentencepiece=template != OWN)
         self._tokens = {token: _single_id(self.tokenizer, token, template) for token in self.template.tokens}
 
     def encode(self, record: Record, sizes: Sequence[Size] | None = None) -> Encoded:
@@ -190,7 +190,9 @@ class Encoder:
             )
         reader = self.reader.among(among)
         starts, ends = [0, *(i + 1 for i in marks)], [*marks, len(segments)]
-        behind = [False, *(segments[i].kind != "image" for i in marks)]
+        # LLaVA tokenises what follows a picture anew; Hugging Face's processors, whose way `own` is, tokenise the whole row
+        own = self.template.name == OWN
+        behind = [False, *(own or segments[i].kind != "image" for i in marks)]
         if sizes is None and pictures and self.reader.fixed is None:
             raise ValueError("how many tokens these pictures become depends on their sizes: give them.")
         waiting = iter(sizes or [None] * pictures)
