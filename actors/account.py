@@ -142,6 +142,7 @@ def settle(report: FeatureReport, spec: FeatureSpec) -> None:
         report.notes.append(
             f"{cut:,} rows lost a part of their answers at max_len {spec.config.max_len} (listed in {listed})"
         )
+    report.notes += [f"{rows:,} rows ran by {way}" for way, rows in report.ran.items()]
     by_step = refused_at(spec.out, feature, steps)
     if len({frozenset(rows) for rows in by_step.values()}) > 1:
         counts = ", ".join(f"{len(rows):,} at step {step}" for step, rows in by_step.items())

@@ -146,7 +146,8 @@ class FeatureReport:
 
     `extra`: what the taps counted, such as the share of second moments under Adam's epsilon. `failed`: checkpoints that
     could not be loaded, by step, and why; the parts of the others are there. `rows` counts the rows computed this time,
-    once a checkpoint; `usage` and `refused` count the pool's, each once; `notes` are further lines for the user.
+    once a checkpoint; `usage` and `refused` count the pool's, each once; `notes` are further lines for the user. `ran`: of
+    kinds that differentiate, rows computed by what ran their decoder, and why it was not the lean one.
     """
 
     feature: str
@@ -160,5 +161,6 @@ class FeatureReport:
     seconds: float = 0.0
     failed: dict[int, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    ran: dict[str, int] = field(default_factory=dict)
     usage: Usage = field(default_factory=lambda: Usage(0, {}, ""))
     notes: list[str] = field(default_factory=list)

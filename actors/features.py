@@ -5,6 +5,7 @@ written whole or not at all, so a retried or repeated task changes nothing. Axes
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,7 +62,9 @@ class FeatureActor:
         self.pad_id = self.loader.encoder.tokenizer.pad_token_id or 0
         self.models: dict[int, Any] = {}
         self.taps: dict[int, Any] = {}
+        # what their taps had counted when the last part ended, by step
         self.counted: dict[int, tuple[int, float]] = {}
+        self.ran: dict[int, Counter[str]] = {}
         # why a checkpoint of this pass could not be loaded, by step; the others go on
         self.failed: dict[int, str] = {}
         for number, key in enumerate(spec.keys):
@@ -118,6 +121,7 @@ class FeatureActor:
         for step, vectors in self._vectors(part, steps, counts).items():
             self._write(name, part, self.keys[step], vectors, counts)
         self._count_small(steps, counts)
+        self._count_ways(steps, counts)
         self.watch.spent("writing")
         flush()
         return counts | {"rows": len(part.encoded) * len(steps)}
@@ -135,6 +139,15 @@ class FeatureActor:
             counts["entries"] += now[0] - before[0]
             counts["under_eps"] += now[1] - before[1]
             self.counted[step] = now
+
+    def _count_ways(self, steps: list[int], counts: dict[str, Any]) -> None:
+        """Say how many rows of this part went which way through the decoder, of taps that know several."""
+        here = Counter[str]()
+        for step in steps:
+            now = Counter(self.taps[step].facts().get("ran", {}))
+            here += now - self.ran.get(step, Counter())
+            self.ran[step] = now
+        counts["ran"] = json.dumps(here)
 
     def _vectors(self, part: LoadedPart, steps: list[int], counts: dict[str, Any]) -> dict[int, Vectors]:
         """Return each step's vectors and norms."""
@@ -209,7 +222,7 @@ class FeatureActor:
 
 
 def _counts() -> dict[str, Any]:
-    return {"tokens": 0, "padded": 0, "refused": 0, "entries": 0.0, "under_eps": 0.0, "storage_error": 0.0}
+    return {"tokens": 0, "padded": 0, "refused": 0, "entries": 0.0, "under_eps": 0.0, "storage_error": 0.0, "ran": "{}"}
 
 
 def _gather(batches: list[TapBatch], rows: int, dim: int) -> Vectors:

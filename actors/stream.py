@@ -231,6 +231,8 @@ def _add(report: FeatureReport, row: dict[str, Any]) -> None:
     report.tokens += int(row["tokens"])
     report.padded += int(row["padded"])
     report.failed |= {int(step): why for step, why in json.loads(str(row["failed"])).items()}
+    for way, rows in json.loads(str(row["ran"])).items():
+        report.ran[way] = report.ran.get(way, 0) + rows
     _add_facts(report.extra, row)
 
 

@@ -17,7 +17,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VisionTransformerPretrainedModel,
     Qwen2_5_VLConfig,
 )
-from vinnow.models.family.of_qwen.windows import group_windows
+from vinnow.models.family.of_qwen.lengths import group_lengths
 
 PICTURES, HIGH, WIDE, ROUNDS = 16, 34, 46, 5
 
@@ -57,7 +57,7 @@ def main() -> None:
         print("benchmarks/qwen_tower.py needs a GPU; skipped")
         return
     loop, grouped = tower(), tower()
-    group_windows(grouped)
+    group_lengths(grouped)
     took = {}
     for backward in (False, True):
         for model in (loop, grouped):

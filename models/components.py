@@ -5,13 +5,13 @@ disk differ (spec: LLaVA §9).
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import nn
 
 from ..store.errors import InputError, suggest
-from .products import LINEARS, weight_name
+from .products import LINEARS, Product, weight_name
 from .protocol import base_of as base_of
 from .registry import base_component, family_of
 from .specs import COMPONENTS, LoraSpec
@@ -61,7 +61,7 @@ def pick_linears(model: nn.Module, which: str) -> dict[str, Any]:
     `which` is `projector`, `lora`, `projector+lora`, or `re:` and a regular expression over module names.
 
     Raises:
-        InputError: unknown choice, broken regex, or nothing matches.
+        InputError: unknown choice, broken regex, nothing matches, or a head whose weight is the words' embedding too.
     """
     if "lora" in which and any(getattr(c, "use_dora", False) for c in getattr(model, "peft_config", {}).values()):
         raise InputError("gradients of LoRA: this is DoRA, whose products are no plain Linears. Ask for the projector.")
@@ -69,7 +69,29 @@ def pick_linears(model: nn.Module, which: str) -> dict[str, Any]:
     linears = {n: m for n, m in model.named_modules() if isinstance(m, LINEARS) and keep(n)}
     if not linears:
         raise InputError(f"gradients {which!r}: no Linear module matches. For lora the checkpoint must be an adapter.")
-    return {canonical(n): m for n, m in linears.items()}
+    linears = {canonical(n): m for n, m in linears.items()}
+    refuse_tied(linears, tied_linears(model))
+    return linears
+
+
+def tied_linears(model: nn.Module) -> set[str]:
+    """Return the Linears, by canonical name, whose weight is the words' embedding too."""
+    words = getattr(base_of(model).get_input_embeddings(), "weight", None)
+    return {canonical(n) for n, m in model.named_modules() if isinstance(m, nn.Linear) and m.weight is words}
+
+
+def refuse_tied(names: Iterable[str], tied: set[str]) -> None:
+    """Refuse gradients of a weight that is also used where no Linear sees it.
+
+    Raises:
+        InputError: one of the names is tied.
+    """
+    both = sorted(tied & {canonical(n) for n in names})
+    if both:
+        raise InputError(
+            f"gradients of {both[0]!r}: its weight is the words' embedding too (tied), and the part of its gradient that "
+            "comes from there is no Linear's. Leave it out of the regex."
+        )
 
 
 def asked(which: str) -> Callable[[str], bool]:
@@ -98,8 +120,9 @@ def parameters_of(modules: dict[str, Any]) -> dict[str, nn.Parameter]:
     """Return the parameters of named Linears, as `NAME.weight` and `NAME.bias`, in order; of products what they hold."""
     named = {}
     for name, module in modules.items():
-        for kind, parameter in module.named_parameters(recurse=False):
-            named[f"{name}.bias" if kind == "bias" else weight_name(name, module)] = parameter
+        if isinstance(module, Product):
+            named[weight_name(name, module)] = module.kept
+        named |= {f"{name}.{kind}": p for kind, p in module.named_parameters(recurse=False)}
     return named
 
 

@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from .forward import decode, embed, on_device
 from .products import LINEARS
-from .registry import family_of
+from .registry import base_component, family_of
 
 # attention by hand, and the kernel that a CPU takes, which the counter does not know
 _ATTENTION = ("bmm", "baddbmm", "_scaled_dot_product_flash_attention_for_cpu")
@@ -45,7 +45,7 @@ class Beside:
 
 @dataclass(frozen=True)
 class Counted:
-    """`rows`: of each Linear a picture, or of the decoder a token. `order`: of blocks, and Linears outside, as they ran.
+    """`rows`: of each Linear a picture, or of the decoder a token. `order`: how deep blocks lie, and Linears outside.
 
     `blocks`: names of the blocks that Linears may lie in. `beside` by component. `image_tokens`: of the usual picture.
     """
@@ -98,7 +98,7 @@ def _count(config: Any, model: Any) -> Counted:
     beside = {"vision_tower": seeing, "projector": connecting}
     return Counted(
         rows=dict(pictures) | {name: rows / lengths[1] for name, rows in watch.rows.items()},
-        order=watch.order,
+        order=_order(watch.order),
         blocks=tuple(watch.blocks),
         beside={component: Beside(*counts.beside) for component, counts in beside.items()}
         | {"language_model": Beside(max(0.0, squares) / 2, max(0.0, linear))},
@@ -196,6 +196,14 @@ class _Watch:
                     fake = FakeTensor(self._mode, tensor.detach().to("meta"), torch.device("cpu"))
                     self._fakes[id(tensor)] = nn.Parameter(fake, False) if isinstance(tensor, nn.Parameter) else fake
                 tensors[name] = self._fakes[id(tensor)]
+
+
+def _order(ran: dict[str, int]) -> dict[str, int]:
+    """Return how deep blocks and Linears lie: a connector behind all of vision, though a part may run in its middle."""
+    rank = {component: i for i, component in enumerate(("vision_tower", "projector", "language_model"))}
+    # what belongs nowhere runs last: the head
+    by_depth = sorted(ran, key=lambda name: (rank.get(base_component(f"{name}.") or "", len(rank)), ran[name]))
+    return {name: depth for depth, name in enumerate(by_depth)}
 
 
 def _blocks(model: nn.Module) -> dict[str, nn.Module]:

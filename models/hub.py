@@ -62,7 +62,7 @@ def refuse_foreign(folder: Path, settings: dict[str, Any]) -> None:
         InputError: it is LLaVA's original layout, a language model or a vision tower alone, or another model.
     """
     # here: the commands that only look for a folder load no torch
-    from .registry import families, kinds
+    from .registry import kinds
 
     kind, tower = settings.get("model_type"), settings.get("mm_vision_tower")
     where = f"{str(folder / 'config.json')!r}: model_type is {kind!r}"
@@ -72,8 +72,7 @@ def refuse_foreign(folder: Path, settings: dict[str, Any]) -> None:
         raise InputError(f"{where}{apart}: {_CONVERT}.")
     if kind in kinds():
         return
-    labels = " or a ".join(family.label for family in families().values())
-    said = f"{where}, so {str(folder)!r} is a {kind!r} model, not a {labels}"
+    said = f"{where}, so {str(folder)!r} is a {kind!r} model, none of those that work here ({', '.join(kinds())})"
     classes = settings.get("architectures")
     classes = [c for c in classes if isinstance(c, str)] if isinstance(classes, list) else []
     if kind in _TOWERS:

@@ -5,7 +5,6 @@ optimizers and ZeRO know nothing of it.
 Axes: N leading rows, T tokens, i and o inputs and outputs.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -36,12 +35,6 @@ class Product(nn.Module):
     def forward(self, x_NTi: torch.Tensor) -> torch.Tensor:
         """Return [N, T, o]."""
         return torch.matmul(x_NTi, self.kept)
-
-    def named_parameters(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield the held parameter, where one asks this module itself; its model counts it once, at its holder."""
-        yield f"{prefix}.{self.held}".lstrip("."), self.kept
 
 
 # what a gradient of a weight can be taken of

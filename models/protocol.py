@@ -129,8 +129,9 @@ class Family(ABC):
         return [_module(model, name) for name in self.components.vision]
 
     def connector(self, model: Any) -> nn.Module:
-        """Return the module between vision and decoder."""
-        return _module(model, self.components.connector[0])
+        """Return the module between vision and decoder, or a list of all that there are."""
+        modules = [_module(model, name) for name in self.components.connector]
+        return modules[0] if len(modules) == 1 else nn.ModuleList(modules)
 
     def decoder(self, model: Any) -> Any:
         """Return the decoder without its head: it takes `inputs_embeds`, and keeps its blocks in `layers`."""

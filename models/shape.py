@@ -18,7 +18,7 @@ from transformers import AutoConfig
 
 from ..store.errors import InputError
 from ..store.reading import reading, with_fields, wrong
-from .components import asked, canonical, component_of, lora_targets
+from .components import asked, canonical, component_of, lora_targets, refuse_tied, tied_linears
 from .counting import Counted, count, on_meta
 from .folders import LOCAL, read_object
 from .load import ADAPTER, adapter_base, check_folder
@@ -123,12 +123,13 @@ class Shape:
         """Return the Linears that `components.pick_linears` would pick.
 
         Raises:
-            InputError: unknown choice, broken regex, or nothing matches.
+            InputError: as `pick_linears`.
         """
         keep = asked(which)
         chosen = [d for d in self.linears if keep(d.name)]
         if not chosen:
             raise InputError(f"gradients {which!r}: no Linear matches. For lora the proxy must be trained with LoRA.")
+        refuse_tied((d.name for d in chosen), _base(self.architecture).tied)
         return chosen
 
     def parameters(self) -> dict[str, int]:
@@ -198,12 +199,13 @@ def shape_of(config: Any) -> Shape:
 
 @dataclass(frozen=True)
 class _Base:
-    """A model without adapters: its Linears, parameters by component, what it computes, and where LoRA goes by default."""
+    """A model without adapters: its Linears (some tied), parameters by component, what it computes, where LoRA goes."""
 
     linears: tuple[Dense, ...]
     parameters: dict[str, int]
     counted: Counted
     lora_targets: str
+    tied: set[str]
 
 
 @lru_cache(maxsize=16)
@@ -215,13 +217,13 @@ def _base(architecture: Architecture) -> _Base:
         parameters: Counter[str] = Counter()
         for name, parameter in model.named_parameters():
             parameters[component_of(name)] += parameter.numel()
-        targets = lora_targets(model, None)
+        targets, tied = lora_targets(model, None), tied_linears(model)
         counted = count(config, model)
     except Exception as error:  # any model's own code is run here
         label, kind = family_of(config).label, type(error).__name__
         raise UnknownShapeError(f"a {label} of this config cannot be counted: {kind}: {wrong(error)}.") from error
     dense = tuple(_dense(config, counted, name, linear) for name, linear in linears.items())
-    return _Base(dense, dict(parameters), counted, targets)
+    return _Base(dense, dict(parameters), counted, targets, tied)
 
 
 def _dense(config: Any, counted: Counted, name: str, module: Any) -> Dense:

@@ -87,6 +87,32 @@ def _tiny_model(tmp_path_factory, **config) -> str:
     return build_tiny_model(str(tmp_path_factory.mktemp("twin") / "model"), texts, TinyModelConfig(**config))
 
 
+@pytest.fixture(scope="session")
+def noise_root(tmp_path_factory) -> str:
+    """A folder of pictures of several sizes, which `mixed_pool` and the tiny models of `tiny_of` are shown."""
+    from tinies import draw_noise
+
+    return draw_noise(tmp_path_factory.mktemp("noise"))
+
+
+@pytest.fixture(scope="session")
+def mixed_pool(tmp_path_factory, noise_root) -> str:
+    """A POOL of six rows: of one picture, of none, of two in one turn, of two in two turns."""
+    from tinies import make_mixed
+
+    return make_mixed(tmp_path_factory.mktemp("mixed"), noise_root)
+
+
+@pytest.fixture(scope="session")
+def tiny_of(tmp_path_factory, noise_root):
+    """By a family's name: its tiny model (`tinies.Tiny`)."""
+    from functools import cache
+
+    from tinies import make_tiny
+
+    return cache(lambda name: make_tiny(name, tmp_path_factory.mktemp(name), noise_root))
+
+
 def pytest_addoption(parser):
     parser.addoption("--record-seconds", action="store_true", help="write what each file takes to tests/seconds.json")
 

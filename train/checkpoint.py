@@ -127,13 +127,22 @@ def _write(model: Any, processor: Any, out: str, extra: Extra) -> None:
             save_trained(temporary, model.named_parameters(), extra.base, model_digest(extra.base), extra.step)
             model.config.save_pretrained(temporary)
         else:
-            state = {k: v.detach().cpu().clone().contiguous() for k, v in model.state_dict().items()}
-            model.save_pretrained(temporary, state_dict=state)
+            model.save_pretrained(temporary, state_dict=_copied(model))
         processor.save_pretrained(temporary)
         if extra.moments is not None:
             save_moments(os.path.join(temporary, MOMENTS), **extra.moments)
         if os.path.isdir(out):  # a restarted worker writes it again
             shutil.rmtree(out)
+
+
+def _copied(model: Any) -> dict[str, torch.Tensor]:
+    """Return a model's state on the CPU; tied weights stay one tensor, or a head would be written beside its embedding."""
+    copies: dict[int, torch.Tensor] = {}
+    state = model.state_dict(keep_vars=True)
+    for value in state.values():
+        if id(value) not in copies:
+            copies[id(value)] = value.detach().cpu().clone().contiguous()
+    return {name: copies[id(value)] for name, value in state.items()}
 
 
 def _write_adapter(model: Any, folder: str, dtype: torch.dtype | None) -> None:

@@ -76,6 +76,26 @@ class Mlflow:
         self.client.set_terminated(self.run)
 
 
+# seconds in which W&B's own process has to start, and to take a run: loaded machines need more than its 30 and 90
+_PATIENCE = {"WANDB__SERVICE_WAIT": "300", "WANDB_INIT_TIMEOUT": "300"}
+
+
+def be_patient_with_wandb() -> None:
+    """Have this process wait long for W&B's own, unless its variables say how long."""
+    for name, seconds in _PATIENCE.items():
+        os.environ.setdefault(name, seconds)
+
+
+def end_wandb() -> None:
+    """End W&B's process of this one, and return when it is gone.
+
+    It writes a run's file as it ends: `finish` does not wait for that, and what kills this process may kill it too.
+    """
+    import wandb  # pyright: ignore[reportMissingImports]
+
+    wandb.teardown()
+
+
 class Wandb:
     """A run at Weights & Biases, named after the output folder so that a resumed training goes on with it."""
 
@@ -84,6 +104,7 @@ class Wandb:
     def __init__(self, config: TrainConfig, out: str, first: int) -> None:
         import wandb  # pyright: ignore[reportMissingImports]
 
+        be_patient_with_wandb()
         self.run = wandb.init(
             project=config.tracker_project,
             name=os.path.basename(out),
@@ -100,6 +121,7 @@ class Wandb:
     def close(self) -> None:
         """See `Tracker`."""
         self.run.finish()
+        end_wandb()
 
 
 TRACKERS: dict[str, Any] = {"tensorboard": TensorBoard, "mlflow": Mlflow, "wandb": Wandb}

@@ -78,10 +78,6 @@ class Gemma3(HFFamily):
 
         return Gemma3ForConditionalGeneration
 
-    def template(self, config: Any, tokenizer: Any) -> str:
-        """Return `gemma`."""
-        return "gemma"
-
     def image_processor(self) -> Any:
         """Return Gemma 3's."""
         from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil

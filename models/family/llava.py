@@ -16,6 +16,7 @@ from .of_llava.connectors import connector_of
 from .of_llava.fit import check_fit
 from .of_llava.llms import fitting_template, lora_names
 from .of_llava.pictures import PIXELS, SquarePictures
+from .of_llava.seeing import chosen_states
 
 
 class Llava(Family):
@@ -85,13 +86,7 @@ class Llava(Family):
     def see(self, model: Any, media: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return [I, tokens, D]: the configured layers of the vision tower, side by side."""
         base = base_of(model)
-        config = base.config
-        states = base.model.vision_tower(media[PIXELS], output_hidden_states=True).hidden_states
-        layers = config.vision_feature_layer
-        chosen = [states[i] for i in ([layers] if isinstance(layers, int) else layers)]
-        if config.vision_feature_select_strategy == "default":
-            chosen = [c[:, 1:] for c in chosen]
-        return chosen[0] if len(chosen) == 1 else torch.cat(chosen, dim=-1)
+        return chosen_states(base.model.vision_tower, media[PIXELS], base.config)
 
     def connect(self, model: Any, seen: torch.Tensor, media: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the projected features, picture by picture."""

@@ -26,6 +26,8 @@ from .singular import exact, gram, iterated
 
 # heads whose scores exist at one time
 HEADS = 8
+# settings of a layer or a config under which attention is something else
+_OTHER_ATTENTION = ("attn_logit_softcapping", "use_bidirectional_attention")
 
 
 class _Enough(Exception):
@@ -42,9 +44,8 @@ class AttentionTap(Tap):
     def __init__(self, model: Any, top_k: int = 5, reading: Reading = "flat", offsets: Offsets = OFFSETS) -> None:
         self.model, self.dim, self.reading, self.offsets = model, top_k, reading, offsets
         self.layers = _attention_layers(model)
-        # Phi and StableLM may normalise queries and keys by modules of this name, each in its own way
-        if reading == "heads" and any(hasattr(layer, "q_layernorm") for layer in self.layers):
-            raise InputError("attention 'heads' does not know this model's qk_layernorm: take 'flat'.")
+        if reading == "heads":
+            _refuse_unknown(self.layers)
         self._queries: torch.Tensor | None = None
         self._rotary: tuple[torch.Tensor, torch.Tensor] | None = None
         self._sum_BRC: torch.Tensor | None = None
@@ -183,6 +184,26 @@ class AttentionTap(Tap):
         norm_BR1 = scores_BRL.logsumexp(-1, keepdim=True)
         picked = scores_BRL.gather(-1, image_BC[..., None, :].expand(*scores_BRL.shape[:-1], -1))
         return picked.sub_(norm_BR1).exp_().mul_(real_BRC)
+
+
+def _refuse_unknown(layers: list[Any]) -> None:
+    """Refuse a model of whose attention more is computed than softmax(q·kᵀ · scale) under a causal mask and a window.
+
+    Image tokens that attend both ways change nothing: the rows that are read are of text behind them.
+
+    Raises:
+        InputError: names what is not known.
+    """
+    for layer in layers:
+        settings = {n: getattr(layer, n, None) or getattr(layer.config, n, None) for n in _OTHER_ATTENTION}
+        known = (getattr(layer, n, None) for n in ("q_norm", "k_norm"))
+        # Phi and StableLM may normalise queries and keys by modules of this name, each in its own way
+        others = ["qk_layernorm"] if hasattr(layer, "q_layernorm") else []
+        others += [name for name, value in settings.items() if value]
+        if any(norm is not None and norm.weight.shape != (layer.head_dim,) for norm in known):
+            others.append("q_norm over all heads")
+        if others:
+            raise InputError(f"attention 'heads' does not know this model's {', '.join(others)}: take 'flat'.")
 
 
 def products(query_BRW: torch.Tensor, key_BLW: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,8 @@ requires a gradient but what leads to the tapped modules: no summed weight gradi
 Axes: B samples, N leading rows (samples or images), T tokens, o and i a Linear's outputs and inputs, P parameter elements.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,17 +22,22 @@ from ..projections.config import ProjectionConfig
 from ..projections.sink import Sink
 from ..registry import base_component, family_of
 from .base import Tap
-from .fast import FastDecoder, find_decoder
 from .forward import sample_losses
+from .lean.architectures import reason_against
+from .lean.decoder import LeanDecoder
 from .modes import Transform, make_transform
 from .tapped import tap_linear
+
+# what runs the decoder
+LEAN, THEIRS = "the lean decoder", "Hugging Face's code"
 
 
 class GradientTap(Tap):
     """Turns a collated batch into projected per-sample gradients [B, K].
 
     `projection`: a config, or a sink of one's own. `transform`: the maths mode (`modes.py`), `sgd` by default.
-    `fast=False` runs the language model by Hugging Face's own code, which any architecture can; the numbers agree.
+    `fast=False` runs the language model by Hugging Face's own code, which any architecture can; the numbers agree. Without
+    it that code runs what the lean decoder does not know exactly, a model or a batch; `facts` says how many rows, and why.
     """
 
     def __init__(
@@ -53,8 +59,13 @@ class GradientTap(Tap):
         self.family = family_of(model)
         self._batch: dict[str, Any] = {}
         self._rows = 0
-        decoder = find_decoder(model) if fast else None
-        self.decoder = FastDecoder(decoder, self.modules, self._take) if decoder is not None else None
+        # why Hugging Face's code runs the decoder; None: the lean one does
+        self.reason = reason_against(model) if fast else "it was asked for"
+        self.decoder = None
+        if self.reason is None:
+            self.decoder = LeanDecoder(self.family.decoder(model), self.modules, self._take)
+        # rows by what ran their decoder
+        self.ran = Counter[str]()
 
     def sizes(self) -> dict[str, int]:
         """Return the element count of each tapped parameter, by canonical name, in the model's order."""
@@ -70,18 +81,20 @@ class GradientTap(Tap):
         first = next(self.model.parameters())
         self._rows, self._batch = batch["input_ids"].shape[0], batch
         self.sink.start(self._rows, first.device, first.dtype)
-        decoder = self.decoder
-        if decoder is not None and not decoder.fits(batch["input_ids"].shape[1]):
-            decoder = None
-        with torch.enable_grad(), self._tapped(decoder):
+        inside = set[str]() if self.decoder is None else self.decoder.taken
+        with torch.enable_grad(), self._tapped(self.modules.keys() - inside):
             embeds_BTH, arguments = embed(self.model, batch)
-            if decoder is not None and not arguments:
-                hidden_BTH = decoder(embeds_BTH)
-            else:
-                hidden_BTH = decode(self.model, embeds_BTH, arguments)
-            losses_B, _ = sample_losses(self.model, batch, hidden_BTH)
-            if losses_B.requires_grad:  # a text-only batch never reaches the projector
-                losses_B.sum().backward()
+            reason = self.reason if self.decoder is None else self.decoder.reason_against(arguments, embeds_BTH)
+            self.ran[LEAN if reason is None else f"{THEIRS}: {reason}"] += self._rows
+            # modules inside the lean decoder are run by its own code
+            with self._tapped(inside if reason is not None else set()):
+                if self.decoder is not None and reason is None:
+                    hidden_BTH = self.decoder(embeds_BTH, arguments)
+                else:
+                    hidden_BTH = decode(self.model, embeds_BTH, arguments)
+                losses_B, _ = sample_losses(self.model, batch, hidden_BTH)
+                if losses_B.requires_grad:  # a text-only batch never reaches the projector
+                    losses_B.sum().backward()
         return self.sink.finish()
 
     def norms(self) -> torch.Tensor | None:
@@ -89,14 +102,12 @@ class GradientTap(Tap):
         return self.sink.norms()
 
     def facts(self) -> dict[str, Any]:
-        """Return what the maths mode counted so far."""
-        return self.transform.facts()
+        """Return what the maths mode counted so far, and under `ran` how many rows went which way through the decoder."""
+        return self.transform.facts() | {"ran": dict(self.ran)}
 
     @contextmanager
-    def _tapped(self, decoder: FastDecoder | None) -> Iterator[None]:
-        # modules inside the fast decoder are run by its own code
-        inside = set() if decoder is None else decoder.taken
-        mine = {n: m for n, m in self.modules.items() if n not in inside}
+    def _tapped(self, names: Set[str]) -> Iterator[None]:
+        mine = {n: m for n, m in self.modules.items() if n in names}
         for name, module in mine.items():
             module.forward = tap_linear(module, name, self._take)
         try:

@@ -20,7 +20,10 @@ from . import ray_words
 GRACE = 2.5
 _AGAIN = "What is finished stays: run the same command again to go on."
 _CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+# seconds that the main thread, if it is out of its work at once, waits for the thread that says why
+SAYING = 1.0
 _ending = threading.Event()
+_told = threading.Event()
 # what is said of how to go on, other than running the command again
 _instead: list[str] = []
 _SHOW_CURSOR = "\x1b[?25h"
@@ -44,6 +47,7 @@ def listening() -> Iterator[None]:
     try:
         yield
     except Ended as ended:
+        _told.wait(SAYING)
         end(int(str(ended)))
     finally:
         signal.set_wakeup_fd(outer)
@@ -56,10 +60,15 @@ def listening() -> Iterator[None]:
 def going_on(text: str) -> Iterator[None]:
     """While the body runs, a signal ends this process alone: say so in place of "run the same command again"."""
     _instead.append(text)
+    stays = False
     try:
         yield
+    except Ended:  # the thread that says the text may hear of the signal only after this
+        stays = True
+        raise
     finally:
-        _instead.remove(text)
+        if not stays:
+            _instead.remove(text)
 
 
 def lost(what: str) -> None:
@@ -110,6 +119,7 @@ def _heard(number: signal.Signals, seen: int) -> None:
     if seen > 1:
         end(_CODES[number])
     say(f"ended by {'Ctrl-C' if number == signal.SIGINT else number.name}. {(_instead or [_AGAIN])[-1]}")
+    _told.set()
     deadline = threading.Timer(GRACE, end, (_CODES[number],))
     deadline.daemon = True
     deadline.start()

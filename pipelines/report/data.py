@@ -114,6 +114,7 @@ class Stage:
     """A stage's wall-clock seconds, and rows, bytes and what it held of devices where it has them.
 
     `seconds`: of all its `starts` that ended well, together; `last`: of the last one, None where that is not known.
+    `ran`: where it took gradients, rows by what ran their decoder.
     """
 
     name: str
@@ -123,6 +124,7 @@ class Stage:
     held: Held | None = None
     starts: int = 1
     last: float | None = None
+    ran: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

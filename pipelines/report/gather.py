@@ -279,6 +279,7 @@ def _add_run(
     """Add the stages and, where the run saved its config, costs and what is said of the run itself."""
     run, config = saved
     kinds: dict[str, Any] = {"rows": int | None, "bytes": int | None, "notes": list[str] | None}
+    kinds |= {"ran": dict[str, int] | None}
     records = [read_stage(p) for p in list_files(join(run_dir, "stages"), ".json")]
     stages = [] if config is None else stages_of(config)
     order = {stage.name: number for number, stage in enumerate(stages)}
@@ -292,7 +293,7 @@ def _add_run(
     records.sort(key=lambda r: (order.get(r.name, 0), r.name))
     for r in records:
         spent = held(stages, r, results)
-        took = {"starts": r.starts, "last": r.last_seconds}
+        took = {"starts": r.starts, "last": r.last_seconds, "ran": r.facts.get("ran") or {}}
         data.stages.append(Stage(r.name, r.seconds, r.facts.get("rows"), r.facts.get("bytes"), spent, **took))
     data.costs = gather_costs(config, stages, records, results)
     if run:

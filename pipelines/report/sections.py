@@ -334,7 +334,8 @@ def stages_section(data: ReportData, rows: list[Row]) -> Values | None:
     head = ["stage", "seconds of all starts" if several else "seconds", *starts]
     head += ["rows", "rows/s", "MB written", *names, "share of the time"]
     table = Table("What each stage took, by the wall clock", head, lines, set(range(1, len(head) - 1)))
-    return {"table": table, "note": HOURS if kinds else ""}
+    ways = [f"{s.name}: {rows:,} rows ran by {way}." for s in data.stages for way, rows in s.ran.items()]
+    return {"table": table, "notes": [*([HOURS] if kinds else []), *ways]}
 
 
 def _accuracy_point(row: Row, budgets: list[str]) -> Point:

@@ -103,6 +103,8 @@ class Features(Stage):
             for note in report.notes:
                 tell(note)
             record.facts.update(report.extra)
+            if report.ran:
+                record.facts["ran"] = report.ran
             record.facts["actors"] = run.config.actors.model_dump(mode="json")
             record.facts["bytes"] = folder_bytes(join(out, config.name))
 

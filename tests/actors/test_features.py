@@ -14,6 +14,7 @@ from vinnow.actors.stream import CheckpointError, make_spec, run_features, run_i
 from vinnow.models.load import load
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.models.taps.gradients import GradientTap
+from vinnow.models.taps.lean.architectures import TABLE
 from vinnow.pool.images import load_image
 from vinnow.pool.reader import Pool
 from vinnow.store.errors import InputError, KeyMismatchError
@@ -329,6 +330,20 @@ def test_quantised_features_tell_their_error(tiny_pool, tiny_model, tmp_path, dt
     assert FeatureSet(tmp_path, "gradient").stored(10) == dtype
     with pytest.raises(KeyMismatchError):
         run_inline(spec_for(tiny_pool, tiny_model, tmp_path))
+
+
+def test_what_ran_the_decoder_is_counted_and_told(tiny_pool, tiny_model, tmp_path, monkeypatch):
+    lean = run_inline(spec_for(tiny_pool, tiny_model, tmp_path / "lean"))
+    assert lean.ran == {"the lean decoder": lean.rows}
+    assert f"{lean.rows:,} rows ran by the lean decoder" in lean.notes
+    monkeypatch.delitem(TABLE, "LlamaModel")
+    theirs = run_inline(spec_for(tiny_pool, tiny_model, tmp_path / "theirs"))
+    way = "Hugging Face's code: the lean decoder does not know LlamaModel"
+    assert theirs.ran == {way: theirs.rows}
+    assert f"{theirs.rows:,} rows ran by {way}" in theirs.notes
+    for mine, other in zip(table(tmp_path / "lean", "gradient"), table(tmp_path / "theirs", "gradient"), strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-5)
+    assert run_inline(spec_for(tiny_pool, tiny_model, tmp_path / "loss", "loss")).ran == {}
 
 
 def test_targets_keep_their_tasks(target_pool, tiny_model, tmp_path):

@@ -128,3 +128,35 @@ def test_sigterm_ends_with_its_own_code(tmp_path):
     process.terminate()
     _, err = ended(process, 4)
     assert (process.returncode, err.splitlines()[0].split(".")[0]) == (143, "ended by SIGTERM")
+
+
+LATE = """
+import signal, threading
+from vinnow.pipelines.cli import ending
+out, heard = threading.Event(), ending._heard
+def late(*signal_seen):
+    out.wait(20)
+    heard(*signal_seen)
+ending._heard = late
+ending.SAYING = 20
+with ending.listening():
+    try:
+        with ending.going_on("The job goes on."):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        out.set()
+"""
+
+
+def test_what_goes_on_is_said_though_the_work_was_left_before_the_signal_was_heard():
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "ended by Ctrl-C. The job goes on.\n")
+
+
+def test_what_went_on_is_not_said_of_what_comes_after_it():
+    code = LATE.replace("signal.raise_signal(signal.SIGINT)", "pass").replace(
+        "    finally:", "        signal.raise_signal(signal.SIGINT)\n    finally:"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130
+    assert done.stderr == "ended by Ctrl-C. What is finished stays: run the same command again to go on.\n"

@@ -38,6 +38,7 @@ from vinnow.models.specs import AdapterSpec, LoraSpec, TinyModelConfig
 from vinnow.models.taps.attention import AttentionTap
 from vinnow.models.taps.forward import sample_losses
 from vinnow.models.taps.gradients import GradientTap
+from vinnow.models.taps.lean.architectures import TABLE
 from vinnow.pipelines.cli import main as cli
 from vinnow.pipelines.runs.prices import tiny_model_shape
 from vinnow.store.errors import InputError
@@ -66,7 +67,8 @@ def test_taps_of_any_decoder_equal_batch_one_autograd(llm):
     config = tiny_config(llm=llm)
     model = in_memory(config, torch.float64)
     tap = GradientTap(model, r"re:language_model\.layers\.0\.|linear_1", ProjectionConfig(kind="none"))
-    assert (tap.decoder is not None) == (llm in ("llama", "mistral"))
+    lean = type(model.model.language_model).__name__ in TABLE
+    assert lean == (llm not in ("smollm3", "phi", "phi3", "stablelm"))
     got, wanted = tap(batch_for(model, config, [0, 1, 4])), list(tap.parameters().values())
     for number, row in enumerate((0, 1, 4)):
         batch = batch_for(model, config, [row])
@@ -113,6 +115,14 @@ def test_attention_that_is_not_known_is_said():
     model = class_of(model_config)(model_config).eval()
     AttentionTap(model, 4, "flat")
     with pytest.raises(InputError, match="qk_layernorm: take 'flat'"):
+        AttentionTap(model, 4, "heads")
+    model = in_memory(tiny_config(llm="gemma3_text"))
+    layer = model.model.language_model.layers[1].self_attn
+    layer.attn_logit_softcapping = 50.0
+    with pytest.raises(InputError, match="attn_logit_softcapping: take 'flat'"):
+        AttentionTap(model, 4, "heads")
+    layer.attn_logit_softcapping, layer.q_norm.weight = None, torch.nn.Parameter(torch.ones(32))
+    with pytest.raises(InputError, match="q_norm over all heads: take 'flat'"):
         AttentionTap(model, 4, "heads")
 
 

@@ -9,13 +9,15 @@ import torch
 from PIL import Image
 from vinnow.models import registry
 from vinnow.models.check import check_model
-from vinnow.models.components import component_of, pick_linears
+from vinnow.models.components import component_of, parameters_of, pick_linears
 from vinnow.models.encoding import default_template, make_encoder
 from vinnow.models.forward import decode, embed, last_hidden, on_device, seen_once, with_blank
 from vinnow.models.load import load
 from vinnow.models.projections.config import ProjectionConfig
+from vinnow.models.taps.attention import AttentionTap
 from vinnow.models.taps.forward import LossTap
-from vinnow.models.taps.gradients import GradientTap
+from vinnow.models.taps.gradients import LEAN, GradientTap
+from vinnow.models.taps.lean.architectures import TABLE
 from vinnow.pool.collate import collate
 from vinnow.pool.encode import IGNORE, EncodeError
 from vinnow.pool.records import Record
@@ -214,7 +216,9 @@ def test_gradients_are_those_of_one_row_at_a_time(tiny, name, part):
     model = load(t.path, "float64").model
     tap = GradientTap(model, which, ProjectionConfig(kind="none"))
     got = tap(t.batch())
-    wanted = [p for m in pick_linears(t.model, which).values() for p in m.parameters()]
+    if type(t.family.decoder(model)).__name__ in TABLE:  # the lean decoder runs whatever the family tells it
+        assert tap.facts()["ran"] == {LEAN: len(RECORDS)}
+    wanted = list(parameters_of(pick_linears(t.model, which)).values())
     for i, one in enumerate(RECORDS):
         batch = t.batch([one])
         loss = t.model(**t.theirs(batch), labels=batch["labels"]).loss
@@ -223,6 +227,63 @@ def test_gradients_are_those_of_one_row_at_a_time(tiny, name, part):
         # some norms and losses round to float32 inside
         assert np.abs(got[i] - expected.numpy()).max() <= 1e-5 * max(1e-3, float(expected.abs().max()))
     assert np.abs(got[0]).max() > 0
+
+
+def seen_text(batch, image_BT):
+    """Which columns of one row are image tokens, and which rows are text behind the last of them."""
+    columns = image_BT[0].nonzero()[:, 0]
+    return columns, torch.arange(int(columns[-1]) + 1, len(image_BT[0]))
+
+
+@each
+def test_trajectories_of_heads_are_those_of_eager_attention(tiny, name):
+    t = tiny(name)
+    eager = load(t.path, "float64", attn="eager").model
+    got = AttentionTap(t.model, 5, "heads")(t.batch())
+    for i, one in enumerate(RECORDS):
+        batch = t.batch([one])
+        image_BT = t.family.image_mask(t.model.config, batch["input_ids"])
+        if not image_BT.any():
+            assert not got[i].any()
+            continue
+        with torch.no_grad():
+            attentions = eager(**t.theirs(batch), output_attentions=True).attentions
+        columns, text = seen_text(batch, image_BT)
+        whole = sum(a[0].double().mean(0) for a in attentions)
+        expected = torch.linalg.svdvals(whole[text][:, columns])[:5].numpy()
+        # eager softmax and norms round to float32 inside
+        np.testing.assert_allclose(got[i], np.pad(expected, (0, 5 - len(expected))), rtol=1e-5, atol=1e-6)
+
+
+@each
+def test_trajectories_of_flat_products_are_those_of_a_naive_loop(tiny, name):
+    t = tiny(name)
+    got = AttentionTap(t.model, 5, "flat")(t.batch())
+    layers = [layer.self_attn for layer in t.family.decoder(t.model).layers]
+    for i, one in enumerate(RECORDS):
+        batch, kept = t.batch([one]), []
+        image_BT = t.family.image_mask(t.model.config, batch["input_ids"])
+        if not image_BT.any():
+            assert not got[i].any()
+            continue
+        linears = [linear for layer in layers for linear in (layer.q_proj, layer.k_proj)]
+        hooks = [
+            linear.register_forward_hook(lambda m, a, out, kept=kept: kept.append(out[0].double()))
+            for linear in linears
+        ]
+        with torch.no_grad():
+            t.model(**t.theirs(batch))
+        for hook in hooks:
+            hook.remove()
+        (columns, text), whole = seen_text(batch, image_BT), 0
+        for layer, query, key in zip(layers, kept[::2], kept[1::2], strict=True):
+            heads = key.view(len(key), -1, layer.head_dim)
+            # each key serves several heads of queries
+            heads = heads.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+            scores = query[text] @ heads.flatten(1).T / query.shape[1] ** 0.5
+            whole = whole + torch.softmax(scores, -1)[:, columns]
+        expected = torch.linalg.svdvals(whole)[:5].numpy()
+        np.testing.assert_allclose(got[i], np.pad(expected, (0, 5 - len(expected))), rtol=1e-5, atol=1e-6)
 
 
 @each

@@ -113,10 +113,13 @@ LAYOUTS = {
     ),
     "llm": (
         {"model_type": "llama", "architectures": ["LlamaForCausalLM"]},
-        ["a language model alone", "vinnow build --llm", "not a LLaVA"],
+        ["a language model alone", "vinnow build --llm", "none of those that work here"],
     ),
     "tower": ({"model_type": "clip", "architectures": ["CLIPModel"]}, ["a vision tower alone", "vinnow build --tower"]),
-    "next": ({"model_type": "llava_next", "vision_config": {}}, ["is a 'llava_next' model, not a LLaVA"]),
+    "video": (
+        {"model_type": "llava_next_video", "vision_config": {}},
+        ["is a 'llava_next_video' model, none of those"],
+    ),
     "odd": ({"model_type": ["x"], "architectures": 3}, ["model_type is ['x']"]),
 }
 

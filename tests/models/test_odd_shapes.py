@@ -109,20 +109,25 @@ def test_every_tap_gives_on_a_gpu_what_it_gives_on_a_cpu(shape, lora, dtype):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("tokens", "heads", "width"), [(1, 1, 2), (1, 3, 24), (7, 5, 6), (33, 7, 80), (9, 32, 128)])
+@pytest.mark.parametrize(
+    ("tokens", "heads", "width"),
+    [(1, 1, 2), (1, 3, 24), (7, 5, 6), (5, 2, 72), (33, 7, 80), (3, 3, 96), (9, 32, 128), (4, 2, 256)],
+)
+@pytest.mark.parametrize("tables", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_the_rotary_kernel_turns_any_heads_both_ways(tokens, heads, width, dtype):
+def test_the_rotary_kernel_turns_any_heads_both_ways(tokens, heads, width, tables, dtype):
     from vinnow.models.taps.kernels import Rotate
 
     torch.manual_seed(0)
     # laid out as attention's kernels leave it, and a slice of something wider
     x = torch.randn(2, heads, tokens, width + 2, dtype=dtype, device="cuda").transpose(1, 2)[..., 1:-1].requires_grad_()
-    cos, sin = torch.randn(2, tokens, width, dtype=dtype, device="cuda")
-    cos, sin = (torch.cat((v[:, : width // 2], v[:, : width // 2]), 1) for v in (cos, sin))
+    # one table for both rows, or a row each, as pictures' positions have it
+    cos, sin = torch.randn(2, tables, tokens, width, dtype=dtype, device="cuda")
+    cos, sin = (torch.cat((v[..., : width // 2], v[..., : width // 2]), -1) for v in (cos, sin))
     # a leaf in float64: a bfloat16 leaf would add its gradient's parts in bfloat16
     exact = x.detach().double().requires_grad_()
     first, second = exact.chunk(2, -1)
-    expected = exact * cos.double()[:, None] + torch.cat((-second, first), -1) * sin.double()[:, None]
+    expected = exact * cos.double()[:, :, None] + torch.cat((-second, first), -1) * sin.double()[:, :, None]
     got = Rotate.apply(x, cos, sin)
     close = {"rtol": 1e-2, "atol": 1e-2} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-5}
     if dtype == torch.float64:

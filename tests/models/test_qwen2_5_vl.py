@@ -99,6 +99,6 @@ def test_a_config_and_a_processor_that_differ_are_refused(path, tmp_path, sectio
 
 
 def test_a_model_that_no_family_knows_is_refused_by_name(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2_vl"}))
-    with pytest.raises(InputError, match=r"'qwen2_vl' model, not a LLaVA .* or a Qwen2.5-VL.*nearest.*'qwen2_5_vl'"):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2_6_vl"}))
+    with pytest.raises(InputError, match=r"'qwen2_6_vl' model, none of .*llava, .*nearest.*'qwen2_5_vl'"):
         load(str(tmp_path))

@@ -17,6 +17,7 @@ import prometheus
 import pytest
 from commands import vinnow_line
 from finished import STEP, values_of
+from offline_runs import kept_runs
 from vinnow.pipelines.dashboards import panels
 from vinnow.store.files import read_json
 
@@ -26,10 +27,10 @@ TRIALS = {"random-40pct-s0": "random", "perplexity_middle-40pct-s0": "perplexity
 
 
 class Watched:
-    """A finished run, and the Prometheus that saw it."""
+    """A finished run, what it said, and the Prometheus that saw it."""
 
-    def __init__(self, out: Path, address: str, begin: float):
-        self.out, self.address, self.begin = out, address, begin
+    def __init__(self, out: Path, address: str, begin: float, said: str):
+        self.out, self.address, self.begin, self.said = out, address, begin, said
 
     def series(self, expr: str):
         return prometheus.series(self.address, panels.filled(expr, window="10s"), self.begin)
@@ -67,7 +68,7 @@ def watched(tmp_path_factory, target_pool):
         )
         assert done.returncode == 0, done.stderr[-3000:]
         assert "gets no more of this sweep" not in done.stderr
-        yield Watched(folder / "out", address, begin)
+        yield Watched(folder / "out", address, begin, done.stderr)
     shutil.rmtree(ray_tmp, ignore_errors=True)
 
 
@@ -203,38 +204,11 @@ def test_mlflow_has_a_run_for_each_trial(watched):
 
 @pytest.mark.slow
 def test_wandb_keeps_a_run_for_each_trial_without_a_network(watched):
-    files = list((watched.out / "wandb").glob("offline-run-*/*.wandb"))
-    kept = {run["name"]: run for run in map(read_wandb, files)}
-    assert kept.keys() == TRIALS.keys()
+    kept, lost = kept_runs(watched.out)
+    assert (kept.keys(), lost) == (TRIALS.keys(), set()), watched.said
     for name, run in kept.items():
         result = read_json(watched.out / "sweep" / name / "result.json")
         assert run["config"].items() >= {"selector": TRIALS[name], "budget": "40%", "seed": 0}.items()
         assert [row["train/loss"] for row in run["history"] if "train/loss" in row]
         assert run["history"][-1]["accuracy"] == pytest.approx(result["accuracy"])
         assert (run["project"], run["group"]) == ("vinnow", "out")
-
-
-def read_wandb(path):
-    """Return a run of W&B's offline file: LevelDB's log format, a protobuf a record."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    data, place, whole, run = path.read_bytes(), 7, b"", {"history": []}
-    while place + 7 <= len(data):
-        left = 32768 - place % 32768
-        if left < 7:  # a block's end holds no head
-            place += left
-            continue
-        size, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
-        whole += data[place + 7 : place + 7 + size]
-        place += 7 + size
-        if kind not in (1, 4):  # whole, or the last of several
-            continue
-        record, whole = Record.FromString(whole), b""
-        if record.WhichOneof("record_type") == "run":
-            said = record.run
-            run |= {"name": said.display_name, "project": said.project, "group": said.run_group}
-            run["config"] = {i.key: json.loads(i.value_json) for i in said.config.update}
-        elif record.WhichOneof("record_type") == "history":
-            items = record.history.item
-            run["history"].append({i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in items})
-    return run

@@ -73,7 +73,10 @@ def test_status_and_report_say_which_seconds_they_show(tmp_path, monkeypatch):
     run = finish(tmp_path, monkeypatch)
     assert {(s.starts, s.last_seconds) for s in status(str(run.out))} == {(1, s.seconds) for s in status(str(run.out))}
     assert "starts" not in vinnow("status", run.out).text
-    assert stages_section(gather(str(run.out)), [])["table"].head[:2] == ["stage", "seconds"]
+    section = stages_section(gather(str(run.out)), [])
+    assert section["table"].head[:2] == ["stage", "seconds"]
+    rows = read_json(run.out / "stages" / "features-gradient.json")["facts"]["rows"]
+    assert f"features-gradient: {rows:,} rows ran by the lean decoder." in section["notes"]
     grown = vinnow("run", run.yaml, "--set", "budgets=[20%, 40%]")
     assert grown.code == 0, grown.text
     records = {name: read_json(run.out / "stages" / f"{name}.json") for name in ("select", "sweep", "ingest-pool")}

@@ -1,14 +1,11 @@
 """What a sweep's callbacks make of trials that end in every way: counted, bounded, told once where a tracker fails."""
 
 import json
-import os
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from finished import values_of
-from vinnow.pipelines.runs.choices import trials
-from vinnow.pipelines.runs.config import resolve
+from tuned import sweep_of
 from vinnow.pipelines.runs.run import run_stages
 from vinnow.pipelines.runs.sweeping.curves import Curves
 from vinnow.pipelines.runs.sweeping.gauges import Gauges
@@ -20,15 +17,6 @@ from vinnow.store.errors import InputError
 from vinnow.train import trackers
 
 
-class Tuned:
-    """A trial as Tune shows it to callbacks."""
-
-    def __init__(self, config, name, choice):
-        folder = os.path.abspath(f"{config.out}/sweep/{name}")
-        plain = {"selector": choice.selector, "budget": choice.budget, "seed": choice.seed, "variant": ""}
-        self.config = {"trial": json.dumps(plain | {"name": name, "folder": folder, "train": {"model": "m"}})}
-
-
 @pytest.fixture
 def told(monkeypatch):
     monkeypatch.setattr(meters, "_BOARD", meters._Board())
@@ -37,12 +25,6 @@ def told(monkeypatch):
         return {place: value for (m, place), value in meters._BOARD._gauges.items() if m is meter}
 
     return of
-
-
-def sweep_of(folder, **changes):
-    values = values_of(folder) | {"selectors": [{"name": "random"}, {"name": "xmas"}]} | changes
-    config = resolve(values)
-    return config, [Tuned(config, name, choice) for name, (choice, _) in trials(config).items()]
 
 
 def result(accuracy):

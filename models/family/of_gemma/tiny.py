@@ -22,9 +22,9 @@ def build(family: Any, out: str, texts: list[str], template: str) -> str:
     """Write it to the folder `out`; returns it."""
     from transformers import Gemma3Config
 
-    tokenizer = words(texts, MARKS, "<end_of_turn>")
+    named = dict(zip(("boi_token", "image_token", "eoi_token"), MARKS[4:], strict=True))
+    tokenizer = words(texts, MARKS, "<end_of_turn>", named)
     tokenizer.bos_token = "<bos>"
-    tokenizer.boi_token, tokenizer.image_token, tokenizer.eoi_token = MARKS[4:]
     images = family.image_processor()(size={"height": 32, "width": 32})
     vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     vision |= {"image_size": 32, "patch_size": 8, "vision_use_head": False, "model_type": "siglip_vision_model"}

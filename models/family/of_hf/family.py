@@ -74,3 +74,9 @@ def unlike(pairs: dict[str, tuple[Any, Any]], theirs: str) -> list[str]:
     return [
         f"config.json has {name} {ours}, {theirs} {other}" for name, (ours, other) in pairs.items() if ours != other
     ]
+
+
+def switched_off(images: Any, *steps: str) -> list[str]:
+    """Return in words which steps an image processor leaves out, without which its pictures are not known here."""
+    off = [step for step in steps if not getattr(images, step)]
+    return [f"the image processor has {', '.join(off)} off"] if off else []

@@ -35,12 +35,20 @@ class HFReader:
         """Check that the processor can do this.
 
         Raises:
-            InputError: another image mode than the processor's own way, or a tokenizer without the image token.
+            InputError: another image mode than the processor's own way, a processor that does not normalise, or a
+                tokenizer without the image token.
         """
         if image_mode not in ("pad", "square"):
             raise InputError(f"unknown image mode {image_mode!r}{suggest(image_mode, ('pad', 'square'))}")
         if image_mode == "square":
             raise InputError(f"image mode 'square': {label} takes pictures as they are; leave the mode as it is.")
+        images = processor.image_processor
+        idle = [name for name in ("do_rescale", "do_normalize") if not getattr(images, name, True)]
+        if idle:
+            raise InputError(
+                f"the image processor of this {label} has {', '.join(idle)} off: pictures are scaled and normalised here. "
+                "Take the model's own processor files."
+            )
         self.processor, self.image_mode = processor, image_mode
         self.tokenizer, self.images, self.settings = processor.tokenizer, processor.image_processor, processor.settings
         self.image_id = known(self.tokenizer, self.image)
@@ -97,7 +105,7 @@ class HFReader:
         except ValueError as error:
             shown = "a picture" if size is None else f"a picture of {size[0]} × {size[1]} pixels"
             raise EncodeError(f"{shown}: {error}.") from error
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return tuple(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def as_bytes(values: Any) -> Array:

@@ -1,5 +1,6 @@
 """A family's tiny model: random weights, tokenizer, image processor and chat template in one folder of its own."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,11 @@ import torch
 from .processor import FolderProcessor
 
 
-def words(texts: list[str], marks: tuple[str, ...], end: str) -> Any:
-    """Return a byte-level tokenizer trained on texts, with `marks` as special tokens; `end` ends a text."""
+def words(texts: list[str], marks: tuple[str, ...], end: str, named: dict[str, str] | None = None) -> Any:
+    """Return a byte-level tokenizer trained on texts, with `marks` as special tokens; `end` ends a text.
+
+    `named`: those that a model's own processor asks for by an attribute of the tokenizer.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -25,7 +29,7 @@ def words(texts: list[str], marks: tuple[str, ...], end: str) -> Any:
         tokenizer_object=core,
         pad_token="<pad>",
         eos_token=end,
-        extra_special_tokens={},
+        extra_special_tokens=named or {},
         padding_side="right",
         model_max_length=512,
         clean_up_tokenization_spaces=False,
@@ -44,3 +48,17 @@ def write(out: str, model_class: Any, config: Any, processor: FolderProcessor, t
     model.save_pretrained(out)
     processor.save_pretrained(out)
     return out
+
+
+def drawn(model_class: Any) -> Callable[[Any], Any]:
+    """Return what makes a model whose norms, biases and positions are random too: Hugging Face's begin as 0s and 1s."""
+
+    def build(config: Any) -> Any:
+        model = model_class(config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if bool((parameter == parameter.flatten()[0]).all()):
+                    parameter.add_(torch.randn_like(parameter) * 0.2)
+        return model
+
+    return build

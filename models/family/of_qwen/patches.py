@@ -9,16 +9,32 @@ import torch
 
 from ....pool.vision import Size
 from ....store.arrays import Array
+from ....store.errors import InputError
+from ..of_hf.processor import FolderProcessor
 from ..of_hf.reader import PIXELS, HFReader, as_bytes
 
 GRID = "image_grid_thw"
-START, IMAGE, END = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"
+START, IMAGE, VIDEO, END = "<|vision_start|>", "<|image_pad|>", "<|video_pad|>", "<|vision_end|>"
 
 
 class Patches(HFReader):
     """Cuts pictures into patches as the processor does; bytes are normalised later."""
 
     image, mark = IMAGE, f"{START}{IMAGE}{END}"
+
+    def __init__(self, processor: FolderProcessor, image_mode: str, label: str) -> None:
+        """Check that words of a text cannot become a medium's marks: positions are counted by them.
+
+        Raises:
+            InputError: they can; or as `HFReader`.
+        """
+        super().__init__(processor, image_mode, label)
+        for token in (START, VIDEO, END):
+            ids = self.tokenizer(token, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            if self.tokenizer.convert_tokens_to_ids(token) in ids:
+                raise InputError(
+                    f"a literal {token!r} in a text would become a mark of {label}: mark it as special in tokenizer.json."
+                )
 
     def expanded(self, size: Size | None) -> str:
         """Return the marks around a picture's tokens, of which there are as many as merged patches."""

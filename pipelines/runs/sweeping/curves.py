@@ -24,6 +24,11 @@ def choice_of(values: dict[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name in CHOICE if values[name] != ""}
 
 
+def bare(values: dict[str, Any]) -> dict[str, Any]:
+    """Return what a tracker keeps as a trial's parameters."""
+    return choice_of(values) | {"trial": values["name"], "model": values["train"]["model"]}
+
+
 def numbers_of(result: dict[str, Any]) -> dict[str, float]:
     """Return what a trial reached and took, of what it told Tune; a task's accuracy is `accuracy_TASK`."""
     names = [*NUMBERS, *(n for n in result if n.startswith("accuracy_"))]

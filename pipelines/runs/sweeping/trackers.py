@@ -9,21 +9,17 @@ import os
 from typing import Any
 
 from ray.air.integrations.mlflow import MLflowLoggerCallback
-from ray.air.integrations.wandb import WandbLoggerCallback, _QueueItem
 
 from ....store.files import digest
 from ..config import RunConfig
 from ..watch import FAILED
-from .curves import Curves, choice_of, numbers_of, values_of
+from .curves import Curves, bare, numbers_of, values_of
 from .told import told
+from .wandb_runs import Wandb
 
 # MLflow's own limit of a batch
 _BATCH = 1000
 _OWN = "vinnow.trial"
-
-
-def _bare(values: dict[str, Any]) -> dict[str, Any]:
-    return choice_of(values) | {"trial": values["name"], "model": values["train"]["model"]}
 
 
 class MLflow(MLflowLoggerCallback):
@@ -53,7 +49,7 @@ class MLflow(MLflowLoggerCallback):
         runs = client.search_runs([number], f"tags.`{_OWN}` = '{own}'", max_results=1)
         run = runs[0] if runs else client.create_run(number, run_name=values["name"], tags={_OWN: own})
         self._trial_runs[trial] = run.info.run_id
-        for name, value in _bare(values).items():
+        for name, value in bare(values).items():
             client.log_param(run.info.run_id, name, value)
 
     @told
@@ -88,62 +84,6 @@ class MLflow(MLflowLoggerCallback):
         metrics = [Metric(name, value, now, step) for values, step in rows for name, value in values.items()]
         for start in range(0, len(metrics), _BATCH):
             client.log_batch(self._trial_runs[trial], metrics=metrics[start : start + _BATCH])
-
-
-class Wandb(WandbLoggerCallback):
-    """Runs of one project, a group for each sweep; each is kept by an actor of its own, as Ray has it."""
-
-    called = "Weights & Biases"
-
-    def __init__(self, config: RunConfig) -> None:
-        out = os.path.abspath(config.out)
-        name = os.path.basename(out)
-        super().__init__(project=config.sweep.tracker_project, group=name, excludes=["trial"], dir=out, resume="allow")
-        self.curves = Curves()
-
-    @told
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Follow the trainings of the trials that run."""
-        if self._trial_queues and self.curves.due():
-            for trial in list(self._trial_queues):
-                self._follow(trial)
-
-    @told
-    def log_trial_start(self, trial: Any) -> None:
-        """Begin a trial's run, or go on with the one that an earlier try of it began."""
-        values = values_of(trial)
-        self.kwargs |= {"config": _bare(values), "id": digest(values["folder"]), "name": values["name"]}
-        super().log_trial_start(trial)
-
-    @told
-    def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
-        """Take what a trial reached, behind the steps of its training."""
-        if trial not in self._trial_queues:
-            self.log_trial_start(trial)
-        self._follow(trial)
-        step = self.curves.last(values_of(trial)["folder"]) + 1
-        self._put(trial, [numbers_of(result) | {"training_iteration": step}])
-
-    @told
-    def log_trial_end(self, trial: Any, failed: bool = False) -> None:
-        """End a trial's run."""
-        if trial in self._trial_queues:
-            super().log_trial_end(trial, failed)
-            self.curves.forget(values_of(trial)["folder"])
-
-    @told
-    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        """Wait for what is still to be written."""
-        super().on_experiment_end(trials, **info)
-
-    def _follow(self, trial: Any) -> None:
-        rows = self.curves.new(values_of(trial)["folder"])
-        steps = [{"train/loss": r["loss"], "train/lr": r["lr"], "training_iteration": r["step"]} for r in rows]
-        self._put(trial, steps)
-
-    def _put(self, trial: Any, rows: list[dict[str, Any]]) -> None:
-        if rows:
-            self._trial_queues[trial].put_nowait_batch([(_QueueItem.RESULT, row) for row in rows])
 
 
 TRACKERS = {"mlflow": MLflow, "wandb": Wandb}
