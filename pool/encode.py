@@ -57,6 +57,10 @@ class EncodeError(InputError):
     reason = "not_encodable"
 
 
+class CutPictureError(EncodeError):
+    """A record whose last picture ends behind `max_len`."""
+
+
 class Encoder:
     """Encodes records for one reader of pictures, template and length (in tokens, image tokens included).
 
@@ -102,7 +106,7 @@ class Encoder:
         if record.images:
             end = int(np.flatnonzero(ids_T == self.image_id)[-1]) + 1
             if end > self.max_len:
-                raise EncodeError(
+                raise CutPictureError(
                     f"record {record.sample_id}: its last image ends at token {end}, max_len is {self.max_len}."
                 )
         cut = int((labels_T[self.max_len :] != IGNORE).sum())
