@@ -15,12 +15,14 @@ from .encode import IGNORE, CutPictureError, EncodeError, Encoder
 from .images import ImageError, picture_size
 from .reader import Pool
 from .records import Record
-from .refusals import FINDINGS, IMAGE, UNFIT
+from .refusals import FINDINGS, IMAGE
 from .vision import Size
 
 EXAMPLES = 3
 # tokens that a template's words around a turn may be more between other words
 _MORE = 8
+# what any feature and training refuses; a row without a trained token is of use to some
+_FORESEEN = ("picture_cut", "not_encodable")
 _ROWS, _THREADS = 1024, 8
 
 
@@ -77,8 +79,8 @@ def foresee_fit(
                     fit.unseen += 1
                 elif not bound.fits(record, sizes) and (told := finding(encoder, record, sizes)):
                     name, what = told
-                    refused[name] += name in UNFIT
-                    if name in UNFIT and len(fit.examples) < EXAMPLES:
+                    refused[name] += name in _FORESEEN
+                    if name in _FORESEEN and len(fit.examples) < EXAMPLES:
                         fit.examples.append(f"record {record.sample_id}: {what or FINDINGS[name]}")
             fit.rows += len(records)
             if progress:

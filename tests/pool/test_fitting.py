@@ -57,15 +57,14 @@ def pool(data, tmp_path_factory):
     return Pool(out)
 
 
-@pytest.mark.parametrize("max_len", [30, 60, 90, 400])
+@pytest.mark.parametrize("max_len", [20, 30, 60, 400])
 def test_as_many_rows_are_foreseen_as_the_encoder_refuses(pool, data, model, max_len):
     encoder = encoder_of(model, max_len=max_len)
     refused = 0
     for records in pool.iter_batches(100):
         for record in (r for r in records if r.images):
             try:
-                encoded = encoder.encode(record, encoder.sizes(str(data), record))
-                refused += bool((encoded.labels == -100).all())
+                encoder.encode(record, encoder.sizes(str(data), record))
             except EncodeError:
                 refused += 1
     told = []
@@ -93,7 +92,7 @@ def test_pictures_that_cannot_be_looked_at_are_counted_apart(pool, model, tmp_pa
 
 def test_a_picture_of_a_fixed_number_of_tokens_is_not_looked_at(pool):
     form = FORMS["internvl"]
-    fit = foresee_fit(pool, Encoder(OneToken(form.tokenizer(), form.mark), "own", 50), "/nowhere")
+    fit = foresee_fit(pool, Encoder(OneToken(form.tokenizer(), form.mark), "own", 40), "/nowhere")
     assert fit.unseen == 0
     assert fit.refused
 
