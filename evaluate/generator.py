@@ -123,7 +123,7 @@ class Generator:
     def inputs(self, prompts: Sequence[Encoded]) -> dict[str, Any]:
         """Return a batch on the device, padded on the left: `input_ids`, `attention_mask`, `labels`, `media`.
 
-        `pictures`: how many each row has.
+        `pictures`: how many each row has; `image_owner` and `media_counts` as in `collate`.
         """
         batch = collate(prompts, self.pad_id, side="left")
         # bytes travel to the device, floats are made there
@@ -132,6 +132,9 @@ class Generator:
         return {k: batch[k].to(self.device) for k in ("input_ids", "attention_mask", "labels")} | {
             "media": media,
             "pictures": [len(p.media) for p in prompts],
+            # some families' own `generate` takes pictures by row
+            "image_owner": batch["image_owner"],
+            "media_counts": batch["media_counts"],
         }
 
     def generate(

@@ -8,6 +8,7 @@ Axes: B rows, T tokens, I pictures, R image tokens of the batch, H the decoder's
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -129,8 +130,9 @@ class Family(ABC):
         return [_module(model, name) for name in self.components.vision]
 
     def connector(self, model: Any) -> nn.Module:
-        """Return the module between vision and decoder, or a list of all that there are."""
-        modules = [_module(model, name) for name in self.components.connector]
+        """Return the module between vision and decoder, or a list of all that there are; without bare parameters."""
+        members = [attrgetter(name)(base_of(model)) for name in self.components.connector]
+        modules = [member for member in members if isinstance(member, nn.Module)]
         return modules[0] if len(modules) == 1 else nn.ModuleList(modules)
 
     def decoder(self, model: Any) -> Any:

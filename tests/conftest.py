@@ -115,18 +115,29 @@ def tiny_of(tmp_path_factory, noise_root):
 
 def pytest_addoption(parser):
     parser.addoption("--record-seconds", action="store_true", help="write what each file takes to tests/seconds.json")
+    parser.addoption(
+        "--record-works", action="store_true", help="write what passes on which family to tests/works.json"
+    )
 
 
 def pytest_configure(config):
     if config.getoption("record_seconds") and not hasattr(config, "workerinput"):  # one process writes, not its workers
         config.pluginmanager.register(Recorder())
+    if config.getoption("record_works") and not hasattr(config, "workerinput"):
+        import works
+
+        config.pluginmanager.register(works.Recorder())
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Put the longest files first; skip GPU tests where there is no GPU (`tests/gpu_tests.txt` lists them)."""
     import torch
 
     longest_first(items, read_table())
+    if config.getoption("record_works"):
+        import works
+
+        works.tell(items)
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:

@@ -45,8 +45,8 @@ class Squares(HFReader):
         super().__init__(processor, image_mode, "Gemma 3")
         if getattr(self.images, "do_pan_and_scan", False):
             raise InputError(
-                "the image processor has do_pan_and_scan: true, and crops of pictures are not known here; Gemma 3 itself "
-                "was published without. Set it to false."
+                "the image processor has do_pan_and_scan: true. They are taken whole here, as by Hugging Face's processor: "
+                "it makes crops where a call asks for them, whatever this field says. Set it to false."
             )
         self.fixed = int(self.settings.get(COUNT, 256))
 

@@ -20,6 +20,7 @@ from vinnow.models.cost import RowSize, forward_flop
 from vinnow.models.encoding import default_template, make_encoder
 from vinnow.models.forward import decode, embed, last_hidden, on_device, with_blank
 from vinnow.models.load import load, load_processor
+from vinnow.models.moments import Moments
 from vinnow.models.mores import add_mores
 from vinnow.models.projections.config import ProjectionConfig
 from vinnow.models.shape import read_shape
@@ -27,6 +28,7 @@ from vinnow.models.specs import LoraSpec, MoresSpec
 from vinnow.models.taps.attention import AttentionTap
 from vinnow.models.taps.forward import LossTap
 from vinnow.models.taps.gradients import LEAN, GradientTap
+from vinnow.models.taps.modes import make_transform
 from vinnow.pool.collate import collate, stack
 from vinnow.pool.encode import Encoded
 from vinnow.pool.records import Record
@@ -203,6 +205,22 @@ def test_gradients_are_those_of_autograd(path, both, which, fast):
     if which == "projector":
         assert not got[1].any()
         assert list(wanted) == ["model.multi_modal_projector.mm_input_projection_weight"]
+
+
+def test_the_connector_s_moments_meet_its_gradients_in_its_own_layout(path, both):
+    name = "model.multi_modal_projector.mm_input_projection_weight"
+    weight = both.model.get_parameter(name)
+    m, v = (torch.rand(weight.shape, generator=torch.manual_seed(i)).double() for i in range(2))
+    moments = Moments({name: m}, {name: v}, 3, (0.9, 0.99), 1e-8, "")
+    tap = GradientTap(
+        load(path, "float64").model, "projector", ProjectionConfig(kind="none"), make_transform("adam", moments)
+    )
+    batch = both.batch([0])
+    logits = both.model(**both.theirs(batch)).logits[0, :-1]
+    (grad,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, batch["labels"][0, 1:]), weight)
+    # the step that would come next, the fourth
+    first, second = (0.9 * m + 0.1 * grad) / (1 - 0.9**4), (0.99 * v + 0.01 * grad**2) / (1 - 0.99**4)
+    np.testing.assert_allclose(tap(batch)[0], (first / (second.sqrt() + 1e-8)).flatten(), rtol=1e-9)
 
 
 @torch.no_grad()

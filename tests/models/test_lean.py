@@ -42,6 +42,7 @@ DECODERS = {
     "mistral, long window": ("MistralModel", "MistralConfig", {"sliding_window": 4096}),
     "qwen2": ("Qwen2Model", "Qwen2Config", {}),
     "qwen2, windows": ("Qwen2Model", "Qwen2Config", {"use_sliding_window": True} | SLIDES),
+    "qwen2-vl": ("Qwen2VLTextModel", "Qwen2VLTextConfig", MROPE),
     "qwen2.5-vl": ("Qwen2_5_VLTextModel", "Qwen2_5_VLTextConfig", MROPE),
     "qwen2.5-vl, windows": (
         "Qwen2_5_VLTextModel",
@@ -209,6 +210,34 @@ def test_hidden_states_and_gradients_are_those_of_one_row_at_a_time(name, lora, 
             close(sums[row][part], expected[row][part], f"row {row}, {part}")
     for number, grad in enumerate(deep):
         close(grad, sum(e[f"deep {number}"] for e in expected), f"features of layer {number}")
+
+
+@each
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gpu_gives_what_a_cpu_gives(name, dtype):
+    """Compiled norms and gates, the rotary kernel with a table a row, kernels that take masks."""
+    rng, tokens = torch.Generator().manual_seed(1), max(LENGTHS)
+    x, aims = torch.randn(2, len(LENGTHS), tokens, WIDTH, generator=rng)
+    for row, length in enumerate(LENGTHS):
+        aims[row, length:] = 0
+    arguments = arguments_of(name, tokens)
+    hidden, sums, _ = ours(decoder_of(name, lora=True), x.double(), arguments, aims.double())
+
+    def there(value):
+        if isinstance(value, dict):
+            return {k: there(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [there(v) for v in value]
+        return value.to("cuda", dtype if value.is_floating_point() else None)
+
+    got, mine, _ = ours(decoder_of(name, lora=True).to("cuda", dtype), *map(there, (x, arguments, aims)))
+    # weights are large, so that every part matters: in bfloat16 a CPU is off by 0.32
+    limit = 1e-4 if dtype == torch.float32 else 0.5
+    for row, length in enumerate(LENGTHS):
+        pairs = [(got[row, :length], hidden[row, :length]), *((mine[row][part], sums[row][part]) for part in sums[row])]
+        for gpu, cpu in pairs:
+            assert (gpu.double().cpu() - cpu).norm() <= limit * cpu.norm()
 
 
 def close(mine, theirs, what):

@@ -46,24 +46,6 @@ def test_patches_are_the_processor_s_own(path):
     assert len({len(reader.ids(size)) for size in SIZES}) > 2
 
 
-@pytest.mark.parametrize("attn", ["sdpa", "eager"])
-def test_windows_of_one_length_attend_together_as_each_alone(path, attn):
-    processor = load_processor(path)
-    reader = make_encoder(processor, "chatml").reader
-    row = Encoded(1, np.arange(3), np.arange(3), tuple("abcd"), media=tuple(reader.prepare(picture(s)) for s in SIZES))
-    media = reader.finish(stack([row])["media"])
-    media["pixel_values"] = media["pixel_values"].double().requires_grad_()
-    model = load(path, attn=attn).model.double()
-    family = registry.family_of(model)
-    alone = model.model.visual(media["pixel_values"], grid_thw=media["image_grid_thw"]).pooler_output
-    (slope,) = torch.autograd.grad(alone.square().sum(), media["pixel_values"])
-    together = family.see(model, media)
-    assert ("forward" in vars(model.model.visual.blocks[0].attn)) == (attn == "sdpa")
-    assert (together - alone).abs().max() <= 1e-12 * alone.abs().max()
-    (ours,) = torch.autograd.grad(together.square().sum(), media["pixel_values"])
-    assert (ours - slope).abs().max() <= 1e-12 * slope.abs().max()
-
-
 def test_what_it_cannot_take_is_said(path):
     processor = load_processor(path)
     with pytest.raises(InputError, match="image mode 'square'"):

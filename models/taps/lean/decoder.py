@@ -72,7 +72,7 @@ class LeanDecoder:
         places_I = torch.nonzero(shown, as_tuple=True) if isinstance(shown, torch.Tensor) else shown
         for number, layer in enumerate(self.layers):
             x_BTH = self._run(layer, x_BTH, tables[layer.kind if self.entry.bases else ""], masks.get(layer.kind))
-            if places_I is not None and deep is not None and number < len(deep):
+            if deep is not None and number < len(deep):
                 seen_IH = x_BTH[places_I] + deep[number].to(x_BTH)
                 x_BTH = x_BTH.index_put(places_I, seen_IH)
         return self.last(x_BTH)
