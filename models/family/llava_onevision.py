@@ -176,9 +176,9 @@ def _whole(settings: dict[str, Any]) -> int:
 
 def _most(ratio: str) -> int:
     """Return of how many tiles a picture keeps all features."""
-    if not (found := re.fullmatch(r"anyres_max_(\d+)", ratio)) or not int(found[1]):
+    if not (matched := re.fullmatch(r"anyres_max_(\d+)", ratio)) or not int(matched[1]):
         raise InputError(f"{RATIO} is {ratio!r}; it is anyres_max_ and a number of tiles.")
-    return int(found[1])
+    return int(matched[1])
 
 
 FAMILY = LlavaOneVision

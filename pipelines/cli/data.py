@@ -8,6 +8,24 @@ from ...store.errors import InputError
 from ..progress import bar, show, show_json
 from .app import AsJson, FollowLinks, Format, Out, Sets, Split, app
 
+MaxLen = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Warn of longer records: words, or tokens with `--set tokenizer=FOLDER`. With --model: its longest row, 2048.",
+    ),
+]
+OfModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="A model's folder: count tokens, and the rows that it would refuse or cut (no weights, no GPU)."
+    ),
+]
+OfTemplate = Annotated[
+    str | None,
+    typer.Option("--template", help="With --model: a conversation template in place of the one that goes with it."),
+]
+
 
 @app.command()
 def ingest(
@@ -50,23 +68,9 @@ def doctor(
     split: Split = None,
     json_file: Annotated[str | None, typer.Argument(help="With --json: a file for it, beside the tables.")] = None,
     as_json: AsJson = False,
-    max_len: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Warn of longer records: words, or tokens with `--set tokenizer=FOLDER`. With --model, its longest row "
-            "(2048).",
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="A model's folder: count tokens, and the rows that it would refuse or cut (no weights, no GPU)."
-        ),
-    ] = None,
-    template: Annotated[
-        str | None, typer.Option(help="With --model: a conversation template in place of the one that goes with it.")
-    ] = None,
+    max_len: MaxLen = None,
+    model: OfModel = None,
+    template: OfTemplate = None,
     follow_links: FollowLinks = False,
     sets: Sets = None,
 ) -> None:
@@ -101,6 +105,7 @@ def doctor(
     if model is not None:
         from ...models.encoding import encoder_of
 
+        # each row is put through it, so that no words are counted
         encoder, max_len = encoder_of(model, template, max_len or 2048), None
     with bar("doctor", "rows") as tell:
         report = examine(config, lambda rows: tell(rows, 0), max_len, encoder)
