@@ -43,7 +43,6 @@ DECODERS = {
     "qwen2": ("Qwen2Model", "Qwen2Config", {}),
     "qwen2, windows": ("Qwen2Model", "Qwen2Config", {"use_sliding_window": True} | SLIDES),
     "qwen2-vl": ("Qwen2VLTextModel", "Qwen2VLTextConfig", MROPE),
-    "qwen2-vl": ("Qwen2VLTextModel", "Qwen2VLTextConfig", MROPE),
     "qwen2.5-vl": ("Qwen2_5_VLTextModel", "Qwen2_5_VLTextConfig", MROPE),
     "qwen2.5-vl, windows": (
         "Qwen2_5_VLTextModel",

@@ -45,7 +45,6 @@ TABLE = {
     "MistralModel": Architecture(windows="all"),
     "Qwen2Model": Architecture(windows="types"),
     "Qwen2VLTextModel": Architecture(windows="types", axes=3, takes=frozenset({"position_ids"})),
-    "Qwen2VLTextModel": Architecture(windows="types", axes=3, takes=frozenset({"position_ids"})),
     "Qwen2_5_VLTextModel": Architecture(windows="types", axes=3, takes=frozenset({"position_ids"})),
     "Qwen3Model": Architecture(windows="types", head_norms=True),
     "Qwen3VLTextModel": Architecture(head_norms=True, axes=3, takes=frozenset({"position_ids", *_DEEP})),
