@@ -78,10 +78,9 @@ class Bench:
         if self.tiny:
             return load(self.folder)
         torch.manual_seed(0)
-        torch.set_default_dtype(torch.bfloat16)
+        kind, how = families()[self.name].class_of(None), {"attn_implementation": "sdpa", "dtype": torch.bfloat16}
         with torch.device(self.device):
-            model = families()[self.name].class_of(None)._from_config(self.config(), attn_implementation="sdpa")
-        torch.set_default_dtype(torch.float32)
+            model = kind._from_config(self.config(), **how)
         return Loaded(model.eval(), load_processor(self.folder), self.folder)
 
     def rows(self) -> list[Encoded]:
@@ -119,8 +118,8 @@ def prepare(name: str, folder: Path, tiny: bool, rows: int) -> Bench:
         most = {"shortest_edge": side**2, "longest_edge": side**2 * 1280}
         images = type(processor.image_processor)(patch_size=published.vision["patch_size"], size=most)
         processor.image_processor = images
-        processor.save_pretrained(str(target))
         config.save_pretrained(target)
+        processor.save_pretrained(str(target))
     pool = _write_pool(folder, [(w * side, h * side) for w, h in grids], rows, 8 if tiny else 60)
     return Bench(name, str(target), pool, tiny, "cuda" if torch.cuda.is_available() else "cpu")
 

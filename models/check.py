@@ -8,7 +8,7 @@ from pathlib import Path
 from .components import base_of
 from .fit import check_fit, check_library
 from .folders import chain, read_object
-from .intact import check_files
+from .intact import check_files, check_settings, has_weights
 from .load import load_processor, model_digest, read_config, read_model
 
 
@@ -32,6 +32,22 @@ def check_model(path: str | Path) -> None:
     else:  # packed weights have shapes of their own, which their library knows
         config = read_config(root)
     check_fit(config, load_processor(path), path)
+
+
+def check_without_weights(path: str | Path) -> bool:
+    """Check a folder in which no weights lie yet by its settings alone; False for any other, of which nothing is said.
+
+    Raises:
+        InputError: a file is damaged, or config and processor do not go together.
+    """
+    path = str(path)
+    folders = chain(path)
+    if len(folders) > 1 or has_weights(folders[0]):
+        return False
+    check_settings(folders[0])
+    check_library(folders[0])
+    check_fit(read_config(folders[0]), load_processor(path), path)
+    return True
 
 
 def checked_digest(path: str) -> str:

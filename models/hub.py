@@ -62,6 +62,7 @@ def refuse_foreign(folder: Path, settings: dict[str, Any]) -> None:
         InputError: it is LLaVA's original layout, a language model or a vision tower alone, or another model.
     """
     # here: the commands that only look for a folder load no torch
+    from .missing import aside, lacking
     from .registry import kinds
 
     kind, tower = settings.get("model_type"), settings.get("mm_vision_tower")
@@ -72,7 +73,10 @@ def refuse_foreign(folder: Path, settings: dict[str, Any]) -> None:
         raise InputError(f"{where}{apart}: {_CONVERT}.")
     if kind in kinds():
         return
-    said = f"{where}, so {str(folder)!r} is a {kind!r} model, none of those that work here ({', '.join(kinds())})"
+    if (why := lacking(kind, kinds())) is not None:
+        raise InputError(f"{where}: {why}.")
+    known = ", ".join(kinds())
+    said = f"{where}, so {str(folder)!r} is a {kind!r} model, none of those that work here ({known}){aside(kind)}"
     classes = settings.get("architectures")
     classes = [c for c in classes if isinstance(c, str)] if isinstance(classes, list) else []
     if kind in _TOWERS:

@@ -21,11 +21,29 @@ def check_files(folder: Path) -> None:
     Raises:
         InputError: names the file and what it is instead.
     """
+    check_settings(folder)
+    _check_weights(folder)
+
+
+def has_weights(folder: Path) -> bool:
+    """Say whether any file of weights lies in a folder, of whatever kind, or an index that names one."""
+    return any(list(folder.glob(f"*{end}")) for end in (".safetensors", ".safetensors.index.json", ".bin", ".pt"))
+
+
+def check_settings(folder: Path) -> None:
+    """Refuse settings of a folder that are no JSON objects, or name code of their own.
+
+    Raises:
+        InputError: names the file and what it is instead.
+    """
     for name in SETTINGS:
         refuse_irregular(str(folder / name))  # it would be left aside
         if (folder / name).is_file():
             settings = read_object(folder / name)
             _refuse_code(folder / name, settings)
+
+
+def _check_weights(folder: Path) -> None:
     if (folder / "config.json").is_file() and marker(folder) is None:
         refuse_foreign(folder, read_object(folder / "config.json"))
         if not list(folder.glob("*.safetensors")):

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..store.errors import InputError, suggest
 from ..store.scan import classes_of, modules_of, refuse_lacking
+from .missing import aside, lacking
 from .protocol import Family, base_of
 
 HERE = Path(__file__).parent / "family"
@@ -38,14 +39,16 @@ def find(kind: Any) -> Family:
     """Return the family of a `model_type`.
 
     Raises:
-        UnknownFamilyError: there is none; names the nearest.
+        UnknownFamilyError: there is none; says what the type lacks, or names the nearest.
         InputError: a family's file does not fit.
     """
     for family in families().values():
         if kind in family.kinds:
             return family
+    if (why := lacking(kind, kinds())) is not None:
+        raise UnknownFamilyError(f"{why}.")
     near = suggest(kind, kinds()) if isinstance(kind, str) else suggest("", kinds())
-    raise UnknownFamilyError(f"no family of models is of type {kind!r}{near}")
+    raise UnknownFamilyError(f"no family of models is of type {kind!r}{aside(kind)}{near}")
 
 
 def family_of(model: Any) -> Family:

@@ -31,6 +31,7 @@ from ..train.recipe import TrainRecipe, ValidationSpec
 from .blanks import BLANK
 from .generate.config import GenerateConfig
 from .runs.config import ModelSection, PickSection, RunConfig, SelectorSection, SweepSection
+from .runs.filled import HeldOut
 from .runs.placing import Devices
 from .runs.plain_yaml import read_yaml
 from .runs.rates import PlanConfig
@@ -46,6 +47,7 @@ _SECTIONS: dict[str, type[Config]] = {
         "pick": PickSection,
         "evaluate": EvalConfig,
         "sweep": SweepSection,
+        "held_out": HeldOut,
         "plan": PlanConfig,
     },
     **{"build": BuildConfig, "connector": ConnectorSpec, "endpoint": EndpointConfig, "sampling": RemoteSampling},

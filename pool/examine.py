@@ -31,6 +31,7 @@ from .json_source import open_records
 from .json_stream import iter_records
 from .limits import ROW_BYTES, text_size
 from .paths import split_root, with_links
+from .share import Share, taken
 from .workers import Workers
 
 # starting processes costs a second, which so much JSON does not take; nor what it shows, where pictures are decoded
@@ -48,6 +49,11 @@ class IngestConfig(Config):
     image_root: str | None = Field(None, description="The folder that picture paths begin at.")
     format: str = Field("auto", description="auto, or a dataset format by its name.")
     split: str | None = Field(None, description="The split, where a source has several.")
+    share: Share | None = Field(
+        None,
+        description="Only the rows whose place lies in [FROM, TO), from 0 to 1: a hash of the first picture's path, or of "
+        "the content of a row without one. Shares that do not overlap hold a part of one source out.",
+    )
     layout: Literal["qcm", "qcm-lea", "test"] | None = Field(
         None, description="ScienceQA's layout of questions, for formats that have it."
     )
@@ -70,6 +76,13 @@ class IngestConfig(Config):
     workers: int | None = Field(
         None, ge=0, le=64, description="Processes that parse and decode; null: one a core, and none for a small source."
     )
+
+    @field_validator("share")
+    @classmethod
+    def _ascends(cls, share: Share | None) -> Share | None:
+        if share is not None and not 0 <= share[0] < share[1] <= 1:
+            raise ValueError(f"[FROM, TO] wants 0 <= FROM < TO <= 1, not {list(share)}")
+        return share
 
     @field_validator("check_images", mode="before")
     @classmethod
@@ -109,7 +122,8 @@ def examine_rows(config: IngestConfig) -> Iterator[Examined]:
     with Workers(_workers(config), config.tokenizer, how) as workers:
         looks = Looks(workers.look if looking else None)
         try:
-            for first, draft in _drafts(config, workers):
+            for first, whole in _drafts(config, workers):
+                draft = taken(config.share, first, whole)
                 looks.begin(i for images in draft.table["images"].to_pylist() for i in images)
                 waiting.append((first, draft))
                 if len(waiting) >= ahead:

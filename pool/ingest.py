@@ -44,7 +44,7 @@ class IngestReport:
     `duplicates`: rows that repeat another's content; `near_duplicates`: pictures that nearly repeat another file;
     `misnamed`: pictures of another format than their names say; `pictures`: those that are shown otherwise than PIL alone
     would (`shown.TRAITS`). These are 0 unless pictures were decoded. `unreadable`: pictures for which rows were
-    refused, at most 1,000.
+    refused, at most 1,000. `elsewhere`: rows of the source that lie in other shares (`share.py`).
     """
 
     digest: str = ""
@@ -59,6 +59,7 @@ class IngestReport:
     pictures: dict[str, int] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     image_root: str | None = None
+    elsewhere: int = 0
     seconds: float = 0.0
 
 
@@ -107,6 +108,7 @@ def _ingest(
         ids.frombytes(block.table["sample_id"].to_numpy().astype("<u8").tobytes())
         likeness.add(block.table)
         writer.add(block.table, block.refused)
+        report.elsewhere += block.rows - block.table.num_rows - len(block.refused)
         report.misnamed += sum(kind == "misnamed_image" for kind, *_ in block.odd)
         pictures.update(kind for kind, *_ in block.odd if kind in TRAITS)
         if progress:
@@ -131,18 +133,22 @@ def _ingest(
 
 def _identity(config: IngestConfig) -> dict[str, Any]:
     """Return what the pool's content depends on: source with size and time, image root, and the rules."""
-    return facts(source_of_config(config), FORMATS[config.format]) | {
-        "source": _absolute(config.source),
-        "format": config.format,
-        "split": config.split,
-        "layout": config.layout,
-        "image_root": absolute_root(config.image_root),
-        "check_images": config.check_images,
-        "duplicates": config.duplicates,
-        "max_pixels": config.max_pixels,
-        "tokenizer": tokenizer_digest(config.tokenizer),
-        "pool_layout": _LAYOUT,
-    }
+    return (
+        facts(source_of_config(config), FORMATS[config.format])
+        | {
+            "source": _absolute(config.source),
+            "format": config.format,
+            "split": config.split,
+            "layout": config.layout,
+            "image_root": absolute_root(config.image_root),
+            "check_images": config.check_images,
+            "duplicates": config.duplicates,
+            "max_pixels": config.max_pixels,
+            "tokenizer": tokenizer_digest(config.tokenizer),
+            "pool_layout": _LAYOUT,
+        }
+        | ({} if config.share is None else {"share": list(config.share)})
+    )
 
 
 def _finished(config: IngestConfig, out: str) -> IngestReport | None:
@@ -150,6 +156,7 @@ def _finished(config: IngestConfig, out: str) -> IngestReport | None:
         return None
     saved, now = _saved(out), _identity(config)
     before = saved["made_from"] or {}
+    now |= {"share": None} if "share" in before and "share" not in now else {}
     changed = [f"{n}: was {before.get(n)!r}, is {v!r}" for n, v in now.items() if before.get(n) != v]
     if changed:
         raise InputError(

@@ -36,24 +36,25 @@ def modules_of(package: str, folder: Path, variable: str) -> Iterator[tuple[Modu
 def classes_of(
     modules: Iterator[tuple[ModuleType, Path]], mark: str, what: str, check: Callable[[Any, Path], None]
 ) -> dict[str, Any]:
-    """Return what each module holds under the name `mark`, by its `name`; `check` says whether it fits.
+    """Return what each module holds under the name `mark`, one or a tuple, by its `name`; `check` says whether it fits.
 
     Raises:
         InputError: a file holds none, one that does not fit, or one that is called like another.
     """
     by_name: dict[str, tuple[Any, Path]] = {}
     for module, file in modules:
-        kind = getattr(module, mark, None)
-        if kind is None:
+        held = getattr(module, mark, None)
+        if held is None:
             raise InputError(f"{file}: a {what} file ends in `{mark} = ItsClass`; name helpers with a leading _.")
-        check(kind, file)
-        # the name becomes part of file names
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", kind.name) or not is_name(kind.name):
-            raise InputError(f"{file}: a {what}'s name is of a-z, 0-9, - and _, not {kind.name!r}.")
-        if kind.name in by_name:
-            both = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
-            raise InputError(f"two {both} are called {kind.name!r}: {by_name[kind.name][1]} and {file}.")
-        by_name[kind.name] = kind, file
+        for kind in held if isinstance(held, tuple) else (held,):
+            check(kind, file)
+            # the name becomes part of file names
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", kind.name) or not is_name(kind.name):
+                raise InputError(f"{file}: a {what}'s name is of a-z, 0-9, - and _, not {kind.name!r}.")
+            if kind.name in by_name:
+                both = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+                raise InputError(f"two {both} are called {kind.name!r}: {by_name[kind.name][1]} and {file}.")
+            by_name[kind.name] = kind, file
     return {name: kind for name, (kind, _) in by_name.items()}
 
 

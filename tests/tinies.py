@@ -107,9 +107,9 @@ class Tiny:
         sizes = [self.encoder.sizes(self.root, r) for r in records]
         encode = self.encoder.prompt if prompt else self.encoder.encode
         encoded = [encode(r, sizes=s) for r, s in zip(records, sizes, strict=True)]
-        shown = zip(encoded, records, strict=True)
         return [
-            row.showing([self.encoder.load(self.root, i, among=len(r.images)) for i in row.images]) for row, r in shown
+            row.showing([self.encoder.load(self.root, i, among=len(one.images)) for i in row.images])
+            for row, one in zip(encoded, records, strict=True)
         ]
 
     def batch(self, records=RECORDS):

@@ -66,7 +66,7 @@ class Idefics3(HFFamily):
 
     def tiny(self, out: str, texts: list[str]) -> str:
         """Write two layers of tower and decoder, squares of 32 pixels, at most two by two of a picture."""
-        from .of_hf.tiny import words, write
+        from .of_hf.tiny import drawn, words, write
 
         places = tuple(f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2))
         tokenizer = words(texts, (IMAGE, AROUND, WHOLE, *places, "<|im_start|>", "<|im_end|>"), END)
@@ -84,7 +84,7 @@ class Idefics3(HFFamily):
             self.kinds[0], vision_config=vision, text_config=text | ends, image_token_id=known(tokenizer, IMAGE)
         )
         processor = FolderProcessor(self.name, tokenizer, images, settings)
-        return write(out, self.class_of(config), config, processor, TEMPLATE)
+        return write(out, drawn(self.class_of(config)), config, processor, TEMPLATE)
 
     def reader(self, processor: FolderProcessor, image_mode: str) -> Tiles:
         """Return what cuts pictures into squares."""

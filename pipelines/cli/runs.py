@@ -16,6 +16,7 @@ def plan(run: RunFile, gpus: Gpus = "auto", as_json: AsJson = False, sets: Sets 
 
     Exit code 2, as `vinnow run` would end: the config is refused, or asks for GPUs or CPUs that are not there.
     """
+    from ...models.check import check_without_weights
     from ..runs.ahead import foresee
     from ..runs.begin import load_placed
     from ..runs.missing import missing
@@ -24,7 +25,11 @@ def plan(run: RunFile, gpus: Gpus = "auto", as_json: AsJson = False, sets: Sets 
 
     config = load_placed(run, sets, gpus)
     ahead = foresee(config)
-    lines = make_plan(config, ahead)
+    bare = config.model.path is not None and check_without_weights(config.model.path)
+    lines = make_plan(config, ahead, checked=bare)
+    if bare:
+        what = f"{config.model.path} holds no weights: this is planned by its settings, and `vinnow run` wants them."
+        console.print(what, markup=False, soft_wrap=True)
     for line in ahead.lines:
         console.print(line, markup=False, soft_wrap=True)
     if as_json:

@@ -15,6 +15,7 @@ from typing import Any
 
 from ...store.errors import InputError
 from ..runs.config import apply_set, read_run, resolve
+from ..runs.filled import with_model
 
 RUN = "run.json"
 # fields of a run that name a place; `pool` and `path` are sections elsewhere
@@ -43,6 +44,7 @@ def pack(path: str, sets: list[str] | None, folder: str) -> Parcel:
     values = read_run(path)
     for entry in sets or []:
         apply_set(values, entry)
+    values = with_model(values)
     config = resolve(copy.deepcopy(values))
     places = list(_places(values))
     relative = [f"{where}: {value!r}" for where, value in places if _is_relative(where, value)]

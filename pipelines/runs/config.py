@@ -22,6 +22,7 @@ from ...store.facts import read_fields
 from ...store.files import digest, join, read_json
 from ...store.names import FeatureName, Name
 from ..blanks import refuse_blanks
+from .filled import HeldOut, fitted, with_held_out, with_model
 from .pick_rules import expanded
 from .placing import Devices
 from .plain_yaml import apply_set, read_yaml
@@ -158,7 +159,10 @@ class RunConfig(Config):
         None, description="Rows of the tasks aimed at, for selectors that read targets."
     )
     test: IngestConfig = Field(description="What the fine-tuned models are asked.")
-    model: ModelSection = Field(description="What the run begins with.")
+    held_out: HeldOut | None = Field(None, description="What is held out of the pool's source where no other is named.")
+    model: ModelSection = Field(
+        description="What the run begins with; in a file or --set a folder alone may stand here."
+    )
     warmup: list[StageSection] = Field([], description="Trainings before the proxy, in order.")
     proxy: TrainSection | None = Field(
         None,
@@ -195,11 +199,12 @@ class RunConfig(Config):
 
         Where it runs, what that was priced at, how much may be refused and where a pool's pictures lie now is no matter.
         """
-        free: dict[str, Any] = dict.fromkeys(("out", "ray", "plan", "devices"), True)
+        free: dict[str, Any] = dict.fromkeys(("out", "ray", "plan", "devices", "held_out"), True)
         tree = self.model_dump(exclude=free | {"actors": {"inline_parts"}})
         pools = {"pool", "captions", "target", "test"}
         tree["features"] = [_ONCE_OF_ALL | _unless(f, name=f["kind"]) for f in tree["features"]]
         tree["sweep"] = _unless(tree["sweep"], **_SWEEP_ONCE)
+        tree |= {n: _unless(tree[n], share=None) for n in pools if tree[n]}
         tree["selectors"] = [_unless(s, label=s["name"], reads={}, pick=None) for s in tree["selectors"]]
         kept = {k: _without(v, ("max_refused",) if k in pools else PLACES) for k, v in tree.items()}
         return digest(json.dumps(kept, sort_keys=True))
@@ -253,7 +258,7 @@ def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
     for entry in sets or []:
         apply_set(values, entry)
     refuse_blanks(values)
-    run = RunConfig.parse(resolved(expanded(values)))
+    run = RunConfig.parse(fitted(resolved(expanded(with_held_out(with_model(values))))))
     _refuse_empty(run)
     _refuse_twice_named(run)
     for stage in run.warmup:

@@ -25,7 +25,7 @@ FEATURE_FREE = ("token_budget", "max_rows", "checkpoints_per_pass", "max_part_re
 TRAIN_FREE = (*FREE, *PLACES)
 EVAL_FREE = ("token_budget", "max_rows", "actors", "cpus_per_actor", "gpus_per_actor", "threads", *PLACES)
 # whole sections of a run that are
-RUN_FREE = ("out", "ray", "actors", "plan", "devices")
+RUN_FREE = ("out", "ray", "actors", "plan", "devices", "held_out")
 
 
 def pace_of(config: TrainRecipe) -> tuple[str, ...]:

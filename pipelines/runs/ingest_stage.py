@@ -68,7 +68,8 @@ class Ingest(Stage):
 
     def inputs(self, before: StageRecord | None) -> dict[str, Any]:
         """Return what its manifest says it was made of; `before`: the manifest that is there."""
-        return {"config": kept(without(self.config, "max_refused"), before, POOL_FREE)}
+        free = ("max_refused",) if self.config.share else ("max_refused", "share")  # there were none once
+        return {"config": kept(without(self.config, *free), before, POOL_FREE)}
 
     def differs(self) -> bool:
         """Say whether the pool that is there was made of something else."""
@@ -126,6 +127,9 @@ class Ingest(Stage):
     @staticmethod
     def _note(record: StageRecord, report: IngestReport, out: str) -> None:
         record.facts["rows"] = report.rows
+        if report.elsewhere:
+            record.facts["elsewhere"] = report.elsewhere
+            tell(f"{report.elsewhere:,} rows of the source lie in other shares.")
         record.account(usage_of(report, out))
         record.facts["bytes"] = folder_bytes(out)
 

@@ -65,11 +65,13 @@ def _size(value: Any, known: dict[int, int]) -> int:
 
 
 def read_yaml(path: str, room: str = "pipelines", what: str = "run config") -> dict[str, Any]:
-    """Read a YAML mapping; a bare name is a recipe of the package (`pipelines/recipes/NAME.yaml`, or another room's)."""
+    """Read a YAML mapping; `NAME` or `recipes/NAME.yaml` is a recipe of the package (`pipelines/`, or another room)."""
     folder = Path(__file__).parents[2] / room / "recipes"
     file = Path(check_path(path))
     if not os.path.isfile(file) and "/" not in path and not path.endswith((".yaml", ".yml")):
         file = folder / f"{path}.yaml"
+    if not os.path.lexists(file) and file.parent == Path("recipes") and (folder / file.name).is_file():
+        file = folder / file.name
     if not os.path.lexists(file):
         raise InputError(f"no {what} {path!r}{suggest(path, [p.stem for p in folder.glob('*.yaml')])}")
     values = parse_yaml(read_bytes(file), repr(path))

@@ -10,16 +10,16 @@ from .stage import Planned, Planning
 from .stages import stages_of
 
 
-def make_plan(run: RunConfig, ahead: Ahead | None = None) -> list[Planned]:
+def make_plan(run: RunConfig, ahead: Ahead | None = None, checked: bool = False) -> list[Planned]:
     """List what `vinnow run` would do and has done, with the config that each stage would receive and what it would cost.
 
-    `ahead`: what the run's folder says, where that is known already.
+    `ahead`: what the run's folder says, where that is known already. `checked`: the model was looked at.
 
     Raises:
         InputError: `vinnow run` would refuse the config; a source or the model is missing, or a budget does not fit.
     """
     ahead = foresee(run) if ahead is None else ahead
-    if run.model.path is not None:
+    if run.model.path is not None and not checked:
         check_model(run.model.path)
     pools = [n for n in POOLS if getattr(run, n) is not None]
     samples: dict[str, Sample] = {n: look(getattr(run, n), join(run.out, n)) for n in pools}

@@ -12,11 +12,13 @@ from ...pool.encode import EncodeError, Encoder
 from ...pool.examine import IngestConfig, check_given_root, read_records, settle
 from ...pool.images import picture_size, resolve
 from ...pool.reader import Pool
-from ...pool.records import Record
+from ...pool.records import Record, image_value
+from ...pool.share import ALL, inside, place_of, place_of_row, width
 from ...pool.templates import TEMPLATES
 from ...pool.vision import USUAL, Size
 from ...store.errors import InputError
 from ...store.files import exists, join
+from ...store.ids import content_of
 from ...store.usage import Usage
 
 ROWS = 512
@@ -58,15 +60,17 @@ def look(config: IngestConfig, folder: str) -> Sample:
         return look_at_pool(folder)
     check_given_root(config)
     config = settle(config)
-    kept: list[Any] = []
+    kept: list[tuple[int, Any]] = []
     rows, stride = 0, 1
     for raw in read_records(config):
         if rows % stride == 0:
-            kept.append(raw)
+            kept.append((rows, raw))
         if len(kept) == 2 * ROWS:  # how many there are is only known at the end
             kept, stride = kept[::2], 2 * stride
         rows += 1
-    looked = [_record(raw, config) for raw in kept]
+    looked = [r for row, raw in kept if (r := _record(row, raw, config)) is not None]
+    # all of a small source is looked at
+    rows = len(looked) if stride == 1 else round(rows * width(config.share))
     records = [r for r in looked if isinstance(r, Record)]
     refused = Counter(r for r in looked if isinstance(r, str))
     if rows and not records:
@@ -126,8 +130,12 @@ def estimate_sizes(sample: Sample, template: str, max_len: int, image_tokens: in
     """Estimate rows from the sample's characters, where there is no tokenizer yet.
 
     Raises:
-        InputError: the template fits no sampled row.
+        InputError: the template fits no sampled row, or is one that a model's folder would bring.
     """
+    if template not in TEMPLATES:
+        raise InputError(
+            f"template {template!r} is a model folder's chat template, and this run makes its model itself: name another."
+        )
     sizes = []
     for record in sample.records:
         try:
@@ -153,14 +161,18 @@ def _measured(sizes: list[tuple[int, int, int]], how: str) -> Measured:
     return Measured(row, int(tokens.max()), how)
 
 
-def _record(raw: Any, config: IngestConfig) -> Record | str:
-    """Return a raw record as ingest would take it, or the reason why it would not."""
+def _record(row: int, raw: Any, config: IngestConfig) -> Record | str | None:
+    """Return a raw record as ingest would take it, or the reason why it would not; None for one of another share."""
+    share = config.share or ALL
     try:
         record = raw if isinstance(raw, Exception) else check_record(raw)
         if isinstance(record, Exception):
             raise record
+        content = content_of(image_value(record.images), record.conversations, record.system)
+        if not inside(share, place_of(record.images, content)):
+            return None
         for image in record.images if config.check_images != "none" else ():
             resolve(config.image_root, image)
     except (RefusedError, ImageError) as error:
-        return error.reason
+        return error.reason if inside(share, place_of_row(row)) else None
     return Record(0, record.source, record.task, record.images, record.conversations, record.extra)

@@ -149,7 +149,7 @@ FILES = {
     "unknown": ("config.json", '{"model_type": "my_new_thing"}', "model_type is 'my_new_thing'"),
     "nothing": ("config.json", "{}", "model_type is None"),
     "llama": ("config.json", '{"model_type": "llama"}', "none of those that work here"),
-    "video": ("config.json", '{"model_type": "llava_next_video"}', "is a 'llava_next_video' model, none of those"),
+    "video": ("config.json", '{"model_type": "llava_next_video"}', "'llava_next_video' cannot be used.*made for video"),
     "llava_llama": ("config.json", '{"model_type": "llava_llama"}', "LLaVA's own code.*convert"),
     "llava_mistral": ("config.json", '{"model_type": "llava_mistral"}', "LLaVA's own code.*convert"),
     "tokenizer": ("tokenizer.json", '{"version": "1.0"}', "no usable tokenizer"),

@@ -118,7 +118,7 @@ LAYOUTS = {
     "tower": ({"model_type": "clip", "architectures": ["CLIPModel"]}, ["a vision tower alone", "vinnow build --tower"]),
     "video": (
         {"model_type": "llava_next_video", "vision_config": {}},
-        ["is a 'llava_next_video' model, none of those"],
+        ["'llava_next_video' cannot be used", "Types that work"],
     ),
     "odd": ({"model_type": ["x"], "architectures": 3}, ["model_type is ['x']"]),
 }

@@ -1,4 +1,4 @@
-"""Towers of Qwen's families: pictures, or windows of them, attend in one call a length, as each alone."""
+"""Qwen's families: pictures, or windows of them, attend in one call a length, as each alone; positions without a loop."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from torch.utils._pytree import tree_leaves
 from vinnow.models import registry
 from vinnow.models.encoding import make_encoder
 from vinnow.models.family.of_qwen.family import QwenFamily
+from vinnow.models.family.of_qwen.positions import positions
 from vinnow.models.load import load
 from vinnow.pool.collate import stack
 from vinnow.pool.encode import Encoded
@@ -52,3 +53,29 @@ def test_stretches_of_one_length_attend_together_as_each_alone(path, attn, sizes
     assert (together - alone).abs().max() <= 1e-12 * alone.abs().max()
     (ours,) = torch.autograd.grad(together.square().sum(), batch["pixel_values"])
     assert (ours - slope).abs().max() <= 1e-12 * slope.abs().max()
+
+
+@pytest.mark.parametrize("rows", [["ttit", "tititt", "tt"], ["tit"], ["i", "iit"], ["tt", "tii"]], ids="-".join)
+def test_positions_are_those_of_hugging_face(path, rows):
+    model = load(path).model
+    image, merge = model.config.image_token_id, model.config.vision_config.spatial_merge_size
+    rng = np.random.default_rng(0)
+    grids, ids = [], []
+    for row in rows:
+        tokens = []
+        for kind in row:
+            if kind == "t":
+                tokens += [9] * int(rng.integers(1, 7))
+                continue
+            high, wide = map(int, rng.integers(1, 6, 2))
+            grids.append([1, merge * high, merge * wide])
+            # a picture's marks stand around it
+            tokens += [7, *[image] * (high * wide), 8]
+        ids.append(torch.tensor(tokens))
+    ids_BT = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=0)
+    mask_BT = torch.nn.utils.rnn.pad_sequence([torch.ones_like(i) for i in ids], batch_first=True)
+    grids_I3, image_BT = torch.tensor(grids), ids_BT == image
+    expected, _ = model.model.get_rope_index(ids_BT, image_BT.int(), grids_I3, attention_mask=mask_BT)
+    ours = positions(mask_BT, torch.nonzero(image_BT, as_tuple=True), grids_I3, merge)
+    assert ours.dtype == expected.dtype
+    assert torch.equal(ours, expected)

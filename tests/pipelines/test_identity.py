@@ -48,10 +48,17 @@ SECTIONS = {
     "plan": {"plan.tflops=3": "free"},
     "devices": {"devices={gpus: 1}": "free"},
     "seed": {"seed=1": "warmup-one"},
-    "pool": {"pool.source=q": "ingest-pool", "pool.workers=2": "free", "pool.image_root=i": "ingest-pool"},
+    "pool": {
+        "pool.source=q": "ingest-pool",
+        "pool.workers=2": "free",
+        "pool.share=[0, 0.5]": "ingest-pool",
+        "pool.image_root=i": "ingest-pool",
+    },
     "captions": {"captions.source=q": "ingest-captions"},
     "target": {"target.max_pixels=99": "ingest-target"},
     "test": {"test.source=q": "longer", "test.max_refused=1": "free"},
+    # it is gone into the pools' shares by then
+    "held_out": {"held_out={test: 0.1}": "free"},
     "model": {"model.twin.layers=3": "twin", "model={path: m}": "warmup-one"},
     "warmup": {"warmup.0.train.lr=1": "warmup-one", "warmup.0.data=pool": "warmup-one", "warmup=[]": "proxy"},
     "proxy": {"proxy.epochs=2": "proxy", "proxy.cache_mb=9": "free", "proxy.checkpoint_count=3": "proxy"},
@@ -93,7 +100,7 @@ SECTIONS = {
 }
 # of each config: the fields that change numbers, or how parts are cut. A new one belongs here, or to what is free
 IDENTITY = {
-    IngestConfig: "source image_root format split layout check_images duplicates max_pixels tokenizer follow_links",
+    IngestConfig: "source image_root format split share layout check_images duplicates max_pixels tokenizer follow_links",
     TrainConfig: "parts lora peft quantise mores template image_mode pictures max_len lr projector_lr mores_lr "
     "weight_decay warmup_ratio schedule epochs max_steps global_batch zero_stage offload compile precision grad_clip "
     "group_by_modality loss_mean checkpoint_count checkpoint_steps checkpoint_start checkpoint_limit checkpoint_weights "

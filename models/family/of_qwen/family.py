@@ -15,6 +15,7 @@ from ..of_hf.reader import PIXELS
 from . import patches
 from .lengths import group_lengths
 from .patches import GRID, IMAGE, Patches
+from .positions import positions
 
 # a batch's image tokens as Hugging Face's own code is told of them
 KINDS = "mm_token_type_ids"
@@ -72,9 +73,8 @@ class QwenFamily(HFFamily):
         """Return the positions of three axes, [3, B, T]; where no picture is, the decoder's own are the same."""
         if GRID not in batch["media"] or batch.get("blank"):
             return {}
-        inner, ids_BT, mask_BT = base_of(model).model, batch["input_ids"], batch["attention_mask"]
-        kinds_BT = self.image_mask(base_of(model).config, ids_BT).int()
-        places_3BT, _ = inner.get_rope_index(ids_BT, kinds_BT, batch["media"][GRID], attention_mask=mask_BT)
+        merge = base_of(model).config.vision_config.spatial_merge_size
+        places_3BT = positions(batch["attention_mask"], batch["image_at"], batch["media"][GRID], merge)
         return {"position_ids": places_3BT}
 
     def generating(self, model: Any, batch: Batch) -> dict[str, Any]:
