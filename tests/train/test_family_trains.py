@@ -154,7 +154,7 @@ def test_a_trained_adapter_is_peft_s_own_folder(tiny_of, trained_of, tmp_path, n
 
 
 class Asked(dict):
-    """A module's parameters, which tell whenever one is asked for and in which module's pass, as ZeRO-3's own table does."""
+    """Parameters of a module, which tell whenever one is asked for and in which module's pass, as ZeRO-3's table does."""
 
     def __init__(self, module, parameters, running, asked):
         super().__init__(parameters)
