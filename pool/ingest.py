@@ -115,7 +115,7 @@ def _ingest(
             progress(block.first + block.rows)
     writer.close()
     try:
-        Usage(len(ids), reasons, join(out, REFUSED)).check(f"ingest of {config.source}", config.max_refused)
+        Usage(len(ids), reasons, join(out, REFUSED)).check(_called(config), config.max_refused)
     except InputError as error:
         _clear(out, but=REFUSED)  # it says what to mend; the rest would be no pool
         # many are often lost for one cause: the first one's words name the way out
@@ -167,7 +167,7 @@ def _finished(config: IngestConfig, out: str) -> IngestReport | None:
         return None
     if config.strict and report.refused:
         raise InputError(_strict_message(config, f"{report.refused} rows were refused: {report.reasons}"))
-    usage_of(report, out).check(f"ingest of {config.source}", config.max_refused)
+    usage_of(report, out).check(_called(config), config.max_refused)
     return report
 
 
@@ -198,6 +198,12 @@ def source_since(config: IngestConfig, out: str) -> list[str]:
 def usage_of(report: IngestReport, out: str) -> Usage:
     """Return what became of the rows of an ingest into `out`."""
     return Usage(report.rows, report.reasons, join(out, REFUSED))
+
+
+def _called(config: IngestConfig) -> str:
+    """Name an ingest in words; of a share that may hold no picture of a small source, which one."""
+    share = f" (its share from {config.share[0]:.2%} to {config.share[1]:.2%})" if config.share else ""
+    return f"ingest of {config.source}{share}"
 
 
 def _strict_message(config: IngestConfig, what: str) -> str:

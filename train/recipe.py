@@ -193,6 +193,10 @@ class TrainRecipe(InputConfig):
         """Return the optimizer steps for so many rows."""
         return self.max_steps or math.ceil(self.epochs * math.ceil(rows / self.global_batch))
 
+    def idle(self, rows: int) -> bool:
+        """Say whether a training on so many rows would change nothing: its one step is the warm-up's first, at rate 0."""
+        return self.planned_steps(rows) == 1 and self.warmup_ratio > 0
+
     def planned_checkpoints(self, steps: int) -> list[int]:
         """Return the steps after which a proxy checkpoint is written; of them, the last `checkpoint_limit` stay."""
         first = [0] if self.checkpoint_start else []

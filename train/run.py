@@ -290,7 +290,7 @@ def _check_inputs(config: TrainConfig) -> None:
     rows = Rows(config)
     if not len(rows.ids):
         raise InputError(f"{config.picks or config.pool}: there are no rows to train on.")
-    if config.planned_steps(len(rows.ids)) == 1 and config.warmup_ratio:
+    if config.idle(len(rows.ids)):
         raise InputError(
             "a training of one step would train nothing: warm-up begins at a rate of 0. Set warmup_ratio: 0."
         )

@@ -13,6 +13,7 @@ from .ahead import Ahead
 from .begin import without_gpus
 from .by_uri import refuse_by_uri
 from .config import RunConfig
+from .ingest_stage import Ingest
 from .opening import start
 from .plan import make_plan
 from .plan_shown import summarise
@@ -47,7 +48,12 @@ def _run_claimed(config: RunConfig, report: bool) -> str | None:
         for text in summarise(config, make_plan(config, Ahead())).too_large:
             console.print(f"warning: {text}", markup=False, soft_wrap=True)
     unfinished: UnfinishedError | None = None
-    for stage in stages_of(config):
+    stages = stages_of(config)
+    pools = sum(isinstance(stage, Ingest) for stage in stages)  # they come first
+    for number, stage in enumerate(stages):
+        if number == pools:
+            for later in stages[pools:]:
+                later.check(run)
         try:
             stage.run(run)
         except UnfinishedError as error:  # what is there is told all the same

@@ -221,6 +221,13 @@ class Stage(ABC):
         path = manifest_path(self.run_config.out, self.name)
         return exists(path) and self.finished(read_stage(path), path)
 
+    def check(self, run: Run) -> None:  # noqa: B027
+        """Refuse what cannot end well as soon as the pools are there, before any device is taken.
+
+        Raises:
+            InputError: says what to change.
+        """
+
     @abstractmethod
     def run(self, run: Run) -> None:
         """Do it, unless it is done.

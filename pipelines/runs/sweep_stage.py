@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...pool.reader import Pool
 from ...select.run import budget_rows
+from ...store.errors import InputError
 from ...store.files import exists, join
 from ...store.folders import is_folder, names
 from ...store.manifest import StageRecord, read_stage
@@ -84,8 +85,28 @@ class Sweep(Stage):
 
         same = foreseen(self.run_config)
         lines = [self._line(planning, choice, variant, same) for choice, variant in self._lines(planning)]
-        lines[0].note = "; ".join(notes(self.run_config, same))
+        lines[0].note = "; ".join([*notes(self.run_config, same), *([lines[0].note] if lines[0].note else [])])
         return lines
+
+    def check(self, run: Run) -> None:
+        """Refuse trials that would train nothing before any feature is made.
+
+        Raises:
+            InputError: names them.
+        """
+        config, rows = self.run_config, Pool(run.folder("pool")).rows
+        taken = {str(b): budget_rows(b, rows) for b in config.budgets} | ({WHOLE: rows} if config.sweep.full else {})
+        idle = [
+            f"{n:,} rows ({budget})" + (f" by finetune.variants.{name}" if name else "")
+            for name, variant in config.finetune.by_name().items()
+            for budget, n in taken.items()
+            if n and variant.recipe().idle(n)
+        ]
+        if idle:
+            raise InputError(
+                f"finetune: of {rows:,} rows of the pool, {'; '.join(idle)}: one step would train nothing, since "
+                "warm-up begins at a rate of 0. Set finetune.warmup_ratio: 0, or more epochs, or a smaller global_batch."
+            )
 
     def _lines(self, planning: Planning) -> list[tuple[tuple[str, str, int], str]]:
         """Return (selector, budget, rows) and variant of each line of the plan."""
@@ -126,6 +147,8 @@ class Sweep(Stage):
         config = run.finetune.by_name()[variant].recipe()
         name = f"sweep-{label}-{budget}" + (f"-{variant}" if variant else "")
         line = training_line(self, name, config, planning, "pool", rows)
+        if config.idle(rows):
+            line.note = "one step with a warm-up trains nothing: `vinnow run` refuses it"
         line.what += f" on {label} {budget}, {len(run.seeds)} seed(s); evaluate {planning.rows('test')} questions"
         line.config |= {
             "evaluate": run.evaluate.recipe().model_dump(mode="json"),

@@ -1,10 +1,12 @@
 """What once passed in silence: an option that names nothing, a completion script for no command."""
 
+import json
 import os
 import subprocess
 import sys
 
 import pytest
+from finished import values_of
 from foreign import no_ray, vinnow
 from typer.testing import CliRunner
 from vinnow.pipelines.cli.main import app
@@ -43,6 +45,29 @@ def test_a_training_without_a_seed_takes_the_published_one_and_says_it(tiny_pool
         said = vinnow(*words, *sets)
         assert (said.code, said.errors) == (0, []), said.text
         assert f", seed {seed}\n" in said.text
+
+
+def test_a_fine_tune_that_would_train_nothing_is_refused_before_a_feature_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("vinnow.actors.cluster.ensure_ray", no_ray)
+    values = values_of(tmp_path)
+    values["finetune"] = values["finetune"] | {"max_steps": None}
+    (tmp_path / "run.yaml").write_text(json.dumps(values))
+    planned = vinnow("plan", tmp_path / "run.yaml")
+    assert planned.code == 0
+    assert "one step with a warm-up trains nothing: `vinnow run` refuses it" in " ".join(planned.text.split())
+    said = vinnow("run", tmp_path / "run.yaml")
+    assert (said.code, said.trace) == (2, "")
+    assert "of 30 rows of the pool, 6 rows (20%): one step would train nothing" in said.errors[0]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.is_dir()) == ["pool", "stages", "target", "test"]
+
+
+def test_a_share_that_holds_no_picture_is_named(tmp_path):
+    values = values_of(tmp_path)
+    pool = values["pool"] | {"share": [0.5, 0.5001]}
+    (tmp_path / "run.yaml").write_text(json.dumps(values | {"pool": pool}))
+    said = vinnow("run", tmp_path / "run.yaml")
+    assert (said.code, said.trace) == (2, "")
+    assert "(its share from 50.00% to 50.01%): not one row could be used (there were none)" in said.errors[0]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
