@@ -25,6 +25,15 @@ def make_encoder(
     return family_of_processor(processor).encoder(processor, (template, max_len, image_mode), pictures)
 
 
+def encoder_of(folder: str, template: str | None = None, max_len: int = 2048) -> Encoder:
+    """Return the encoder of a checkpoint's folder, with the template that goes with it unless one is named.
+
+    Raises:
+        InputError: as `make_encoder`, or no checkpoint there.
+    """
+    return make_encoder(load_processor(folder), template or default_template(folder), max_len)
+
+
 def default_template(folder: str) -> str:
     """Return the conversation template that goes with a checkpoint's decoder and tokenizer.
 

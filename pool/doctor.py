@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +12,12 @@ import pyarrow.compute as pc
 from ..store.arrays import Array
 from .checks import IMAGE, REASONS
 from .dedup import Likeness, counted
-from .examine import Examined, IngestConfig, check_given_root, examine_rows
+from .examine import Examined, IngestConfig, check_given_root, examine_rows, settle
+from .refusals import FINDINGS, UNFIT, ImageError
 from .shown import TRAITS
+
+if TYPE_CHECKING:  # it loads torch, which a look at the data alone needs not
+    from .encode import Encoder
 
 EXAMPLES = 3
 # mix665k by its pictures' first folder; coco: LLaVA 157,712, VQAv2 82,783, OKVQA 8,998, A-OKVQA 66,160, RefCOCO 48,447
@@ -25,6 +29,7 @@ WARNINGS = {
     "answer_left_out": "the first turn is an answer to nothing; it is left out, as LLaVA's trainer does",
     "system_prompt": "the record has a system prompt of its own; it stands where the template's would",
     "over_length": "longer than the given limit",
+    **FINDINGS,
     "misnamed_image": "the picture's bytes are of another format than its name says",
     **TRAITS,
     "duplicate": "the same picture and turns came before (kept, with an id of its own)",
@@ -37,7 +42,8 @@ class DoctorReport:
     """Counts by source and task of the usable rows, refusals by reason and warnings by kind, with a few examples.
 
     `composition` compares all records with mix665k's when they come from its six sources, else None: source →
-    records, known, difference. `longest`: characters of the longest record's turns.
+    records, known, difference. `longest`: characters of the longest record's turns. `unfit`: usable rows that the given
+    model would refuse.
     """
 
     rows: int = 0
@@ -45,6 +51,7 @@ class DoctorReport:
     text_only: int = 0
     turns: int = 0
     longest: int = 0
+    unfit: int = 0
     by_source: dict[str, int] = field(default_factory=dict)
     by_task: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
@@ -64,17 +71,21 @@ class DoctorReport:
 
 
 def examine(
-    config: IngestConfig, progress: Callable[[int], None] | None = None, max_len: int | None = None
+    config: IngestConfig,
+    progress: Callable[[int], None] | None = None,
+    max_len: int | None = None,
+    encoder: "Encoder | None" = None,
 ) -> DoctorReport:
     """Make all of ingest's checks on every row and write nothing; `progress` is called with the rows done.
 
     `max_len` warns of longer records: in tokens where the config names a tokenizer, else in words, as LLaVA's own
-    sampler counts them.
+    sampler counts them. `encoder`: a model's, which each row is put through, with the sizes in the headers of its pictures.
 
     Raises:
         InputError: the source cannot be read, or the image root that was given is not there.
     """
     check_given_root(config)
+    config = settle(config)
     report, likeness = DoctorReport(), Likeness()
     sources, tasks, refused, reasons = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     warnings = Counter[str]()
@@ -92,6 +103,10 @@ def examine(
             report.note(bad.reason, bad.row, bad.detail)
         for name, row, what in _oddities(block, report, max_len):
             warnings[name] += 1
+            report.note(name, row, what)
+        for name, row, what in _unfit(block, config, encoder) if encoder else ():
+            warnings[name] += 1
+            report.unfit += name in UNFIT
             report.note(name, row, what)
         if progress:
             progress(block.first + block.rows)
@@ -139,6 +154,21 @@ def _oddities(block: Examined, report: DoctorReport, max_len: int | None) -> Ite
             unit, length_N = "words", np.add.reduceat(words_T, np.cumsum(size_N) - size_N)
         for n in np.flatnonzero(length_N > max_len):
             yield "over_length", int(block.source_rows[n]), f"{int(length_N[n])} {unit}"
+
+
+def _unfit(block: Examined, config: IngestConfig, encoder: "Encoder") -> Iterator[tuple[str, int, str]]:
+    """Yield (warning, row, what) of the sound rows that a model would refuse, or cut."""
+    from .fitting import finding, sizes_of
+    from .reader import as_record
+
+    for row, raw in zip(block.source_rows.tolist(), block.table.to_pylist(), strict=True):
+        record = as_record(raw, config.source)
+        try:
+            told = finding(encoder, record, sizes_of(encoder, record, config.image_root))
+        except ImageError:  # with check_images: none; the reader will find out
+            continue
+        if told is not None:
+            yield told[0], row, told[1]
 
 
 def _textual(table: pa.Table) -> Array:

@@ -57,6 +57,10 @@ class EncodeError(InputError):
     reason = "not_encodable"
 
 
+class CutPictureError(EncodeError):
+    """A record whose last picture ends behind `max_len`."""
+
+
 class Encoder:
     """Encodes records for one reader of pictures, template and length (in tokens, image tokens included).
 
@@ -80,7 +84,7 @@ class Encoder:
         self.max_len, self.pictures = max_len, pictures
         _check_tokenizer(self.tokenizer, self.image_id)
         self.template = OwnTemplate(self.tokenizer, reader.mark) if template == OWN else TEMPLATES[template]
-        self._stretches = Stretches(self.tokenizer)
+        self._stretches = Stretches(self.tokenizer, as_sentencepiece=template != OWN)
         self._tokens = {token: _single_id(self.tokenizer, token, template) for token in self.template.tokens}
 
     def encode(self, record: Record, sizes: Sequence[Size] | None = None) -> Encoded:
@@ -102,7 +106,7 @@ class Encoder:
         if record.images:
             end = int(np.flatnonzero(ids_T == self.image_id)[-1]) + 1
             if end > self.max_len:
-                raise EncodeError(
+                raise CutPictureError(
                     f"record {record.sample_id}: its last image ends at token {end}, max_len is {self.max_len}."
                 )
         cut = int((labels_T[self.max_len :] != IGNORE).sum())
@@ -190,7 +194,9 @@ class Encoder:
             )
         reader = self.reader.among(among)
         starts, ends = [0, *(i + 1 for i in marks)], [*marks, len(segments)]
-        behind = [False, *(segments[i].kind != "image" for i in marks)]
+        # LLaVA tokenises what follows a picture anew; Hugging Face's processors, whose way `own` is, tokenise the whole row
+        own = self.template.name == OWN
+        behind = [False, *(own or segments[i].kind != "image" for i in marks)]
         if sizes is None and pictures and self.reader.fixed is None:
             raise ValueError("how many tokens these pictures become depends on their sizes: give them.")
         waiting = iter(sizes or [None] * pictures)

@@ -217,7 +217,7 @@ class Pool:
             for group, table in self._read(groups).items():
                 inside = wanted[group_of == group]
                 rows = table.take(pa.array(inside - self._groups[group].start)).to_pylist()
-                record_of |= {int(i): _record(r, self.root) for i, r in zip(inside, rows, strict=True)}
+                record_of |= {int(i): as_record(r, self.root) for i, r in zip(inside, rows, strict=True)}
         return [record_of[int(i)] for i in positions]
 
     def _read(self, groups: list[int]) -> dict[int, pa.Table]:
@@ -263,7 +263,8 @@ def _fields(text: str, root: str) -> dict[str, Any]:
     return fields
 
 
-def _record(row: dict[str, Any], root: str) -> Record:
+def as_record(row: dict[str, Any], root: str) -> Record:
+    """Return a POOL row, as `pa.Table.to_pylist` has it; `root` names the pool in errors."""
     return Record(
         row["sample_id"],
         row["source"],

@@ -42,6 +42,14 @@ REASONS = {
     "oversize_answer": "an endpoint's answer has more bytes than it may have",
     "not_finite": "a feature, or what the model says, became NaN or infinite",
 }
+# what a model makes of a row that is sound in itself, by name; it would refuse `UNFIT` ones
+FINDINGS = {
+    "picture_cut": "its last picture ends behind max_len: the model would refuse the row",
+    "not_encodable": "the model's template or processor refuses the row",
+    "untrained": "none of its answers lies within max_len, so it would train nothing",
+    "answer_cut": "a part of its answers lies behind max_len and would not be trained",
+}
+UNFIT = ("picture_cut", "not_encodable", "untrained")
 
 
 class RefusedError(InputError):

@@ -15,6 +15,7 @@ from typing import Any
 import jinja2.nodes as nodes
 from jinja2.exceptions import TemplateError
 from jinja2.ext import Extension
+from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
 from ..store.errors import InputError
@@ -22,13 +23,14 @@ from ..store.errors import InputError
 # seconds that one rendering may take; it takes less than a thousandth
 SECONDS = 10.0
 # elements or characters of one value: a text of a record may have many
-LARGEST = 1 << 27
+LARGEST = 1 << 24
 _FACTOR = 1 << 13
 # a beginning and an end of a `{% generation %}` block; private-use characters, as `own_template.py` has more of
 BEGIN, END = "\uf8f2", "\uf8f3"
 # filters and methods that make any size of a number, or go by chance
 _REFUSED = ("center", "indent", "wordwrap", "batch", "slice", "random", "format")
 _GROWING = {"center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map"}
+_OF_LOOPS = {"index", "index0", "first", "last", "length"}
 _clock = threading.local()
 
 
@@ -77,6 +79,12 @@ class _Bounded(ImmutableSandboxedEnvironment):
         raise SecurityError(
             f"`{operator}` of {type(left).__name__} and {type(right).__name__}, which may have any size"
         )
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Return an attribute that the sandbox allows; of `loop`, the most frequent one, without its ceremony."""
+        if type(obj) is LoopContext and attribute in _OF_LOOPS:
+            return getattr(obj, attribute)
+        return super().getattr(obj, attribute)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Say whether a template may look at an attribute."""

@@ -21,12 +21,13 @@ _KEPT, _LONGEST = 4096, 400
 class Stretches:
     """Tokenises texts without special tokens, those that they spell read as text."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, as_sentencepiece: bool = True) -> None:
+        """`as_sentencepiece`: as LLaVA's tokenizer; without it, as Hugging Face's own does a whole row."""
         self.tokenizer = tokenizer
         state = json.loads(tokenizer.backend_tokenizer.to_str())
         metaspace = _metaspace(state.get("pre_tokenizer"))
         scheme = metaspace["prepend_scheme"] if metaspace else "never"
-        self.spaced = scheme in ("always", "first")
+        self.spaced = as_sentencepiece and scheme in ("always", "first")
         self._kept: dict[tuple[str, bool], Tokens] = {}
         self._bare: Tokenizer | None = None
         if metaspace and scheme == "first":

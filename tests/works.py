@@ -40,8 +40,8 @@ def tell(items):
     for item in items:
         family = getattr(item, "callspec", None) and item.callspec.params.get("name")
         for mark in MARKS:
-            for found in item.iter_markers(mark):
-                item.user_properties.append((mark, [found.args[0], family]))
+            for marker in item.iter_markers(mark):
+                item.user_properties.append((mark, [marker.args[0], family]))
 
 
 class Recorder:

@@ -8,6 +8,24 @@ from ...store.errors import InputError
 from ..progress import bar, show, show_json
 from .app import AsJson, FollowLinks, Format, Out, Sets, Split, app
 
+MaxLen = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Warn of longer records: words, or tokens with `--set tokenizer=FOLDER`. With --model: its longest row, 2048.",
+    ),
+]
+OfModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="A model's folder: count tokens, and the rows that it would refuse or cut (no weights, no GPU)."
+    ),
+]
+OfTemplate = Annotated[
+    str | None,
+    typer.Option("--template", help="With --model: a conversation template in place of the one that goes with it."),
+]
+
 
 @app.command()
 def ingest(
@@ -50,15 +68,18 @@ def doctor(
     split: Split = None,
     json_file: Annotated[str | None, typer.Argument(help="With --json: a file for it, beside the tables.")] = None,
     as_json: AsJson = False,
-    max_len: Annotated[
-        int | None, typer.Option(min=1, help="Warn of longer records: words, or tokens with `--set tokenizer=FOLDER`.")
-    ] = None,
+    max_len: MaxLen = None,
+    model: OfModel = None,
+    template: OfTemplate = None,
     follow_links: FollowLinks = False,
     sets: Sets = None,
 ) -> None:
     """Say what is wrong with a data set, without writing a pool.
 
-    Exit code 0: nothing is refused (there may be warnings); 1: some rows are; 2: the source cannot be read.
+    Exit code 0: nothing is refused (there may be warnings); 1: some rows are, by ingest or by the --model;
+    2: the source cannot be read.
+
+    Example: `vinnow doctor train.json --images images --model models/qwen --max-len 2048`
     """
     from ...pool.doctor import examine, render
     from ...pool.ingest import IngestConfig
@@ -78,8 +99,16 @@ def doctor(
         "follow_links": follow_links,
     }
     config = IngestConfig.parse(options | settings(sets))
+    if template is not None and model is None:
+        raise InputError("--template is a model's: name it with --model.")
+    encoder = None
+    if model is not None:
+        from ...models.encoding import encoder_of
+
+        # each row is put through it, so that no words are counted
+        encoder, max_len = encoder_of(model, template, max_len or 2048), None
     with bar("doctor", "rows") as tell:
-        report = examine(config, lambda rows: tell(rows, 0), max_len)
+        report = examine(config, lambda rows: tell(rows, 0), max_len, encoder)
     if as_json and not json_file:
         show_json(report.as_dict())
     else:
@@ -87,7 +116,7 @@ def doctor(
             show(table)
     if json_file:
         write_json(json_file, report.as_dict())
-    raise typer.Exit(1 if report.refused else 0)
+    raise typer.Exit(1 if report.refused or report.unfit else 0)
 
 
 @app.command()

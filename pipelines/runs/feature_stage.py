@@ -87,6 +87,7 @@ class Features(Stage):
         from ...actors.account import shards_back
         from ...actors.cluster import ensure_ray
         from ...actors.stream import make_spec, run_features
+        from .fitting import check_fit
 
         config, targets = self.config, self.pool == "target"
         if targets:
@@ -96,6 +97,8 @@ class Features(Stage):
         spec = make_spec(run.folder(self.pool), checkpoints, config, out, targets=targets, target_pool=aim)
 
         def work(record: StageRecord) -> None:
+            limits = (config.image_root, config.max_refused)
+            check_fit(self.name, run.folder(self.pool), spec.checkpoints[0].path, config, limits)
             with bar(f"{self.folder} {config.name}", "parts") as tell_parts:
                 report = run_features(spec, run.config.actors, tell_parts, lambda: ensure_ray(run.config.ray))
             record.facts.update(rows=report.rows, tokens=report.tokens, padded=report.padded)

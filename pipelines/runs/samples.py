@@ -130,8 +130,12 @@ def estimate_sizes(sample: Sample, template: str, max_len: int, image_tokens: in
     """Estimate rows from the sample's characters, where there is no tokenizer yet.
 
     Raises:
-        InputError: the template fits no sampled row.
+        InputError: the template fits no sampled row, or is one that a model's folder would bring.
     """
+    if template not in TEMPLATES:
+        raise InputError(
+            f"template {template!r} is a model folder's chat template, and this run makes its model itself: name another."
+        )
     sizes = []
     for record in sample.records:
         try:

@@ -133,8 +133,10 @@ def _train(run: Run, config: TrainConfig, out: str, record: StageRecord) -> None
     from ...train.restarts import told
     from ...train.run import refuse_early, train
     from .begin import require_workers
+    from .fitting import check_fit
 
     refuse_early(config, out)
+    check_fit(record.name, config.pool, config.model, config, (config.image_root, config.max_refused))
     ensure_ray(run.config.ray)
     require_workers(config, f"training {record.name}")
     with training_bar(record.name, out):

@@ -25,11 +25,12 @@ def both_ways(image_BT: torch.Tensor, config: Any, dtype: torch.dtype) -> dict[s
             f"attention {kind!r}: tokens of one picture attend both ways in this model, which sdpa and eager alone can do."
         )
     begins_BT = image_BT & ~torch.nn.functional.pad(image_BT, (1, 0))[:, :-1]
-    picture_BT = begins_BT.int().cumsum(1).masked_fill(~image_BT, 0)
-    same_BTS = (picture_BT[:, :, None] == picture_BT[:, None]) & image_BT[:, :, None]
-    at_T = torch.arange(image_BT.shape[1], device=image_BT.device)
-    full_BTS = same_BTS | (at_T <= at_T[:, None])
-    near_BTS = full_BTS & (at_T > at_T[:, None] - window)
+    number_BT = begins_BT.int().cumsum(1)
+    # words are of no picture: as those who attend they have another number than as those who are attended to
+    asks_BT, gives_BT = number_BT.masked_fill(~image_BT, -1), number_BT.masked_fill(~image_BT, 0)
+    place_T = torch.arange(image_BT.shape[1], device=image_BT.device)
+    full_BTS = (asks_BT[:, :, None] == gives_BT[:, None]).logical_or_(place_T <= place_T[:, None])
+    near_BTS = full_BTS if len(place_T) <= window else full_BTS & (place_T > place_T[:, None] - window)
     masks = {"full_attention": full_BTS[:, None], "sliding_attention": near_BTS[:, None]}
     return masks if kind == "sdpa" else {name: _added(mask, dtype) for name, mask in masks.items()}
 
