@@ -77,7 +77,7 @@ def decoder_of(name, lora=False, **changes):
 
 
 def class_of(kind):
-    for module in ("qwen2_5_vl", "qwen3_vl", "gemma3"):
+    for module in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "gemma3"):
         models = getattr(transformers.models, module)
         if hasattr(models, kind):
             return getattr(models, kind)
