@@ -99,9 +99,10 @@ def with_blank(batch: Batch, model: Any) -> Batch:
     """Return a batch from `on_device` that has pictures: without any, a blank one, of which nothing is placed."""
     if batch["media"]:
         return batch
-    base, words = base_of(model), base_of(model).get_input_embeddings().weight
+    # asked of no module: under ZeRO-3 that would gather it, on this rank alone, while the others wait elsewhere
+    first = next(model.parameters())
     media = {
-        n: v.to(words.device, words.dtype if v.is_floating_point() else None)
-        for n, v in family_of(model).blank(base.config).items()
+        n: v.to(first.device, first.dtype if v.is_floating_point() else None)
+        for n, v in family_of(model).blank(base_of(model).config).items()
     }
     return batch | {"media": media, "blank": True}

@@ -148,8 +148,9 @@ class Gemma3(HFFamily):
         if not batch["image_at"][0].shape[0]:
             return {}
         base = base_of(model)
-        image_BT, words = self.image_mask(base.config, batch["input_ids"]), base.get_input_embeddings().weight
-        return {"attention_mask": both_ways(image_BT, self.decoder(model).config, words.dtype)}
+        # the first one that comes, asked of no module: under ZeRO-3 a rank with pictures would gather it alone
+        image_BT, first = self.image_mask(base.config, batch["input_ids"]), next(base.parameters())
+        return {"attention_mask": both_ways(image_BT, self.decoder(model).config, first.dtype)}
 
     def generating(self, model: Any, batch: Batch) -> dict[str, Any]:
         """Return what `generate` takes, which makes its masks by the kinds of tokens."""
