@@ -68,7 +68,7 @@ def foresee_fit(
 ) -> Fit:
     """Look at every row with a picture; those that surely end within `max_len` are not tokenised.
 
-    A mean row of LLaVA's pool takes some 20 microseconds, and a header of a local picture 100 where sizes matter.
+    A row of 800 characters takes 0.05 ms of one CPU, and 0.22 ms where the header of a local picture is looked at too.
     """
     fit, refused, bound = Fit(), Counter[str](), _Bound(encoder)
     with ThreadPoolExecutor(_THREADS) as threads:
