@@ -14,8 +14,8 @@ from ..store.errors import InputError
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # model types of LLaVA's own classes and their offspring, which Hugging Face's class does not read
 _ORIGINAL = ("llava_", "tinyllava", "tiny_llava", "bunny", "mipha")
-# Hugging Face's classes whose names begin alike
-_OTHERS = ("llava_next", "llava_next_video", "llava_onevision")
+# a class of Hugging Face's whose name begins alike, beside those of families here
+_OTHERS = ("llava_next_video",)
 _TOWERS = ("clip", "clip_vision_model", "siglip", "siglip_vision_model", "dinov2", "siglip2", "siglip2_vision_model")
 _CONVERT = (
     "it is a checkpoint of LLaVA's own code, not of Hugging Face's class: take one that was converted (llava-hf/…), "

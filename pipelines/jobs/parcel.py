@@ -45,7 +45,7 @@ def pack(path: str, sets: list[str] | None, folder: str) -> Parcel:
     for entry in sets or []:
         apply_set(values, entry)
     values = with_model(values)
-    config = resolve(copy.deepcopy(values))
+    config = resolve(copy.deepcopy(values), elsewhere=True)
     places = list(_places(values))
     relative = [f"{where}: {value!r}" for where, value in places if _is_relative(where, value)]
     if relative:

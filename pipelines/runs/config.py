@@ -253,12 +253,12 @@ def read_run(path: str) -> dict[str, Any]:
     return _of_their_kinds(values["config"]) if saved else values
 
 
-def resolve(values: dict[str, Any], sets: list[str] | None = None) -> RunConfig:
-    """Build and check a run from plain values."""
+def resolve(values: dict[str, Any], sets: list[str] | None = None, elsewhere: bool = False) -> RunConfig:
+    """Build and check a run from plain values; `elsewhere`: it runs where its model may be seen, and need not be here."""
     for entry in sets or []:
         apply_set(values, entry)
     refuse_blanks(values)
-    run = RunConfig.parse(fitted(resolved(expanded(with_held_out(with_model(values))))))
+    run = RunConfig.parse(fitted(resolved(expanded(with_held_out(with_model(values)))), elsewhere))
     _refuse_empty(run)
     _refuse_twice_named(run)
     for stage in run.warmup:

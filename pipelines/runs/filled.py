@@ -3,6 +3,7 @@
 All of it is put in before a run is checked, so that what is saved and hashed holds the values themselves.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -17,6 +18,7 @@ AUTO = "auto"
 LONGEST = 8192
 # the fields of a section that may be `auto`
 _FIELDS = ("template", "max_len", "image_mode")
+_ANY: dict[str, Any] = {"template": "own", "max_len": LONGEST, "image_mode": "pad"}
 # a tokenizer that knows no limit says 10^30
 _NO_LIMIT = 10**9
 
@@ -61,8 +63,10 @@ def with_held_out(values: dict[str, Any]) -> dict[str, Any]:
     return values | filled | {"pool": pool | {"share": [0.0, end]}}
 
 
-def fitted(values: dict[str, Any]) -> dict[str, Any]:
+def fitted(values: dict[str, Any], elsewhere: bool = False) -> dict[str, Any]:
     """Return a resolved run's plain values with what goes with its model in place of `auto`.
+
+    `elsewhere`: they are only to be checked; of a model that is not here any values will do.
 
     Raises:
         InputError: the model is not there, or is a twin, of which nothing is known yet.
@@ -76,6 +80,8 @@ def fitted(values: dict[str, Any]) -> dict[str, Any]:
         raise InputError(
             f"{left_open[0][0]}.{left_open[0][1]} is auto, which is asked of model.path, and the run names none."
         )
+    if elsewhere and not os.path.isdir(folder):
+        return _put(values, lambda: _ANY)
     return _put(values, cache(lambda: defaults(folder)))
 
 

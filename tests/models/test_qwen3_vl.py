@@ -88,6 +88,16 @@ def test_patches_and_their_tokens_are_the_processor_s_own(path):
     assert len({len(reader.ids(size)) for size in SIZES}) > 3
 
 
+def test_published_settings_give_the_published_numbers_of_tokens(path):
+    processor = load_processor(path)
+    # Qwen3-VL's preprocessor_config.json: patches of 16, a picture of 256 × 256 pixels at least
+    settings = {"size": {"longest_edge": 16777216, "shortest_edge": 65536}, "patch_size": 16}
+    processor.image_processor = type(processor.image_processor)(**settings)
+    reader = make_encoder(processor, "chatml").reader
+    tokens = {(640, 480): 20 * 15, (480, 640): 20 * 15, (64, 64): 8 * 8, (4000, 200): 125 * 6}
+    assert {size: reader.ids(size).count(reader.image_id) for size in tokens} == tokens
+
+
 def test_gradients_through_each_merger_are_those_of_hugging_face(path):
     batch = batch_of(path, (64, 64), (40, 90))
     plain, model = (load(path, "float64").model for _ in range(2))

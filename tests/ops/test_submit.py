@@ -47,6 +47,16 @@ def test_a_parcel_is_the_run_and_the_recipes_beside_it(tmp_path, run, monkeypatc
     assert f"pool.source: {run['pool']['source']}" in parcel.here
 
 
+def test_what_a_model_elsewhere_is_to_say_is_asked_there(tmp_path):
+    sets = ["model=/shared/model-of-the-cluster", "pool.source=s3://bucket/data.json", "out=s3://bucket/run"]
+    pack("any-vlm", sets, str(tmp_path))
+    packed = json.loads((tmp_path / RUN).read_text())
+    assert packed["model"] == {"path": "/shared/model-of-the-cluster"}
+    assert packed["proxy"]["max_len"] == packed["evaluate"]["template"] == "auto"
+    with pytest.raises(InputError, match=r"model\.path: 'model'"):
+        pack("any-vlm", ["model=model", *sets[1:]], str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("sets", "words"),
     [

@@ -1,5 +1,6 @@
 """A picture as a Hugging Face processor makes it, in bytes, and the text that stands for it."""
 
+import re
 from abc import abstractmethod
 from functools import lru_cache
 from typing import Any
@@ -105,9 +106,15 @@ class HFReader:
         except ValueError as error:
             shown = "a picture" if size is None else f"a picture of {size[0]} × {size[1]} pixels"
             raise EncodeError(f"{shown}: {error}.") from error
-        return tuple(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        # thousands of one token in a row: the tokenizer reads one of each run
+        runs = re.compile(f"(?:{re.escape(self.image)})+")
+        counts = iter([len(run[0]) // len(self.image) for run in runs.finditer(text)])
+        short = runs.sub(lambda _: self.image, text)
+        ids = self.tokenizer(short, add_special_tokens=False, verbose=False)["input_ids"]
+        return tuple(token for one in ids for token in [one] * (next(counts) if one == self.image_id else 1))
 
 
 def as_bytes(values: Any) -> Array:
     """Return resized pixels as the bytes that they are."""
-    return np.clip(np.rint(np.asarray(values)), 0, 255).astype(np.uint8)
+    pixels = np.asarray(values)
+    return pixels if pixels.dtype == np.uint8 else np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
