@@ -101,6 +101,7 @@ def test_the_suite_sees_every_family():
         registry.family_of_processor(type("Words", (), {})())
 
 
+@pytest.mark.works("logits of rows with a picture, several, none")
 @each
 @pytest.mark.parametrize("some", [slice(None), slice(1, 2), slice(2, 4)], ids=["mixed", "text", "several pictures"])
 @torch.no_grad()
@@ -128,6 +129,7 @@ def test_a_row_does_not_depend_on_its_batch(tiny, name):
         assert tap(t.batch([one]))[0, 0] == pytest.approx(together[i], rel=1e-6)
 
 
+@pytest.mark.works("several pictures, in their order")
 @each
 @torch.no_grad()
 def test_the_order_of_pictures_matters(tiny, name):
@@ -286,6 +288,7 @@ def test_trajectories_of_flat_products_are_those_of_a_naive_loop(tiny, name):
         np.testing.assert_allclose(got[i], np.pad(expected, (0, 5 - len(expected))), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.works("labels, and prompts of a history")
 @each
 def test_a_prompt_of_a_history_is_the_beginning_of_the_whole(tiny, name):
     t = tiny(name)

@@ -46,6 +46,7 @@ def test_patches_are_the_processor_s_own(path):
     assert len({len(reader.ids(size)) for size in SIZES}) > 2
 
 
+@pytest.mark.refuses("image mode `square` where pictures keep their sizes, and pictures longer than a processor takes")
 def test_what_it_cannot_take_is_said(path):
     processor = load_processor(path)
     with pytest.raises(InputError, match="image mode 'square'"):
