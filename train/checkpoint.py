@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,23 @@ def _copied(model: Any) -> dict[str, torch.Tensor]:
     return {name: copies[id(value)] for name, value in state.items()}
 
 
+_README = """# {methods} adapter with other trained weights beside it
+
+- `adapter_model.safetensors`, `adapter_config.json`: PEFT's adapter
+- `{others}`: what was trained besides ({parts}), as whole weights; `{names}` lists them
+- the processor: tokenizer, image processor, chat template
+
+PEFT alone loads only the adapter, and says nothing of `{others}`: the model would not be the one that was trained. vinnow
+loads all of it. One whole folder that Hugging Face loads alone, out of this one (MODEL) and its base:
+
+```sh
+{merge}
+```
+
+The base is {base}.
+"""
+
+
 def _write_adapter(model: Any, folder: str, dtype: torch.dtype | None) -> None:
     from safetensors.torch import save_file
 
@@ -156,6 +174,25 @@ def _write_adapter(model: Any, folder: str, dtype: torch.dtype | None) -> None:
         save_file(others, os.path.join(folder, NON_LORA))
         # a folder that was copied without that file must not pass for one that never had it
         write_json(os.path.join(folder, NON_LORA_NAMES), sorted(others))
+        # in place of PEFT's blank card
+        Path(folder, "README.md").write_text(_readme(model, list(others)), encoding="utf-8", errors="replace")
+
+
+def _readme(model: Any, others: list[str]) -> str:
+    peft = next(iter(model.peft_config.values()))
+    return _README.format(
+        methods=peft.peft_type.value,
+        others=NON_LORA,
+        names=NON_LORA_NAMES,
+        parts=", ".join(sorted({component_of(name) for name in others})),
+        merge=merge_command("MODEL"),
+        base=f"`{peft.base_model_name_or_path}`",
+    )
+
+
+def merge_command(model: str) -> str:
+    """Return the command that makes one whole folder of an adapter's."""
+    return f"vinnow merge {shlex.quote(model)} --out merged"
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

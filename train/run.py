@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..models.check import check_model
-from ..models.folders import ADAPTER, MORES, adapter_base, check_folder, facts_of
+from ..models.folders import ADAPTER, MORES, NON_LORA, adapter_base, check_folder, facts_of
 from ..models.load import load_processor
 from ..pool.images import check_root
 from ..store.claim import check_out, claim
@@ -20,6 +20,7 @@ from ..store.lock import check_free
 from ..store.names import place_in
 from ..store.usage import Usage
 from . import restarts
+from .checkpoint import merge_command
 from .config import TrainConfig
 from .data import REFUSED, Rows, count_cut, cut_refused, make_encoder, refusals, rows_digest
 from .environment import environment
@@ -94,6 +95,11 @@ class TrainReport:
                 said.append(
                     f"{self.held_out['trained_on']:,} rows of the validation pool are trained on, so left out of it"
                 )
+        if exists(join(self.model, NON_LORA)):
+            said.append(
+                f"PEFT alone loads only the adapter of {self.model}, not what else was trained ({NON_LORA}); whole: "
+                f"{merge_command(self.model)}"
+            )
         return said
 
     @property

@@ -6,6 +6,7 @@ from .ahead import Ahead, foresee
 from .config import POOLS, RunConfig
 from .prices import Prices
 from .samples import Sample, look
+from .shares import check_shares
 from .stage import Planned, Planning
 from .stages import stages_of
 
@@ -22,6 +23,7 @@ def make_plan(run: RunConfig, ahead: Ahead | None = None, checked: bool = False)
     if run.model.path is not None and not checked:
         check_model(run.model.path)
     pools = [n for n in POOLS if getattr(run, n) is not None]
+    check_shares(run)
     samples: dict[str, Sample] = {n: look(getattr(run, n), join(run.out, n)) for n in pools}
     if ahead.test is not None:
         samples["test"] = ahead.test

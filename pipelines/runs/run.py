@@ -18,6 +18,7 @@ from .opening import start
 from .plan import make_plan
 from .plan_shown import summarise
 from .results import write_report
+from .shares import check_shares
 from .stages import stages_of
 from .sweeping.ready import check_sweep_trackers
 
@@ -35,6 +36,7 @@ def run_stages(config: RunConfig, report: bool = True) -> str | None:
         raise InputError(missing)
     refuse_by_uri(config)
     check_sweep_trackers(config.sweep)
+    check_shares(config)
     with claim(config.out, "run", r"run\.json"):
         return _run_claimed(config, report)
 

@@ -68,7 +68,7 @@ def look(config: IngestConfig, folder: str) -> Sample:
         if len(kept) == 2 * ROWS:  # how many there are is only known at the end
             kept, stride = kept[::2], 2 * stride
         rows += 1
-    looked = [r for row, raw in kept if (r := _record(row, raw, config)) is not None]
+    looked = [r for row, raw in kept if (r := record_of(row, raw, config)) is not None]
     # all of a small source is looked at
     rows = len(looked) if stride == 1 else round(rows * width(config.share))
     records = [r for r in looked if isinstance(r, Record)]
@@ -161,7 +161,7 @@ def _measured(sizes: list[tuple[int, int, int]], how: str) -> Measured:
     return Measured(row, int(tokens.max()), how)
 
 
-def _record(row: int, raw: Any, config: IngestConfig) -> Record | str | None:
+def record_of(row: int, raw: Any, config: IngestConfig) -> Record | str | None:
     """Return a raw record as ingest would take it, or the reason why it would not; None for one of another share."""
     share = config.share or ALL
     try:

@@ -346,7 +346,7 @@ def test_what_it_cannot_do_is_said(path, both):
     processor.image_processor.do_pan_and_scan = True
     with pytest.raises(InputError, match="do_pan_and_scan"):
         make_encoder(processor, default_template(path))
-    with pytest.raises(InputError, match="image mode 'square'"):
+    with pytest.raises(InputError, match="set image_mode: pad"):
         make_encoder(both.processor, default_template(path), image_mode="square")
     config = both.model.model.language_model.config
     config._attn_implementation = "flash_attention_2"

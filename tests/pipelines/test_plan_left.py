@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -23,6 +24,14 @@ def done(tmp_path_factory):
     """A finished run of two seeds; nobody writes into it."""
     with pytest.MonkeyPatch.context() as patch:
         yield finish(tmp_path_factory.mktemp("left"), patch)
+
+
+def test_pages_name_folders_that_a_run_leaves(done):
+    root = Path(__file__).parents[2]
+    text = "".join(page.read_text() for page in [root / "README.md", *root.glob("docs/*.md")])
+    named = set(re.findall(r"runs/\w+/sweep/[\w-]+/([\w/.-]+)", text))
+    assert named
+    assert [path for path in named if not list(done.out.glob(f"sweep/*/{path}"))] == []
 
 
 @pytest.fixture

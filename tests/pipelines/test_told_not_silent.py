@@ -61,13 +61,28 @@ def test_a_fine_tune_that_would_train_nothing_is_refused_before_a_feature_is_mad
     assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.is_dir()) == ["pool", "stages", "target", "test"]
 
 
-def test_a_share_that_holds_no_picture_is_named(tmp_path):
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"share": [0.5, 0.5001]}, ["pool.share: of 30 rows", "from 50.00% to 50.01%", "set a wider pool.share"]),
+        ({"test": 0.0001}, ["held_out.test: of 30 rows", "from 99.99% to 100.00%", "set a larger held_out.test"]),
+        ({"target": 0.0001}, ["held_out.target: of 30 rows", "(target.source)"]),
+        ({"test": 0.9999}, ["pool: of 30 rows", "set a smaller held_out.test"]),
+    ],
+)
+def test_a_share_that_holds_no_picture_is_named_before_any_is_ingested(tmp_path, command, changed, words):
     values = values_of(tmp_path)
-    pool = values["pool"] | {"share": [0.5, 0.5001]}
-    (tmp_path / "run.yaml").write_text(json.dumps(values | {"pool": pool}))
-    said = vinnow("run", tmp_path / "run.yaml")
+    if "share" in changed:
+        values["pool"] |= changed
+    else:
+        del values[next(iter(changed))]
+        values["held_out"] = changed
+    (tmp_path / "run.yaml").write_text(json.dumps(values))
+    said = vinnow(command, tmp_path / "run.yaml")
     assert (said.code, said.trace) == (2, "")
-    assert "(its share from 50.00% to 50.01%): not one row could be used (there were none)" in said.errors[0]
+    assert [w for w in words if w not in " ".join(said.errors[0].split())] == []
+    assert not (tmp_path / "out" / "pool").exists()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

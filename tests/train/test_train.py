@@ -248,6 +248,19 @@ def test_lora_saves_adapter_and_projector_and_features_can_load_them(tiny_pool, 
     cfg = config(tiny_pool, tiny_model, parts=["projector", "lora"], lora=lora, workers=1, max_steps=6, **kept)
     report = train(cfg, str(tmp_path))
     assert os.path.isfile(f"{report.model}/adapter_model.safetensors")
+    # PEFT would leave the projector out without a word: the folder and the last line say so, and what makes it whole
+    card = Path(report.model, "README.md").read_text()
+    told = [
+        "LORA adapter",
+        "besides (projector)",
+        "PEFT alone loads only",
+        tiny_model,
+        "\nvinnow merge MODEL --out merged\n",
+    ]
+    assert [words for words in told if words not in card] == []
+    last = report.lines(cfg.max_len)[-1]
+    assert "(non_lora.safetensors)" in last
+    assert last.endswith(f"vinnow merge {report.model} --out merged")
     loaded = load(report.model).model
     start = load(tiny_model).model.state_dict()
     now = {k.replace("base_model.model.", "").replace(".base_layer", ""): v for k, v in loaded.state_dict().items()}

@@ -14,10 +14,15 @@ from ....store.reading import wrong
 from ...folders import LOCAL, read_object
 
 SETTINGS = "processor_config.json"
-# where a model's own chat template may lie, the first that is there first
-_TEMPLATES = ("chat_template.jinja", "chat_template.json")
+# where a processor's own chat templates may lie, and the field of JSON files that holds them
+_HELD, _JINJA, _OTHERS, _FIELD = (
+    "chat_template.json",
+    "chat_template.jinja",
+    "additional_chat_templates",
+    "chat_template",
+)
 # files that only other programs read
-_COPIED = ("*template*", "video_preprocessor_config.json", SETTINGS)
+_COPIED = ("video_preprocessor_config.json",)
 
 
 class FolderProcessor:
@@ -35,15 +40,18 @@ class FolderProcessor:
         self.settings, self.folder = settings or {}, folder
 
     def save_pretrained(self, folder: str) -> None:
-        """Write all of it, and copy the files that only other programs read."""
-        for pattern in _COPIED:
-            for file in self.folder.glob(pattern) if self.folder is not None else ():
-                if file.is_file() and not Path(folder, file.name).is_file():
-                    shutil.copyfile(file, Path(folder, file.name))
+        """Write all of it, and copy the files that only other programs read.
+
+        The tokenizer writes the chat templates, in today's form: beside them no older file may say something else.
+        """
+        for name in _COPIED:
+            if self.folder is not None and (self.folder / name).is_file() and not Path(folder, name).is_file():
+                shutil.copyfile(self.folder / name, Path(folder, name))
         self.tokenizer.save_pretrained(folder)
         self.image_processor.save_pretrained(folder)
-        if self.settings and not Path(folder, SETTINGS).is_file():
-            Path(folder, SETTINGS).write_text(json.dumps(self.settings, indent=2) + "\n")
+        settings = {name: value for name, value in self.settings.items() if name != _FIELD}
+        if settings and not Path(folder, SETTINGS).is_file():
+            Path(folder, SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def load(folder: Path, family: str, images: Any) -> FolderProcessor:
@@ -62,8 +70,7 @@ def load(folder: Path, family: str, images: Any) -> FolderProcessor:
         raise InputError(
             f"{str(folder)!r} has no usable tokenizer or image processor: {kind}: {wrong(error)}."
         ) from error
-    if not getattr(tokenizer, "chat_template", None):
-        tokenizer.chat_template = _template(folder)
+    take_template(tokenizer, folder)
     settings = read_object(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
     return FolderProcessor(family, tokenizer, pictures, settings, folder)
 
@@ -80,12 +87,56 @@ def known(tokenizer: Any, token: str) -> int:
     return int(number)
 
 
-def _template(folder: Path) -> str | None:
-    """Return the processor's own chat template: older folders keep it beside the tokenizer's files."""
-    jinja, held = (folder / name for name in _TEMPLATES)
-    if jinja.is_file():
-        return jinja.read_text(encoding="utf-8")
+def take_template(tokenizer: Any, folder: Path) -> None:
+    """Give a tokenizer the chat template of its folder's processor, where that has one: with pictures it alone is right.
+
+    Of several places one wins as in Hugging Face's processors: processor_config.json, chat_template.json,
+    chat_template.jinja with what lies in additional_chat_templates, and last the tokenizer's own.
+
+    Raises:
+        InputError: a file holds what is no template, or chat_template.json has others beside it.
+    """
+    given = None
+    if (folder / SETTINGS).is_file():
+        given = _templates(read_object(folder / SETTINGS).get(_FIELD), folder / SETTINGS)
+    if given is None:
+        given = _of_files(folder)
+    if given:
+        tokenizer.chat_template = given
+
+
+def _of_files(folder: Path) -> str | dict[str, str] | None:
+    """Return what the files say that hold nothing but chat templates."""
+    named = {file.stem: _text(file) for file in sorted(folder.glob(f"{_OTHERS}/*.jinja"))}
+    held, jinja = folder / _HELD, folder / _JINJA
     if held.is_file():
-        text = read_object(held).get("chat_template")
-        return text if isinstance(text, str) else None
-    return None
+        if named:
+            raise InputError(
+                f"{str(held)!r} and {_OTHERS}/ both hold chat templates, and Hugging Face takes no such folder: put the "
+                f"former's text into {_JINJA}, and delete it."
+            )
+        return _templates(read_object(held).get(_FIELD), held)
+    if jinja.is_file():
+        named["default"] = _text(jinja)
+    return named["default"] if list(named) == ["default"] else named or None
+
+
+def _templates(value: Any, file: Path) -> str | dict[str, str] | None:
+    """Return a field's template, or its templates by name: files hold these as a list, as the tokenizer's does."""
+    named = value
+    if isinstance(value, list) and all(isinstance(one, dict) for one in value):
+        named = {one.get("name"): one.get("template") for one in value}
+    if named is None or isinstance(named, str):
+        return named
+    if isinstance(named, dict) and all(isinstance(text, str) for pair in named.items() for text in pair):
+        return named
+    raise InputError(
+        f"{str(file)!r}: {_FIELD} is neither a text nor a list of texts by name; put the model's own file there."
+    )
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{str(file)!r} is no text in UTF-8: {error}. Copy the model's own file again.") from error

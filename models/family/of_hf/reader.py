@@ -42,7 +42,10 @@ class HFReader:
         if image_mode not in ("pad", "square"):
             raise InputError(f"unknown image mode {image_mode!r}{suggest(image_mode, ('pad', 'square'))}")
         if image_mode == "square":
-            raise InputError(f"image mode 'square': {label} takes pictures as they are; leave the mode as it is.")
+            raise InputError(
+                f"image mode 'square': {label} takes pictures as they are; set image_mode: pad (they are taken as they are "
+                "then)."
+            )
         images = processor.image_processor
         idle = [name for name in ("do_rescale", "do_normalize") if not getattr(images, name, True)]
         if idle:

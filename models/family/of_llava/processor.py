@@ -10,6 +10,7 @@ from ....store.errors import InputError
 from ....store.reading import shown, with_fields, wrong
 from ...folders import LOCAL, read_object
 from ...specs import ConnectorSpec
+from ..of_hf.processor import take_template
 from .towers import RGB, Tower
 
 _KNOWN = {
@@ -61,6 +62,7 @@ def load_processor(folder: Path) -> LlavaProcessor:
         raise InputError(
             f"{str(folder)!r} has no usable tokenizer or image processor: {type(error).__name__}: {wrong(error)}."
         ) from error
+    take_template(tokenizer, folder)
     if not settings.get("patch_size"):
         raise InputError(f"{str(folder)!r}: processor_config.json lacks patch_size, so image tokens cannot be counted.")
     if not isinstance(tokenizer.model_max_length, (int, float)):
