@@ -64,8 +64,8 @@ def laid(bare: Path, folder: Path, files) -> Path:
 
 def theirs(folder: Path):
     """What Hugging Face's processor takes; a list is one of templates by name, as in their tokenizers."""
-    found = Idefics3Processor.get_processor_dict(folder, local_files_only=True)[0].get("chat_template")
-    return {one["name"]: one["template"] for one in found} if isinstance(found, list) else found
+    taken = Idefics3Processor.get_processor_dict(folder, local_files_only=True)[0].get("chat_template")
+    return {one["name"]: one["template"] for one in taken} if isinstance(taken, list) else taken
 
 
 @pytest.mark.parametrize(("files", "meant"), LAYOUTS, ids=["+".join(files) for files, _ in LAYOUTS])

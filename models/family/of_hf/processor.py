@@ -96,13 +96,13 @@ def take_template(tokenizer: Any, folder: Path) -> None:
     Raises:
         InputError: a file holds what is no template, or chat_template.json has others beside it.
     """
-    given = None
+    template = None
     if (folder / SETTINGS).is_file():
-        given = _templates(read_object(folder / SETTINGS).get(_FIELD), folder / SETTINGS)
-    if given is None:
-        given = _of_files(folder)
-    if given:
-        tokenizer.chat_template = given
+        template = _templates(read_object(folder / SETTINGS).get(_FIELD), folder / SETTINGS)
+    if template is None:
+        template = _of_files(folder)
+    if template:
+        tokenizer.chat_template = template
 
 
 def _of_files(folder: Path) -> str | dict[str, str] | None:
