@@ -45,7 +45,7 @@ def test_each_stage_alone_takes_what_goes_with_its_model(name, taken, tiny_of, m
 def test_answers_say_the_template_that_was_taken(tiny_of, mixed_pool, tmp_path):
     out = tmp_path / "answers"
     vinnow.ask(tiny_of("smolvlm").path, mixed_pool, str(out), max_new_tokens=2, max_refused=1.0, gpus_per_actor=0)
-    assert read_json(str(out / "evaluate.json"))["key"]["template"] == "own"
+    assert read_json(str(out / "evals.json"))["key"]["template"] == "own"
 
 
 @pytest.mark.parametrize(("name", "taken"), TAKEN)
