@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ..models.check import check_model
-from ..models.encoding import make_encoder
+from ..models.encoding import make_encoder, with_template
 from ..models.folders import local_model
 from ..models.load import load_processor, model_digest
 from ..models.shape import hidden_size
@@ -72,6 +72,7 @@ def make_spec(
     roots = {n: getattr(config, n) for n in ("image_root", "target_image_root")}
     config = config.model_copy(update={n: absolute_root(root) for n, root in roots.items()})
     _check_checkpoints(checkpoints)
+    config = with_template(config, checkpoints[0].path)
     text = make_encoder(
         load_processor(checkpoints[0].path), config.template, config.max_len, config.image_mode, config.pictures
     ).recipe()

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from ..actors.pool import Flow, Workers, remaining, run_shards
 from ..models.check import checked_digest
+from ..models.encoding import with_template
 from ..models.folders import local_model
 from ..pool.reader import Pool
 from ..store.claim import check_out, claim
@@ -133,6 +134,7 @@ def make_spec(config: EvalConfig, out: str, here: bool = False, digest: str | No
         raise InputError(f"evaluate.actors {config.actors}: in one process there is one.")
     pool, out = (p if "://" in p else os.path.abspath(p) for p in (config.pool, out))
     model = local_model(config.model)
+    config = with_template(config, model)
     key = {name: str(getattr(config, name)) for name in MATTERS}
     key |= {"model": digest or checked_digest(model), "pool": Pool(pool).digest}
     # workers start in other folders than the driver

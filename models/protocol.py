@@ -50,6 +50,7 @@ class Family(ABC):
     `processors`: classes of its processors. `layouts`: other programs' names of tensors (`Layout`). `old`: regexes and
     replacements that make other versions' names of parameters into those in memory, from the component on.
     `counted`: a token's position is how many stand before it, and a picture is one row of each of its media.
+    `unnamed`: the conversation template where a config names none; "": what `template` returns.
     """
 
     name: ClassVar[str]
@@ -60,6 +61,7 @@ class Family(ABC):
     layouts: ClassVar[tuple["Layout", ...]] = ()
     old: ClassVar[dict[str, str]] = {}
     counted: ClassVar[bool] = False
+    unnamed: ClassVar[str] = ""
 
     # ---- on disk
 

@@ -14,7 +14,9 @@ class InputConfig(Config):
     """How a row becomes a model's input."""
 
     template: str = Field(
-        "v1", description="The conversation template that texts are put into; `own` is the model's chat template."
+        "v1",
+        description="The conversation template that texts are put into; `own` is the model's chat template. Left out: `v1` "
+        "for a LLaVA, the one that goes with the model for any other family.",
     )
     image_mode: Literal["pad", "square"] = Field(
         "pad", description="Pictures are padded to a square, or resized and cropped to one."

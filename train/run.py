@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..models.check import check_model
+from ..models.encoding import with_template
 from ..models.folders import ADAPTER, MORES, adapter_base, check_folder, facts_of
 from ..models.load import load_processor
 from ..pool.images import check_root
@@ -133,13 +134,18 @@ def train(
         VinnowError: the workers failed more often than `max_failures`.
     """
     check_out(out, _given(config))
-    out, config = absolute(out), config.absolute()
+    out, config = absolute(out), _whole(config)
     if exists(join(out, REPORT)):
         _refuse_other(config, out)
         return TrainReport.read(out)
     _check_inputs(config)
     with claim(out, "train", re.escape(LOG)):  # a config.json lies in every model folder
         return _train(config, out, fit or (lambda config, out: _fit(config, out, callbacks)))
+
+
+def _whole(config: TrainConfig) -> TrainConfig:
+    config = config.absolute()
+    return with_template(config, config.model)
 
 
 def _given(config: TrainConfig) -> list[str | None]:
@@ -167,7 +173,7 @@ def refuse_early(config: TrainConfig, out: str) -> None:
     """Refuse what `train` would refuse before its first step: for callers that start Ray themselves. Errors: as there."""
     check_out(out, _given(config))
     check_free(out)
-    out, config = os.path.abspath(out), config.absolute()
+    out, config = os.path.abspath(out), _whole(config)
     if exists(join(out, REPORT)):
         _refuse_other(config, out)
     else:

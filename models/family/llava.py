@@ -35,6 +35,8 @@ class Llava(Family):
     layouts = names.LAYOUTS
     old = names.OLD
     counted = True
+    # what published configs of LLaVA-1.5 leave out
+    unnamed = "v1"
 
     def class_of(self, config: Any) -> Any:
         """Return Hugging Face's class, or the one that holds another connector or head."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from ...actors.capacity import Share, require
 from ...actors.cluster import RayConfig
+from ...models.encoding import refuse_words, unnamed_template
 from ...store.errors import InputError
 from ...store.files import exists, join
 from ...train.config import TrainConfig
@@ -41,7 +42,17 @@ def devices_of(values: dict[str, Any], gpus: str) -> Devices:
 
 
 def placed_training(values: dict[str, Any], own_names: set[str], devices: Devices) -> dict[str, Any]:
-    """Return a training's plain values with its open places filled; `own_names`: fields of the user, not of a recipe."""
+    """Return a training's plain values with its open places filled; `own_names`: fields of the user, not of a recipe.
+
+    Raises:
+        InputError: the recipe's template is another family's than the model's.
+    """
+    model, template = values.get("model"), values.get("template")
+    if isinstance(model, str) and "template" not in own_names and isinstance(template, str):
+        refuse_words("the recipe", template, model)
+    elif isinstance(model, str) and "template" not in values:
+        named = unnamed_template(model)
+        values = values | ({"template": named} if named else {})
     own = {k: v for k, v in values.items() if k in own_names}
     return values | place_training(own, values, devices)
 

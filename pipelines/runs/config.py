@@ -22,7 +22,7 @@ from ...store.facts import read_fields
 from ...store.files import digest, join, read_json
 from ...store.names import FeatureName, Name
 from ..blanks import refuse_blanks
-from .filled import HeldOut, fitted, with_held_out, with_model
+from .filled import HeldOut, fitted, refuse_recipes, with_held_out, with_model
 from .pick_rules import expanded
 from .placing import Devices
 from .plain_yaml import apply_set, read_yaml
@@ -258,7 +258,10 @@ def resolve(values: dict[str, Any], sets: list[str] | None = None, elsewhere: bo
     for entry in sets or []:
         apply_set(values, entry)
     refuse_blanks(values)
-    run = RunConfig.parse(fitted(resolved(expanded(with_held_out(with_model(values)))), elsewhere))
+    values = with_held_out(with_model(values))
+    if not elsewhere:
+        refuse_recipes(values)
+    run = RunConfig.parse(fitted(resolved(expanded(values)), elsewhere))
     _refuse_empty(run)
     _refuse_twice_named(run)
     for stage in run.warmup:

@@ -3,6 +3,7 @@
 All of it is put in before a run is checked, so that what is saved and hashed holds the values themselves.
 """
 
+import copy
 import os
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -71,6 +72,8 @@ def fitted(values: dict[str, Any], elsewhere: bool = False) -> dict[str, Any]:
     Raises:
         InputError: the model is not there, or is a twin, of which nothing is known yet.
     """
+    if not elsewhere:
+        values = _with_templates(values)
     left_open = [(where, name) for where, section in _sections(values) for name in _FIELDS if section.get(name) == AUTO]
     if not left_open:
         return values
@@ -83,6 +86,52 @@ def fitted(values: dict[str, Any], elsewhere: bool = False) -> dict[str, Any]:
     if elsewhere and not os.path.isdir(folder):
         return _put(values, lambda: _ANY)
     return _put(values, cache(lambda: defaults(folder)))
+
+
+def refuse_recipes(values: dict[str, Any]) -> None:
+    """Refuse recipes of trainings that name LLaVA's template where the run's model is of another family.
+
+    `values`: a run's plain values, before what recipes say is put in.
+
+    Raises:
+        InputError: there is one, and its section names no template of its own.
+    """
+    from .plain_yaml import read_yaml
+
+    model = values.get("model")
+    folder, tuned = model.get("path") if isinstance(model, dict) else None, values.get("finetune")
+    common = tuned if isinstance(tuned, dict) and tuned.get("variants") else {}
+    for where, section in _sections(values):
+        whole = common | section if where.startswith("finetune.") else section
+        recipe = whole.get("recipe")
+        if section is common or not isinstance(folder, str) or not isinstance(recipe, str) or "template" in whole:
+            continue
+        template = None if os.path.isfile(recipe) else read_yaml(recipe, "train", f"recipe for {where}").get("template")
+        if isinstance(template, str):
+            from ...models.encoding import refuse_words
+
+            refuse_words(f"{where}: recipe {recipe!r}", template, folder)
+
+
+def _with_templates(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's plain values in which sections that leave the template out name the model's, but for a LLaVA."""
+    model = values.get("model")
+    folder = model.get("path") if isinstance(model, dict) else None
+    whole = {"evaluate": {}} | values
+    if not isinstance(folder, str) or all("template" in section for _, section in _sections(whole)):
+        return values
+    from ...models.encoding import unnamed_template
+    from ...pool.inputs import InputConfig
+
+    name = unnamed_template(folder)
+    # so it has always been, and what is saved of a run stays as it was written
+    if name in (None, InputConfig.model_fields["template"].default):
+        return values
+    whole = copy.deepcopy(whole)
+    for where, section in _sections(whole):
+        if where != "finetune" or section.get("variants") is None:
+            section.setdefault("template", name)
+    return whole
 
 
 def defaults(folder: str) -> dict[str, Any]:
@@ -125,8 +174,6 @@ def _sections(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _put(values: dict[str, Any], of_model: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return a copy of the values, `auto` replaced in each section."""
-    import copy
-
     whole = copy.deepcopy(values)
     for _, section in _sections(whole):
         section.update({name: of_model()[name] for name in _FIELDS if section.get(name) == AUTO})

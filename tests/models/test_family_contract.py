@@ -19,6 +19,7 @@ from vinnow.models.taps.forward import LossTap
 from vinnow.models.taps.gradients import LEAN, GradientTap
 from vinnow.models.taps.lean.architectures import TABLE
 from vinnow.pool.collate import collate
+from vinnow.pool.decode import Decoder
 from vinnow.pool.encode import IGNORE, EncodeError
 from vinnow.pool.records import Record
 from vinnow.store.errors import InputError
@@ -130,6 +131,17 @@ def test_a_row_does_not_depend_on_its_batch(tiny, name):
 
 
 @pytest.mark.works("several pictures, in their order")
+@each
+def test_rows_that_several_threads_read_are_those_of_one(tiny, name):
+    t = tiny(name)
+    wanted = t.rows()
+    for _ in range(12):  # new encoders: what they keep of the first rows would hide it
+        encoder = make_encoder(t.processor, default_template(t.path), 400)
+        for row, one in zip(Decoder(encoder, t.root, threads=4).rows(RECORDS), wanted, strict=True):
+            assert (row.input_ids.tolist(), row.labels.tolist()) == (one.input_ids.tolist(), one.labels.tolist())
+            assert all(np.array_equal(a[n], b[n]) for a, b in zip(row.media, one.media, strict=True) for n in b)
+
+
 @each
 @torch.no_grad()
 def test_the_order_of_pictures_matters(tiny, name):

@@ -37,7 +37,8 @@ def values(tmp_path_factory):
     return {
         "out": str(folder / "run"),
         "model": {"path": model},
-        **{"pool": pool, "test": pool, "finetune": {"parts": ["projector"], "template": "own", "max_len": 900}},
+        **{"pool": pool, "test": pool},
+        "finetune": {"parts": ["projector"], "template": "own", "max_len": 900, "warmup_ratio": 0},
         "features": [feature],
         "selectors": [{"name": "diverse"}],
         "budgets": ["50%"],

@@ -5,7 +5,9 @@ Pictures and their text come from Hugging Face's own processor, called with one 
 Axes: N squares (tiles), R image tokens.
 """
 
+import copy
 import inspect
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -54,9 +56,17 @@ class PlainReader(HFReader):
         """Make Hugging Face's processor. Raises InputError as `HFReader`."""
         self.mark, self.image = kind.mark, kind.token
         super().__init__(processor, image_mode, kind.label)
-        self.theirs = _processor(kind, processor)
+        self._kind, self._each = kind, threading.local()
         if kind.fixed:
             self.fixed = self.ids(None).count(self.image_id)
+
+    @property
+    def theirs(self) -> Any:
+        """Hugging Face's processor of this thread: its tokenizer keeps settings of its last call."""
+        if not hasattr(self._each, "theirs"):
+            with self._alone:
+                self._each.theirs = _processor(self._kind, self.processor, copy.deepcopy(self._own))
+        return self._each.theirs
 
     def prepare(self, picture: Image.Image) -> dict[str, Array]:
         """Return squares, uint8 [N, 3, S, S]."""
@@ -176,11 +186,11 @@ def template(entry: Kind) -> str:
     )
 
 
-def _processor(kind: Kind, processor: FolderProcessor) -> Any:
-    """Return Hugging Face's processor with a folder's settings."""
+def _processor(kind: Kind, processor: FolderProcessor, tokenizer: Any) -> Any:
+    """Return Hugging Face's processor with a folder's settings and a tokenizer."""
     import transformers
 
     theirs = getattr(transformers, kind.processor)
     taken = inspect.signature(theirs.__init__).parameters
     settings = {n: v for n, v in processor.settings.items() if n in taken and n not in ("image_processor", "tokenizer")}
-    return theirs(image_processor=processor.image_processor, tokenizer=processor.tokenizer, **settings)
+    return theirs(image_processor=processor.image_processor, tokenizer=tokenizer, **settings)

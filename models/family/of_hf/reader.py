@@ -1,6 +1,8 @@
 """A picture as a Hugging Face processor makes it, in bytes, and the text that stands for it."""
 
+import copy
 import re
+import threading
 from abc import abstractmethod
 from functools import lru_cache
 from typing import Any
@@ -53,6 +55,8 @@ class HFReader:
         self.processor, self.image_mode = processor, image_mode
         self.tokenizer, self.images, self.settings = processor.tokenizer, processor.image_processor, processor.settings
         self.image_id = known(self.tokenizer, self.image)
+        # a tokenizer keeps settings of its last call, and threads that share one take each other's: this one is pictures'
+        self._own, self._alone = copy.deepcopy(self.tokenizer), threading.Lock()
         self._expansions = lru_cache(_KEPT)(self._expansion)
 
     def ids(self, size: Size | None) -> list[int]:
@@ -110,7 +114,8 @@ class HFReader:
         runs = re.compile(f"(?:{re.escape(self.image)})+")
         counts = iter([len(run[0]) // len(self.image) for run in runs.finditer(text)])
         short = runs.sub(lambda _: self.image, text)
-        ids = self.tokenizer(short, add_special_tokens=False, verbose=False)["input_ids"]
+        with self._alone:
+            ids = self._own(short, add_special_tokens=False, verbose=False)["input_ids"]
         return tuple(token for one in ids for token in [one] * (next(counts) if one == self.image_id else 1))
 
 
