@@ -63,12 +63,12 @@ def _checked(raw: Any, root: str | None) -> Checked:
         raise raw
     if not isinstance(raw, dict):
         raise RefusedError("not_an_object", f"found {type(raw).__name__}")
-    given, raw = raw, read_media(raw)
+    unread, raw = raw, read_media(raw)
     images = tuple(below_root(image, root) for image in _images(raw))
     system, turns = read_system(raw)
     left_out = _leading_answer(turns)
     turns = _turns(turns)
-    odd = odd_marks(turns, len(images)) + odd_parts(given, PICTURE_KEYS)
+    odd = odd_marks(turns, len(images)) + odd_parts(unread, PICTURE_KEYS)
     if images:
         turns = _place_image(turns) if len(images) == 1 else _place_images(turns, len(images))
     extra = {k: v for k, v in raw.items() if k not in _KEYS} | ({"system": system} if system else {})

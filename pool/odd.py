@@ -41,23 +41,23 @@ def odd_marks(turns: list[dict[str, str]], images: int) -> Odd:
             odd.append(("mark_moved", f"{holder!r:.80}"))
         if marks > 1:
             odd.append(("marks_dropped", f"{marks} marks"))
-    other = next((found for text in asked if (found := _OTHER_MARK.search(text))), None)
+    other = next((passed_over for text in asked if (passed_over := _OTHER_MARK.search(text))), None)
     return (*odd, ("other_mark", other[0])) if other else tuple(odd)
 
 
 def odd_parts(raw: Mapping[str, Any], pictures: tuple[str, ...]) -> Odd:
     """Return (what, which) of the parts of a raw record that are passed over; `pictures`: its keys that name pictures."""
-    found = {key: "" for key in TOOLS if raw.get(key) and raw[key] != "[]"}
+    passed_over = {key: "" for key in TOOLS if raw.get(key) and raw[key] != "[]"}
     for key in pictures:
         value = raw.get(key)
         for one in value if isinstance(value, list) else (value,):
             if isinstance(one, dict):
-                found |= {k: "" for k in SIZES if one.get(k)}
+                passed_over |= {k: "" for k in SIZES if one.get(k)}
     turns = raw.get("conversations")
     for turn in turns if isinstance(turns, list) else ():
         if isinstance(turn, dict) and len(turn) > 2:
             answers = turn.get("from") == "gpt"
-            found |= {k: "" for k in OF_TURNS if turn.get(k) and (answers or k not in REASONING)}
+            passed_over |= {k: "" for k in OF_TURNS if turn.get(k) and (answers or k not in REASONING)}
     kinds = (("reasoning_left_out", REASONING), ("tools_left_out", TOOLS), ("picture_size_left_out", SIZES))
-    named = ((kind, ", ".join(k for k in keys if k in found)) for kind, keys in kinds)
-    return tuple((kind, names) for kind, names in named if names) if found else ()
+    named = ((kind, ", ".join(k for k in keys if k in passed_over)) for kind, keys in kinds)
+    return tuple((kind, names) for kind, names in named if names) if passed_over else ()
