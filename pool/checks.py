@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from .media import read_media, refuse_unheard
+from .media import PICTURE_KEYS, read_media, refuse_unheard
+from .odd import Odd, odd_marks, odd_parts
 from .paths import below_root
 from .refusals import IMAGE, REASONS, ImageError, RefusedError
 
@@ -19,13 +20,17 @@ _KEYS = ("image", "images", "conversations", "system", "system_prompt")
 
 @dataclass(frozen=True)
 class Checked:
-    """A normalised record: human first, roles alternate, one `<image>` per picture (a single one in front of its turn)."""
+    """A normalised record: human first, roles alternate, one `<image>` per picture (a single one in front of its turn).
+
+    `odd`: (what, which) of it that was read otherwise than it stands, or passed over (`odd.ODD`).
+    """
 
     source: str
     task: str
     images: tuple[str, ...]
     conversations: list[dict[str, str]]
     extra: dict[str, Any]
+    odd: Odd = ()
 
     @property
     def system(self) -> str:
@@ -58,11 +63,12 @@ def _checked(raw: Any, root: str | None) -> Checked:
         raise raw
     if not isinstance(raw, dict):
         raise RefusedError("not_an_object", f"found {type(raw).__name__}")
-    raw = read_media(raw)
+    unread, raw = raw, read_media(raw)
     images = tuple(below_root(image, root) for image in _images(raw))
     system, turns = read_system(raw)
     left_out = _leading_answer(turns)
     turns = _turns(turns)
+    odd = odd_marks(turns, len(images)) + odd_parts(unread, PICTURE_KEYS)
     if images:
         turns = _place_image(turns) if len(images) == 1 else _place_images(turns, len(images))
     extra = {k: v for k, v in raw.items() if k not in _KEYS} | ({"system": system} if system else {})
@@ -71,7 +77,7 @@ def _checked(raw: Any, root: str | None) -> Checked:
     if is_deep(extra):  # it is carried as JSON, which not every reader's stack could take
         raise RefusedError("not_an_object", _TOO_DEEP)
     source = _label(raw, "source") or infer_source(images[0] if images else None)
-    checked = Checked(source, _label(raw, "task") or source, images, turns, extra)
+    checked = Checked(source, _label(raw, "task") or source, images, turns, extra, odd)
     text = "".join([source, checked.task, system, *images, *[t["value"] for t in turns]])
     if not text.isascii():
         try:

@@ -13,6 +13,7 @@ from ..store.arrays import Array
 from .checks import IMAGE, REASONS
 from .dedup import Likeness, counted
 from .examine import Examined, IngestConfig, check_given_root, examine_rows, settle
+from .odd import ODD
 from .refusals import FINDINGS, UNFIT, ImageError
 from .shown import TRAITS
 
@@ -28,6 +29,7 @@ WARNINGS = {
     "empty_answer_among": "one answer is empty, others are not; it is not trained",
     "answer_left_out": "the first turn is an answer to nothing; it is left out, as LLaVA's trainer does",
     "system_prompt": "the record has a system prompt of its own; it stands where the template's would",
+    **ODD,
     "over_length": "longer than the given limit",
     **FINDINGS,
     "misnamed_image": "the picture's bytes are of another format than its name says",

@@ -6,7 +6,7 @@ records cost seconds. A draft travels between processes as one Arrow stream, ref
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..store.ids import content_of
 from ..store.tables import POOL, TURN
 from .blocks import Block, parse
 from .checks import IMAGE, Checked, RefusedError, check_record, source_of
+from .odd import Odd
 from .records import image_value
 
 # `row` counts from the block's first record; `content` is what ids are made of
@@ -45,20 +46,24 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Draft:
-    """A block of `rows` records: DRAFT `table`, refusals by row, and how the block ended (`blocks.Parsed`)."""
+    """A block of `rows` records: DRAFT `table`, refusals by row, and how the block ended (`blocks.Parsed`).
+
+    `odd`: row → (what, which) of sound records (`odd.ODD`); rows of another share may be among them.
+    """
 
     rows: int
     table: pa.Table
     refused: list[Refusal]
     ended: str = "more"
     offset: int = 0
+    odd: dict[int, Odd] = field(default_factory=dict)
 
 
 def draft_block(block: Block, count: Counter | None = None, root: str | None = None) -> Draft:
     """Parse a block and draft its records; `count` gives the tokens of texts."""
     parsed = parse(block)
     drafted = draft(parsed.values, count, root)
-    return Draft(drafted.rows, drafted.table, drafted.refused, parsed.ended, parsed.stuck_byte)
+    return Draft(drafted.rows, drafted.table, drafted.refused, parsed.ended, parsed.stuck_byte, drafted.odd)
 
 
 def draft(values: Sequence[Any], count: Counter | None = None, root: str | None = None) -> Draft:
@@ -70,7 +75,8 @@ def draft(values: Sequence[Any], count: Counter | None = None, root: str | None 
             rows.append(row)
         except RefusedError as error:
             refused.append(refusal(row, source_of(raw), error.reason, str(error)))
-    return Draft(len(values), _columns(rows, kept, count), refused)
+    odd = {row: checked.odd for row, checked in zip(rows, kept, strict=True) if checked.odd}
+    return Draft(len(values), _columns(rows, kept, count), refused, odd=odd)
 
 
 def refusal(row: int, source: str, reason: str, detail: str, sample_id: int | None = None) -> Refusal:
@@ -119,6 +125,7 @@ def to_bytes(drafted: Draft) -> pa.Buffer:
     """Return a draft as an Arrow stream."""
     refused = [asdict(r) for r in drafted.refused]
     facts = {"rows": drafted.rows, "refused": refused, "ended": drafted.ended, "offset": drafted.offset}
+    facts["odd"] = list(drafted.odd.items())  # an object's keys would become texts
     table = drafted.table.replace_schema_metadata({_FACTS: json.dumps(facts)})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -131,4 +138,5 @@ def from_bytes(data: bytes) -> Draft:
     table = pa.ipc.open_stream(pa.BufferReader(data)).read_all()
     facts = json.loads(table.schema.metadata[_FACTS])
     refused = [Refusal(**r) for r in facts["refused"]]
-    return Draft(facts["rows"], table.replace_schema_metadata(None), refused, facts["ended"], facts["offset"])
+    odd = {row: tuple((what, which) for what, which in some) for row, some in facts["odd"]}
+    return Draft(facts["rows"], table.replace_schema_metadata(None), refused, facts["ended"], facts["offset"], odd)

@@ -94,8 +94,8 @@ class IngestConfig(Config):
 class Examined:
     """Rows `first` to `first + rows` of the input: a POOL `table` of the sound ones in order, the others by row.
     `source_rows` [N]: the input row of each of the table's. `odd`: (what, row, which and how) of pictures that are named
-    after another format, or shown otherwise than PIL alone would (`shown.TRAITS`).
-    another format, or shown otherwise than PIL alone would (`shown.TRAITS`).
+    after another format, or shown otherwise than PIL alone would (`shown.TRAITS`), and of sound rows that were read
+    otherwise than they stand (`odd.ODD`).
     """
 
     first: int
@@ -258,6 +258,7 @@ def _finish(config: IngestConfig, first: int, draft: Draft, ids: IdGiver, looks:
             detail = f"occurrence {occurrence + 1} of this content"
             refused.append(refusal(first + row, source, "duplicate", detail, sample_id))
             continue
+        odd += [(kind, first + row, which) for kind, which in draft.odd.get(row, ())]
         keep.append(n)
         sample_ids.append(sample_id)
         first_ids.append(id_of(content, 0) if occurrence else None)

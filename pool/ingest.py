@@ -23,6 +23,7 @@ from .dedup import Likeness, counted
 from .draft import Refusal
 from .examine import IngestConfig, check_given_root, examine_rows, readable_again, settle, source_of_config
 from .formats.registry import FORMATS, facts
+from .odd import ODD
 from .paths import absolute_root
 from .shown import TRAITS
 from .workers import tokenizer_digest
@@ -43,8 +44,9 @@ class IngestReport:
 
     `duplicates`: rows that repeat another's content; `near_duplicates`: pictures that nearly repeat another file;
     `misnamed`: pictures of another format than their names say; `pictures`: those that are shown otherwise than PIL alone
-    would (`shown.TRAITS`). These are 0 unless pictures were decoded. `unreadable`: pictures for which rows were
-    refused, at most 1,000. `elsewhere`: rows of the source that lie in other shares (`share.py`).
+    would (`shown.TRAITS`). These are 0 unless pictures were decoded. `odd`: rows that were read otherwise than they stand
+    (`odd.ODD`). `unreadable`: pictures for which rows were refused, at most 1,000.
+    `elsewhere`: rows of the source that lie in other shares (`share.py`).
     """
 
     digest: str = ""
@@ -57,6 +59,7 @@ class IngestReport:
     near_duplicates: int = 0
     misnamed: int = 0
     pictures: dict[str, int] = field(default_factory=dict)
+    odd: dict[str, int] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     image_root: str | None = None
     elsewhere: int = 0
@@ -94,7 +97,7 @@ def _ingest(
     _clear(out)
     report, writer, likeness, ids = IngestReport(), PoolWriter(out), Likeness(), array("Q")
     report.image_root = absolute_root(config.image_root)
-    sources, tasks, reasons, pictures = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    sources, tasks, reasons, odd = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     lost: Refusal | None = None
     for block in examine_rows(config):
         if config.strict and block.refused:
@@ -109,8 +112,7 @@ def _ingest(
         likeness.add(block.table)
         writer.add(block.table, block.refused)
         report.elsewhere += block.rows - block.table.num_rows - len(block.refused)
-        report.misnamed += sum(kind == "misnamed_image" for kind, *_ in block.odd)
-        pictures.update(kind for kind, *_ in block.odd if kind in TRAITS)
+        odd.update(kind for kind, *_ in block.odd)
         if progress:
             progress(block.first + block.rows)
     writer.close()
@@ -125,7 +127,9 @@ def _ingest(
     report.digest, report.rows, report.refused = ids_digest(ids), len(ids), sum(reasons.values())
     report.by_source, report.by_task, report.reasons = dict(sources), dict(tasks), dict(reasons)
     report.duplicates, report.near_duplicates = likeness.repeats, likeness.near()
-    report.pictures = dict(pictures.most_common())
+    report.misnamed = odd["misnamed_image"]
+    report.pictures = {kind: n for kind, n in odd.most_common() if kind in TRAITS}
+    report.odd = {kind: n for kind, n in odd.most_common() if kind in ODD}
     report.seconds = round(time.perf_counter() - start, 3)
     write_json(join(out, MANIFEST), asdict(report) | {"made_from": stamp})
     return report
@@ -193,6 +197,11 @@ def source_since(config: IngestConfig, out: str) -> list[str]:
     except InputError:
         return []
     return [n for n in ("files", "size", "mtime") if before.get(n) != now.get(n)]
+
+
+def told_of(report: IngestReport) -> list[str]:
+    """Return a line for each thing in which rows were read otherwise than they stand."""
+    return [f"{n:,} rows: {ODD[kind]} ({kind})." for kind, n in report.odd.items() if kind in ODD]
 
 
 def usage_of(report: IngestReport, out: str) -> Usage:

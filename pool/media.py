@@ -64,6 +64,7 @@ def read_media(raw: dict[str, Any]) -> dict[str, Any]:
 
 # what a turn may say of itself: it is not to be trained on
 _UNTRAINED = ("weight", "loss", "loss_weight", "train", "training", "trainable")
+_MASKED = ("mask", "masked")
 _CALLS = ("tool_calls", "function_call")
 _ASKS = ("human", "user", "system")
 
@@ -82,7 +83,8 @@ def refuse_unheard(turn: dict[str, Any], where: str) -> None:
         if key in _CALLS and value:
             raise RefusedError("bad_turn", f"{where} has {key!r}: {value!r:.60}; calls are not trained on")
         asks = turn.get("from", turn.get("role")) in _ASKS  # and is not trained on anyway
-        if key in _UNTRAINED and not asks and not value and value is not None:
+        masked = (key in _UNTRAINED and not value and value is not None) or (key in _MASKED and value in (True, "true"))
+        if masked and not asks:
             raise RefusedError(
                 "bad_turn", f"{where} is not to be trained on ({key!r}: {value!r}); all answers are: take the turn out."
             )

@@ -43,7 +43,7 @@ def ingest(
 
     Example: `vinnow ingest llava_v1_5_mix665k.json --images playground/data --out pool`
     """
-    from ...pool.ingest import IngestConfig, usage_of
+    from ...pool.ingest import IngestConfig, told_of, usage_of
     from ...pool.ingest import ingest as work
     from ..runs.plain_yaml import settings
 
@@ -57,7 +57,8 @@ def ingest(
     config = IngestConfig.parse(options | settings(sets))
     with bar("ingest", "rows") as tell:
         report = work(config, out, progress=lambda rows: tell(rows, 0))
-    show(f"{out}: {usage_of(report, out).line()}")
+    for line in (f"{out}: {usage_of(report, out).line()}", *told_of(report)):
+        show(line)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ...pool.ingest import MANIFEST, IngestConfig, IngestReport, ingest, pictures_back, source_since, usage_of
+from ...pool.ingest import MANIFEST, IngestConfig, IngestReport, ingest, pictures_back, source_since, told_of, usage_of
 from ...pool.reader import Pool
 from ...store.errors import InputError
 from ...store.files import exists, folder_bytes, join, list_files, reading_parquet
@@ -130,6 +130,10 @@ class Ingest(Stage):
         if report.elsewhere:
             record.facts["elsewhere"] = report.elsewhere
             tell(f"{report.elsewhere:,} rows of the source lie in other shares.")
+        if report.odd:
+            record.facts["odd"] = report.odd
+            for line in told_of(report):
+                tell(line)
         record.account(usage_of(report, out))
         record.facts["bytes"] = folder_bytes(out)
 

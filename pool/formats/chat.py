@@ -3,6 +3,7 @@
 from typing import Any
 
 from ..media import OTHER_MEDIA, PICTURE_KEYS, picture_name, refuse_unheard
+from ..odd import OF_TURNS, SIZES
 from ..refusals import IMAGE, RefusedError
 
 _TEXTS, _PICTURES = (
@@ -69,9 +70,11 @@ def _turn(turn: Any, named: list[str]) -> Any:
         return turn
     role = turn["from"] if turn.get("from") is not None else turn.get("role")
     text = turn["value"] if turn.get("value") is not None else turn.get("content")
+    passed_over = {k: turn[k] for k in OF_TURNS if turn.get(k)}
     if isinstance(text, list):
+        passed_over |= {k: part[k] for part in text if isinstance(part, dict) for k in SIZES if part.get(k)}
         text = _join(text, named)
-    return {"from": ROLES.get(role, role) if isinstance(role, str) else role, "value": text}
+    return {"from": ROLES.get(role, role) if isinstance(role, str) else role, "value": text} | passed_over
 
 
 def _join(parts: list[Any], named: list[str]) -> str | None:
@@ -105,6 +108,6 @@ def _join(parts: list[Any], named: list[str]) -> str | None:
 
 def _pictures(part: dict[str, Any]) -> list[str]:
     """Return the picture that a part names; none for a bare mark, whose picture the record names itself."""
-    said = {k: v for k, v in part.items() if k not in ("type", "detail", "index", "min_pixels", "max_pixels") and v}
+    said = {k: v for k, v in part.items() if k not in ("type", "detail", "index", *SIZES) and v}
     said.pop("text", None)
     return [picture_name(said, "a part of a turn")] if said else []

@@ -107,6 +107,7 @@ def test_each_damage_is_refused_by_its_name_and_the_rest_goes_through(damaged, t
     assert (findings.rows, findings.refused, findings.reasons) == (report.rows, report.refused, report.reasons)
     assert findings.warnings == {
         "mark_in_answer": 1,
+        "mark_added": 1,
         "mark_without_picture": 1,
         "empty_answer_among": 1,
         "misnamed_image": 1,
