@@ -116,12 +116,12 @@ def test_ingest_and_the_doctor_tell_the_same(tmp_path):
         source=str(tmp_path / "r.json"), image_root=str(tmp_path), duplicates="refuse", max_refused=0.5
     )
     counts = {"mark_added": 4, "other_mark": 5, "mark_moved": 2, "marks_dropped": 1}
-    found = examine(config)
+    counted = examine(config)
     # neither the refused row nor those that repeat another's content count
-    assert {name: n for name, n in found.warnings.items() if name in ODD} == counts
-    assert found.examples["mark_moved"][0] == "row 2: 'Look at this: <image> what is it?'"
+    assert {name: n for name, n in counted.warnings.items() if name in ODD} == counts
+    assert counted.examples["mark_moved"][0] == "row 2: 'Look at this: <image> what is it?'"
     assert ODD.keys() <= WARNINGS.keys()
-    assert render(found)
+    assert render(counted)
     report = ingest(config, str(tmp_path / "pool"))
     assert report.odd == counts
     assert json.loads((tmp_path / "pool/pool.json").read_text())["odd"] == counts
