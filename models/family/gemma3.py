@@ -12,7 +12,7 @@ from torch import nn
 from ...store.errors import InputError
 from ..protocol import Batch, Components, base_of
 from .of_gemma.masks import both_ways
-from .of_hf.family import HFFamily, unlike
+from .of_hf.family import HFFamily, switched_off, unlike
 from .of_hf.processor import FolderProcessor, known
 from .of_hf.reader import PIXELS, HFReader
 from .of_llava import names
@@ -113,8 +113,7 @@ class Gemma3(HFFamily):
         for name, token in marks.items():
             here = known(processor.tokenizer, token)
             faults += unlike({name: (getattr(config, name), here)}, f"the tokenizer's of {token} is")
-        off = [name for name in ("do_resize", "do_rescale", "do_normalize") if not getattr(images, name)]
-        return faults + ([f"the image processor has {', '.join(off)} off"] if off else [])
+        return faults + switched_off(images, "do_resize", "do_rescale", "do_normalize")
 
     def modern(self, name: str, model: nn.Module) -> str:
         """Return the name in memory of a tensor that transformers 4.50 named."""
